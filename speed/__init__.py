@@ -1,0 +1,1 @@
+"""SPEED: synthesis of embedding data by small aligned models (arXiv 2410.18634)."""

@@ -1,0 +1,105 @@
+"""Paths that bring content: they enter a key by what the file says, never by where it lies (DESIGN D12)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
+
+from speed.core.errors import UserError
+from speed.core.spec import Json
+
+
+class Content(BaseModel):
+    """A file or folder given in the config. `path` says where to read it; its sha256 says what it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: Path
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return {"path": value} if isinstance(value, (str, Path)) else value
+
+    @model_serializer
+    def _to_text(self) -> str:
+        return str(self.path)
+
+    def recipe(self) -> Json:
+        """Identity: the content's sha256.
+
+        Raises:
+            UserError: when the file or folder is not there.
+        """
+        return {"sha256": sha256_of(self.path)}
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file, or of a folder's file names and contents; remembered by (path, size, mtime) in this process."""
+    path = path.expanduser()
+    if path.is_dir():
+        whole = hashlib.sha256()
+        for file in _files_below(path):
+            whole.update(f"{file.relative_to(path).as_posix()}\0{_sha256_seen(file)}\n".encode())
+        return whole.hexdigest()
+    if path.is_file():
+        return _sha256_seen(path)
+    raise UserError(f"{path} does not exist: give the path of an existing file or folder")
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, read now."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    return iter(sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")))
+
+
+def _sha256_seen(path: Path) -> str:
+    stat = path.stat()
+    return _remembered(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=100_000)
+def _remembered(path: str, size: int, mtime: int) -> str:
+    known = _memory.get(path)
+    if known and known[:2] == [size, mtime]:
+        return str(known[2])
+    found = file_sha256(Path(path))
+    _memory[path] = [size, mtime, found]
+    _memory.changed = True
+    return found
+
+
+class _Memory(dict[str, list[object]]):
+    """Hashes of input files seen before, so that a plan over a 2 GB dump stays instant."""
+
+    changed = False
+
+
+_memory = _Memory()
+
+
+def load_memory(file: Path) -> None:
+    """Take over the hashes remembered in `file`; a missing or damaged file is an empty memory."""
+    try:
+        known = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return
+    if isinstance(known, dict):
+        _memory.update({k: v for k, v in known.items() if isinstance(v, list) and len(v) == 3})
+
+
+def save_memory(file: Path) -> None:
+    """Write the hashes of this process beside those of others (last writer wins; it is only a cache)."""
+    if _memory.changed:
+        partial = file.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(_memory))
+        partial.replace(file)

@@ -1,0 +1,120 @@
+"""What a stage may reach while it runs. Nothing here can change a result, so nothing here is in a key (DESIGN D12)."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from speed.core.spec import Json, Spec
+from speed.core.stage import Row, Stage, Take
+from speed.core.store import Store
+
+R = TypeVar("R", bound=Row)
+
+
+class Runtime(Spec):
+    """Machine and money: how a run is carried out, never what it computes."""
+
+    home: Path = Path("speed_home")
+    """Root of everything built; the environment variable SPEED_HOME sets its default."""
+    side_by_side: int = 2
+    """Independent stages that may run at the same time."""
+    threads: int = 1
+    """Arithmetic threads of one stage (torch and OpenMP)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models run; auto takes a GPU if there is one."""
+    concurrency: int = 32
+    """Requests to the teacher in flight."""
+    api_base: str | None = None
+    """URL of an OpenAI-compatible server, for teacher=openai_compatible."""
+    max_usd: float | None = None
+    """Refuse to start when the plan costs more, in dollars."""
+    checkpoint_seconds: float = 60.0
+    """Time between two checkpoints of a training."""
+    tracking_dir: Path | None = None
+    """Folder of W&B's files; inside the run's folder when null."""
+    processes: int = 1
+    """Training processes of one stage; more than one needs a distributed trainer."""
+
+
+@dataclass
+class Tally:
+    """What a build saw and spent; written into its manifest."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """`in`, `out` and whatever else the stage counts."""
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Rows turned away, by cause."""
+    cost: Counter[str] = field(default_factory=Counter)
+    """`calls`, `retries`, `cached`, `tokens_in`, `tokens_out`, and causes of failure."""
+    dollars: float | None = 0.0
+    """List price of the answers used; None as soon as one price is unknown."""
+    metrics: dict[str, Json] = field(default_factory=dict)
+    """Figures for the report, such as the last loss."""
+
+    def spend(self, dollars: float | None) -> None:
+        """Add the price of one answer; an unknown price makes the sum unknown, never smaller."""
+        self.dollars = None if dollars is None or self.dollars is None else self.dollars + dollars
+
+
+Send = Callable[[dict[str, Json]], None]
+
+
+def silence(event: dict[str, Json]) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass
+class Context:
+    """Handed to `Stage.run` and `Pool.build`."""
+
+    store: Store
+    runtime: Runtime
+    label: str = ""
+    """The box that is being built."""
+    send: Send = silence
+    """Where progress goes."""
+    tally: Tally = field(default_factory=Tally)
+    _last: float = 0.0
+
+    def rows(self, take: Take[R]) -> Iterator[R]:
+        """The rows of a take, in order, each shard checked against its sha256 as it is read."""
+        return self.store.rows(take)
+
+    def accepted(self, take: Take[R]) -> Iterator[R]:
+        """The rows of a take that were not rejected."""
+        return (row for row in self.rows(take) if row.rejected is None)
+
+    def folder(self, stage: Stage[object]) -> Path:
+        """The payload folder of a built stage, each file checked against its sha256."""
+        return self.store.payload(stage)
+
+    def progress(self, done: int, total: int, unit: str, **figures: float) -> None:
+        """Say how far the build is; at most ten times a second, the end always."""
+        now = time.monotonic()
+        if done < total and now - self._last < 0.1:
+            return
+        self._last = now
+        self.send({"event": "progress", "done": done, "total": total, "unit": unit, "figures": figures})
+
+    def metric(self, step: int, **figures: float) -> None:
+        """One point of the training curves (loss, learning rate, gradient norm, tokens a second ...)."""
+        self.send({"event": "metric", "step": step, "figures": figures})
+
+    def say(self, message: str) -> None:
+        """One line for the reader that must not be missed."""
+        self.send({"event": "say", "message": message})
+
+    @contextmanager
+    def fresh_tally(self) -> Iterator[Tally]:
+        """A new tally for one shard of a pool."""
+        before, self.tally = self.tally, Tally()
+        try:
+            yield self.tally
+        finally:
+            self.tally = before

@@ -1,0 +1,35 @@
+"""The two kinds of trouble that are not bugs: a user's mistake, and damage on the disk."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+
+class UserError(Exception):
+    """A mistake that the reader can mend; shown without a traceback.
+
+    The message names the key or file, the value, and what to do.
+    """
+
+
+class CorruptArtifact(Exception):
+    """A file of the store no longer has the sha256 that was recorded when it was built."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path = path
+        self.why = why
+
+
+def explained(error: OSError, doing: str) -> UserError | None:
+    """The reader's version of an operating-system error, or None when it is not about disk or permission."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "free some space (or point SPEED_HOME at another disk) and run the same command again"
+        return UserError(f"the disk is full while {doing}: {error.filename or ''}\n  {remedy}; nothing built is lost")
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return UserError(
+            f"no permission to write while {doing}: {error.filename or ''}\n"
+            "  make the folder writable or point SPEED_HOME (or runtime.home=DIR) at one that is"
+        )
+    return None

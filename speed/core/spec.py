@@ -1,0 +1,96 @@
+"""Specs: frozen, closed, typed values. Configs, records and manifests are all one idiom (DESIGN D1).
+
+`recipe` turns a value into the canonical JSON that keys are hashed from. Literals go in, context stays out, and
+whatever has no stable identity raises instead of being hashed by accident.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+Json: TypeAlias = Any
+"""A JSON value: None, bool, int, float, str, or lists and string-keyed dicts of these."""
+
+
+class Spec(BaseModel):
+    """A frozen value that refuses unknown fields; every field is part of its identity."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        arbitrary_types_allowed=False,
+    )
+
+
+class Backend(Spec):
+    """A swappable part, named in conf/ by `_target_`. Its class and its fields are identity; its devices are not."""
+
+    version: ClassVar[int] = 1
+    """Raised by hand when the same fields begin to give other results."""
+
+    def recipe(self) -> Json:
+        """Identity of the part: its class, its version and its fields."""
+        return {"class": type(self).__name__, "version": self.version, **fields_of(self)}
+
+
+@runtime_checkable
+class HasRecipe(Protocol):
+    """Whatever states its own identity."""
+
+    def recipe(self) -> Json: ...
+
+
+def fields_of(spec: BaseModel) -> dict[str, Json]:
+    """The fields of a spec, each as its recipe."""
+    return {name: recipe(getattr(spec, name)) for name in type(spec).model_fields}
+
+
+def recipe(value: object) -> Json:
+    """Canonical JSON identity of a value.
+
+    Raises:
+        TypeError: for anything without a stable identity: objects, sets, open files, bare paths (whose meaning
+            depends on the machine; see `speed.core.content`), NaN and infinities.
+    """
+    if isinstance(value, HasRecipe):
+        return value.recipe()
+    if isinstance(value, Enum):
+        return recipe(value.value)
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise TypeError(f"{value!r} cannot be part of a key")
+        return value
+    if isinstance(value, BaseModel):
+        return fields_of(value)
+    if isinstance(value, (list, tuple)):
+        return [recipe(item) for item in value]
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("only string keys can be part of a key")
+        return {key: recipe(value[key]) for key in sorted(value)}
+    if isinstance(value, Path):
+        raise TypeError(f"the path {value} has no stable identity: declare the field as Content")
+    raise TypeError(f"{type(value).__name__} has no stable identity and cannot be part of a key")
+
+
+def canonical(value: Json) -> bytes:
+    """One byte string per JSON value: sorted keys, no spaces, UTF-8 (lone surrogates survive as escapes)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def digest(value: Json) -> str:
+    """sha256 (hex) of the canonical JSON of a value."""
+    return hashlib.sha256(canonical(value)).hexdigest()

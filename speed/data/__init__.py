@@ -1,0 +1,1 @@
+"""Records and what is done to them: pure Python, no models, no network."""

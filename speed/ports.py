@@ -1,0 +1,208 @@
+"""The seams: what a stage asks of the parts that can be swapped. Implementations live in `speed.backends` and
+`speed.miniature`, and are named in conf/ by `_target_`. Their fields are science and enter keys; devices, URLs,
+keys and concurrency come from the context.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from speed.core.context import Context
+from speed.core.spec import Backend, Spec
+from speed.core.stage import Work
+from speed.data.records import Example, Kind, Scores
+
+
+class Sampling(Spec):
+    """How a small model's text is drawn."""
+
+    temperature: float
+    """0 is greedy. The paper: 1.0 (Appendix B)."""
+    top_p: float = 1.0
+
+
+class Ask(Spec):
+    """One request to the teacher."""
+
+    prompt: str
+    temperature: float
+    max_tokens: int
+    purpose: str
+    """`brainstorm`, `seed`, `judge` or `revise`: the ledger's line."""
+    kind: Kind | None = None
+    index: int = 0
+    """Sample index: the same prompt asked again on purpose has another one (DESIGN D5)."""
+
+
+class Answer(Spec):
+    """One answer of the teacher, or its typed failure."""
+
+    text: str = ""
+    cause: str = "ok"
+    """`ok`, or why there is no usable text: truncated, refusal, content_filter, empty, http_4xx, timeout ..."""
+    detail: str = ""
+    finish_reason: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+Check = Callable[[str], str | None]
+"""Cause for which an answer's content is of no use, or None."""
+
+
+class Teacher(Backend, ABC):
+    """A large model behind a journal that never pays twice."""
+
+    @abstractmethod
+    def ask(self, requests: Iterable[tuple[Ask, Check]], ctx: Context) -> Iterator[Answer]:
+        """Answers in the order of the requests, many in flight at once.
+
+        Each answer is journaled before anything parses it. A content failure (`check` gives a cause) is asked once
+        more where the config allows. Calls, tokens and dollars are added to `ctx.tally`. A failed request is an
+        Answer with a cause, not an exception; errors that every further call would repeat (no key, unknown
+        model) raise UserError.
+        """
+
+    @abstractmethod
+    def price(self, calls: int, tokens_in: int, tokens_out: int) -> Work:
+        """The work of so many calls, priced from the dated table."""
+
+
+class Generate(Spec):
+    """One request to a small model."""
+
+    key: str
+    prompt: str
+    seed: int
+    """Seed of this request alone: its text does not depend on its neighbours' seeds."""
+    n: int = 1
+    """Texts wanted."""
+    max_tokens: int = 512
+
+
+class Generated(Spec):
+    """One text of a small model."""
+
+    key: str
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length"]
+    tokens: int
+
+
+class Engine(Backend, ABC):
+    """Samples from weights. The make-up of its batches is a pure function of the requests of one call."""
+
+    block: int = 256
+    """Rows generated together, and the unit of resuming. Science, since arithmetic depends on a batch's make-up."""
+
+    @abstractmethod
+    def generate(
+        self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context
+    ) -> Iterator[list[Generated]]:
+        """For each call (one block of requests) its texts, ordered by (request, index). The model is loaded once."""
+
+
+class Sft(Spec):
+    """Supervised fine-tuning (paper, equation 1 and Appendix B)."""
+
+    learning_rate: float
+    batch_size: int
+    epochs: float
+    max_length: int
+    """Tokens of prompt and completion together; longer rows are left out and counted."""
+    warmup_ratio: float = 0.03
+    seed: int = 0
+
+
+class Dpo(Spec):
+    """Direct preference optimisation (paper, equation 2 and Appendix B)."""
+
+    beta: float
+    learning_rate: float
+    batch_size: int
+    epochs: float
+    max_length: int
+    warmup_ratio: float = 0.1
+    loss: Literal["sigmoid", "ipo", "robust", "hinge"] = "sigmoid"
+    label_smoothing: float = 0.0
+    seed: int = 0
+
+
+class Completion(Spec):
+    """One SFT row."""
+
+    prompt: str
+    completion: str
+
+
+class Preference(Spec):
+    """One DPO row."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+class Trainer(Backend, ABC):
+    """Fine-tunes a generator. `base` is a folder or hub name of a base model, or the payload of an earlier training."""
+
+    @abstractmethod
+    def sft(self, base: Path, rows: Sequence[Completion], config: Sft, out: Path, ctx: Context) -> None:
+        """Train on completions only, write the weights into `out/model`, checkpoints into `out/checkpoints`."""
+
+    @abstractmethod
+    def dpo(self, start: Path, rows: Sequence[Preference], config: Dpo, out: Path, ctx: Context) -> None:
+        """Optimise `start` on preferences, with `start` itself as the frozen reference."""
+
+
+class EmbedderTrainer(Backend, ABC):
+    """Turns a language model into an embedder."""
+
+    @abstractmethod
+    def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
+        """Contrastive training on the examples of a JSONL file; sentence-transformers layout into `out/model`."""
+
+    @abstractmethod
+    def steps(self, examples: int) -> int:
+        """Optimiser steps for so many examples."""
+
+
+class Evaluator(Backend, ABC):
+    """Judges an embedder."""
+
+    @abstractmethod
+    def evaluate(self, embedder: Path, out: Path, ctx: Context) -> Scores:
+        """Main scores of the model in folder `embedder`; full results in mteb's own JSON under `out`."""
+
+
+class Tracker(Backend, ABC):
+    """Mirrors a run's own record to a service. It can never fail a run."""
+
+    @abstractmethod
+    def mirror(self, run: Path, runtime_dir: Path) -> None:
+        """Send the finished run in folder `run` (config, curves, scores)."""
+
+
+__all__ = [
+    "Answer",
+    "Ask",
+    "Check",
+    "Completion",
+    "Dpo",
+    "EmbedderTrainer",
+    "Engine",
+    "Evaluator",
+    "Example",
+    "Generate",
+    "Generated",
+    "Preference",
+    "Sampling",
+    "Sft",
+    "Teacher",
+    "Tracker",
+    "Trainer",
+]
