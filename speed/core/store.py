@@ -1,0 +1,257 @@
+"""The store: everything that was ever built, addressed by key, under one root that may be moved, shared and deleted.
+
+    <home>/format.json            version of this layout
+    <home>/store/<stage>/<key>/   an artifact: payload files and manifest.json; or a pool: shards, each with its manifest
+    <home>/locks/                 one file lock per key, so that two processes build a shared stage once
+    <home>/journal/               every answer that was ever paid for (speed.core.journal)
+    <home>/runs/                  what humans read: reports and links into the store
+
+Complete means renamed (DESIGN D8): a build happens in `<key>.partial/`, the manifest is written last, then the folder
+gets its name. A shard is written aside and renamed, its manifest after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from filelock import FileLock
+from pydantic import ValidationError
+
+from speed.core.errors import CorruptArtifact, UserError, explained
+from speed.core.manifest import Manifest, Output, check, read_manifest, sync
+from speed.core.stage import Node, Pool, Row, Stage, Take
+
+FORMAT = 1
+"""Raised when the layout changes so that older code would misread it."""
+
+R = TypeVar("R", bound=Row)
+_SHARD = re.compile(r"rows-(\d{9})-(\d{9})\.json$")
+
+
+class Span(NamedTuple):
+    """Rows start..stop-1 of a pool."""
+
+    start: int
+    stop: int
+
+
+class Store:
+    """Files below `home`. Opening creates the root and refuses one that newer code has written."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def open(self) -> Store:
+        """Create the root where it is missing.
+
+        Raises:
+            UserError: when the root cannot be written, or was written by a newer version.
+        """
+        marker = self.home / "format.json"
+        try:
+            if marker.is_file():
+                self._check_format(marker)
+                return self
+            for folder in ("store", "locks", "journal", "runs", "cache"):
+                (self.home / folder).mkdir(parents=True, exist_ok=True)
+            partial = marker.with_suffix(f".{os.getpid()}")
+            partial.write_text(json.dumps({"format": FORMAT}))
+            partial.replace(marker)
+        except OSError as error:
+            raise explained(error, f"opening the store {self.home}") or UserError(
+                f"{self.home} cannot be used as the store ({error.strerror}): set runtime.home or SPEED_HOME to a folder"
+            ) from error
+        return self
+
+    def _check_format(self, marker: Path) -> None:
+        try:
+            found = int(json.loads(marker.read_text())["format"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f'{marker} is damaged: write {{"format": {FORMAT}}} into it if the store is yours'
+            ) from error
+        if found > FORMAT:
+            raise UserError(
+                f"{self.home} was written by a newer version of speed (store format {found}, this code reads {FORMAT}):\n"
+                "  update speed, or set SPEED_HOME to another folder"
+            )
+
+    def folder(self, node: Node) -> Path:
+        """Where a node's artifact lies, built or not."""
+        return self.home / "store" / node.name / node.key[:20]
+
+    @contextmanager
+    def lock(self, node: Node) -> Iterator[None]:
+        """Only one process builds a key at a time; others wait and then find it built."""
+        with FileLock(self.home / "locks" / f"{node.name}-{node.key[:20]}.lock"):
+            yield
+
+    # -- artifacts -------------------------------------------------------------------------------------------------
+
+    def manifest(self, stage: Stage[object]) -> Manifest | None:
+        """The manifest of a built stage, or None.
+
+        Raises:
+            CorruptArtifact: when its own sha256 does not match.
+        """
+        found = read_manifest(self.folder(stage) / "manifest.json")
+        if found is not None and found.key != stage.key:
+            raise CorruptArtifact(self.folder(stage) / "manifest.json", "the manifest belongs to another key")
+        return found
+
+    def partial(self, stage: Stage[object]) -> Path:
+        """The folder in which a stage is built; holds the checkpoint of an interrupted build."""
+        folder = self.folder(stage)
+        partial = folder.with_name(folder.name + ".partial")
+        partial.mkdir(parents=True, exist_ok=True)
+        return partial
+
+    def publish(self, stage: Stage[object], manifest: Manifest) -> None:
+        """Write the manifest into the partial folder and give the folder its name."""
+        partial = self.partial(stage)
+        manifest.write(partial / "manifest.json")
+        partial.replace(self.folder(stage))
+
+    def payload(self, stage: Stage[object]) -> Path:
+        """The folder of a built stage, every file checked against its sha256 now.
+
+        Raises:
+            CorruptArtifact: when a file differs; the builder sets the artifact aside and builds it again.
+            FileNotFoundError: when the stage is not built.
+        """
+        manifest = self.manifest(stage)
+        if manifest is None:
+            raise FileNotFoundError(f"{stage.label} is not built")
+        check(self.folder(stage), manifest.outputs)
+        return self.folder(stage)
+
+    # -- pools -----------------------------------------------------------------------------------------------------
+
+    def shards(self, pool: Pool[R]) -> list[Span]:
+        """The built spans of a pool, by file name; in order."""
+        folder = self.folder(pool)
+        found = (_SHARD.match(path.name) for path in folder.iterdir()) if folder.is_dir() else ()
+        return sorted(Span(int(match[1]), int(match[2])) for match in found if match)
+
+    def missing(self, pool: Pool[R], rows: int) -> list[Span]:
+        """The spans that a take of `rows` rows still lacks; whole blocks where the pool wants them."""
+        wanted = -(-rows // pool.block) * pool.block if pool.whole_blocks else rows
+        gaps, position = [], 0
+        for span in self.shards(pool):
+            if span.start > position:
+                gaps.append(Span(position, min(span.start, wanted)))
+            position = max(position, span.stop)
+        gaps.append(Span(position, wanted))
+        return [gap for gap in gaps if gap.start < gap.stop]
+
+    def shard_manifest(self, pool: Pool[R], span: Span) -> Manifest | None:
+        """The manifest of one shard.
+
+        Raises:
+            CorruptArtifact: when its own sha256 does not match.
+        """
+        return read_manifest(self._shard(pool, span).with_suffix(".json"))
+
+    def write_shard(self, pool: Pool[R], span: Span, rows: Iterable[R], manifest: Manifest) -> None:
+        """Write rows and then their manifest, each aside and renamed."""
+        path = self._shard(pool, span)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = "".join(row.model_dump_json(exclude_defaults=True) + "\n" for row in rows).encode("utf-8")
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("wb") as file:
+            file.write(lines)
+            file.flush()
+            sync(file.fileno())
+        partial.replace(path)
+        output = Output(path=path.name, sha256=hashlib.sha256(lines).hexdigest(), bytes=len(lines))
+        manifest.model_copy(update={"outputs": (output,)}).write(path.with_suffix(".json"))
+
+    def rows(self, take: Take[R]) -> Iterator[R]:
+        """The rows of a take in order; each shard is checked before its first row is handed out.
+
+        Raises:
+            CorruptArtifact: when a shard's bytes differ from its sha256.
+        """
+        position = 0
+        for span in self.shards(take.pool):
+            if span.start >= take.rows:
+                break
+            if span.start != position:
+                break
+            for row in self._read_shard(take.pool, span):
+                if row.row < take.rows:
+                    yield row
+            position = span.stop
+        if position < take.rows:
+            raise FileNotFoundError(f"{take.pool.label} holds {position} of {take.rows} rows")
+
+    def _read_shard(self, pool: Pool[R], span: Span) -> Iterator[R]:
+        path = self._shard(pool, span)
+        manifest = self.shard_manifest(pool, span)
+        if manifest is None or not manifest.outputs:
+            raise CorruptArtifact(path, "its manifest is missing")
+        try:
+            lines = path.read_bytes()
+        except FileNotFoundError as error:
+            raise CorruptArtifact(path, "the file is missing") from error
+        if hashlib.sha256(lines).hexdigest() != manifest.outputs[0].sha256:
+            raise CorruptArtifact(path, "its sha256 is not the one recorded when it was built")
+        try:
+            for line in lines.splitlines():
+                yield pool.row.model_validate_json(line)  # type: ignore[misc]
+        except ValidationError as error:
+            raise CorruptArtifact(path, "a row cannot be read by this version of speed") from error
+
+    def _shard(self, pool: Pool[R], span: Span) -> Path:
+        return self.folder(pool) / f"rows-{span.start:09d}-{span.stop:09d}.jsonl"
+
+    # -- damage ----------------------------------------------------------------------------------------------------
+
+    def set_aside(self, path: Path) -> Path:
+        """Move the damaged artifact or shard that `path` belongs to out of the way; it is kept, never read again."""
+        stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
+        if path.name.startswith("rows-"):
+            for suffix in (".json", ".jsonl"):
+                part = path.with_suffix(suffix)
+                if part.exists():
+                    part.replace(part.with_name(f"corrupt-{stamp}-{part.name}"))
+            return path
+        artifact = path
+        while artifact.parent.parent != self.home / "store":
+            artifact = artifact.parent
+        aside = artifact.with_name(f"{artifact.name}.corrupt-{stamp}")
+        artifact.replace(aside)
+        return aside
+
+    def siblings(self, node: Node) -> Iterator[Manifest]:
+        """Manifests of other builds of the same stage: what `plan` compares a miss with."""
+        folder = self.home / "store" / node.name
+        for path in sorted(folder.glob("*/manifest.json")) + sorted(folder.glob("*/rows-000000000-*.json")):
+            try:
+                found = read_manifest(path)
+            except CorruptArtifact:
+                continue
+            if found is not None and found.key != node.key:
+                yield found
+
+    def remove(self, folder: Path) -> None:
+        """Delete a folder of the store."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def summed(manifests: Iterable[Manifest]) -> Counter[str]:
+    """Counts of several shards together."""
+    total: Counter[str] = Counter()
+    for manifest in manifests:
+        total.update(manifest.counts)
+    return total
