@@ -162,13 +162,13 @@ def _prompt(
         return "".join(items[index] for index in order)
 
     values = {**drawn, "task": task, "topic": topic, "language": config.language, "_shuffle": shuffle}
-    text = template.render(values)
+    text = template.filled(values)
     return Prompt(text=text, template=template.label, kind=kind, task=task, topic=topic, slots=slots)
 
 
 def _filled(name: str, values: dict[str, str], config: PromptsConfig) -> Prompt:
     template = config.template(name)
-    text = template.render({**values, "language": config.language, "_shuffle": lambda block, text: text})
+    text = template.filled({**values, "language": config.language, "_shuffle": lambda block, text: text})
     return Prompt(text=text, template=template.label)
 
 

@@ -58,6 +58,19 @@ class Template(NamedTuple):
     """The slots that its text uses."""
     render: Callable[[Mapping[str, object]], str]
 
+    def filled(self, values: Mapping[str, object]) -> str:
+        """The text with its slots filled.
+
+        Raises:
+            UserError: when the template does what the sandbox forbids.
+        """
+        from jinja2 import TemplateError
+
+        try:
+            return self.render(values)
+        except TemplateError as error:
+            raise UserError(f"the template {self.name}.jinja cannot be filled in: {error}: mend it") from error
+
     @property
     def label(self) -> str:
         """`synthesis/retrieval@1a2b3c4d`."""
