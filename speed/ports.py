@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import tee
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from speed.core.context import Context
 from speed.core.spec import Backend, Spec
 from speed.core.stage import Work
-from speed.data.records import Example, Kind, Scores
+from speed.data.draws import generator
+from speed.data.records import Kind, Scores
+
+
+T = TypeVar("T")
 
 
 class Sampling(Spec):
@@ -71,6 +76,19 @@ class Teacher(Backend, ABC):
         """The work of so many calls, priced from the dated table."""
 
 
+def in_step(
+    teacher: Teacher, items: Iterable[tuple[T, tuple[Ask, Check] | None]], ctx: Context
+) -> Iterator[tuple[T, Answer | None]]:
+    """Each item with the teacher's answer to its request, in order; None where there was nothing to ask.
+
+    Items are consumed as the teacher asks for them, so memory holds what is in flight and no more.
+    """
+    to_ask, to_give = tee(items)
+    answers = teacher.ask((request for _, request in to_ask if request is not None), ctx)
+    for item, request in to_give:
+        yield item, None if request is None else next(answers)
+
+
 class Generate(Spec):
     """One request to a small model."""
 
@@ -81,6 +99,11 @@ class Generate(Spec):
     n: int = 1
     """Texts wanted."""
     max_tokens: int = 512
+
+
+def request_seed(seed: int, stage: str, row: int) -> int:
+    """The seed of one row's generation: 0..2^53, a function of (seed, stage, row) alone."""
+    return int(generator(seed, "generate", stage, row).random() * 2**53)
 
 
 class Generated(Spec):
@@ -147,12 +170,19 @@ class Preference(Spec):
     rejected: str
 
 
+class Weights:
+    """Payload of a training: `model/` and what is needed to load it. Only ever a type argument."""
+
+
 class Trainer(Backend, ABC):
-    """Fine-tunes a generator. `base` is a folder or hub name of a base model, or the payload of an earlier training."""
+    """Fine-tunes a generator."""
 
     @abstractmethod
-    def sft(self, base: Path, rows: Sequence[Completion], config: Sft, out: Path, ctx: Context) -> None:
-        """Train on completions only, write the weights into `out/model`, checkpoints into `out/checkpoints`."""
+    def sft(self, base: str, rows: Sequence[Completion], config: Sft, out: Path, ctx: Context) -> None:
+        """Train the base model (a reference, see ModelReference) on completions only.
+
+        Writes the weights into `out/model`, checkpoints into `out/checkpoints`.
+        """
 
     @abstractmethod
     def dpo(self, start: Path, rows: Sequence[Preference], config: Dpo, out: Path, ctx: Context) -> None:
@@ -186,23 +216,3 @@ class Tracker(Backend, ABC):
     def mirror(self, run: Path, runtime_dir: Path) -> None:
         """Send the finished run in folder `run` (config, curves, scores)."""
 
-
-__all__ = [
-    "Answer",
-    "Ask",
-    "Check",
-    "Completion",
-    "Dpo",
-    "EmbedderTrainer",
-    "Engine",
-    "Evaluator",
-    "Example",
-    "Generate",
-    "Generated",
-    "Preference",
-    "Sampling",
-    "Sft",
-    "Teacher",
-    "Tracker",
-    "Trainer",
-]

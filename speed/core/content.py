@@ -39,6 +39,32 @@ class Content(BaseModel):
         return {"sha256": sha256_of(self.path)}
 
 
+class ModelReference(BaseModel):
+    """A base model: a hub name (`org/name` or `org/name@revision`), a folder, or `package:` and a folder of ours."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return {"name": str(value)} if isinstance(value, (str, Path)) else value
+
+    @model_serializer
+    def _to_text(self) -> str:
+        return self.name
+
+    def recipe(self) -> Json:
+        """Identity: the content of a folder, or the name (and revision) on the hub."""
+        folder = package_folder(self.name) if self.name.startswith("package:") else Path(self.name).expanduser()
+        return {"sha256": sha256_of(folder)} if folder.is_dir() else {"hub": self.name}
+
+
+def package_folder(reference: str) -> Path:
+    """The folder that `package:miniature/bases/llama` means."""
+    return Path(__file__).resolve().parents[1] / reference.removeprefix("package:")
+
+
 def sha256_of(path: Path) -> str:
     """sha256 of a file, or of a folder's file names and contents; remembered by (path, size, mtime) in this process."""
     path = path.expanduser()

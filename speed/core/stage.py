@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 
 from speed.core.spec import Json, Spec, digest, recipe
 
@@ -29,6 +29,10 @@ class Row(Spec):
     """Cause of the rejection, from a closed set per pool; None for an accepted row."""
     detail: str = ""
     """What the cause was seen on, for a reader."""
+
+    def turned_away(self, cause: str, detail: str = "") -> Self:
+        """This row, rejected."""
+        return self.model_copy(update={"rejected": cause, "detail": detail})
 
 
 R = TypeVar("R", bound=Row)

@@ -117,6 +117,10 @@ class Sample(Row):
     """Tokens of the answer."""
     example: Example | None = None
     """The parsed answer; None when rejected."""
+    faults: tuple[str, ...] = ()
+    """Guidelines of the prompt that the example breaks (speed.data.verify); kept unless the config drops them."""
+    revised: bool = False
+    """True where the example is the revisor's, not the writer's own."""
 
 
 class Candidates(Row):

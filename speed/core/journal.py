@@ -1,0 +1,300 @@
+"""The call journal: every answer that was ever paid for, so that none is paid for again (DESIGN D5).
+
+    <home>/journal/<host>-<pid>-<start>.jsonl    appended by one process, one write per answer: the truth
+    <home>/journal/index-1.sqlite                where each entry lies; can be deleted at any time
+
+An entry's key is (model, messages, sampling parameters, sample index) and nothing else: provider, endpoint and
+template version are recorded, never keyed. Answers are on the disk within half a second or 64 answers, whichever
+comes first; a kill loses nothing that was appended, a power cut at most that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from speed.core.journal_file import Appender, entry_in, line_of, lines_from
+from speed.core.journal_index import Index, Line, Place
+from speed.core.spec import Json, Spec, digest
+
+GROUP = 64
+"""Answers that may wait for one fsync."""
+SECONDS = 0.5
+"""How long an answer may wait for it."""
+
+
+class Entry(Spec):
+    """One answer, or one request that failed for good."""
+
+    key: str
+    model: str
+    messages: tuple[dict[str, str], ...]
+    params: dict[str, Json] = {}
+    index: int = 0
+    purpose: str = ""
+    kind: str = ""
+    text: str = ""
+    """Exactly what came back, before anything parsed it."""
+    finish_reason: str = ""
+    cause: str = "ok"
+    """What the transport saw: ok, truncated, refusal, content_filter, empty; or why there is no answer."""
+    detail: str = ""
+    answered: bool = True
+    """False for a failed request: recorded for the ledger, asked again by the next run."""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    """Input tokens that the provider had in its own cache."""
+    dollars: float | None = None
+    """List price; None when it is unknown."""
+    provider: str = ""
+    endpoint: str = ""
+    served_by: str = ""
+    """The model's name as the provider gave it."""
+    resent: int = Field(default=0, ge=0)
+    """Times the request was sent again after a transport failure."""
+    seconds: float = 0.0
+    time: float = 0.0
+    """Seconds since the epoch."""
+
+
+def key(model: str, messages: Sequence[Mapping[str, str]], params: Mapping[str, Json], index: int) -> str:
+    """What an answer is an answer to: sha256 of the canonical JSON of these four."""
+    return digest([model, [dict(message) for message in messages], dict(params), index])
+
+
+class Journal:
+    """The journal of one folder, as this process sees it. Safe with many threads and many processes."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None] | None = None) -> None:
+        self.folder = folder
+        self.damaged = 0
+        """Lines met so far whose checksum does not match; they count as missing."""
+        self._say = say or (lambda message: None)
+        self._lock = threading.RLock()
+        self._fresh: dict[str, Place] = {}
+        self._waiting: list[Line] = []
+        self._flusher: threading.Thread | None = None
+        self._wake = threading.Condition()
+        self._closed = False
+        self._failure: Exception | None = None
+        self._readers: dict[str, int] = {}
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._own = Appender(folder)
+        self._index = Index(folder, self._warn)
+        self.refresh()
+
+    def get(self, key: str) -> Entry | None:
+        """The oldest sound answer to a key, or None."""
+        with self._lock:
+            for place in self._places(key):
+                entry = self._read(place)
+                if entry is not None and entry.key == key:
+                    return entry
+                self._warn(f"a damaged line counts as missing: {place.file}, byte {place.offset}")
+                self.damaged += 1
+                self._fresh.pop(key, None)
+                self._index.remove(place)
+        return None
+
+    def append(self, entry: Entry) -> None:
+        """Write an entry down, with one write; it is on the disk after at most 64 entries or half a second.
+
+        Raises:
+            UserError: when the disk is full or may not be written. What was appended before stays.
+        """
+        fields = entry.model_dump(mode="python", exclude_defaults=True)
+        line = line_of(fields)
+        with self._lock:
+            offset = self._own.append(line)
+            self._waiting.append(_row(fields, offset, len(line) - 1))
+            if entry.answered:
+                self._fresh[entry.key] = Place(self._own.path.name, offset, len(line) - 1)
+            waiting = len(self._waiting)
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
+        if waiting >= GROUP:
+            self.flush()
+        elif waiting == 1 or waiting == GROUP // 2:
+            self._wake_flusher()
+
+    def flush(self) -> None:
+        """Bring everything appended onto the disk and into the index.
+
+        Raises:
+            UserError: when the disk is full.
+        """
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            if not waiting:
+                return
+            filled = self._own.size
+        try:
+            self._own.sync()
+        except Exception:
+            with self._lock:
+                self._waiting = waiting + self._waiting
+            raise
+        with self._lock:
+            self._index.fill(self._own.path.name, waiting, waiting[0].offset, filled)
+            for line in waiting:
+                self._fresh.pop(line.key, None)
+
+    def refresh(self) -> None:
+        """See what other processes wrote, and fill the index where it lags behind the files."""
+        with self._lock:
+            self.flush()
+            filled = self._index.filled()
+            sizes = {path.name: path.stat().st_size for path in sorted(self.folder.glob("*.jsonl"))}
+            for name in [name for name, end in filled.items() if end > sizes.get(name, -1)]:
+                self._index.forget(name)
+                filled.pop(name)
+            for name, size in sizes.items():
+                if size > filled.get(name, 0):
+                    self._fill(name, filled.get(name, 0))
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Every sound entry, failures included, file by file; constant memory."""
+        self.flush()
+        for path in sorted(self.folder.glob("*.jsonl")):
+            for found in lines_from(path, 0):
+                if found.entry is not None and (entry := _entry(found.entry)) is not None:
+                    yield entry
+
+    def __len__(self) -> int:
+        """Sound entries, failures included."""
+        self.flush()
+        with self._lock:
+            return int(next(self._index.select("SELECT count(*) FROM entry"))[0])
+
+    def select(self, query: str) -> Iterator[tuple[Json, ...]]:
+        """Rows of an SQL query over the index's table `entry`; for ledgers over millions of entries."""
+        self.flush()
+        with self._lock:
+            return self._index.select(query)
+
+    def close(self) -> None:
+        """Flush, and give files and threads back."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify_all()
+        if self._flusher is not None:
+            self._flusher.join()
+        self.flush()
+        with self._lock:
+            self._own.close()
+            self._index.close()
+            for descriptor in self._readers.values():
+                os.close(descriptor)
+            self._readers.clear()
+
+    # -- the flusher: fsync beside the answers, so that they do not wait for the disk ----------------------------------
+
+    def _wake_flusher(self) -> None:
+        with self._wake:
+            if self._flusher is None:
+                self._flusher = threading.Thread(target=self._flush_now_and_then, name="journal", daemon=True)
+                self._flusher.start()
+            self._wake.notify_all()
+
+    def _flush_now_and_then(self) -> None:
+        while not self._closed:
+            with self._wake:
+                if not self._waiting and not self._closed:
+                    self._wake.wait()
+                if 0 < len(self._waiting) < GROUP // 2 and not self._closed:
+                    self._wake.wait(SECONDS)
+            try:
+                self.flush()
+            except Exception as error:
+                self._failure = error
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def _fill(self, name: str, start: int) -> None:
+        """Index a file from a byte position on; damaged lines are counted, said and passed over."""
+        lines: list[Line] = []
+        end = start
+        for found in lines_from(self.folder / name, start):
+            end = found.offset + found.length + 1
+            fields = json.loads(found.entry) if found.entry is not None else None
+            if isinstance(fields, dict) and "key" in fields:
+                lines.append(_row(fields, found.offset, found.length))
+            else:
+                self.damaged += 1
+                self._warn(f"a damaged line counts as missing: {name}, byte {found.offset}")
+            if len(lines) >= 10_000:
+                self._index.fill(name, lines, start, end)
+                lines, start = [], end
+        self._index.fill(name, lines, start, end)
+
+    def _places(self, key: str) -> list[Place]:
+        if key in self._fresh:
+            return [self._fresh[key]]
+        emptied = self._index.emptied
+        places = self._index.places(key)
+        if self._index.emptied > emptied:
+            self.refresh()
+            places = self._index.places(key)
+        return places
+
+    def _read(self, place: Place) -> Entry | None:
+        if place.file not in self._readers:
+            if len(self._readers) >= 64:
+                os.close(self._readers.pop(next(iter(self._readers))))
+            try:
+                self._readers[place.file] = os.open(self.folder / place.file, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                return None
+        body = entry_in(os.pread(self._readers[place.file], place.length, place.offset))
+        return _entry(body) if body is not None else None
+
+    def _warn(self, message: str) -> None:
+        self._say(f"journal {self.folder}: {message}")
+
+
+_open: dict[tuple[int, Path], Journal] = {}
+_opening = threading.Lock()
+
+
+def journal_at(folder: Path, say: Callable[[str], None] | None = None) -> Journal:
+    """The journal of a folder, opened once per process (a forked child opens its own)."""
+    place = (os.getpid(), folder.resolve())
+    with _opening:
+        if place not in _open:
+            _open[place] = Journal(folder, say)
+        return _open[place]
+
+
+def _entry(body: bytes) -> Entry | None:
+    try:
+        return Entry.model_validate(json.loads(body))
+    except (ValueError, ValidationError):
+        return None
+
+
+def _row(fields: Mapping[str, Json], offset: int, length: int) -> Line:
+    return Line(
+        offset=offset,
+        length=length,
+        key=fields["key"],
+        answered=fields.get("answered", True),
+        model=fields["model"],
+        purpose=fields.get("purpose", ""),
+        kind=fields.get("kind", ""),
+        cause=fields.get("cause", "ok"),
+        retry=fields.get("params", {}).get("retry", 0),
+        resent=fields.get("resent", 0),
+        tokens_in=fields.get("tokens_in", 0),
+        tokens_out=fields.get("tokens_out", 0),
+        tokens_cached=fields.get("tokens_cached", 0),
+        dollars=fields.get("dollars"),
+    )

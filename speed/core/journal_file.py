@@ -1,0 +1,140 @@
+"""One line of the call journal, and the files that lines are appended to.
+
+A line is JSON with a checksum in front: `{"crc":"0a1b2c3d","entry":{...}}`, where the crc32 is that of the bytes of
+the entry as they stand in the line. A flipped bit, a torn end and two lines run together are therefore noticed
+without parsing, and reading goes on behind the damage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from speed.core.errors import explained
+from speed.core.spec import Json
+
+MARK = b'{"crc":"'
+_HEAD = len(b'{"crc":"0a1b2c3d","entry":')
+_CHUNK = 1 << 20
+
+
+class Found(NamedTuple):
+    """A piece of a journal file: a sound entry, or the damaged bytes between two entries."""
+
+    offset: int
+    length: int
+    entry: bytes | None
+    """The entry's JSON; None where the checksum does not match."""
+
+
+def line_of(entry: Json) -> bytes:
+    """The line of an entry, newline included; pure ASCII, so lone surrogates and NUL survive as escapes."""
+    body = json.dumps(entry, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return b'{"crc":"%08x","entry":%b}\n' % (zlib.crc32(body), body)
+
+
+def entry_in(line: bytes) -> bytes | None:
+    """The entry's JSON in a line (without its newline), or None when the line is not what was written."""
+    body = line[_HEAD:-1]
+    return body if line == b'{"crc":"%08x","entry":%b}' % (zlib.crc32(body), body) else None
+
+
+def lines_from(path: Path, offset: int) -> Iterator[Found]:
+    """What a file holds from a byte position on. Bytes behind the last newline are left out: a line half written."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        rest = b""
+        while chunk := file.read(_CHUNK):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield from _pieces(line, offset)
+                offset += len(line) + 1
+
+
+def _pieces(line: bytes, offset: int) -> Iterator[Found]:
+    entry = entry_in(line)
+    if entry is not None or line.find(MARK, 1) < 0:
+        yield Found(offset, len(line), entry)
+        return
+    # The newline between two lines was hit: quotes inside an entry are escaped, so a mark is always a line's start.
+    starts = [match.start() for match in re.finditer(re.escape(MARK), line)]
+    for start, end in zip(starts, [*starts[1:], len(line)], strict=True):
+        piece = line[start:end]
+        shorter = entry_in(piece[:-1])
+        if shorter is not None:
+            yield Found(offset + start, len(piece) - 1, shorter)
+        else:
+            yield Found(offset + start, len(piece), entry_in(piece))
+
+
+class Appender:
+    """This process's own file: opened at the first line, one write per line, never touched by anyone else."""
+
+    def __init__(self, folder: Path) -> None:
+        host = re.sub(r"[^A-Za-z0-9.]+", "-", socket.gethostname()) or "host"
+        self.path = folder / f"{host}-{os.getpid()}-{time.time_ns()}.jsonl"
+        self.size = 0
+        self._descriptor: int | None = None
+        self._closing = threading.Lock()
+
+    def append(self, line: bytes) -> int:
+        """Write a line and return its offset. A write that fails halfway is taken back.
+
+        Raises:
+            UserError: when the disk is full or may not be written.
+        """
+        offset = self.size
+        try:
+            descriptor = self._open()
+            written = os.write(descriptor, line)
+            while written < len(line):
+                written += os.write(descriptor, line[written:])
+        except OSError as error:
+            self._take_back(offset)
+            raise explained(_named(error, self.path), "writing down a teacher's answer") or error from error
+        self.size = offset + len(line)
+        return offset
+
+    def sync(self) -> None:
+        """Bring what was written onto the disk.
+
+        Raises:
+            UserError: when the disk is full.
+        """
+        with self._closing:
+            if self._descriptor is None:
+                return
+            try:
+                os.fsync(self._descriptor)
+            except OSError as error:
+                raise explained(_named(error, self.path), "saving the teacher's answers") or error from error
+
+    def close(self) -> None:
+        """Give the file back; a later line opens it again."""
+        with self._closing:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        return self._descriptor
+
+    def _take_back(self, size: int) -> None:
+        if self._descriptor is not None:
+            os.ftruncate(self._descriptor, size)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """The same error, with the file that os.write and os.fsync do not name."""
+    return OSError(error.errno, error.strerror, error.filename or str(path))

@@ -1,0 +1,32 @@
+"""Embedder: a language model becomes an embedding model on the synthetic corpus (paper 3.4, equation 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from speed.core.context import Context
+from speed.core.stage import Stage, Work
+from speed.data.records import Example
+from speed.ports import EmbedderTrainer, Weights
+
+
+@dataclass(frozen=True)
+class Embedder(Stage[Weights]):
+    """Contrastive training; the model folder has the layout of sentence-transformers."""
+
+    trainer: EmbedderTrainer
+    corpus: Stage[Example]
+    rows: int
+    """Raw size of the corpus, for the plan; the corpus' key already holds it."""
+    seed: int
+
+    name: ClassVar[str] = "embedder"
+    heavy: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
+
+    def work(self) -> Work:
+        return Work(trained=self.rows)
+
+    def run(self, out: Path, ctx: Context) -> None:
+        self.trainer.train(ctx.folder(self.corpus) / "examples.jsonl", out, self.seed, ctx)

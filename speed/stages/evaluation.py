@@ -1,0 +1,30 @@
+"""Evaluation: MTEB judges the embedder (paper 4.2)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from speed.core.context import Context
+from speed.core.stage import Stage
+from speed.data.records import Scores
+from speed.ports import Evaluator, Weights
+
+
+@dataclass(frozen=True)
+class Evaluation(Stage[Scores]):
+    """`scores.json`, and mteb's own result files beside it."""
+
+    evaluator: Evaluator
+    embedder: Stage[Weights]
+
+    name: ClassVar[str] = "evaluation"
+    heavy: ClassVar[tuple[str, ...]] = ("torch", "transformers", "mteb")
+
+    def run(self, out: Path, ctx: Context) -> None:
+        scores = self.evaluator.evaluate(ctx.folder(self.embedder), out, ctx)
+        (out / "scores.json").write_text(json.dumps(scores.model_dump(mode="json"), indent=1), encoding="utf-8")
+        ctx.tally.counts["out"] = len(scores.tasks)
+        ctx.tally.metrics["scores"] = scores.model_dump(mode="json")

@@ -1,0 +1,39 @@
+"""Junior: a small model learns to write what the teacher wrote (paper 3.2.1, equation 1)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from speed.core.content import ModelReference
+from speed.core.context import Context
+from speed.core.stage import Stage, Take, Work
+from speed.data.records import Sample
+from speed.ports import Completion, Sft, Trainer, Weights
+
+
+@dataclass(frozen=True)
+class Junior(Stage[Weights]):
+    """Supervised fine-tuning of the base model on (prompt, teacher's example)."""
+
+    base: ModelReference
+    sft: Sft
+    trainer: Trainer
+    data: Take[Sample]
+
+    name: ClassVar[str] = "junior"
+    heavy: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "trl")
+
+    def work(self) -> Work:
+        return Work(trained=round(self.data.rows * self.sft.epochs))
+
+    def run(self, out: Path, ctx: Context) -> None:
+        rows = [
+            Completion(prompt=row.prompt.text, completion=json.dumps(row.example.fields(), ensure_ascii=False))
+            for row in ctx.accepted(self.data)
+            if row.example is not None
+        ]
+        ctx.tally.counts["in"] = len(rows)
+        self.trainer.sft(self.base.name, rows, self.sft, out, ctx)

@@ -1,0 +1,84 @@
+"""Revision pass: the revisor repairs what the senior wrote (paper 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice, tee
+from typing import ClassVar, Literal
+
+from speed.core.context import Context
+from speed.core.stage import Pool, Stage, Work
+from speed.data.parse import revision as read_revision
+from speed.data.prompts import RolePrompts, revise_prompt
+from speed.data.records import Kind, Rejected, Sample
+from speed.data.verify import faults
+from speed.ports import Engine, Generate, Generated, Sampling, Weights, request_seed
+
+
+@dataclass(frozen=True)
+class Revision(Pool[Sample]):
+    """Row i is row i of the synthesis, repaired. What the revisor makes unreadable stays as it was."""
+
+    samples: Pool[Sample]
+    revisor: Stage[Weights]
+    engine: Engine
+    sampling: Sampling
+    prompts: RolePrompts
+    max_tokens: dict[Kind, int]
+    """Longest example; a revision also holds its reason, so it may be twice as long."""
+    on_failure: Literal["keep_original", "drop"]
+    seed: int
+
+    name: ClassVar[str] = "revision"
+    row: ClassVar[type[Sample]] = Sample
+    whole_blocks: ClassVar[bool] = True
+    heavy: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
+
+    @property
+    def block(self) -> int:
+        return self.engine.block
+
+    def work(self, start: int, stop: int) -> Work:
+        return Work(generated=stop - start)
+
+    def build(self, start: int, stop: int, ctx: Context) -> Iterator[Sample]:
+        rows = (row for row in ctx.rows(self.samples.take(stop)) if row.row >= start)
+        given, kept = tee(list(islice(rows, self.block)) for _ in range(start, stop, self.block))
+        requests = ([self._request(row) for row in block if row.prompt.text] for block in given)
+        answers = self.engine.generate(ctx.folder(self.revisor), requests, self.sampling, ctx)
+        for done, (block, texts) in enumerate(zip(kept, answers, strict=True), 1):
+            by_row = {text.key: text for text in texts}
+            ctx.tally.cost["generated_tokens"] += sum(text.tokens for text in texts)
+            for row in block:
+                yield self._row(row, by_row[str(row.row)], ctx) if row.prompt.text else row
+            ctx.progress(done * self.block, stop - start, "examples")
+
+    def _request(self, row: Sample) -> Generate:
+        assert row.prompt.kind is not None
+        return Generate(
+            key=str(row.row),
+            prompt=revise_prompt(row.prompt.text, row.text, self.prompts.config).text,
+            seed=request_seed(self.seed, self.name, row.row),
+            max_tokens=2 * self.max_tokens[row.prompt.kind],
+        )
+
+    def _row(self, row: Sample, written: Generated, ctx: Context) -> Sample:
+        assert row.prompt.kind is not None
+        found = read_revision(written.text, row.prompt.kind)
+        if isinstance(found, Rejected):
+            ctx.tally.counts[f"revision failed: {found.cause}"] += 1
+            return row if self.on_failure == "keep_original" else row.turned_away(found.cause, found.detail)
+        example = found[1].model_copy(update={"task": row.prompt.task})
+        ctx.tally.counts["unchanged" if example == row.example else "changed"] += 1
+        broken = tuple(fault.cause for fault in faults(example, row.prompt))
+        return Sample(
+            row=row.row,
+            prompt=row.prompt,
+            text=written.text,
+            finish_reason=written.finish_reason,
+            tokens=written.tokens,
+            example=example,
+            faults=broken,
+            revised=True,
+        )

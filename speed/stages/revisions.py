@@ -1,0 +1,84 @@
+"""Revisions: the teacher repairs root answers, for the revisor to learn from (paper 3.2.3, Figure 6)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from speed.core.context import Context
+from speed.core.stage import Pool, Work
+from speed.data.cost import EXPECTED_TOKENS
+from speed.data.draws import generator
+from speed.data.parse import revision as read_revision
+from speed.data.prompts import RolePrompts, revise_prompt
+from speed.data.records import Candidates, Rejected, Revision
+from speed.ports import Answer, Ask, Check, Teacher, in_step
+
+
+@dataclass(frozen=True)
+class Revisions(Pool[Revision]):
+    """One row, one list, one of its answers repaired: any one, not only the best, so that flaws are seen."""
+
+    root: Pool[Candidates]
+    teacher: Teacher
+    prompts: RolePrompts
+    temperature: float
+    max_tokens: int
+    seed: int
+
+    name: ClassVar[str] = "revisions"
+    row: ClassVar[type[Revision]] = Revision
+    heavy: ClassVar[tuple[str, ...]] = ("litellm",)
+
+    def work(self, start: int, stop: int) -> Work:
+        tokens_in, tokens_out = EXPECTED_TOKENS["revise"]
+        return self.teacher.price(stop - start, tokens_in * (stop - start), tokens_out * (stop - start))
+
+    def build(self, start: int, stop: int, ctx: Context) -> Iterator[Revision]:
+        lists = (found for found in ctx.rows(self.root.take(stop)) if found.row >= start)
+        requests = ((item, self._request(item)) for item in map(self._drawn, lists))
+        for done, (drawn, answer) in enumerate(in_step(self.teacher, requests, ctx), 1):
+            yield self._row(drawn, answer)
+            ctx.progress(done, stop - start, "revisions")
+
+    def _drawn(self, found: Candidates) -> Revision:
+        if found.rejected is not None or not found.texts:
+            return Revision(row=found.row, prompt=found.prompt).turned_away(found.rejected or "no_candidates")
+        place = int(generator(self.seed, "revise", found.row).random() * len(found.texts))
+        original = found.texts[place]
+        text = revise_prompt(found.prompt.text, original, self.prompts.config).text
+        return Revision(row=found.row, prompt=found.prompt, original=original, revise_prompt=text)
+
+    def _request(self, drawn: Revision) -> tuple[Ask, Check] | None:
+        kind = drawn.prompt.kind
+        if drawn.rejected is not None or kind is None:
+            return None
+
+        def fault(text: str) -> str | None:
+            outcome = read_revision(text, kind)
+            return outcome.cause if isinstance(outcome, Rejected) else None
+
+        ask = Ask(
+            prompt=drawn.revise_prompt,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
+            purpose="revise",
+            kind=kind,
+        )
+        return ask, fault
+
+    def _row(self, drawn: Revision, answer: Answer | None) -> Revision:
+        if answer is None:
+            return drawn
+        drawn = drawn.model_copy(update={"answer": answer.text})
+        if answer.cause != "ok":
+            return drawn.turned_away(answer.cause, answer.detail)
+        assert drawn.prompt.kind is not None
+        found = read_revision(answer.text, drawn.prompt.kind)
+        if isinstance(found, Rejected):
+            return drawn.turned_away(found.cause, found.detail)
+        reason, example = found
+        text = json.dumps(example.fields(), ensure_ascii=False)
+        return drawn.model_copy(update={"reason": reason, "revision": text})

@@ -1,0 +1,80 @@
+"""Root data: the junior answers each prompt K times, for the teacher to judge (paper 3.2.2; K = 5 in Figure 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import tee
+from typing import ClassVar
+
+from speed.core.context import Context
+from speed.core.stage import Pool, Stage, Work
+from speed.data.assignment import Assignment, load_topics
+from speed.data.records import Candidates, Kind, Prompt, TaskList, Topic
+from speed.ports import Engine, Generate, Sampling, Weights, request_seed
+
+
+@dataclass(frozen=True)
+class RootData(Pool[Candidates]):
+    """One row, one prompt, K answers."""
+
+    assignment: Assignment
+    topics: Stage[Topic]
+    tasks: Pool[TaskList]
+    junior: Stage[Weights]
+    engine: Engine
+    sampling: Sampling
+    candidates: int
+    max_tokens: dict[Kind, int]
+    seed: int
+
+    name: ClassVar[str] = "root data"
+    row: ClassVar[type[Candidates]] = Candidates
+    whole_blocks: ClassVar[bool] = True
+    heavy: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
+
+    @property
+    def block(self) -> int:
+        return self.engine.block
+
+    def rows_needed(self, upstream: str, rows: int) -> int:
+        return self.assignment.brainstorm_rows(rows)
+
+    def work(self, start: int, stop: int) -> Work:
+        return Work(generated=(stop - start) * self.candidates)
+
+    def build(self, start: int, stop: int, ctx: Context) -> Iterator[Candidates]:
+        topics = load_topics(ctx.folder(self.topics))
+        tasks = ctx.rows(self.tasks.take(self.assignment.brainstorm_rows(stop)))
+        prompts = self.assignment.prompts_of(start, stop, tasks, topics)
+        given, kept = tee([next(prompts) for _ in range(self.block)] for _ in range(start, stop, self.block))
+        requests = ([self._request(row, prompt) for row, prompt in block if prompt] for block in given)
+        answers = self.engine.generate(ctx.folder(self.junior), requests, self.sampling, ctx)
+        for done, (block, texts) in enumerate(zip(kept, answers, strict=True), 1):
+            by_row: dict[str, list[tuple[str, str]]] = {}
+            for text in texts:
+                by_row.setdefault(text.key, []).append((text.text, text.finish_reason))
+                ctx.tally.cost["generated_tokens"] += text.tokens
+            for row, prompt in block:
+                yield self._row(row, prompt, by_row.get(str(row), ()))
+            ctx.progress(done * self.block, stop - start, "lists")
+
+    def _request(self, row: int, prompt: Prompt) -> Generate:
+        assert prompt.kind is not None
+        return Generate(
+            key=str(row),
+            prompt=prompt.text,
+            seed=request_seed(self.seed, self.name, row),
+            n=self.candidates,
+            max_tokens=self.max_tokens[prompt.kind],
+        )
+
+    def _row(self, row: int, prompt: Prompt | None, texts: Sequence[tuple[str, str]]) -> Candidates:
+        if prompt is None:
+            return Candidates(row=row, prompt=Prompt(text="", template="")).turned_away("no_task")
+        return Candidates(
+            row=row,
+            prompt=prompt,
+            texts=tuple(text for text, _ in texts),
+            finish_reasons=tuple(reason for _, reason in texts),
+        )

@@ -1,0 +1,36 @@
+"""Senior: the junior learns the teacher's taste (paper 3.2.2, equation 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from speed.core.context import Context
+from speed.core.stage import Stage, Take, Work
+from speed.data.records import Pair
+from speed.ports import Dpo, Preference, Trainer, Weights
+
+
+@dataclass(frozen=True)
+class Senior(Stage[Weights]):
+    """Direct preference optimisation of the junior; the frozen junior is the reference."""
+
+    dpo: Dpo
+    trainer: Trainer
+    junior: Stage[Weights]
+    pairs: Take[Pair]
+
+    name: ClassVar[str] = "senior"
+    heavy: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "trl")
+
+    def work(self) -> Work:
+        return Work(trained=round(self.pairs.rows * self.dpo.epochs))
+
+    def run(self, out: Path, ctx: Context) -> None:
+        rows = [
+            Preference(prompt=pair.prompt.text, chosen=pair.chosen, rejected=pair.rejected_text)
+            for pair in ctx.accepted(self.pairs)
+        ]
+        ctx.tally.counts["in"] = len(rows)
+        self.trainer.dpo(ctx.folder(self.junior), rows, self.dpo, out, ctx)

@@ -1,0 +1,86 @@
+"""Tasks: the teacher brainstorms what embeddings could be used for, one topic a call (paper 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from speed.core.context import Context
+from speed.core.stage import Pool, Stage, Work
+from speed.data.assignment import Brainstormed, TopicDraw, load_topics
+from speed.data.cost import EXPECTED_TOKENS
+from speed.data.draws import generator, permutation
+from speed.data.parse import tasks as read_tasks
+from speed.data.prompts import RolePrompts, brainstorm_prompt
+from speed.data.records import Prompt, Rejected, TaskList, Topic
+from speed.ports import Answer, Ask, Teacher, in_step
+
+
+@dataclass(frozen=True)
+class Tasks(Pool[TaskList]):
+    """One row, one call: a topic, the teacher's list, and the tasks drawn from it."""
+
+    plan: Brainstormed
+    topics: Stage[Topic]
+    teacher: Teacher
+    prompts: RolePrompts
+    request: int
+    """Tasks asked for in a call."""
+    tasks_per_topic: int
+    """Tasks kept of a call (paper, Table 3)."""
+    temperature: float
+    max_tokens: int
+
+    name: ClassVar[str] = "tasks"
+    row: ClassVar[type[TaskList]] = TaskList
+    heavy: ClassVar[tuple[str, ...]] = ("litellm",)
+
+    @property
+    def label(self) -> str:
+        return f"tasks for {self.plan.role}"
+
+    def work(self, start: int, stop: int) -> Work:
+        tokens_in, tokens_out = EXPECTED_TOKENS["brainstorm"]
+        return self.teacher.price(stop - start, tokens_in * (stop - start), tokens_out * (stop - start))
+
+    def build(self, start: int, stop: int, ctx: Context) -> Iterator[TaskList]:
+        prompts = self._prompts(start, stop, load_topics(ctx.folder(self.topics)))
+        requests = ((item, (self._ask(item[1]), _fault)) for item in prompts)
+        for done, ((row, prompt), answer) in enumerate(in_step(self.teacher, requests, ctx), 1):
+            assert answer is not None
+            yield self._row(row, prompt, answer)
+            ctx.progress(done, stop - start, "calls")
+
+    def _prompts(self, start: int, stop: int, topics: list[str]) -> Iterator[tuple[int, Prompt]]:
+        plan = self.plan
+        drawn = {kind: TopicDraw(topics, plan.seed, plan.role, kind) for kind in plan.kinds}
+        for row in range(start, stop):
+            kind, call = plan.kind_and_call(row)
+            rng = generator(plan.seed, "brainstorm", plan.role, row)
+            yield row, brainstorm_prompt(kind, drawn[kind](call), self.request, self.prompts.config, rng)
+
+    def _ask(self, prompt: Prompt) -> Ask:
+        return Ask(
+            prompt=prompt.text,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
+            purpose="brainstorm",
+            kind=prompt.kind,
+        )
+
+    def _row(self, row: int, prompt: Prompt, answer: Answer) -> TaskList:
+        assert prompt.kind is not None
+        made = TaskList(row=row, kind=prompt.kind, topic=prompt.topic, prompt=prompt, answer=answer.text)
+        if answer.cause != "ok":
+            return made.turned_away(answer.cause, answer.detail)
+        found = read_tasks(answer.text)
+        if isinstance(found, Rejected):
+            return made.turned_away(found.cause, found.detail)
+        order = permutation(generator(self.plan.seed, "tasks kept", self.plan.role, row), len(found))
+        return made.model_copy(update={"tasks": tuple(found[place] for place in order[: self.tasks_per_topic])})
+
+
+def _fault(text: str) -> str | None:
+    found = read_tasks(text)
+    return found.cause if isinstance(found, Rejected) else None

@@ -1,0 +1,40 @@
+"""Topics: the multi-grained categories that keep a teacher's tasks diverse (paper 3.1, Appendix D.1)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from speed.core.context import Context
+from speed.core.stage import Stage
+from speed.data.records import Topic
+from speed.data.topics import TopicsConfig, read_topics, truncated
+
+
+@dataclass(frozen=True)
+class Topics(Stage[Topic]):
+    """Read the source, leave out what the config excludes, cut long paths, drop repeats."""
+
+    config: TopicsConfig
+    truncate: bool
+    """Keep the first two and last two levels of a path deeper than four (paper, Appendix D.1)."""
+
+    name: ClassVar[str] = "topics"
+
+    def run(self, out: Path, ctx: Context) -> None:
+        skipped: Counter[str] = Counter()
+        seen: set[str] = set()
+        with (out / "topics.jsonl").open("w", encoding="utf-8") as file:
+            for path in read_topics(self.config, skipped):
+                topic = truncated(path) if self.truncate else path
+                if topic in seen:
+                    skipped["repeated"] += 1
+                    continue
+                file.write(Topic(row=len(seen), path=path, topic=topic).model_dump_json() + "\n")
+                seen.add(topic)
+                ctx.progress(len(seen), 0, "topics")
+        ctx.tally.counts["out"] = len(seen)
+        ctx.tally.counts["in"] = len(seen) + sum(skipped.values())
+        ctx.tally.rejected.update(skipped)
