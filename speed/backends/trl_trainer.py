@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from speed.backends.device import device_of
 from speed.backends.prompt_format import FormatName, prompt_format
 from speed.backends.training_rows import dpo_rows, sft_rows
 from speed.backends.weights import CARD, Loaded, Precision, WeightsCard, base_of, load, write_card
@@ -53,7 +54,7 @@ class TrlTrainer(Trainer):
     max_grad_norm: float = Field(default=1.0, gt=0.0)
     """Longer gradients are scaled down to this norm (ours)."""
 
-    def sft(self, base: Path, rows: Sequence[Completion], config: Sft, out: Path, ctx: Context) -> None:
+    def sft(self, base: str, rows: Sequence[Completion], config: Sft, out: Path, ctx: Context) -> None:
         """Supervised training on completions (paper, equation 1)."""
         if self._already_done(out, ctx):
             return
@@ -121,7 +122,7 @@ class TrlTrainer(Trainer):
         )
         self._carry_out(trainer, start, loaded, out, ctx, first_loss=loss_at_start(config), beta=config.beta)
 
-    def _start(self, source: Path, device: str) -> Loaded:
+    def _start(self, source: str | Path, device: str) -> Loaded:
         """The weights to start from: an adapter goes on as a trainable one, or is merged where all weights are trained.
 
         Raises:
@@ -198,7 +199,7 @@ class TrlTrainer(Trainer):
     def _carry_out(
         self,
         trainer: Any,
-        source: Path,
+        source: str | Path,
         start: Loaded,
         out: Path,
         ctx: Context,
@@ -243,15 +244,6 @@ class TrlTrainer(Trainer):
         ctx.tally.metrics.update(json.loads((out / CURVE).read_text())["summary"])
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
         return True
-
-
-def device_of(ctx: Context) -> str:
-    """Where models run."""
-    import torch
-
-    if ctx.runtime.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("runtime.device=cuda, and this machine has no usable GPU\n  take runtime.device=auto or cpu")
-    return "cuda" if ctx.runtime.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def save_model(model: Any, tokenizer: Any, base: str, folder: Path) -> None:

@@ -1,0 +1,220 @@
+"""Generation through transformers: the engine that runs wherever PyTorch does.
+
+A block of requests is cut into batches of similar length under a token budget. How it is cut is a pure function of the
+block, so a block that is generated again after a crash gives the same texts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from speed.backends.decoding import Prefix, continuations
+from speed.backends.device import device_of
+from speed.backends.prompt_format import FormatName, prompt_format, prompt_ids
+from speed.backends.weights import Loaded, Precision, load
+from speed.core.context import Context
+from speed.core.errors import UserError
+from speed.ports import Engine, Generate, Generated, Sampling
+
+
+class TransformersEngine(Engine):
+    """Samples with transformers' forward pass and our own loop over it."""
+
+    precision: Precision = "bf16"
+    """Arithmetic of the forward pass."""
+    batch_tokens: int = Field(default=65_536, ge=1)
+    """Most tokens, prompts and answers together, that one batch may come to."""
+
+    def generate(
+        self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context
+    ) -> Iterator[list[Generated]]:
+        """For each block its texts, ordered by (request, index).
+
+        Raises:
+            UserError: for weights whose prompt format is no longer what they were trained on, a prompt that fills
+                the model's context, or one text that does not fit into memory.
+        """
+        import torch
+
+        torch.set_num_threads(ctx.runtime.threads)
+        loaded = load(weights, self.precision, device_of(ctx))
+        name = format_of(loaded, weights)
+        meter = _Meter(ctx)
+        for requests in calls:
+            yield self._block(requests, loaded, name, sampling, meter)
+
+    def _block(
+        self, requests: Sequence[Generate], loaded: Loaded, name: FormatName, sampling: Sampling, meter: _Meter
+    ) -> list[Generated]:
+        """The texts of one block."""
+        meter.expect(sum(request.n for request in requests))
+        eos = end_tokens(loaded)
+        context = context_length(loaded.model)
+        work = []
+        for request in requests:
+            ids = prompt_ids(request.prompt, name, loaded.tokenizer)
+            room = request.max_tokens if context is None else min(request.max_tokens, context - len(ids))
+            if room < 1:
+                raise UserError(
+                    f"the prompt of request {request.key} has {len(ids)} tokens, and the model's context is {context}\n"
+                    "  choose a generator with a longer context"
+                )
+            work.append(Prefix(ids, request.seed, range(request.n), room))
+        found: dict[tuple[int, int], list[int]] = {}
+        for batch in batches(work, self.batch_tokens):
+            self._batch(work, batch, loaded, sampling, eos, found, meter)
+        return [
+            _text(request, index, found[place, index], eos, loaded.tokenizer)
+            for place, request in enumerate(requests)
+            for index in range(request.n)
+        ]
+
+    def _batch(
+        self,
+        work: Sequence[Prefix],
+        batch: Batch,
+        loaded: Loaded,
+        sampling: Sampling,
+        eos: Sequence[int],
+        found: dict[tuple[int, int], list[int]],
+        meter: _Meter,
+    ) -> None:
+        """Generate one batch; halve it, and say so, when it does not fit into memory."""
+        import torch
+
+        prefixes = [replace(work[place], indices=indices) for place, indices in batch]
+        try:
+            texts = continuations(loaded.model, prefixes, sampling, eos)
+        except torch.OutOfMemoryError:
+            halves = halved(batch)
+            if len(halves) < 2:
+                raise UserError(
+                    "one text alone does not fit into the GPU's memory\n  take a smaller generator or precision=bf16"
+                ) from None
+            torch.cuda.empty_cache()
+            meter.ctx.say(
+                f"a batch of {rows_of(batch)} texts does not fit into memory and is halved; "
+                f"engine.batch_tokens={self.batch_tokens} is too high for this machine"
+            )
+            for half in halves:
+                self._batch(work, half, loaded, sampling, eos, found, meter)
+            return
+        found.update(zip(((place, index) for place, indices in batch for index in indices), texts, strict=True))
+        meter.made(texts)
+
+
+Batch = tuple[tuple[int, Sequence[int]], ...]
+"""(place of a request in its block, candidates wanted) of each prompt in a batch."""
+
+
+def batches(work: Sequence[Prefix], batch_tokens: int) -> Iterator[Batch]:
+    """The requests of a block, longest possible text first, cut where a batch would pass `batch_tokens`.
+
+    A batch costs its rows times its longest prompt and longest answer. A request with more candidates than fit is cut.
+    """
+    order = sorted(range(len(work)), key=lambda place: (-len(work[place].ids), -work[place].max_tokens, place))
+    batch: list[tuple[int, Sequence[int]]] = []
+    rows = prompt = answer = 0
+    for place in order:
+        prefix = work[place]
+        prompt_with, answer_with = max(prompt, len(prefix.ids)), max(answer, prefix.max_tokens)
+        if batch and (rows + len(prefix.indices)) * (prompt_with + answer_with) > batch_tokens:
+            yield tuple(batch)
+            batch, rows, prompt_with, answer_with = [], 0, len(prefix.ids), prefix.max_tokens
+        size = max(1, batch_tokens // (prompt_with + answer_with))
+        indices = prefix.indices
+        while len(indices) > size:
+            yield ((place, indices[:size]),)
+            indices = indices[size:]
+        batch.append((place, indices))
+        rows, prompt, answer = rows + len(indices), prompt_with, answer_with
+    if batch:
+        yield tuple(batch)
+
+
+def halved(batch: Batch) -> list[Batch]:
+    """Two batches with half the rows each; the batch alone when it is a single row."""
+    if len(batch) > 1:
+        return [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+    place, indices = batch[0]
+    if len(indices) < 2:
+        return [batch]
+    middle = len(indices) // 2
+    return [((place, indices[:middle]),), ((place, indices[middle:]),)]
+
+
+def rows_of(batch: Batch) -> int:
+    """Texts of a batch."""
+    return sum(len(indices) for _, indices in batch)
+
+
+def format_of(loaded: Loaded, weights: Path) -> FormatName:
+    """The prompt format that the weights were trained on; `plain` for a base model.
+
+    Raises:
+        UserError: when the same name stands for another layout today.
+    """
+    if loaded.card is None:
+        return "plain"
+    stored = loaded.card.prompt_format
+    if prompt_format(stored.name, loaded.tokenizer) != stored:
+        raise UserError(
+            f"{weights} was trained on another layout than the prompt format {stored.name} has now\n"
+            "  train it again, or put its tokenizer (and chat template) back"
+        )
+    return stored.name
+
+
+def end_tokens(loaded: Loaded) -> list[int]:
+    """Ids that end a text: the tokenizer's, and those of the model's generation config."""
+    given = loaded.model.generation_config.eos_token_id
+    more = given if isinstance(given, list) else [] if given is None else [given]
+    return sorted({loaded.tokenizer.eos_token_id, *more})
+
+
+def context_length(model: Any) -> int | None:
+    """Most positions that the model was made for, where its config says so."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def _text(request: Generate, index: int, ids: list[int], eos: Sequence[int], tokenizer: Any) -> Generated:
+    ended = bool(ids) and ids[-1] in eos
+    return Generated(
+        key=request.key,
+        index=index,
+        text=tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True, clean_up_tokenization_spaces=False),
+        finish_reason="stop" if ended else "length",
+        tokens=len(ids),
+    )
+
+
+@dataclass
+class _Meter:
+    """Counts what is made and says how fast."""
+
+    ctx: Context
+    expected: int = 0
+    texts: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    begun: float = 0.0
+
+    def expect(self, texts: int) -> None:
+        """A block begins. The time that the caller spends between blocks is not the engine's."""
+        self.expected += texts
+        self.begun = time.monotonic()
+
+    def made(self, texts: Sequence[Sequence[int]]) -> None:
+        """A batch is done."""
+        now = time.monotonic()
+        self.seconds, self.begun = self.seconds + now - self.begun, now
+        self.texts += len(texts)
+        self.tokens += sum(len(text) for text in texts)
+        rate = self.tokens / max(self.seconds, 1e-9)
+        self.ctx.progress(self.texts, self.expected, "texts", tokens_per_second=rate)
