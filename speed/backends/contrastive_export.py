@@ -1,0 +1,116 @@
+"""The trained embedder on disk: sentence-transformers layout, adapters merged, EOS in the tokenizer itself.
+
+model/  modules.json, 1_Pooling/, 2_Normalize/      what sentence-transformers reads
+        config.json, model.safetensors              the transformer, adapters merged (AutoModel reads it too)
+        tokenizer.json, tokenizer_config.json       puts the trainer's special tokens around every text
+        config_sentence_transformers.json           prompts, by MTEB task
+adapter/                                            the adapters alone (PEFT)
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from speed.backends.contrastive import ContrastiveTrainer
+from speed.backends.embedding_model import ignores_later_tokens, vectors
+from speed.backends.encoder import Encoder
+from speed.backends.instructions import instruction_table
+from speed.backends.token_rows import Frame, token_rows
+
+PROBES = ("", "a", "Instruct: Retrieve semantically similar text.\nQuery: the quick brown fox", "long text " * 2000)
+"""What the exported model is compared on with the trained one."""
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
+"""Largest difference of an entry; merging rounds half-precision weights once."""
+
+
+def export(
+    config: ContrastiveTrainer, model: Any, tokenizer: Any, frame: Frame, pad: int, out: Path, dtype: torch.dtype
+) -> None:
+    """Write `out/model` whole or not at all, after checking that it embeds as the trained model does."""
+    model.eval()
+    rows = token_rows(tokenizer, PROBES, frame, config.max_length)
+    with torch.no_grad():
+        causal = ignores_later_tokens(model)
+        expected = vectors(model, rows, pad, causal, config.pooling, config.normalize).cpu()
+    partial = out / "model.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    if config.lora is not None:
+        model.save_pretrained(str(out / "adapter"))
+        model = model.merge_and_unload()
+    model.to(dtype).save_pretrained(str(partial))
+    framed(tokenizer, frame, config.max_length).save_pretrained(str(partial))
+    _write_layout(config, partial, int(model.config.hidden_size))
+    encoder = Encoder.load(partial, device=model.device)
+    worst = float((torch.from_numpy(encoder.encode(PROBES)) - expected).abs().max())
+    if not worst <= TOLERANCE[dtype]:
+        raise RuntimeError(
+            f"the exported embedder differs from the trained one by {worst}: {partial} is not to be used"
+        )
+    shutil.rmtree(out / "model", ignore_errors=True)
+    partial.rename(out / "model")
+
+
+def framed(tokenizer: Any, frame: Frame, max_length: int) -> Any:
+    """A tokenizer that puts this frame around every text by itself, in whatever library reads it.
+
+    It is saved under the generic class: those of a model family rebuild their post-processor from flags on loading.
+    """
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    names = {token: backend.id_to_token(token) for token in {*frame.before, *frame.after}}
+    before = [names[token] for token in frame.before]
+    after = [names[token] for token in frame.after]
+    backend.post_processor = TemplateProcessing(
+        single=[*before, "$A", *after],
+        pair=[*before, "$A", *after, *before, "$B:1", *(f"{token}:1" for token in after)],
+        special_tokens=[(name, token) for token, name in names.items()],
+    )
+    kinds = ("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token")
+    special = {kind: str(token) for kind in kinds if (token := getattr(tokenizer, kind, None)) is not None}
+    special.setdefault("pad_token", special.get("eos_token", special.get("unk_token", "")))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=max_length, padding_side="right", truncation_side="right", **special
+    )
+
+
+def _write_layout(config: ContrastiveTrainer, folder: Path, width: int) -> None:
+    modules = ["Transformer", "Pooling", *(["Normalize"] if config.normalize else [])]
+    paths = ["", "1_Pooling", "2_Normalize"]
+    _write_json(
+        folder / "modules.json",
+        [
+            {"idx": place, "name": str(place), "path": paths[place], "type": f"sentence_transformers.models.{module}"}
+            for place, module in enumerate(modules)
+        ],
+    )
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": config.max_length, "do_lower_case": False})
+    modes = {"last": "lasttoken", "mean": "mean_tokens", "cls": "cls_token"}
+    flags = {f"pooling_mode_{mode}": mode == modes[config.pooling] for mode in modes.values()}
+    _write_json(
+        folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **flags, "include_prompt": True}
+    )
+    if config.normalize:
+        (folder / "2_Normalize").mkdir()
+        _write_json(folder / "2_Normalize" / "config.json", {})
+    before = config.instruction.removesuffix("{query}")
+    prompts = {task: before.replace("{task}", text) for task, text in instruction_table().tasks.items()}
+    _write_json(
+        folder / "config_sentence_transformers.json",
+        {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"},
+    )
+
+
+def _write_json(file: Path, value: object) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

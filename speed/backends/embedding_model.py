@@ -1,0 +1,64 @@
+"""An embedding model in memory: transformer, pooling, normalisation; common to trainer and evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from speed.core.context import Runtime
+from speed.core.errors import UserError
+from speed.model.batching import Ids, padded
+from speed.model.pooling import Pooling, pooled
+
+
+def device_of(runtime: Runtime) -> Any:
+    """The `torch.device` that a run asked for.
+
+    Raises:
+        UserError: when a GPU is asked for and there is none.
+    """
+    import torch
+
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("runtime.device=cuda, but there is no GPU here; take runtime.device=auto or cpu")
+    return torch.device("cuda" if runtime.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def transformer(source: str, revision: str | None, dtype: Any) -> tuple[Any, Any]:
+    """(model without a language-model head, tokenizer) of a folder or hub model.
+
+    Raises:
+        UserError: when it cannot be read.
+    """
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision)
+        model = transformers.AutoModel.from_pretrained(source, revision=revision, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the model {source!r} cannot be loaded: {error}\n"
+            "  give an existing folder or a hub name; a gated model needs HF_TOKEN in the environment"
+        ) from error
+    return model, tokenizer
+
+
+def ignores_later_tokens(model: Any) -> bool:
+    """True for causal attention: then padding on the right changes nothing and no mask has to be computed."""
+    config = model.config
+    causal = {"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "olmo2"}
+    return config.model_type in causal and not getattr(config, "use_bidirectional_attention", False)
+
+
+def vectors(model: Any, rows: Sequence[Ids], pad: int, causal: bool, how: Pooling, normalize: bool) -> Tensor:
+    """`[rows dim]` fp32 embeddings of token rows, padded on the right to the longest of them."""
+    ids, mask = padded(rows, pad, model.device)
+    needs_mask = not causal and bool((mask == 0).any())
+    states = model(
+        input_ids=ids, attention_mask=mask if needs_mask else None, **({"use_cache": False} if causal else {})
+    )
+    return pooled(states.last_hidden_state, mask, how, normalize)

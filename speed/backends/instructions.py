@@ -1,0 +1,29 @@
+"""The E5 protocol as data: which instruction stands in front of which texts (SPEED, §4.1; E5-mistral, appendix)."""
+
+from __future__ import annotations
+
+import importlib.resources
+from functools import cache
+
+from speed.core.spec import Spec
+
+
+class InstructionTable(Spec):
+    """`instructions.json`: mteb's own task prompts where it has them, the paper's for STS, ours for the rest."""
+
+    source: str
+    tasks: dict[str, str]
+    """Instruction by mteb task name."""
+    types: dict[str, str]
+    """Instruction for tasks that the table does not name, by task type."""
+    both_sides: tuple[str, ...]
+    """Task types whose documents get the instruction as well; all but retrieval (E5-mistral's evaluation)."""
+    not_normalized: tuple[str, ...]
+    """Task types whose vectors are not brought to length 1: classification (E5-mistral's evaluation)."""
+
+
+@cache
+def instruction_table() -> InstructionTable:
+    """The table that ships with the package."""
+    text = importlib.resources.files("speed.backends").joinpath("instructions.json").read_text(encoding="utf-8")
+    return InstructionTable.model_validate_json(text)
