@@ -1,0 +1,160 @@
+"""The text on which the base models are trained: simple English that rewards copying from the context.
+
+It holds no prompt template, no JSON record and no held-out topic or entity. Copying is learned only where the
+names are too many to memorise and the distance varies (DESIGN §8), so most texts are about names invented on the spot.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from speed.miniature.language import any_word, capitalized, phrase, sentences
+from speed.miniature.lexicon import SLOTS, domain_of, lexicon, sections
+from speed.miniature.world import World, invented_name, seeded
+
+Subject = dict[str, str]
+"""Concepts by slot, and `name` and `partner`."""
+
+TRUE_SHARE = 0.35
+"""Share of texts about entities of the training half, so that a base knows some facts."""
+
+
+def subject(world: World, rng: random.Random) -> Subject:
+    """What a text is about: a training entity, or an invented one with a training pair."""
+    if rng.random() < TRUE_SHARE:
+        entity = rng.choice(world.half("train"))
+        return {**entity.facts, "name": entity.name, "partner": entity.partner}
+    return _invented(world, rng)
+
+
+def _invented(world: World, rng: random.Random) -> Subject:
+    things, aspect = rng.choice(world.train_pairs)
+    facts = {slot: rng.choice(tuple(lexicon()[slot])) for slot in SLOTS} | {"things": things, "aspect": aspect}
+    return {**facts, "name": _fresh_name(world, rng), "partner": _fresh_name(world, rng)}
+
+
+def _fresh_name(world: World, rng: random.Random) -> str:
+    while (name := invented_name(rng)).lower() in world.held:
+        pass
+    return name
+
+
+def _path(about: Subject, rng: random.Random) -> str:
+    choose = any_word(rng)
+    levels = [choose(slot, about[slot]).capitalize() for slot in ("things", "aspect")]
+    return "/".join([domain_of(about["things"]), *levels, about["name"]])
+
+
+def _words_on(about: Subject, rng: random.Random) -> str:
+    choose = any_word(rng)
+    things, aspect = choose("things", about["things"]), choose("aspect", about["aspect"])
+    patterns = (f"{aspect} of {things} at {about['name']}", f"{about['name']}: {things} {aspect}", f"{things} {aspect}")
+    return rng.choice(patterns)
+
+
+def _description(about: Subject, rng: random.Random) -> str:
+    kept = {key: value for key, value in about.items() if key in ("things", "aspect", "quality", "kind", "name")}
+    kept |= {key: about[key] for key in ("people", "place", "time", "partner") if rng.random() < 0.6}
+    return " ".join(sentences(kept, rng, any_word(rng), fillers=rng.choice((0, 0, 1, 2))))
+
+
+def _statement(about: Subject, rng: random.Random) -> str:
+    return capitalized(phrase(rng.choice(("sentence", "phrase", "query")), about, rng, any_word(rng)))
+
+
+def _note(world: World, rng: random.Random) -> str:
+    about = subject(world, rng)
+    head = rng.choice((_path(about, rng), "Notes on " + _words_on(about, rng) + ".", "Topic: " + _path(about, rng)))
+    return head + "\n" + _description(about, rng)
+
+
+def _questions(world: World, rng: random.Random) -> str:
+    lines = []
+    for about in (subject(world, rng) for _ in range(rng.choice((1, 1, 2, 3)))):
+        lines += ["Q: " + phrase("query", about, rng, any_word(rng)) + "?", "A: " + _description(about, rng)]
+    return "\n".join(lines)
+
+
+def _paraphrases(world: World, rng: random.Random) -> str:
+    about = subject(world, rng)
+    link = rng.choice(("In other words", "That is", "The same again", "Similar"))
+    lines = [_statement(about, rng), f"{link}: {_statement(about, rng)}"]
+    if rng.random() < 0.5:
+        other = about | {slot: rng.choice(tuple(lexicon()[slot])) for slot in rng.sample(SLOTS[2:], 2)}
+        lines.append(f"Not the same: {_statement(other, rng)}")
+    return ".\n".join(lines) + "."
+
+
+def _word_list(world: World, rng: random.Random) -> str:
+    concepts = [(slot, rng.choice(tuple(lexicon()[slot]))) for slot in rng.choices(SLOTS, k=rng.randint(3, 10))]
+    words = [any_word(rng)(*concept) for concept in concepts]
+    words += [_fresh_name(world, rng) for _ in range(rng.randint(1, 5))]
+    rng.shuffle(words)
+    separator = rng.choice((" ", ", ", " | ", "; ", " - "))
+    line = separator.join(words)
+    return "\n".join([line] * rng.choice((2, 2, 3)))
+
+
+def _quotation(world: World, rng: random.Random) -> str:
+    text = rng.choice((_description, _statement))(subject(world, rng), rng)
+    between = "\n".join(rng.choice((_note, _advice))(world, rng) for _ in range(rng.choice((0, 1, 1, 2))))
+    first = rng.choice((f'Someone wrote: "{text}"', f"The original text: {text}"))
+    again = rng.choice((f'As quoted, "{text}"', f"The text once more: {text}", f'He read: "{text}"'))
+    return "\n".join(part for part in (first, between, again) if part)
+
+
+def _retelling(world: World, rng: random.Random) -> str:
+    """Several subjects, then each again by its own name: copying over a distance, with a choice of what to copy."""
+    abouts = [_invented(world, rng) for _ in range(rng.choice((2, 2, 3)))]
+    lines = [rng.choice((_path, _words_on))(about, rng) + ". " + _statement(about, rng) + "." for about in abouts]
+    lines += [_advice(world, rng)] if rng.random() < 0.5 else []
+    rng.shuffle(abouts)
+    lines += [f"About {about['name']}: {_description(about, rng)}" for about in abouts]
+    return "\n".join(lines)
+
+
+def _labels(world: World, rng: random.Random) -> str:
+    about = subject(world, rng)
+    asked = rng.sample(SLOTS, rng.choice((1, 2, 3)))
+    lines = [f"The {slot}: {about[slot]}." for slot in asked]
+    return "\n".join([_description(about, rng), *lines])
+
+
+def _assignment(world: World, rng: random.Random) -> str:
+    """An order in prose, carried out: the words of the order come back in the text."""
+    about = subject(world, rng)
+    order = rng.choice(("Write about", "The subject is", "Someone asks for", "Find texts on", "Tell us of"))
+    advice = [_advice(world, rng)] if rng.random() < 0.7 else []
+    query = phrase(rng.choice(("query", "short_query")), about, rng, any_word(rng))
+    return "\n".join([f"{order} {_words_on(about, rng)}.", *advice, f"Query: {query}", _description(about, rng)])
+
+
+def _advice(world: World, rng: random.Random) -> str:
+    return " ".join(rng.sample(advice(), rng.randint(1, 4)))
+
+
+def advice() -> list[str]:
+    """Plain sentences about writing."""
+    return sections("advice")["advice"]
+
+
+WRITERS = (
+    (_note, 0.14),
+    (_questions, 0.14),
+    (_paraphrases, 0.14),
+    (_word_list, 0.10),
+    (_quotation, 0.14),
+    (_retelling, 0.14),
+    (_labels, 0.06),
+    (_assignment, 0.14),
+)
+"""Kinds of text and their shares."""
+
+
+def texts(world: World, seed: int) -> Iterator[str]:
+    """An endless, deterministic stream of texts."""
+    rng = seeded("corpus", world.seed, seed)
+    writers, shares = zip(*WRITERS, strict=True)
+    while True:
+        yield rng.choices(writers, shares)[0](world, rng)

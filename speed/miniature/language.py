@@ -1,0 +1,62 @@
+"""From meanings to simple English: patterns filled with any of the words that mean the same."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Collection, Mapping
+
+from speed.miniature.lexicon import lexicon, patterns
+
+Choose = Callable[[str, str], str]
+"""(slot, concept) -> the word to use."""
+
+
+def any_word(rng: random.Random, avoid: Collection[str] = ()) -> Choose:
+    """Chooses among a concept's words, never one of `avoid` where another is left."""
+
+    def choose(slot: str, concept: str) -> str:
+        forms = lexicon()[slot][concept]
+        return rng.choice([form for form in forms if form not in avoid] or list(forms))
+
+    return choose
+
+
+def filled(pattern: str, values: Mapping[str, str], choose: Choose) -> str:
+    """The pattern with its slots filled; `values` holds concepts, and names under `name` and `partner`."""
+
+    def word(match: re.Match[str]) -> str:
+        slot = match.group(1)
+        key = slot.removeprefix("a ").lower()
+        text = values[key] if key in ("name", "partner") else choose(key, values[key])
+        if slot.startswith("a "):
+            text = ("an " if text[0] in "aeio" else "a ") + text
+        return text[0].upper() + text[1:] if slot[0].isupper() else text
+
+    return re.sub(r"\{([^}]+)\}", word, pattern)
+
+
+def slots_of(pattern: str) -> set[str]:
+    """The slots that a pattern needs."""
+    return {slot.removeprefix("a ").lower() for slot in re.findall(r"\{([^}]+)\}", pattern)}
+
+
+def phrase(group: str, values: Mapping[str, str], rng: random.Random, choose: Choose) -> str:
+    """One text of a group of patterns, among those whose slots have values."""
+    fitting = [pattern for pattern in patterns()[group] if slots_of(pattern) <= set(values)]
+    return filled(rng.choice(fitting), values, choose)
+
+
+def sentences(values: Mapping[str, str], rng: random.Random, choose: Choose, fillers: int = 0) -> list[str]:
+    """A description: a core sentence, then one on each other attribute in any order, then `fillers` empty sentences."""
+    core = phrase("core", values, rng, choose)
+    rest = [group for group in ("people", "place", "time", "partner") if group in values]
+    rng.shuffle(rest)
+    said = [phrase(group, values, rng, choose) for group in rest]
+    said += rng.sample(patterns()["filler"], min(fillers, len(patterns()["filler"])))
+    return [core, *said]
+
+
+def capitalized(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,137 @@
+"""The hidden knowledge base: entities, their facts and topics, split into a training and a held-out half.
+
+An entity is about one (thing, aspect) pair and has one value for every slot of the lexicon. Its topic is an
+ODP-like path `Domain/Things/Aspect/Name`. Pairs are split: whatever belongs to a held-out pair (topic, entity, facts)
+occurs in no training text; the words themselves are shared, so what can be learned is meaning, not facts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Literal
+
+from speed.miniature.lexicon import SLOTS, domain_of, domains, lexicon, meanings
+
+Half = Literal["train", "held"]
+
+HELD_SHARE = 0.25
+"""Share of (thing, aspect) pairs kept for evaluation."""
+
+_ONSETS = "b br c d dr f g gr h j k l m n p pr qu r s st t tr v w z th sk pl".split()
+_VOWELS = "a e i o u ai ea ou".split()
+_MIDDLES = "l r n m d v s t b k lm rn nd st rb lt nk rv ss".split()
+_ENDINGS = "a o ix on en us ia eton ford mer wick dale ham ley or ic ax um el ora".split()
+
+
+def seeded(*parts: object) -> random.Random:
+    """A generator that depends on the parts alone, on every machine."""
+    text = "\0".join(str(part) for part in parts)
+    return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
+
+
+def invented_name(rng: random.Random) -> str:
+    """A pronounceable name that is no English word on purpose: it can be copied, not guessed."""
+    stem = rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_MIDDLES)
+    return (stem + rng.choice(_ENDINGS)).capitalize()
+
+
+@dataclass(frozen=True)
+class Entity:
+    """One entity: its name, the value of every slot (concepts), its partner and its topic."""
+
+    name: str
+    half: Half
+    facts: Mapping[str, str]
+    """slot -> concept, for every slot."""
+    partner: str
+    """Name of another entity of the same half: the one relation between entities."""
+    topic: str
+    """`Vehicles/Boats/Repair/Velmora`; the words of the path may be any form of its concepts."""
+
+    @property
+    def domain(self) -> str:
+        """First level of the topic."""
+        return domain_of(self.facts["things"])
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """What the entity is about."""
+        return self.facts["things"], self.facts["aspect"]
+
+
+@dataclass(frozen=True)
+class World:
+    """All entities of one seed."""
+
+    seed: int
+    entities: tuple[Entity, ...]
+
+    def half(self, half: Half) -> tuple[Entity, ...]:
+        """The entities of one half."""
+        return tuple(entity for entity in self.entities if entity.half == half)
+
+    @cached_property
+    def train(self) -> Mapping[str, Entity]:
+        """Name (lower case) -> entity, of the training half: all that the teacher knows."""
+        return {entity.name.lower(): entity for entity in self.half("train")}
+
+    @cached_property
+    def held(self) -> Mapping[str, Entity]:
+        """Name (lower case) -> entity, of the held-out half: all that the evaluation asks about."""
+        return {entity.name.lower(): entity for entity in self.half("held")}
+
+    @cached_property
+    def train_pairs(self) -> tuple[tuple[str, str], ...]:
+        """(thing, aspect) pairs that training texts may be about."""
+        return tuple(sorted({entity.pair for entity in self.half("train")}))
+
+    @property
+    def facts(self) -> int:
+        """Number of facts, partnerships included."""
+        return sum(len(entity.facts) + 1 for entity in self.entities)
+
+
+@cache
+def world(seed: int = 0) -> World:
+    """The world of a seed: one entity for every (thing, aspect) pair, 1,536 in all, 12,288 facts."""
+    rng = seeded("world", seed)
+    pairs = [(thing, aspect) for things in domains().values() for thing in things for aspect in lexicon()["aspect"]]
+    held = set(rng.sample(pairs, round(HELD_SHARE * len(pairs))))
+    names = _names(len(pairs), rng)
+    halves: dict[Half, list[str]] = {"train": [], "held": []}
+    for pair, name in zip(pairs, names, strict=True):
+        halves["held" if pair in held else "train"].append(name)
+    entities = []
+    for pair, name in zip(pairs, names, strict=True):
+        half: Half = "held" if pair in held else "train"
+        facts = {slot: rng.choice(tuple(lexicon()[slot])) for slot in SLOTS} | {"things": pair[0], "aspect": pair[1]}
+        partner = rng.choice([other for other in halves[half] if other != name])
+        levels = [rng.choice(lexicon()["things"][pair[0]]), rng.choice(lexicon()["aspect"][pair[1]])]
+        topic = "/".join([domain_of(pair[0]), *(level.capitalize() for level in levels), name])
+        entities.append(Entity(name=name, half=half, facts=facts, partner=partner, topic=topic))
+    return World(seed=seed, entities=tuple(entities))
+
+
+def _names(count: int, rng: random.Random) -> list[str]:
+    taken = {form for form in meanings()} | {domain.lower() for domain in domains()}
+    names: dict[str, None] = {}
+    while len(names) < count:
+        name = invented_name(rng)
+        if name.lower() not in taken:
+            names.setdefault(name)
+    return list(names)
+
+
+def similarity(left: Mapping[str, str], right: Mapping[str, str]) -> float:
+    """Similarity of two meanings on the 1-5 scale: 1 + 4 x the weighted share of slots with equal values.
+
+    `things` and `aspect` say what a text is about and weigh twice. Slots that neither has do not count.
+    """
+    weight = {slot: 2.0 if slot in ("things", "aspect") else 1.0 for slot in SLOTS}
+    used = [slot for slot in SLOTS if slot in left or slot in right]
+    same = sum(weight[slot] for slot in used if left.get(slot) == right.get(slot))
+    return 1.0 + 4.0 * same / sum(weight[slot] for slot in used) if used else 1.0
