@@ -1,0 +1,138 @@
+"""Any provider, through litellm: the default teacher."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from speed.backends.teaching.request import Call
+from speed.backends.teaching.secrets import public_url
+from speed.backends.teaching.teacher import JournaledTeacher
+from speed.backends.teaching.transport import Reply, TransportError, failure_of
+from speed.core.context import Runtime
+from speed.core.errors import UserError
+
+
+class LitellmTeacher(JournaledTeacher):
+    """Asks through `litellm.acompletion`; `model` as litellm names it (`azure/gpt-4o`, `ollama/llama3` ...)."""
+
+    def register(self) -> None:
+        """For subclasses with a provider of their own: add it to `litellm.custom_provider_map`. Called once a run."""
+
+    def options(self, call: Call) -> dict[str, Any]:
+        """For subclasses: further arguments of `litellm.acompletion` for this call; they are in no key."""
+        return {}
+
+    def prepare(self, runtime: Runtime) -> None:
+        """Import litellm (3 s), quiet and off the network, and look for the provider's key.
+
+        Raises:
+            UserError: when a key is missing; names its environment variable.
+        """
+        litellm = _litellm()
+        self.register()
+        if runtime.api_base is None:
+            missing = litellm.validate_environment(self.model)["missing_keys"]
+            if missing:
+                raise UserError(
+                    f"teacher.model={self.model} needs {' and '.join(missing)} in the environment\n"
+                    f"  export {missing[0]}=... and run the same command again"
+                )
+
+    def endpoint(self, runtime: Runtime) -> str:
+        """The provider, or the server that `runtime.api_base` names."""
+        return public_url(runtime.api_base) if runtime.api_base else super().endpoint(runtime)
+
+    async def send(self, call: Call, runtime: Runtime, seconds: float) -> Reply:
+        """One `acompletion`, without litellm's own retries."""
+        litellm = _litellm()
+        arguments = {name: call.params[name] for name in ("temperature", "top_p", "max_tokens")}
+        if "response_format" in call.params:
+            arguments["response_format"] = {"type": call.params["response_format"]}
+        if runtime.api_base is not None:
+            arguments["api_base"] = runtime.api_base
+        try:
+            response = await litellm.acompletion(
+                model=self.model,
+                messages=list(call.messages),
+                timeout=seconds,
+                num_retries=0,
+                max_retries=0,
+                drop_params=True,
+                **arguments,
+                **self.options(call),
+            )
+        except Exception as error:
+            failure = self._failure(error)
+            if failure is None:
+                raise
+            raise failure from None
+        return _reply(response)
+
+    def _failure(self, error: Exception) -> Exception | None:
+        """The trouble behind an exception of litellm; None for a bug, which rises as it is."""
+        litellm = _litellm()
+        if isinstance(error, (litellm.Timeout, TimeoutError)):
+            return TransportError("timeout", "no answer in time", crowded=True)
+        status, headers = _status(error)
+        if status is not None and not isinstance(error, litellm.APIConnectionError):
+            missing = litellm.validate_environment(self.model)["keys_in_environment"]
+            remedy = (
+                f"check teacher.model={self.model}"
+                + (f" and the key in {_key_name(self.model)}" if missing or status in (401, 403) else "")
+                + ", then run the same command again"
+            )
+            return failure_of(status, str(error), headers, remedy)
+        if isinstance(error, (litellm.exceptions.APIError, litellm.APIConnectionError, OSError)):
+            return TransportError("connection", f"{type(error).__name__}: {error}")
+        return None
+
+
+def _litellm() -> Any:
+    """litellm, without its price map from the network, its telemetry and its advertisements."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    import litellm
+
+    litellm.telemetry = False
+    litellm.suppress_debug_info = True
+    return litellm
+
+
+def _status(error: BaseException) -> tuple[int | None, dict[str, str]]:
+    """HTTP status and headers of the provider's own response: litellm guesses its class from the message's words."""
+    cause: BaseException | None = error
+    while cause is not None:
+        response: Any = getattr(cause, "response", None)
+        if type(cause).__module__.partition(".")[0] != "litellm" and hasattr(response, "status_code"):
+            return int(response.status_code), dict(response.headers)
+        cause = cause.__cause__ or cause.__context__
+    response = getattr(error, "response", None)
+    headers = dict(getattr(error, "litellm_response_headers", None) or getattr(response, "headers", None) or {})
+    status = getattr(error, "status_code", None)
+    return (int(status) if status else None), headers
+
+
+def _key_name(model: str) -> str:
+    return f"{model.partition('/')[0].upper()}_API_KEY"
+
+
+def _reply(response: Any) -> Reply:
+    """What the answer says.
+
+    Raises:
+        TransportError: when it is not an answer at all.
+    """
+    if not getattr(response, "choices", None):
+        raise TransportError("bad_response", "an answer without choices")
+    choice, usage = response.choices[0], getattr(response, "usage", None)
+    details = getattr(usage, "prompt_tokens_details", None)
+    return Reply(
+        text=choice.message.content or "",
+        finish_reason=choice.finish_reason or "",
+        refused=bool(getattr(choice.message, "refusal", None)),
+        tokens_in=getattr(usage, "prompt_tokens", 0) or 0,
+        tokens_out=getattr(usage, "completion_tokens", 0) or 0,
+        tokens_cached=getattr(details, "cached_tokens", 0) or 0,
+        provider=str((getattr(response, "_hidden_params", None) or {}).get("custom_llm_provider") or ""),
+        served_by=str(getattr(response, "model", "") or ""),
+    )

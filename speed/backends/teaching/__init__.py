@@ -1,0 +1,1 @@
+"""The machinery that every journaled teacher shares: requests, pace, budget, transport."""

@@ -1,0 +1,301 @@
+"""The requests of one `ask` on their way: read lazily by the caller, sent on the teaching loop, answered in order.
+
+The caller's thread renders requests and looks them up in the journal; whatever has to be paid for goes to the loop.
+At most `WINDOW` times the concurrency is ahead of the caller, so memory is flat and a slow answer stalls nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from speed.backends.teaching.budget import Budget
+from speed.backends.teaching.loop import teaching_loop
+from speed.backends.teaching.pace import Pacer
+from speed.backends.teaching.request import Call, Request
+from speed.backends.teaching.transport import Patience, Reply, TransportError
+from speed.core.context import Context
+from speed.core.errors import UserError
+from speed.core.journal import Entry, Journal
+from speed.ports import Answer, Ask, Check
+
+WINDOW = 4
+"""Requests ahead of the caller, as a multiple of the concurrency."""
+
+
+_in_flight: dict[tuple[int, Path], dict[str, asyncio.Future[None]]] = {}
+"""Keys being asked, by process and journal: two stages that want the same answer pay for it once."""
+
+
+class Sender(Protocol):
+    """What a flight needs of a teacher."""
+
+    async def send(self, call: Call, seconds: float) -> Reply: ...
+
+    def dollars(self, tokens_in: int, tokens_out: int) -> float | None: ...
+
+
+class Flight:
+    """One `ask`."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        request_of: Callable[[Ask, Check, int], Request],
+        journal: Journal,
+        pacer: Pacer,
+        budget: Budget,
+        patience: Patience,
+        *,
+        model: str,
+        endpoint: str,
+        prepare: Callable[[], None],
+        ctx: Context,
+    ) -> None:
+        self._sender = sender
+        self._request_of = request_of
+        self._journal = journal
+        self._pacer = pacer
+        self._budget = budget
+        self._patience = patience
+        self._model = model
+        self._endpoint = endpoint
+        self._prepare = prepare
+        self._ctx = ctx
+        self._loop = teaching_loop()
+        self._ahead: deque[Request] = deque()
+        self._tasks: dict[Request, asyncio.Task[None]] = {}
+        self._in_flight = _in_flight.setdefault((os.getpid(), journal.folder), {})
+        self._prepared = False
+        self._stop: BaseException | None = None
+        self._failures_in_a_row = 0
+        self._alive = time.monotonic()
+        self._awaited: Request | None = None
+        self._news = threading.Event()
+
+    def answers(self, requests: Iterable[tuple[Ask, Check]]) -> Iterator[Answer]:
+        """Answers in the order of the requests."""
+        source = enumerate(requests)
+        exhausted = False
+        most = WINDOW * max(1, self._ctx.runtime.concurrency)
+        try:
+            while True:
+                fresh: list[Request] = []
+                while not exhausted and len(self._ahead) < most and self._stop is None:
+                    following = next(source, None)
+                    if following is None:
+                        exhausted = True
+                        break
+                    place, (ask, check) = following
+                    request = self._request_of(ask, check, place)
+                    self._ahead.append(request)
+                    if not self._from_journal(request):
+                        fresh.append(request)
+                    if self._ahead[0].answer is not None and not fresh:
+                        break
+                self._launch(fresh)
+                if not self._ahead:
+                    return
+                yield self._landed(self._ahead[0])
+                self._ahead.popleft()
+        finally:
+            self._land()
+
+    # -- the caller's thread -------------------------------------------------------------------------------------------
+
+    def _from_journal(self, request: Request) -> bool:
+        """Answer a request from the journal as far as it goes."""
+        while (known := self._journal.get(request.call.key)) is not None:
+            if request.take(known, cached=True):
+                return True
+        return False
+
+    def _launch(self, requests: list[Request]) -> None:
+        if not requests:
+            return
+        if not self._prepared:
+            self._prepare()
+            self._prepared = True
+        self._loop.call_soon_threadsafe(self._start, requests)
+
+    def _landed(self, request: Request) -> Answer:
+        """Wait for one request."""
+        while request.answer is None:
+            if self._stop is not None:
+                raise self._stop
+            if request.error is not None:
+                raise request.error
+            self._awaited = request
+            self._news.clear()
+            if request.answer is None and request.error is None and self._stop is None:
+                self._news.wait(1.0)
+            self._watch()
+        self._awaited = None
+        request.count(self._ctx.tally)
+        return request.answer
+
+    def _watch(self) -> None:
+        """Never hang: every sending ends by its own timeout, so a long silence is a fault of ours, and is said."""
+        allowed = 2 * self._patience.timeout + 2 * self._patience.cap + 60
+        if time.monotonic() - self._alive > allowed and self._tasks:
+            raise UserError(
+                f"the teacher {self._model} has been silent for {allowed:.0f} s with {len(self._tasks)} requests open\n"
+                "  the run ends here instead of hanging: the same command goes on, nothing is paid for twice"
+            )
+
+    def _land(self) -> None:
+        """Let go of what was not sent, and wait for the answers in flight: they are being paid for."""
+        if not self._tasks:
+            self._journal.flush()
+            return
+        self._stop = self._stop or asyncio.CancelledError()
+        landed = threading.Event()
+        self._loop.call_soon_threadsafe(self._cancel_unsent, landed)
+        landed.wait(self._patience.timeout)
+        self._journal.flush()
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def _start(self, requests: list[Request]) -> None:
+        for request in requests:
+            self._tasks[request] = self._loop.create_task(self._drive(request))
+
+    def _cancel_unsent(self, landed: threading.Event) -> None:
+        for request, task in list(self._tasks.items()):
+            if not request.sending:
+                task.cancel()
+        if not self._tasks:
+            landed.set()
+            return
+        last = asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        last.add_done_callback(lambda _: landed.set())
+
+    async def _drive(self, request: Request) -> None:
+        """Make the calls of a request until its answer is final."""
+        try:
+            while not await self._asked(request):
+                if self._from_journal(request):
+                    break
+        except BaseException as error:
+            request.error = error
+            if self._stop is None and not isinstance(error, asyncio.CancelledError):
+                self._stop = error
+        finally:
+            del self._tasks[request]
+            self._alive = time.monotonic()
+            if self._awaited is request or self._stop is not None:
+                self._news.set()
+
+    async def _asked(self, request: Request) -> bool:
+        """Make the next call of a request, unless its twin is on the way: then take that one's answer."""
+        key = request.call.key
+        while (twin := self._in_flight.get(key)) is not None:
+            await twin
+            if (known := self._journal.get(key)) is not None:
+                return request.take(known, cached=True)
+        self._in_flight[key] = landed = self._loop.create_future()
+        try:
+            entry = await self._paid(request)
+        finally:
+            del self._in_flight[key]
+            landed.set_result(None)
+        return request.take(entry, cached=False)
+
+    async def _paid(self, request: Request) -> Entry:
+        """Send a call until it is answered or given up, and write down what came of it before anyone reads it."""
+        call = request.call
+        draw = random.Random(call.key)
+        begun = time.monotonic()
+        failures = resent = 0
+        while True:
+            try:
+                reply = await self._sent(request, call)
+                break
+            except TransportError as trouble:
+                self._alive = time.monotonic()
+                failures += not trouble.crowded
+                waited = time.monotonic() - begun
+                spent_out = failures >= self._patience.attempts or waited > self._patience.crowded_seconds
+                if not trouble.again or spent_out:
+                    return self._given_up(call, trouble, resent, begun)
+                resent += 1
+                await asyncio.sleep(self._patience.pause(resent, trouble, draw))
+        entry = self._entry(call, resent, begun).model_copy(
+            update={
+                "text": reply.text,
+                "finish_reason": reply.finish_reason,
+                "cause": reply.cause,
+                "tokens_in": reply.tokens_in,
+                "tokens_out": reply.tokens_out,
+                "tokens_cached": reply.tokens_cached,
+                "dollars": self._sender.dollars(reply.tokens_in, reply.tokens_out),
+                "provider": reply.provider,
+                "served_by": reply.served_by,
+            }
+        )
+        self._journal.append(entry)
+        return entry
+
+    async def _sent(self, request: Request, call: Call) -> Reply:
+        """One sending, in its place in flight and within the budget."""
+        epoch = await self._pacer.enter(request.place)
+        crowded = answered = False
+        highest = self._sender.dollars(_tokens_at_most(call), call.params["max_tokens"]) or 0.0
+        paid = 0.0
+        try:
+            await self._budget.reserve(highest, self._ctx.runtime.max_usd)
+            try:
+                request.sending = True
+                reply = await self._sender.send(call, self._patience.timeout)
+                paid = self._sender.dollars(reply.tokens_in, reply.tokens_out) or 0.0
+                answered = True
+                self._failures_in_a_row = 0
+                return reply
+            except TransportError as trouble:
+                crowded = trouble.crowded
+                raise
+            finally:
+                request.sending = False
+                self._budget.settle(highest, paid)
+        finally:
+            self._pacer.leave(epoch, crowded=crowded, answered=answered)
+
+    def _given_up(self, call: Call, trouble: TransportError, resent: int, begun: float) -> Entry:
+        entry = self._entry(call, resent, begun).model_copy(
+            update={"cause": trouble.cause, "detail": trouble.detail, "answered": False, "dollars": 0.0}
+        )
+        self._journal.append(entry)
+        self._failures_in_a_row += trouble.again
+        if self._failures_in_a_row >= self._patience.window:
+            raise UserError(
+                f"the teacher {self._model} is gone: {self._failures_in_a_row} requests in a row failed, the last with "
+                f"{trouble.cause} ({trouble.detail})\n  run the same command again when it is back; answers are kept"
+            )
+        return entry
+
+    def _entry(self, call: Call, resent: int, begun: float) -> Entry:
+        return Entry(
+            key=call.key,
+            model=self._model,
+            messages=call.messages,
+            params=call.params,
+            index=call.ask.index,
+            purpose=call.ask.purpose,
+            kind=call.ask.kind.value if call.ask.kind else "",
+            endpoint=self._endpoint,
+            resent=resent,
+            seconds=round(time.monotonic() - begun, 4),
+            time=round(time.time(), 3),
+        )
+
+
+def _tokens_at_most(call: Call) -> int:
+    """Input tokens, rather too many: three bytes a token."""
+    return sum(len(message["content"].encode("utf-8", "replace")) for message in call.messages) // 3 + 16

@@ -1,0 +1,91 @@
+"""One request on its way: which call comes next, and when its answer is final."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from speed.core.context import Tally
+from speed.core.journal import Entry
+from speed.core.spec import Json
+from speed.ports import Answer, Ask, Check
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is sent once, and the key it is journaled under."""
+
+    ask: Ask
+    messages: tuple[dict[str, str], ...]
+    params: dict[str, Json]
+    """temperature, top_p, max_tokens; `response_format` and `retry` where they are used."""
+    key: str
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """An Ask, the calls made for it, and finally its answer.
+
+    A content retry is the same prompt under `params.retry` = 1, 2 ..., so that it never meets an intended sample
+    index; after a truncated answer it has twice the tokens.
+    """
+
+    ask: Ask
+    check: Check
+    place: int
+    """Position among the requests of its flight."""
+    retries_left: int
+    call_of: Callable[[Ask, int, int], Call]
+    """(ask, retry, max_tokens) -> call."""
+    call: Call = field(init=False)
+    attempt: int = 0
+    cached: bool = False
+    """Whether its first answer was in the journal."""
+    paid: list[Entry] = field(default_factory=list)
+    """What was asked anew."""
+    answer: Answer | None = None
+    error: BaseException | None = None
+    sending: bool = False
+
+    def __post_init__(self) -> None:
+        self.call = self.call_of(self.ask, 0, self.ask.max_tokens)
+
+    def take(self, entry: Entry, *, cached: bool) -> bool:
+        """Judge an entry. True when the answer is final; otherwise `call` is the next to make."""
+        if self.attempt == 0:
+            self.cached = cached
+        if not cached:
+            self.paid.append(entry)
+        text = entry.text.encode("utf-8", "replace").decode("utf-8")
+        cause = entry.cause
+        if cause == "ok":
+            cause = self.check(text) or "ok"
+        if cause == "ok" or not entry.answered or self.retries_left == 0:
+            self.answer = Answer(
+                text=text,
+                cause=cause,
+                detail=entry.detail,
+                finish_reason=entry.finish_reason,
+                tokens_in=entry.tokens_in,
+                tokens_out=entry.tokens_out,
+            )
+            return True
+        self.retries_left -= 1
+        self.attempt += 1
+        longer = 2 if cause == "truncated" else 1
+        self.call = self.call_of(self.ask, self.attempt, self.call.params["max_tokens"] * longer)
+        return False
+
+    def count(self, tally: Tally) -> None:
+        """Add what this request cost now; answers from the journal are free."""
+        tally.cost["cached" if self.cached else "calls"] += 1
+        if retries := len(self.paid) - (not self.cached):
+            tally.cost["retries"] += retries
+        for entry in self.paid:
+            tally.cost["tokens_in"] += entry.tokens_in
+            tally.cost["tokens_out"] += entry.tokens_out
+            if entry.resent:
+                tally.cost["resent"] += entry.resent
+            tally.spend(entry.dollars)
+        if self.answer is not None and self.answer.cause != "ok":
+            tally.cost[self.answer.cause] += 1

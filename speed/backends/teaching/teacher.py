@@ -1,0 +1,147 @@
+"""A teacher behind the call journal: what every provider has in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
+
+from pydantic import Field, PrivateAttr
+
+from speed.backends.teaching.budget import budget_of
+from speed.backends.teaching.flight import Flight
+from speed.backends.teaching.pace import pacer_of
+from speed.backends.teaching.request import Call, Request
+from speed.backends.teaching.transport import Patience, Reply
+from speed.core.context import Context, Runtime
+from speed.core.errors import UserError
+from speed.core.journal import journal_at, key
+from speed.core.spec import Json, fields_of
+from speed.core.stage import Work
+from speed.data import cost
+from speed.ports import Answer, Ask, Check, Teacher
+
+PROVIDERS = frozenset(
+    {
+        *("anthropic", "azure", "azure_ai", "bedrock", "cerebras", "cohere", "cohere_chat", "custom_openai"),
+        *("databricks", "deepinfra", "deepseek", "fireworks_ai", "gemini", "github", "groq", "hosted_vllm"),
+        *("litellm_proxy", "llamafile", "lm_studio", "mistral", "nvidia_nim", "ollama", "ollama_chat", "openai"),
+        *("openai_like", "openrouter", "perplexity", "sambanova", "together_ai", "vertex_ai", "vllm", "xai"),
+    }
+)
+"""First words of a model's name that say who serves it, not what it is."""
+
+
+class JournaledTeacher(Teacher):
+    """Asks a model through `send`, never twice for the same answer. Every field is science."""
+
+    identity: ClassVar[str | None] = "Teacher"
+    """Name in keys. Teachers that reach the same model by another road share it; a subclass whose answers differ
+    sets its own (None: its class name)."""
+
+    model: str
+    """Name of the model; a provider in front of it (`azure/gpt-4o`) is not part of any key."""
+    system: str = "You are a helpful assistant."
+    """System message (the authors' released code); none when empty."""
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    """The paper: 1.0 (Appendix B)."""
+    content_retries: int = Field(default=1, ge=0)
+    """Paid second tries when an answer is of no use."""
+    json_mode: bool = False
+    """Ask the provider for a JSON object (`response_format`)."""
+
+    _patience: Patience = PrivateAttr(default_factory=Patience)
+
+    def recipe(self) -> Json:
+        """Identity: the model and how it is asked, not who serves it."""
+        fields = {**fields_of(self), "model": self.model_name}
+        return {"class": self.identity or type(self).__name__, "version": self.version, **fields}
+
+    @property
+    def model_name(self) -> str:
+        """The model without those who serve it: `openrouter/openai/gpt-4o` is `gpt-4o`."""
+        head, slash, rest = self.model.partition("/")
+        while slash and head in PROVIDERS:
+            model = rest
+            head, slash, rest = model.partition("/")
+        return f"{head}{slash}{rest}"
+
+    def ask(self, requests: Iterable[tuple[Ask, Check]], ctx: Context) -> Iterator[Answer]:
+        """See `speed.ports.Teacher`. A check runs on the teacher's thread and must be a pure function of the text."""
+        self._priced(ctx)
+        folder = ctx.store.home / "journal"
+        journal = journal_at(folder, ctx.say)
+        journal.refresh()
+        endpoint = self.endpoint(ctx.runtime)
+        flight = Flight(
+            _Runtime(self, ctx.runtime),
+            self._request,
+            journal,
+            pacer_of(endpoint, self.model, ctx.runtime.concurrency),
+            budget_of(folder),
+            self._patience,
+            model=self.model_name,
+            endpoint=endpoint,
+            prepare=lambda: self.prepare(ctx.runtime),
+            ctx=ctx,
+        )
+        yield from flight.answers(requests)
+
+    def price(self, calls: int, tokens_in: int, tokens_out: int) -> Work:
+        """The work of so many calls at list price; dollars are None where the price is unknown."""
+        return Work(calls, tokens_in, tokens_out, cost.dollars(self.model_name, tokens_in, tokens_out))
+
+    def prepare(self, runtime: Runtime) -> None:
+        """Called on the caller's thread before the first call of an `ask` is sent: imports, checks, registration."""
+
+    def endpoint(self, runtime: Runtime) -> str:
+        """Who is asked, for the record and for sharing a pace; never with a key in it."""
+        return self.model.rpartition("/")[0]
+
+    @abstractmethod
+    async def send(self, call: Call, runtime: Runtime, seconds: float) -> Reply:
+        """Send a call once, for at most so many seconds.
+
+        Raises:
+            TransportError: no answer came.
+            UserError: no later call can be answered either.
+        """
+
+    def _request(self, ask: Ask, check: Check, place: int) -> Request:
+        return Request(ask, check, place, self.content_retries, self._call)
+
+    def _call(self, ask: Ask, retry: int, max_tokens: int) -> Call:
+        messages: tuple[dict[str, str], ...] = ({"role": "user", "content": ask.prompt},)
+        if self.system:
+            messages = ({"role": "system", "content": self.system}, *messages)
+        params: dict[str, Json] = {"temperature": ask.temperature, "top_p": self.top_p, "max_tokens": max_tokens}
+        if self.json_mode:
+            params["response_format"] = "json_object"
+        if retry:
+            params["retry"] = retry
+        return Call(ask, messages, params, key(self.model_name, messages, params, ask.index))
+
+    def _priced(self, ctx: Context) -> None:
+        """An unknown price is said, and cannot be capped."""
+        if cost.dollars(self.model_name, 1, 1) is not None:
+            return
+        if ctx.runtime.max_usd is not None:
+            raise UserError(
+                f"runtime.max_usd={ctx.runtime.max_usd:g} cannot be kept: the price of {self.model_name} is not in the "
+                "price table\n  add it there, or set runtime.max_usd=null"
+            )
+        ctx.say(f"the price of {self.model_name} is unknown: dollars are not counted")
+
+
+class _Runtime:
+    """A teacher with the machine that it runs on."""
+
+    def __init__(self, teacher: JournaledTeacher, runtime: Runtime) -> None:
+        self._teacher = teacher
+        self._runtime = runtime
+
+    async def send(self, call: Call, seconds: float) -> Reply:
+        return await self._teacher.send(call, self._runtime, seconds)
+
+    def dollars(self, tokens_in: int, tokens_out: int) -> float | None:
+        return cost.dollars(self._teacher.model_name, tokens_in, tokens_out)

@@ -1,0 +1,143 @@
+"""What can come back from a provider: a reply, a trouble worth another try, or an error that ends the run."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from speed.backends.teaching.secrets import redacted
+from speed.core.errors import UserError
+from speed.core.spec import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer as the provider gave it; paid, whatever it says."""
+
+    text: str
+    finish_reason: str = ""
+    refused: bool = False
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    provider: str = ""
+    served_by: str = ""
+
+    @property
+    def cause(self) -> str:
+        """What can be said of it without parsing."""
+        if self.finish_reason == "length":
+            return "truncated"
+        if self.finish_reason == "content_filter":
+            return "content_filter"
+        if self.refused:
+            return "refusal"
+        return "ok" if self.text.strip() else "empty"
+
+
+class TransportError(Exception):
+    """A request that brought no answer. Never carries a key."""
+
+    def __init__(
+        self,
+        cause: str,
+        detail: str,
+        *,
+        again: bool = True,
+        crowded: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"{cause}: {detail}")
+        self.cause = cause
+        """http_4xx, http_5xx, timeout, connection, bad_response, content_filter or too_long."""
+        self.detail = redacted(detail)[:500]
+        self.again = again
+        """Whether sending it again may help."""
+        self.crowded = crowded
+        """Whether the server says that it gets too much at once."""
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long transport failures are borne. Nothing here can change an answer."""
+
+    attempts: int = 8
+    """Sendings of one request that may fail, rate limits aside."""
+    crowded_seconds: float = 1800.0
+    """How long a request may be turned away by rate limits."""
+    base: float = 0.5
+    """Seconds before the first resending; doubles each time."""
+    cap: float = 30.0
+    """Longest pause that is our own choice, in seconds."""
+    timeout: float = 300.0
+    """Seconds for one sending."""
+    window: int = 64
+    """Failed requests in a row after which the provider counts as gone."""
+
+    def pause(self, failures: int, trouble: TransportError, draw: random.Random) -> float:
+        """Seconds to wait after the given number of failures: exponential, jittered, at least Retry-After."""
+        own = min(self.cap, self.base * 2.0 ** min(failures - 1, 30)) * draw.uniform(0.5, 1.0)
+        return own if trouble.retry_after is None else max(trouble.retry_after, own * 0.1)
+
+
+_FILTERED = ("content_filter", "content_policy_violation", "responsibleaipolicyviolation")
+_TOO_LONG = ("context_length_exceeded", "contextwindowexceeded", "maximum context length")
+_BROKE = ("insufficient_quota", "billing_hard_limit_reached", "credit balance is too low")
+AGAIN = frozenset({408, 409, 425, 429})
+
+
+def failure_of(status: int, body: str, headers: Mapping[str, str], remedy: str) -> TransportError | UserError:
+    """What an HTTP error means: worth another try, lost for this request alone, or an error of the whole run.
+
+    `remedy` says which environment variable or field to look at; it never holds the key.
+    """
+    said = _message(body)
+    small = body.lower()
+    if 400 <= status < 500 and any(mark in small for mark in _FILTERED):
+        return TransportError("content_filter", said, again=False)
+    if 400 <= status < 500 and any(mark in small for mark in _TOO_LONG):
+        return TransportError("too_long", said, again=False)
+    if status in (402, 429) and any(mark in small for mark in _BROKE):
+        return UserError(
+            f"the teacher's account has no credit left: {said}\n  add credit and run the same command again"
+        )
+    if status in AGAIN or status >= 500:
+        crowded = status in (429, 503, 529)
+        cause = "http_5xx" if status >= 500 else "http_4xx"
+        return TransportError(cause, f"{status} {said}", crowded=crowded, retry_after=retry_after(headers))
+    if status == 413:
+        return TransportError("too_long", f"{status} {said}", again=False)
+    return UserError(f"the teacher refused the request with HTTP {status}: {said}\n  {remedy}")
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks to wait: Retry-After-Ms, or Retry-After as seconds or as a date."""
+    found = {name.lower(): value for name, value in headers.items()}
+    try:
+        if "retry-after-ms" in found:
+            return max(0.0, float(found["retry-after-ms"]) / 1000)
+        if "retry-after" not in found:
+            return None
+        said = found["retry-after"].strip()
+        if said.replace(".", "", 1).isdigit():
+            return float(said)
+        return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _message(body: str) -> str:
+    """The provider's own words, shortened, without keys."""
+    said: Json = None
+    try:
+        said = json.loads(body)
+        said = said.get("error", said) if isinstance(said, dict) else said
+        said = said.get("message", said) if isinstance(said, dict) else said
+    except ValueError:
+        pass
+    return redacted(" ".join(str(said if said else body).split()))[:300]
