@@ -51,13 +51,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         loss = float(logs["loss"])
         if not math.isfinite(loss) or not math.isfinite(float(logs.get("grad_norm", 0.0))):
             raise UserError(
-                f"the training's loss became {loss} (gradient norm {logs.get('grad_norm')}) at step {state.global_step} "
-                f"of {state.max_steps}\n  lower its learning_rate, or train in bf16 or fp32 instead of fp16"
+                f"the training's loss became {loss} (gradient norm {logs.get('grad_norm')}) at step "
+                f"{state.global_step} of {state.max_steps}\n  lower its learning_rate (or leave fp16 for bf16)"
             )
         if self.first_loss is not None and state.global_step == 1 and abs(loss - self.first_loss) > 1e-3:
             raise RuntimeError(
-                f"the first preference loss is {loss:.6f} and must be {self.first_loss:.6f}: the reference model is not "
-                "the model that the training started from"
+                f"the first preference loss is {loss:.6f} and must be {self.first_loss:.6f}: the reference model is "
+                "not the model that the training started from"
             )
         self.ctx.metric(state.global_step, **figures(logs))
         self.ctx.progress(state.global_step, state.max_steps, "steps", loss=loss)

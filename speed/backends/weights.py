@@ -9,14 +9,13 @@ earlier trainings relative to the payload, other folders by path with the sha256
 
 from __future__ import annotations
 
-import importlib.resources
 import os
 import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from speed.backends.prompt_format import PromptFormat
-from speed.core.content import sha256_of
+from speed.core.content import package_folder, sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import Spec
 
@@ -113,7 +112,7 @@ def base_of(source: Path | str, payload: Path, model: Any) -> tuple[str, str]:
     if not Path(folder).is_dir():
         commit = getattr(model.config, "_commit_hash", None) or revision or ""
         return f"{folder}@{commit}" if commit else folder, commit
-    package = Path(str(importlib.resources.files("speed"))).resolve()
+    package = package_folder("package:").resolve()
     if Path(folder).resolve().is_relative_to(package):
         return f"package:{Path(folder).resolve().relative_to(package).as_posix()}", sha256_of(Path(folder))
     return str(Path(folder).resolve()), sha256_of(Path(folder))
@@ -127,8 +126,7 @@ def resolved(source: Path | str) -> tuple[str, str | None]:
     """
     text = str(source)
     if text.startswith("package:"):
-        inside = text.removeprefix("package:").removeprefix("speed/")
-        folder = Path(str(importlib.resources.files("speed"))) / inside
+        folder = package_folder(text)
         if not folder.is_dir():
             raise UserError(f"the base model {text} is not part of this installation: {folder} does not exist")
         return str(folder), None
@@ -175,20 +173,20 @@ def _base_of_card(payload: Path, card: WeightsCard, dtype: Any) -> Any:
 def _pretrained(folder: str, revision: str | None, dtype: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
-    with _explained(folder):
+    with _Explained(folder):
         return AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=dtype, trust_remote_code=False)
 
 
 def _tokenizer(folder: str, revision: str | None) -> Any:
     from transformers import AutoTokenizer
 
-    with _explained(folder):
+    with _Explained(folder):
         return AutoTokenizer.from_pretrained(
             folder, revision=revision, padding_side="left", clean_up_tokenization_spaces=False, trust_remote_code=False
         )
 
 
-class _explained:
+class _Explained:
     """Turns what transformers says of a model it cannot read into one message with a remedy."""
 
     def __init__(self, name: str) -> None:
