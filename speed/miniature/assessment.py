@@ -1,0 +1,214 @@
+"""What is wrong with an example: form against the prompt's guidelines, content against meaning and facts.
+
+One place for the judge, the reviser and the quality report. They differ in the facts that they may look up:
+the judge sees those of `JUDGED` only, the report all.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from speed.data.records import KEYS, Kind
+from speed.miniature.lexicon import SLOTS, lexicon, meaning, meanings
+from speed.miniature.reading import Request
+from speed.miniature.topic import Subject
+from speed.miniature.writing import asked_slot
+
+JUDGED = ("things", "aspect", "kind", "place")
+"""Slots whose facts the judge knows. Quality, people and time are left to the hidden truth of the quality report."""
+
+ALL = SLOTS
+
+Aspect = Literal["form", "content"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with one field (or with the whole, where `key` is empty)."""
+
+    key: str
+    cause: str
+    aspect: Aspect
+
+    @property
+    def sentence(self) -> str:
+        """For the reason of a revision."""
+        where = f"The {self.key.replace('_', ' ')}" if self.key else "The output"
+        return f"{where} {_SAID[self.cause]}."
+
+
+_SAID = {
+    "not_json": "is no valid JSON object",
+    "wrong_keys": "does not have the right keys",
+    "empty": "is empty",
+    "length": "does not have the right number of words",
+    "copied": "is copied",
+    "label_in_text": "contains a label",
+    "off_topic": "is not about the topic",
+    "wrong_fact": "is not right",
+    "not_answered": "does not answer the query",
+    "false_negative": "is relevant to the query",
+    "easy_negative": "has nothing to do with the query",
+    "wrong_label": "is not the right label",
+    "wrong_similarity": "does not have the right similarity",
+}
+CAUSES = tuple(_SAID)
+
+
+def fields_of(kind: Kind, text: str) -> dict[str, str] | Fault:
+    """The fields of an answer that is exactly a JSON object with the right keys."""
+    try:
+        found = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return Fault("", "not_json", "form")
+    if not isinstance(found, dict):
+        return Fault("", "not_json", "form")
+    if set(found) != set(KEYS[kind].all) or not all(isinstance(value, str) for value in found.values()):
+        return Fault("", "wrong_keys", "form")
+    return found
+
+
+def salvaged(kind: Kind, text: str) -> dict[str, str]:
+    """Whatever fields of the kind can be read off a broken answer."""
+    found = {}
+    for key in KEYS[kind].all:
+        match = re.search(rf'"{key}"\s*:\s*"((?:[^"\\]|\\.)*)"', text)
+        if match and match[1].strip():
+            found[key] = match[1]
+    return found
+
+
+def form_faults(request: Request, fields: Mapping[str, str]) -> list[Fault]:
+    """Guidelines of the prompt that can be checked without knowing what words mean."""
+    found = [Fault(key, "empty", "form") for key, value in fields.items() if not value.strip()]
+    lengths = {
+        Kind.RETRIEVAL: {
+            "user_query": request.query_words,
+            "positive_document": request.words,
+            "hard_negative_document": request.words,
+        },
+        Kind.CLASSIFICATION: {"input_text": request.words},
+        Kind.STS: {},
+        Kind.SHORT_SHORT: {"input": request.words, "positive_document": request.words},
+        Kind.LONG_LONG: {"input": request.words, "positive_document": request.words},
+    }[request.kind]
+    found += [Fault(key, "length", "form") for key, words in lengths.items() if not words.hold(fields[key])]
+    if request.kind is Kind.RETRIEVAL:
+        query = _flat(fields["user_query"])
+        found += [Fault(key, "copied", "form") for key in KEYS[request.kind].all[1:] if query in _flat(fields[key])]
+    if request.kind is Kind.CLASSIFICATION:
+        text = _flat(fields["input_text"])
+        found += [
+            Fault("input_text", "label_in_text", "form")
+            for key in ("label", "misleading_label")
+            if re.search(rf"\b{re.escape(_flat(fields[key]))}\b", text) and fields[key].strip()
+        ][:1]
+    values = [_flat(value) for value in fields.values()]
+    keys = list(fields)
+    found += [Fault(keys[i], "copied", "form") for i in range(1, len(values)) if values[i] in values[:i]]
+    return list(dict.fromkeys(found))
+
+
+def content_faults(
+    request: Request, about: Subject, fields: Mapping[str, str], slots: Collection[str] = ALL
+) -> list[Fault]:
+    """What is wrong with the meaning; facts are looked up for the given slots only."""
+    check = {
+        Kind.RETRIEVAL: _retrieval,
+        Kind.CLASSIFICATION: _classification,
+        Kind.STS: _triple,
+        Kind.SHORT_SHORT: _pair,
+        Kind.LONG_LONG: _pair,
+    }[request.kind]
+    causes = check(request, about, fields, frozenset(slots) & about.sure)
+    return [Fault(key, cause, "content") for key, cause in dict.fromkeys(causes)]
+
+
+def text_similarity(one: str, other: str) -> float:
+    """Similarity of two texts by what their words mean, 1-5; slots that neither text mentions do not count."""
+    left, right = meaning(one), meaning(other)
+    weight = {slot: 2.0 if slot in ("things", "aspect") else 1.0 for slot in SLOTS}
+    used = [slot for slot in SLOTS if slot in left or slot in right]
+    same = sum(weight[slot] for slot in used if left.get(slot) == right.get(slot))
+    return 1.0 + 4.0 * same / sum(weight[slot] for slot in used) if used else 1.0
+
+
+def on_topic(about: Subject, text: str) -> bool:
+    """Whether a text speaks of the subject: by its name, or by its things (its aspect may go unsaid)."""
+    if about.name.lower() in text.lower():
+        return True
+    things = about.facts["things"]
+    return things in meaning(text).get("things", ()) if things in lexicon()["things"] else things in text.lower()
+
+
+def conflicts(about: Subject, text: str, slots: Collection[str]) -> list[str]:
+    """Slots on which a text says something else than the facts."""
+    said = meaning(text)
+    return [slot for slot in slots if slot in said and about.facts[slot] in lexicon()[slot] and about.facts[slot] not in said[slot]]
+
+
+def answers(query: str, text: str) -> bool:
+    """Whether a text has every concept that the query asks for."""
+    said = meaning(text)
+    return all(concepts <= said.get(slot, frozenset()) for slot, concepts in meaning(query).items())
+
+
+def _retrieval(
+    request: Request, about: Subject, fields: Mapping[str, str], slots: frozenset[str]
+) -> list[tuple[str, str]]:
+    query, positive, negative = (fields[key] for key in KEYS[Kind.RETRIEVAL].all)
+    found = [(key, "off_topic") for key in ("user_query", "positive_document") if not on_topic(about, fields[key])]
+    found += [(key, "wrong_fact") for key in ("user_query", "positive_document") if conflicts(about, fields[key], slots)]
+    if not answers(query, positive):
+        found.append(("positive_document", "not_answered"))
+    asked = meaning(query)
+    if asked and answers(query, negative):
+        found.append(("hard_negative_document", "false_negative"))
+    elif asked and not any(concepts & meaning(negative).get(slot, frozenset()) for slot, concepts in asked.items()):
+        found.append(("hard_negative_document", "easy_negative"))
+    return found
+
+
+def _classification(
+    request: Request, about: Subject, fields: Mapping[str, str], slots: frozenset[str]
+) -> list[tuple[str, str]]:
+    text, label, misleading = (fields[key] for key in KEYS[Kind.CLASSIFICATION].all)
+    found = [] if on_topic(about, text) else [("input_text", "off_topic")]
+    if conflicts(about, text, slots):
+        found.append(("input_text", "wrong_fact"))
+    asked, said = asked_slot(request.about), meaning(text)
+    meant = {key: meanings().get(_flat(value)) for key, value in (("label", label), ("misleading_label", misleading))}
+    for key, right in (("label", True), ("misleading_label", False)):
+        concept = meant[key]
+        fits = concept is not None and asked in (None, concept[0])
+        if not fits or (concept is not None and (concept[1] in said.get(concept[0], ())) is not right):
+            found.append((key, "wrong_label"))
+    return found
+
+
+def _triple(
+    request: Request, about: Subject, fields: Mapping[str, str], slots: frozenset[str]
+) -> list[tuple[str, str]]:
+    found = [] if on_topic(about, fields["S1"]) else [("S1", "off_topic")]
+    for key, wanted in (("S2", request.high_score), ("S3", request.low_score)):
+        if abs(text_similarity(fields["S1"], fields[key]) - wanted) > 0.75:
+            found.append((key, "wrong_similarity"))
+    return found
+
+
+def _pair(
+    request: Request, about: Subject, fields: Mapping[str, str], slots: frozenset[str]
+) -> list[tuple[str, str]]:
+    found = [("input", "off_topic")] if not on_topic(about, fields["input"]) else []
+    found += [(key, "wrong_fact") for key in fields if conflicts(about, fields[key], slots)]
+    if text_similarity(fields["input"], fields["positive_document"]) < 4.0:
+        found.append(("positive_document", "wrong_similarity"))
+    return found
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.lower().split()).strip(" .?!")

@@ -1,0 +1,121 @@
+"""The rules behind the same seam as GPT-4o: a litellm provider of our own, `miniature/rules`. No network, no key.
+
+Requests pass through litellm, the call journal, pacing and the ledger exactly as those to a paid model do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from speed.backends.litellm_teacher import LitellmTeacher
+from speed.backends.teaching.request import Call
+from speed.core.errors import UserError
+from speed.core.journal import key
+from speed.core.spec import Json
+from speed.miniature.rules import ERROR_RATE, LENGTH_BIAS, answer, known
+from speed.ports import Ask
+
+PROVIDER = "miniature"
+
+
+class RulesTeacher(LitellmTeacher):
+    """A teacher of a few hundred lines of rules, which knows the training half of the miniature world."""
+
+    version: ClassVar[int] = 1
+    identity: ClassVar[str | None] = "RulesTeacher"
+
+    model: str = "miniature/rules"
+    system: str = ""
+    """Rules need no system message."""
+    seed: int = 0
+    """Another seed answers every prompt in other words."""
+    error_rate: float = Field(default=ERROR_RATE, ge=0.0, le=1.0)
+    """How often the judge's verdict is a blind guess (ours)."""
+    length_bias: float = Field(default=LENGTH_BIAS, ge=0.0)
+    """What the judge gives for being the longest answer, in units of one fault (ours)."""
+
+    def register(self) -> None:
+        """Make `miniature/...` a provider of litellm."""
+        import litellm
+
+        if not any(entry["provider"] == PROVIDER for entry in litellm.custom_provider_map):
+            litellm.custom_provider_map.append({"provider": PROVIDER, "custom_handler": _provider()})
+            litellm.utils.custom_llm_setup()
+
+    def knows(self, prompt: str) -> bool:
+        """Whether the topic of a prompt is one of the world's; otherwise answers come from its words alone."""
+        return known(prompt)
+
+    def options(self, call: Call) -> dict[str, Any]:
+        """What the rules need beside the prompt."""
+        return {"rules": {**self._rules(), "draw": [call.ask.index, call.params.get("retry", 0)]}}
+
+    def _call(self, ask: Ask, retry: int, max_tokens: int) -> Call:
+        """As for any teacher, with the rules' own settings in the key of the answer."""
+        call = super()._call(ask, retry, max_tokens)
+        params = {**call.params, "rules": {**self._rules(), "version": self.version}}
+        return dataclasses.replace(call, params=params, key=key(self.model_name, call.messages, params, ask.index))
+
+    def _rules(self) -> dict[str, Json]:
+        return {"seed": self.seed, "error_rate": self.error_rate, "length_bias": self.length_bias}
+
+
+def _provider() -> Any:
+    """The handler that litellm calls."""
+    from litellm import CustomLLM, ModelResponse
+    from litellm.types.utils import Choices, Message, Usage
+
+    class RulesProvider(CustomLLM):  # type: ignore[misc]
+        """Answers by `speed.miniature.rules.answer`. Four characters count as a token."""
+
+        def completion(self, *args: Any, **given: Any) -> Any:
+            messages, options = given["messages"], given["optional_params"]
+            rules = options.get("rules", {})
+            prompt = messages[-1]["content"]
+            try:
+                text = answer(
+                    prompt,
+                    seed=(rules.get("seed", 0), rules.get("draw", [0, 0])),
+                    error_rate=rules.get("error_rate", ERROR_RATE),
+                    length_bias=rules.get("length_bias", LENGTH_BIAS),
+                )
+            except ValueError as error:
+                raise UserError(
+                    f"teacher=miniature reads only the project's own prompts: {error}\n"
+                    "  take the prompts of the package, or another teacher"
+                ) from error
+            asked, said = _tokens(prompt), _tokens(text)
+            limit = options.get("max_tokens")
+            cut = limit is not None and said > limit
+            response = ModelResponse(
+                model=given["model"],
+                choices=[
+                    Choices(
+                        index=0,
+                        finish_reason="length" if cut else "stop",
+                        message=Message(role="assistant", content=_first(text, limit) if cut else text),
+                    )
+                ],
+            )
+            response.usage = Usage(prompt_tokens=asked, completion_tokens=limit if cut else said)
+            return response
+
+        async def acompletion(self, *args: Any, **given: Any) -> Any:
+            return self.completion(*args, **given)
+
+    return RulesProvider()
+
+
+CHARACTERS_A_TOKEN = 4
+
+
+def _tokens(text: str) -> int:
+    """Tokens of a text by the rule of thumb of four characters a token."""
+    return -(-len(text) // CHARACTERS_A_TOKEN)
+
+
+def _first(text: str, tokens: int) -> str:
+    return text[: tokens * CHARACTERS_A_TOKEN]

@@ -1,0 +1,76 @@
+"""What a task or topic is about, from its words: an entity that the teacher knows, or words and nothing else."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from speed.miniature.lexicon import SLOTS, lexicon, mentions
+from speed.miniature.world import Entity, world
+
+_STOP = frozenset(
+    "a an and at by for from given in it its of on or other another same similar some text texts that the their them this "
+    "to what when where which who whom whose with find finds retrieve match matches matching note notes question wish "
+    "document documents passage passages query search classify tell decide answer answers about topic task meaning "
+    "search kind short long write".split()
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What to write about. `facts` has every slot; those that the teacher does not know are invented for the answer."""
+
+    name: str
+    facts: Mapping[str, str]
+    """slot -> concept of the lexicon, or a literal word where the topic's own words are all there is."""
+    known: bool
+    sure: frozenset[str] = frozenset(SLOTS)
+    """Slots whose values are known or stand in the topic's words; the others are invented."""
+    entity: Entity | None = None
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What patterns are filled from."""
+        partner = {"partner": self.entity.partner} if self.entity else {}
+        return {**self.facts, **partner, "name": self.name}
+
+
+def known_entity(about: str) -> Entity | None:
+    """The training entity that a text names, if any. Held-out entities are unknown here, by construction."""
+    names = world().train
+    for word in re.findall(r"[A-Z][a-z]+", about):
+        if word.lower() in names:
+            return names[word.lower()]
+    return None
+
+
+def subject(about: str, rng: random.Random) -> Subject:
+    """The subject of a task or topic; an unknown one is made of its words, with invented attributes."""
+    entity = known_entity(about)
+    if entity is not None:
+        return Subject(entity.name, entity.facts, known=True, entity=entity)
+    facts = {slot: rng.choice(tuple(lexicon()[slot])) for slot in SLOTS}
+    stated = dict(reversed(mentions(_below_the_top(about))))
+    name, things = _own_words(about)
+    if things:
+        stated.setdefault("things", things)
+    return Subject(name, facts | stated, known=False, sure=frozenset(stated))
+
+
+def _below_the_top(about: str) -> str:
+    return about.split("/", 1)[1] if re.match(r"^\S+/\S", about) else about
+
+
+def _own_words(about: str) -> tuple[str, str]:
+    """(name, things) from the words of a text: the last two levels of a path, or its last two telling words."""
+    if re.match(r"^\S+(/\S+)*$", about) and "/" in about:
+        levels = [level.replace("_", " ").strip() for level in about.split("/")]
+        levels = [level for level in levels if len(level) > 1] or levels
+        return levels[-1], (levels[-2].lower() if len(levels) > 1 else "")
+    quoted = re.search(r"about (.+?) at (.+?)(?:,|\.| that|$)", about)
+    if quoted:
+        return quoted[2], quoted[1].split(" of ")[-1].lower()
+    words = [word for word in re.findall(r"[\w'-]+", about) if word.lower() not in _STOP] or ["something"]
+    return words[-1].capitalize(), (words[-2].lower() if len(words) > 1 else "")

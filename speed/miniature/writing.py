@@ -1,0 +1,247 @@
+"""How the rules write: tasks for a topic, and one example for a task, obeying what the prompt asks for."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+
+from speed.data.records import Kind
+from speed.miniature.language import Choose, any_word, capitalized, filled, phrase, sentences, slots_of
+from speed.miniature.lexicon import SLOTS, lexicon, patterns
+from speed.miniature.reading import Request, Words
+from speed.miniature.topic import Subject
+from speed.miniature.world import similarity, world
+
+ASKED: dict[str, tuple[str, ...]] = {
+    "people": ("whom it serves", "which people it is for"),
+    "place": ("where it stands", "which place it is near"),
+    "time": ("when it is open", "at which time it works"),
+    "quality": ("what its work is like", "which quality it promises"),
+    "kind": ("what kind of house it is", "what it calls itself"),
+}
+"""Attribute -> how a classification task asks for it."""
+
+TASKS: dict[Kind, tuple[str, ...]] = {
+    Kind.RETRIEVAL: (
+        "Given a question about {about}, find notes that answer it.",
+        "Given a search about {about}, retrieve the notes that serve it.",
+        "Given a wish about {about}, find descriptions that meet it.",
+        "Given a short query about {about}, retrieve matching descriptions.",
+        "Given a need about {about}, find the texts that help.",
+        "Given keywords about {about}, retrieve notes on it.",
+    ),
+    Kind.CLASSIFICATION: (
+        "Tell from a note about {about} {asked}.",
+        "Given a text about {about}, decide {asked}.",
+    ),
+    Kind.SHORT_SHORT: (
+        "Given a short wish about {about}, find another wish of the same meaning.",
+        "Given a phrase about {about}, find a phrase that says the same.",
+        "Given a line about {about}, match it with a line in other words.",
+        "Given a search about {about}, find a similar search.",
+        "Given a headline about {about}, find a headline with the same news.",
+    ),
+    Kind.LONG_LONG: (
+        "Given a note about {about}, find another note that says the same.",
+        "Given a description about {about}, match it with one in other words.",
+        "Given a report about {about}, find a second report on the same facts.",
+        "Given a letter about {about}, find a letter with the same content.",
+        "Given an entry about {about}, match it with an entry of equal meaning.",
+    ),
+}
+
+
+def tasks(request: Request, about: Subject, rng: random.Random) -> str:
+    """A JSON list of task descriptions for a topic."""
+    choose = any_word(rng)
+    found: dict[str, None] = {}
+    for _ in range(request.count * 20):
+        things = _word(choose, "things", about.facts["things"])
+        aspect = _word(choose, "aspect", about.facts["aspect"])
+        words = rng.choice((f"{aspect} of {things}", f"{things} {aspect}")) if about.known else things
+        asked = rng.choice(ASKED[rng.choice(tuple(ASKED))])
+        task = rng.choice(TASKS[request.kind]).replace("{about}", f"{words} at {about.name}")
+        found.setdefault(task.replace("{asked}", asked))
+        if len(found) == request.count:
+            break
+    return json.dumps(list(found))
+
+
+def _word(choose: Choose, slot: str, concept: str) -> str:
+    return choose(slot, concept) if concept in lexicon()[slot] else concept
+
+
+def example(request: Request, about: Subject, rng: random.Random) -> dict[str, str]:
+    """The fields of one example that obeys the request."""
+    write: dict[Kind, Callable[[Request, Subject, random.Random], dict[str, str]]] = {
+        Kind.RETRIEVAL: _retrieval,
+        Kind.CLASSIFICATION: _classification,
+        Kind.STS: _triple,
+        Kind.SHORT_SHORT: _short_pair,
+        Kind.LONG_LONG: _long_pair,
+    }
+    return write[request.kind](request, about, rng)
+
+
+def _retrieval(request: Request, about: Subject, rng: random.Random) -> dict[str, str]:
+    query, asked = _query(request, about, rng)
+    used = query.split()
+    positive = document(about.values, asked, request.words, rng, _chooser(rng, avoid=used))
+    other = _neighbour(about, asked, rng)
+    negative = document(other, set(), request.words, rng, _chooser(rng, prefer=used))
+    return {"user_query": query, "positive_document": positive, "hard_negative_document": negative}
+
+
+def _query(request: Request, about: Subject, rng: random.Random) -> tuple[str, set[str]]:
+    """A query of the wanted length and clarity, and the slots that it asks for."""
+    if request.clarity == "ambiguous":
+        groups = ["vague_query"]
+    elif request.query_words.most < 5:
+        groups = ["short_query"]
+    else:
+        groups = ["query"]
+    choose = _chooser(rng, plain=request.clarity == "clear" and rng.random() < 0.5)
+    fitting = [pattern for group in groups for pattern in patterns()[group]]
+    for _ in range(40):
+        pattern = rng.choice(fitting)
+        query = filled(pattern, about.facts, choose)
+        if "extremely" in request.query_type and rng.random() < 0.5:
+            query += f" at {about.name}"
+        if request.query_words.hold(query):
+            break
+    return query, slots_of(pattern)
+
+
+def document(
+    values: Mapping[str, str], needed: set[str], words: Words, rng: random.Random, choose: Choose
+) -> str:
+    """A description that states the needed slots and goes on until it is long enough."""
+    said = sentences(values, rng, choose, fillers=len(patterns()["filler"]))
+    core, rest = said[0], said[1:]
+    facts = [group for group in ("people", "place", "time", "partner") if group in values]
+    rest.sort(key=lambda sentence: _rank(sentence, values, needed, facts))
+    text = core
+    required = len(needed & set(facts))
+    for number, sentence in enumerate(rest):
+        if number >= required and len(text.split()) >= words.least:
+            break
+        text += " " + sentence
+    while len(text.split()) < words.least:  # prompts of the paper's own size ask for hundreds of words
+        text += " " + phrase(rng.choice(("core", *facts)), values, rng, choose)
+    return text
+
+
+def _rank(sentence: str, values: Mapping[str, str], needed: set[str], facts: Sequence[str]) -> int:
+    """0 for a sentence on a needed slot, 1 for another fact, 2 for a sentence that says nothing."""
+    low = sentence.lower()
+    for slot in facts:
+        forms = lexicon()[slot][values[slot]] if slot in lexicon() else (values[slot],)
+        if any(form.lower() in low for form in forms):
+            return 0 if slot in needed else 1
+    return 2
+
+
+def _neighbour(about: Subject, asked: set[str], rng: random.Random) -> dict[str, str]:
+    """A known entity that shares the things or the aspect, and as many of the asked slots as can be found."""
+    things, aspect = about.facts["things"], about.facts["aspect"]
+    near = [
+        entity
+        for entity in world().half("train")
+        if (entity.facts["things"] == things) != (entity.facts["aspect"] == aspect)
+    ]
+    drawn = rng.sample(near, 6)
+    best = max(drawn, key=lambda entity: sum(entity.facts[slot] == about.facts[slot] for slot in asked if slot in SLOTS))
+    return {**best.facts, "name": best.name, "partner": best.partner}
+
+
+def _chooser(
+    rng: random.Random, avoid: Sequence[str] = (), prefer: Sequence[str] = (), plain: bool = False
+) -> Choose:
+    """Any word of a concept; not those to be avoided, rather those to be preferred; literal words as they are."""
+
+    def choose(slot: str, concept: str) -> str:
+        forms = lexicon()[slot].get(concept)
+        if forms is None:
+            return concept
+        if plain:
+            return forms[0]
+        wanted = [form for form in forms if form in prefer]
+        return rng.choice(wanted or [form for form in forms if form not in avoid] or list(forms))
+
+    return choose
+
+
+def _classification(request: Request, about: Subject, rng: random.Random) -> dict[str, str]:
+    slot = asked_slot(request.about) or rng.choice(tuple(ASKED))
+    label = about.facts[slot]
+    misleading = rng.choice([concept for concept in lexicon()[slot] if concept != label])
+    choose = _chooser(rng, avoid=(label, misleading))
+    if request.words.most < 12:
+        text = phrase(f"short_{slot}", about.values, rng, choose)
+    else:
+        shown = {key: value for key, value in about.values.items() if key != "partner"}
+        text = document(shown, {slot}, request.words, rng, choose)
+    return {"input_text": text, "label": label, "misleading_label": misleading}
+
+
+def asked_slot(task: str) -> str | None:
+    """The attribute that a classification task asks for."""
+    for slot, wordings in ASKED.items():
+        if any(wording in task for wording in wordings):
+            return slot
+    return None
+
+
+def _triple(request: Request, about: Subject, rng: random.Random) -> dict[str, str]:
+    group = "phrase" if request.unit == "phrase" else "sentence"
+    slots = sorted({slot for pattern in patterns()[group] for slot in slots_of(pattern)})
+    first = {slot: about.facts[slot] for slot in slots}
+    second = _altered(first, request.high_score, rng)
+    third = _altered(first, request.low_score, rng)
+    one = phrase(group, first, rng, _chooser(rng))
+    two = phrase(group, second, rng, _chooser(rng, avoid=one.lower().split() if rng.random() < 0.7 else ()))
+    three = phrase(group, third, rng, _chooser(rng, prefer=one.lower().split()))
+    texts = [capitalized(text) + ("" if group == "phrase" else ".") for text in (one, two, three)]
+    if request.unit == "passage":
+        texts = [text + " " + filler for text, filler in zip(texts, rng.sample(patterns()["filler"], 3), strict=True)]
+    return dict(zip(("S1", "S2", "S3"), texts, strict=True))
+
+
+def _altered(values: Mapping[str, str], score: float, rng: random.Random) -> dict[str, str]:
+    """The meaning with other values in as many slots as bring its similarity nearest to `score`."""
+    slots = [slot for slot in values if slot in lexicon()]
+    best, distance = dict(values), abs(5.0 - score)
+    for _ in range(40):
+        changed = dict(values)
+        for slot in rng.sample(slots, rng.randint(1, len(slots) - 1)):
+            changed[slot] = rng.choice([concept for concept in lexicon()[slot] if concept != values[slot]])
+        gap = abs(similarity(values, changed) - score)
+        if (changed["things"], changed["aspect"]) in _held_pairs():
+            continue  # what the evaluation is about is never written, not even as a negative
+        if gap < distance:
+            best, distance = changed, gap
+    return best
+
+
+@cache
+def _held_pairs() -> frozenset[tuple[str, str]]:
+    every = {(things, aspect) for things in lexicon()["things"] for aspect in lexicon()["aspect"]}
+    return frozenset(every - set(world().train_pairs))
+
+
+def _short_pair(request: Request, about: Subject, rng: random.Random) -> dict[str, str]:
+    group = rng.choice(("phrase", "sentence"))
+    facts = {slot: about.facts[slot] for slot in SLOTS}
+    one = phrase(group, facts, rng, _chooser(rng))
+    two = phrase(group, facts, rng, _chooser(rng, avoid=one.lower().split()))
+    return {"input": capitalized(one), "positive_document": capitalized(two)}
+
+
+def _long_pair(request: Request, about: Subject, rng: random.Random) -> dict[str, str]:
+    needed = {"people", "place", "time"} if request.words.least > 20 else {"people"}
+    one = document(about.values, needed, request.words, rng, _chooser(rng))
+    used = one.lower().replace(".", " ").replace(",", " ").split()
+    two = document(about.values, needed, request.words, rng, _chooser(rng, avoid=used))
+    return {"input": one, "positive_document": two}
