@@ -103,8 +103,7 @@ def _write_layout(config: ContrastiveTrainer, folder: Path, width: int) -> None:
     if config.normalize:
         (folder / "2_Normalize").mkdir()
         _write_json(folder / "2_Normalize" / "config.json", {})
-    before = config.instruction.removesuffix("{query}")
-    prompts = {task: before.replace("{task}", text) for task, text in instruction_table().tasks.items()}
+    prompts = instruction_table().prompts(config.instruction)
     _write_json(
         folder / "config_sentence_transformers.json",
         {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"},

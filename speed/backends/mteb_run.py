@@ -1,0 +1,177 @@
+"""Running mteb's tasks one by one, each result on disk before the next begins."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mteb
+import numpy as np
+import torch
+from mteb.abstasks.aggregated_task import AbsTaskAggregate
+from mteb.results import TaskResult
+
+from speed.backends.embedding_model import device_of
+from speed.backends.encoder import Encoder
+from speed.backends.instructions import instruction_table
+from speed.backends.local_tasks import load, mteb_task
+from speed.backends.mteb_encoder import MtebEncoder
+from speed.backends.mteb_evaluator import BENCHMARKS, DEV, ProtocolEvaluator
+from speed.backends.task_folder import task_folders
+from speed.core.context import Context
+from speed.core.errors import UserError
+from speed.data.records import Scores
+
+MTEB_BATCH = 1024
+"""Texts that mteb hands over at once; our encoder makes its own batches."""
+
+
+class Job(NamedTuple):
+    """One task to run."""
+
+    task: Any
+    load: Callable[[], None]
+    instruction: str | None
+    parts: tuple[Any, ...] = ()
+    """Tasks whose results this one aggregates."""
+
+
+def folder_jobs(folder: Path, only: Sequence[str]) -> list[Job]:
+    """The tasks of a local folder."""
+    found = task_folders(folder)
+    missing = set(only) - {task.name for task in found}
+    if missing:
+        there = ", ".join(task.name for task in found)
+        raise UserError(f"eval.only names {', '.join(sorted(missing))}, which {folder} does not hold; it has {there}")
+    jobs = []
+    for task in found:
+        if only and task.name not in only:
+            continue
+        target = mteb_task(task)
+        jobs.append(Job(target, lambda target=target, task=task: load(target, task), task.instruction))  # type: ignore[misc]
+    return jobs
+
+
+def benchmark_jobs(benchmark: str) -> list[Job]:
+    """The tasks of a named benchmark, or of the development tier."""
+    if benchmark == "dev":
+        tasks = [mteb.get_task(name, languages=["eng"], eval_splits=split and [split]) for name, split in DEV.items()]
+    else:
+        tasks = list(mteb.get_benchmark(BENCHMARKS[benchmark]).tasks)
+    jobs = []
+    for task in tasks:
+        parts = tuple(task.metadata.tasks) if isinstance(task, AbsTaskAggregate) else ()
+        jobs += [Job(part, part.load_data, None) for part in parts]
+        jobs.append(Job(task, (lambda: None) if parts else task.load_data, None, parts))
+    return jobs
+
+
+def run(config: ProtocolEvaluator, jobs: list[Job], embedder: Path, out: Path, ctx: Context) -> Scores:
+    """Run what has no result yet; the scores of all, as they stand in the result files."""
+    torch.set_num_threads(ctx.runtime.threads)
+    revision = config.identity(embedder)
+    results = out / "results" / "speed__embedder" / revision
+    results.mkdir(parents=True, exist_ok=True)
+    encoder: MtebEncoder | None = None
+    texts = 0
+    done: dict[str, TaskResult] = {}
+    pins = {"mteb": importlib.metadata.version("mteb"), "protocol": config.protocol, "precision": config.precision}
+
+    def seen(more: int) -> None:
+        nonlocal texts
+        texts += more
+        ctx.progress(len(done), len(jobs), "tasks", texts=float(texts))
+
+    for job in jobs:
+        name = job.task.metadata.name
+        file = results / f"{name}.json"
+        if not _finished(file, job.task):
+            if encoder is None:
+                encoder = _encoder(config, embedder, jobs, revision, seen, ctx)
+                _write(results / "model_meta.json", encoder.mteb_model_meta.to_dict())
+            result = _aggregated(job, done) if job.parts else _result(job, encoder)
+            partial = file.with_suffix(".partial")
+            result.to_disk(partial)
+            partial.replace(file)
+        done[name] = TaskResult.from_disk(file)
+        ctx.progress(len(done), len(jobs), "tasks", texts=float(texts))
+    parts = {part.metadata.name for job in jobs for part in job.parts}
+    wanted = [job for job in jobs if job.task.metadata.name not in parts]
+    ctx.tally.counts["tasks"] += len(wanted)
+    ctx.tally.metrics |= {**pins, "model": revision, "datasets": {n: r.dataset_revision for n, r in done.items()}}
+    return scores_of({job.task.metadata.name: (job.task.metadata.type, done[job.task.metadata.name]) for job in wanted})
+
+
+def scores_of(results: dict[str, tuple[str, TaskResult]]) -> Scores:
+    """Main scores x 100: by task, mean by type, mean over tasks and over types."""
+    tasks = {name: 100 * float(result.get_score()) for name, (_, result) in results.items()}
+    kinds = sorted({kind for kind, _ in results.values()})
+    types = {kind: _mean([score for name, score in tasks.items() if results[name][0] == kind]) for kind in kinds}
+    return Scores(tasks=tasks, types=types, mean=_mean(list(tasks.values())), mean_of_types=_mean(list(types.values())))
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _encoder(
+    config: ProtocolEvaluator, embedder: Path, jobs: list[Job], revision: str, seen: Callable[[int], None], ctx: Context
+) -> MtebEncoder:
+    encoder = Encoder.load(embedder, device_of(ctx.runtime), config.max_length)
+    encoder.model.to({"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision])
+    own = {job.task.metadata.name: job.instruction for job in jobs if job.instruction}
+    return MtebEncoder(encoder, config.protocol, instruction_table(), own, revision, seen)
+
+
+def _finished(file: Path, task: Any) -> bool:
+    """Whether a result of this very task (its data, this mteb) lies there."""
+    if not file.is_file():
+        return False
+    try:
+        found = TaskResult.from_disk(file)
+    except (OSError, ValueError, KeyError):
+        return False
+    same_data = found.dataset_revision == task.metadata.revision
+    return bool(same_data and found.mteb_version == importlib.metadata.version("mteb"))
+
+
+def _result(job: Job, encoder: MtebEncoder) -> TaskResult:
+    began = time.monotonic()
+    task = job.task
+    with _globals_seeded(task.seed):
+        job.load()
+        options = {"batch_size": MTEB_BATCH, "show_progress_bar": False}
+        scores = {split: task.evaluate(encoder, split, encode_kwargs=options) for split in task.eval_splits}
+    task.unload_data()
+    now = datetime.datetime.now(tz=datetime.UTC)
+    return TaskResult.from_task_results(task, scores, evaluation_time=time.monotonic() - began, date=now)
+
+
+def _aggregated(job: Job, done: dict[str, TaskResult]) -> TaskResult:
+    return job.task.combine_task_results([done[part.metadata.name] for part in job.parts])
+
+
+@contextmanager
+def _globals_seeded(seed: int) -> Iterator[None]:
+    """mteb's k-means draws from numpy's global generator: seeded per task, so that a resumed run scores the same."""
+    python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)
+        torch.random.set_rng_state(torch_state)
+
+
+def _write(file: Path, value: object) -> None:
+    file.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")

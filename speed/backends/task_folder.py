@@ -1,0 +1,226 @@
+"""A folder of evaluation tasks: what each holds, read and checked here, without the hub or a download cache.
+
+    tasks/
+      tasks.json            optional: [{"name", "type", "mteb": name in mteb or null, "instruction"}]
+      MyTask/README.md      optional: YAML with the data files; lines "- type: STS", "- mteb task: NAME"
+      MyTask/test.jsonl     rows; a retrieval or reranking task has corpus.jsonl, queries.jsonl, qrels/test.jsonl
+                            (and top_ranked.jsonl)
+
+Rows are read into memory, so that parallel evaluations share no cache and touch nothing outside their own folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+from speed.core.content import sha256_of
+from speed.core.errors import UserError
+from speed.core.spec import Json, Spec
+
+TaskType = Literal[
+    "Classification", "Clustering", "PairClassification", "Reranking", "Retrieval", "STS", "Summarization"
+]
+"""The seven types of the paper's Table 1."""
+
+Rows = list[dict[str, Json]]
+
+COLUMNS: dict[TaskType, tuple[tuple[str, ...], ...]] = {
+    "Classification": (("text",), ("label",)),
+    "Clustering": (("sentences", "text"), ("labels", "label")),
+    "PairClassification": (("sentence1", "sent1"), ("sentence2", "sent2"), ("labels", "label")),
+    "STS": (("sentence1",), ("sentence2",), ("score",)),
+    "Summarization": (("text",), ("human_summaries",), ("machine_summaries",), ("relevance",)),
+    "Reranking": (("query-id",), ("corpus-id",), ("score",)),
+    "Retrieval": (("query-id",), ("corpus-id",), ("score",)),
+}
+"""Columns of the rows of each type, each with the other name that is understood; mteb's own name first."""
+
+SEARCH_COLUMNS = {
+    "corpus": (("_id", "id"), ("text",)),
+    "queries": (("_id", "id"), ("text",)),
+    "top_ranked": (("query-id",), ("corpus-ids",)),
+}
+
+
+class TaskFolder(Spec):
+    """One task: its type, and the file of every split of every configuration."""
+
+    name: str
+    folder: Path
+    type: TaskType
+    mteb: str | None
+    """Its name in mteb, when it is one of mteb's tasks; None for a task of our own."""
+    instruction: str | None
+    files: dict[str, dict[str, Path]]
+    """Configuration (`default`, `corpus`, ...) to split to file."""
+    revision: str
+    """`local-` and the first 12 digits of the content's sha256."""
+
+    def split(self, wanted: Sequence[str]) -> str:
+        """The split to evaluate on: the first of the wanted ones that is there, or the only one."""
+        there = self.files["default"]
+        found = next((split for split in wanted if split in there), None)
+        if found is None and len(there) == 1:
+            found = next(iter(there))
+        if found is None:
+            raise UserError(
+                f"{self.folder}: no split {' or '.join(wanted)}; it has {', '.join(sorted(there)) or 'none'}"
+            )
+        return found
+
+    def rows(self, split: str, config: str = "default") -> Rows:
+        """The checked rows of a split, columns under mteb's names (and under those they have on the hub)."""
+        file = self.files[config][split]
+        columns = COLUMNS[self.type] if config == "default" else SEARCH_COLUMNS[config]
+        return checked(file, read_rows(file), columns)
+
+    def only_rows(self, config: str) -> Rows:
+        """The rows of a configuration with one split, such as `corpus`."""
+        return self.rows(next(iter(self.files[config])), config)
+
+
+def task_folders(root: Path) -> list[TaskFolder]:
+    """The tasks of a folder, by name.
+
+    Raises:
+        UserError: when it is missing or empty, or a task's type cannot be told.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} does not exist: eval.tasks must be a folder of tasks")
+    listed = {str(entry["name"]): entry for entry in _listed(root / "tasks.json")}
+    found = [_task(path, listed.get(path.name, {})) for path in sorted(root.iterdir()) if _holds_task(path)]
+    if not found:
+        raise UserError(f"{root} holds no tasks: each is a folder with JSONL files (test.jsonl; see the manual)")
+    return found
+
+
+def read_rows(file: Path) -> Rows:
+    """The objects of a JSONL file.
+
+    Raises:
+        UserError: for a line that is no JSON object.
+    """
+    out: Rows = []
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{file}, line {number} is not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{file}, line {number} must be a JSON object with named columns")
+            out.append(row)
+    if not out:
+        raise UserError(f"{file} is empty")
+    return out
+
+
+def checked(file: Path, rows: Rows, columns: Sequence[tuple[str, ...]]) -> Rows:
+    """The rows with exactly these columns, found under any of their names and stored under the first.
+
+    Raises:
+        UserError: naming file, line and column that is missing or null.
+    """
+    out: Rows = [{} for _ in rows]
+    for names in columns:
+        for number, (row, kept) in enumerate(zip(rows, out, strict=True), start=1):
+            value = next((row[name] for name in names if row.get(name) is not None), None)
+            if value is None:
+                raise UserError(
+                    f"{file}: column {names[0]!r} is missing in row {number}; it has {', '.join(map(repr, row))}"
+                )
+            kept[names[0]] = value
+    if columns == SEARCH_COLUMNS["corpus"]:
+        for row, kept in zip(rows, out, strict=True):
+            kept["title"] = row.get("title") or ""
+    return out
+
+
+def _holds_task(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".") and any(path.glob("*.jsonl"))
+
+
+def _listed(file: Path) -> list[dict[str, Json]]:
+    if not file.is_file():
+        return []
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is not JSON: {error}") from error
+    if not isinstance(entries, list) or not all(isinstance(e, dict) and "name" in e for e in entries):
+        raise UserError(f'{file} must be a list of objects with a "name"')
+    return entries
+
+
+def _task(folder: Path, entry: dict[str, Json]) -> TaskFolder:
+    readme = folder / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    files = _files_of_card(folder, text) or _files_by_name(folder)
+    if not files.get("default"):
+        raise UserError(
+            f"{folder}: no rows to evaluate on; expected test.jsonl, or qrels/test.jsonl beside corpus.jsonl"
+        )
+    kind = entry.get("type") or _line(text, "type") or _inferred(folder, files)
+    if kind not in get_args(TaskType):
+        raise UserError(f"{folder}: unknown task type {kind!r}; one of {', '.join(get_args(TaskType))}")
+    known = entry["mteb"] if "mteb" in entry else (_line(text, "mteb task") or "").partition(" ")[0]
+    return TaskFolder(
+        name=folder.name,
+        folder=folder,
+        type=kind,
+        mteb=known if known and known.strip(":,") not in ("none", "None", "null", "-") else None,
+        instruction=entry.get("instruction") or _line(text, "instruction"),
+        files=files,
+        revision=f"local-{sha256_of(folder)[:12]}",
+    )
+
+
+def _line(readme: str, key: str) -> str | None:
+    found = re.search(rf"^- {re.escape(key)}:[ \t]*(\S.*?)\s*$", readme, re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def _files_of_card(folder: Path, readme: str) -> dict[str, dict[str, Path]]:
+    import yaml  # type: ignore[import-untyped]
+
+    head = re.match(r"---\n(.*?)\n---\n", readme, re.DOTALL)
+    card = yaml.safe_load(head.group(1)) if head else None
+    out: dict[str, dict[str, Path]] = {}
+    for config in (card or {}).get("configs", []):
+        for data in config.get("data_files", []):
+            file = folder / str(data["path"])
+            if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
+                raise UserError(f"{folder / 'README.md'} names {data['path']}, which is not a file of this task")
+            out.setdefault(str(config["config_name"]), {})[str(data["split"])] = file
+    return out
+
+
+def _files_by_name(folder: Path) -> dict[str, dict[str, Path]]:
+    search = {name: folder / f"{name}.jsonl" for name in SEARCH_COLUMNS if (folder / f"{name}.jsonl").is_file()}
+    rows = folder / "qrels" if "corpus" in search else folder
+    default = {file.stem: file for file in sorted(rows.glob("*.jsonl")) if file.stem not in SEARCH_COLUMNS}
+    return {"default": default, **{name: {name: file} for name, file in search.items()}}
+
+
+def _inferred(folder: Path, files: dict[str, dict[str, Path]]) -> str:
+    if "corpus" in files:
+        return "Reranking" if "top_ranked" in files else "Retrieval"
+    file = next(iter(files["default"].values()))
+    with file.open(encoding="utf-8") as lines:
+        first = json.loads(next(iter(lines), "{}") or "{}")
+    order: tuple[TaskType, ...] = ("Summarization", "STS", "PairClassification", "Clustering", "Classification")
+    for kind in order:
+        if kind == "Clustering" and "sentences" not in first:
+            continue
+        if all(any(name in first for name in names) for names in COLUMNS[kind]):
+            return kind
+    raise UserError(
+        f"{folder}: the task's type cannot be told from the columns {', '.join(map(repr, first))} of {file.name}; "
+        'state it in tasks.json ({"name": ..., "type": ...})'
+    )
