@@ -126,10 +126,14 @@ def _reply(response: Any) -> Reply:
         raise TransportError("bad_response", "an answer without choices")
     choice, usage = response.choices[0], getattr(response, "usage", None)
     details = getattr(usage, "prompt_tokens_details", None)
+    text = choice.message.content or ""
+    if not isinstance(text, str):
+        raise TransportError("bad_response", f"an answer that is no text but {type(text).__name__}")
+    said = getattr(choice.message, "provider_specific_fields", None) or {}
     return Reply(
-        text=choice.message.content or "",
+        text=text,
         finish_reason=choice.finish_reason or "",
-        refused=bool(getattr(choice.message, "refusal", None)),
+        refused=bool(said.get("refusal")),
         tokens_in=getattr(usage, "prompt_tokens", 0) or 0,
         tokens_out=getattr(usage, "completion_tokens", 0) or 0,
         tokens_cached=getattr(details, "cached_tokens", 0) or 0,

@@ -220,10 +220,9 @@ class Flight:
                 break
             except TransportError as trouble:
                 self._alive = time.monotonic()
-                failures += not trouble.crowded
-                waited = time.monotonic() - begun
-                spent_out = failures >= self._patience.attempts or waited > self._patience.crowded_seconds
-                if not trouble.again or spent_out:
+                failures += not trouble.limited
+                too_late = trouble.limited and time.monotonic() - begun > self._patience.limited_seconds
+                if not trouble.again or too_late or failures >= self._patience.attempts:
                     return self._given_up(call, trouble, resent, begun)
                 resent += 1
                 await asyncio.sleep(self._patience.pause(resent, trouble, draw))

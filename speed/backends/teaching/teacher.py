@@ -89,7 +89,11 @@ class JournaledTeacher(Teacher):
 
     def price(self, calls: int, tokens_in: int, tokens_out: int) -> Work:
         """The work of so many calls at list price; dollars are None where the price is unknown."""
-        return Work(calls, tokens_in, tokens_out, cost.dollars(self.model_name, tokens_in, tokens_out))
+        return Work(calls, tokens_in, tokens_out, self.dollars(tokens_in, tokens_out))
+
+    def dollars(self, tokens_in: int, tokens_out: int) -> float | None:
+        """List price from the dated table; None when the model is not in it."""
+        return cost.dollars(self.model_name, tokens_in, tokens_out)
 
     def prepare(self, runtime: Runtime) -> None:
         """Called on the caller's thread before the first call of an `ask` is sent: imports, checks, registration."""
@@ -123,14 +127,20 @@ class JournaledTeacher(Teacher):
 
     def _priced(self, ctx: Context) -> None:
         """An unknown price is said, and cannot be capped."""
-        if cost.dollars(self.model_name, 1, 1) is not None:
+        if self.dollars(1, 1) is not None:
             return
         if ctx.runtime.max_usd is not None:
             raise UserError(
                 f"runtime.max_usd={ctx.runtime.max_usd:g} cannot be kept: the price of {self.model_name} is not in the "
                 "price table\n  add it there, or set runtime.max_usd=null"
             )
-        ctx.say(f"the price of {self.model_name} is unknown: dollars are not counted")
+        if self.model_name not in _unpriced:
+            _unpriced.add(self.model_name)
+            ctx.say(f"the price of {self.model_name} is unknown: dollars are not counted")
+
+
+_unpriced: set[str] = set()
+"""Models whose unknown price this process has said."""
 
 
 class _Runtime:
@@ -144,4 +154,4 @@ class _Runtime:
         return await self._teacher.send(call, self._runtime, seconds)
 
     def dollars(self, tokens_in: int, tokens_out: int) -> float | None:
-        return cost.dollars(self._teacher.model_name, tokens_in, tokens_out)
+        return self._teacher.dollars(tokens_in, tokens_out)

@@ -49,6 +49,7 @@ class TransportError(Exception):
         *,
         again: bool = True,
         crowded: bool = False,
+        limited: bool = False,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(f"{cause}: {detail}")
@@ -57,8 +58,10 @@ class TransportError(Exception):
         self.detail = redacted(detail)[:500]
         self.again = again
         """Whether sending it again may help."""
-        self.crowded = crowded
-        """Whether the server says that it gets too much at once."""
+        self.crowded = crowded or limited
+        """Whether the server may be getting too much at once: then fewer are sent."""
+        self.limited = limited
+        """Whether it says so itself (429): then it is asked again for longer, since it is alive and not paid."""
         self.retry_after = retry_after
 
 
@@ -68,7 +71,7 @@ class Patience:
 
     attempts: int = 8
     """Sendings of one request that may fail, rate limits aside."""
-    crowded_seconds: float = 1800.0
+    limited_seconds: float = 1800.0
     """How long a request may be turned away by rate limits."""
     base: float = 0.5
     """Seconds before the first resending; doubles each time."""
@@ -107,9 +110,13 @@ def failure_of(status: int, body: str, headers: Mapping[str, str], remedy: str) 
             f"the teacher's account has no credit left: {said}\n  add credit and run the same command again"
         )
     if status in AGAIN or status >= 500:
-        crowded = status in (429, 503, 529)
-        cause = "http_5xx" if status >= 500 else "http_4xx"
-        return TransportError(cause, f"{status} {said}", crowded=crowded, retry_after=retry_after(headers))
+        return TransportError(
+            "http_5xx" if status >= 500 else "http_4xx",
+            f"{status} {said}",
+            crowded=status in (503, 529),
+            limited=status == 429,
+            retry_after=retry_after(headers),
+        )
     if status == 413:
         return TransportError("too_long", f"{status} {said}", again=False)
     return UserError(f"the teacher refused the request with HTTP {status}: {said}\n  {remedy}")

@@ -1,0 +1,185 @@
+"""A provider with every fault a provider can have: an OpenAI-compatible server on the loopback.
+
+What it does with a prompt stands in the prompt: `row 7 | 429 cut ok` is turned away at its first arrival, cut off at
+its second and answered at its third and at every later one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+Request = web.Request
+Response = web.StreamResponse
+
+
+class Provider:
+    """Runs on a thread of its own between `__enter__` and `__exit__`."""
+
+    def __init__(self, latency: float = 0.0, places: int | None = None, per_second: float | None = None) -> None:
+        self.latency = latency
+        self.places = places
+        """Requests served at once; more are turned away with 429."""
+        self.per_second = per_second
+        """Answers a second (a token bucket of a tenth of it); more are turned away with 429."""
+        self.arrivals: Counter[str] = Counter()
+        """Requests by prompt."""
+        self.paid: Counter[str] = Counter()
+        """Whole answers sent, by prompt."""
+        self.headers: list[dict[str, str]] = []
+        self.bodies: list[dict[str, object]] = []
+        self.times: dict[str, list[float]] = {}
+        self.in_flight = self.most_in_flight = 0
+        self.dead = False
+        self._bucket, self._filled = 0.0, 0.0
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self.url = ""
+
+    def __enter__(self) -> Provider:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self._handle)
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+        self._loop.run_until_complete(runner.setup())
+        site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.0)
+        self._loop.run_until_complete(site.start())
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        self._ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(runner.cleanup())
+
+    async def _handle(self, request: Request) -> Response:
+        body = await request.json()
+        prompt = body["messages"][-1]["content"]
+        arrival = self.arrivals[prompt]
+        self.arrivals[prompt] += 1
+        self.headers.append(dict(request.headers))
+        self.bodies.append(body)
+        self.times.setdefault(prompt, []).append(time.monotonic())
+        if self.dead:
+            return await _reset(request)
+        if self._too_much():
+            return await _status(429)(request)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            steps = prompt.partition("|")[2].split() or ["ok"]
+            step, _, detail = steps[min(arrival, len(steps) - 1)].partition(":")
+            if self.latency:
+                await asyncio.sleep(self.latency)
+            if step in ("ok", "slow", "twice", "length", "filter", "refuse", "void"):
+                return await self._answer(request, prompt, step, detail)
+            return await _FAULTS[step](detail)(request)
+        finally:
+            self.in_flight -= 1
+
+    def _too_much(self) -> bool:
+        if self.places is not None and self.in_flight >= self.places:
+            return True
+        if self.per_second is None:
+            return False
+        now = time.monotonic()
+        self._bucket = min(self.per_second / 10, self._bucket + (now - self._filled) * self.per_second)
+        self._filled = now
+        if self._bucket < 1:
+            return True
+        self._bucket -= 1
+        return False
+
+    async def _answer(self, request: Request, prompt: str, step: str, detail: str) -> Response:
+        if step == "slow":
+            await asyncio.sleep(float(detail))
+        self.paid[prompt] += 1
+        finish = {"length": "length", "filter": "content_filter"}.get(step, "stop")
+        text = "" if step == "void" else f"{detail or 'good'} answer {self.paid[prompt]} to {prompt}"
+        message = {"role": "assistant", "content": text, "refusal": "no" if step == "refuse" else None}
+        body = json.dumps(
+            {
+                "id": "x",
+                "object": "chat.completion",
+                "created": 1,
+                "model": "served",
+                "choices": [{"index": 0, "finish_reason": finish, "message": message}],
+                "usage": {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150},
+            }
+        ).encode()
+        if step == "twice":
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+            assert request.transport is not None
+            request.transport.write((head + body) * 2)
+            await asyncio.sleep(0.05)
+            return await _reset(request)
+        return web.Response(body=body, content_type="application/json")
+
+
+Fault = Callable[[Request], Awaitable[Response]]
+
+
+def _status(status: int, detail: str = "", text: str = "told off") -> Fault:
+    async def respond(_: Request) -> Response:
+        headers = {"Retry-After": detail} if detail else {}
+        return web.json_response({"error": {"message": text, "code": None}}, status=status, headers=headers)
+
+    return respond
+
+
+async def _reset(request: Request) -> Response:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+def _body(body: bytes, kind: str = "application/json", status: int = 200) -> Fault:
+    async def respond(_: Request) -> Response:
+        return web.Response(body=body, content_type=kind, status=status)
+
+    return respond
+
+
+async def _cut(request: Request) -> Response:
+    response = web.StreamResponse(headers={"Content-Length": "5000", "Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(b'{"choices": [{"mess')
+    assert request.transport is not None
+    request.transport.abort()
+    return response
+
+
+async def _hang(_: Request) -> Response:
+    await asyncio.sleep(60)
+    return web.Response()
+
+
+_FAULTS: dict[str, Callable[[str], Fault]] = {
+    **{str(code): lambda detail, code=code: _status(code, detail) for code in (400, 401, 403, 404, 408, 409, 422)},
+    **{str(code): lambda detail, code=code: _status(code, detail) for code in (429, 500, 502, 503, 529)},
+    "reset": lambda _: _reset,
+    "cut": lambda _: _cut,
+    "hang": lambda _: _hang,
+    "empty": lambda _: _body(b""),
+    "html": lambda _: _body(b"<html><h1>502 Bad Gateway</h1></html>", "text/html"),
+    "html500": lambda _: _body(b"<html><h1>502 Bad Gateway</h1></html>", "text/html", 502),
+    "malformed": lambda _: _body(b'{"choices": [{"message": {"content": "half'),
+    "shapeless": lambda _: _body(b'{"choices": [{"message": {"content": {"not": "text"}}}]}'),
+    "filtered": lambda _: _status(400, "", "blocked by content_policy_violation"),
+    "overlong": lambda _: _status(400, "", "this model's maximum context length is 8192 tokens"),
+    "broke": lambda _: _status(429, "", "You exceeded your current quota: insufficient_quota"),
+}
