@@ -17,7 +17,6 @@ from speed.core.stage import Work
 from speed.data.draws import generator
 from speed.data.records import Kind, Scores
 
-
 T = TypeVar("T")
 
 
@@ -215,4 +214,3 @@ class Tracker(Backend, ABC):
     @abstractmethod
     def mirror(self, run: Path, runtime_dir: Path) -> None:
         """Send the finished run in folder `run` (config, curves, scores)."""
-

@@ -23,7 +23,7 @@ from typing import Any
 
 from speed.core.context import Context, Runtime, Send, Tally
 from speed.core.errors import CorruptArtifact, UserError, explained
-from speed.core.graph import Goal
+from speed.core.graph import Goal, standings
 from speed.core.manifest import Maker, Manifest, maker, now, outputs_of
 from speed.core.spec import Json
 from speed.core.stage import Node, Pool, Row, Stage
@@ -135,16 +135,18 @@ class StageFailed(Exception):
 
 
 def build_all(
-    order: list[Goal], store: Store, runtime: Runtime, listen: Listener, logs: Path, missing: Callable[[Goal], bool]
+    order: list[Goal], store: Store, runtime: Runtime, listen: Listener, logs: Path, preload: tuple[str, ...] = ()
 ) -> None:
-    """Build the missing goals, independent ones side by side.
+    """Build the missing goals, independent ones side by side; `preload` names modules worth importing once.
 
     Raises:
         UserError: a mistake that a stage met. StageFailed: a crash. KeyboardInterrupt: passed on, children ended.
     """
-    nursery = _Nursery(store, runtime, logs, [goal for goal in order if missing(goal)])
+    built = _built(order, store)
+    todo = [goal for goal in order if goal.key not in built]
+    packages = sorted({package for goal in todo for package in goal.node.heavy})
+    nursery = _Nursery(store, runtime, logs, ("speed.core.build", *preload, *packages))
     repairs = 0
-    built = {goal.key for goal in order if not missing(goal)}
     try:
         while len(built) < len(order) or nursery.running:
             for goal in order:
@@ -168,15 +170,19 @@ def build_all(
                         raise StageFailed(f"the store is damaged again and again: {event['message']}")
                     if Path(event["path"]).exists():
                         store.set_aside(Path(event["path"]))
-                    built = {other.key for other in order if not missing(other)} - {goal.key}
+                    built = _built(order, store)
     finally:
         nursery.close()
+
+
+def _built(order: list[Goal], store: Store) -> set[str]:
+    return {standing.goal.key for standing in standings(order, store) if standing.state == "hit"}
 
 
 class _Nursery:
     """Child processes, one a goal, forked from a server that imported the heavy packages."""
 
-    def __init__(self, store: Store, runtime: Runtime, logs: Path, todo: list[Goal]) -> None:
+    def __init__(self, store: Store, runtime: Runtime, logs: Path, preload: tuple[str, ...]) -> None:
         self.store, self.runtime, self.logs = store, runtime, logs
         self.running: dict[str, tuple[Goal, Any, Connection]] = {}
         self.made_by = maker()
@@ -184,8 +190,7 @@ class _Nursery:
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[variable] = str(runtime.threads)
         self.context = multiprocessing.get_context("forkserver")
-        packages = sorted({package for goal in todo for package in goal.node.heavy})
-        self.context.set_forkserver_preload(["speed.core.build", *packages])
+        self.context.set_forkserver_preload(list(preload))
 
     def start(self, goal: Goal) -> None:
         here, there = self.context.Pipe(duplex=False)

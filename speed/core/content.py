@@ -16,7 +16,10 @@ from speed.core.spec import Json
 
 
 class Content(BaseModel):
-    """A file or folder given in the config. `path` says where to read it; its sha256 says what it is."""
+    """A file or folder given in the config. `path` says where to read it; its sha256 says what it is.
+
+    `package:miniature/topics.txt` is a file of this package.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     path: Path
@@ -24,6 +27,8 @@ class Content(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: object) -> object:
+        if isinstance(value, str) and value.startswith("package:"):
+            return {"path": package_folder(value)}
         return {"path": value} if isinstance(value, (str, Path)) else value
 
     @model_serializer
@@ -61,7 +66,7 @@ class ModelReference(BaseModel):
 
 
 def package_folder(reference: str) -> Path:
-    """The folder that `package:miniature/bases/llama` means."""
+    """The folder or file that `package:miniature/bases/llama` means."""
     return Path(__file__).resolve().parents[1] / reference.removeprefix("package:")
 
 

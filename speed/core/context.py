@@ -80,6 +80,10 @@ class Context:
     send: Send = silence
     """Where progress goes."""
     tally: Tally = field(default_factory=Tally)
+    spent: float | None = 0.0
+    """Dollars of the tallies that are closed."""
+    calls: int = 0
+    """Calls of the tallies that are closed."""
     _last: float = 0.0
 
     def rows(self, take: Take[R]) -> Iterator[R]:
@@ -100,7 +104,9 @@ class Context:
         if done < total and now - self._last < 0.1:
             return
         self._last = now
-        self.send({"event": "progress", "done": done, "total": total, "unit": unit, "figures": figures})
+        spent = None if self.tally.dollars is None or self.spent is None else self.spent + self.tally.dollars
+        event = {"event": "progress", "done": done, "total": total, "unit": unit, "figures": figures}
+        self.send({**event, "calls": self.calls + self.tally.cost["calls"], "dollars": spent})
 
     def metric(self, step: int, **figures: float) -> None:
         """One point of the training curves (loss, learning rate, gradient norm, tokens a second ...)."""
@@ -117,4 +123,7 @@ class Context:
         try:
             yield self.tally
         finally:
+            self.calls += self.tally.cost["calls"]
+            known = self.spent is not None and self.tally.dollars is not None
+            self.spent = (self.spent or 0.0) + (self.tally.dollars or 0.0) if known else None
             self.tally = before

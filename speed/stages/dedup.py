@@ -28,7 +28,9 @@ class Dedup(Stage[Example]):
     def run(self, out: Path, ctx: Context) -> None:
         kept: Counter[str] = Counter()
         seen: Counter[str] = Counter()
-        verdicts = duplicates(self._examples(ctx), self.config) if self.config else ((i, None) for i in self._count(ctx))
+        verdicts = (
+            duplicates(self._examples(ctx), self.config) if self.config else ((i, None) for i in self._count(ctx))
+        )
         with (out / "examples.jsonl").open("w", encoding="utf-8") as file:
             for done, (example, (_, first)) in enumerate(zip(self._examples(ctx), verdicts, strict=True), 1):
                 seen[example.kind] += 1

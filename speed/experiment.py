@@ -1,0 +1,242 @@
+"""One run of one experiment: plan it, build what is missing, report what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from speed import report
+from speed.config import Config
+from speed.core.build import build_all
+from speed.core.content import load_memory, save_memory
+from speed.core.errors import CorruptArtifact, UserError
+from speed.core.graph import Goal, Standing, standings
+from speed.core.manifest import commit
+from speed.core.spec import Json, Spec
+from speed.core.stage import Pool, Stage, Work
+from speed.core.store import Store
+from speed.data.records import Scores
+from speed.pipeline import Pipeline, pipeline
+from speed.screen import Screen
+
+PRELOAD = ("hydra", "speed.pipeline")
+
+
+class Origin(Spec):
+    """How a config came about."""
+
+    preset: str
+    overrides: tuple[str, ...] = ()
+    sweep: str | None = None
+    """Name of the sweep that this run is a point of."""
+
+
+def run(config: Config, composed: str, origin: Origin) -> float | None:
+    """Plan or build one experiment.
+
+    Args:
+        composed: the config as YAML, kept beside the report.
+
+    Returns:
+        The mean score over tasks (what a sweeper optimises); None for a plan.
+    """
+    store = Store(config.runtime.home.expanduser().resolve())
+    if not config.plan:
+        store.open()
+    load_memory(store.home / "cache" / "hashes.json")
+    pipe = pipeline(config)
+    order = pipe.goals()
+    found = standings(order, store)
+    for standing in found:
+        if standing.damaged:
+            print(f"damaged and set aside: {standing.damaged}; it will be built again", file=sys.stderr)
+    if config.plan:
+        print_plan(config, origin, found, pipe)
+        return None
+    _refuse_over_budget(config, found)
+    save_memory(store.home / "cache" / "hashes.json")
+    if config.verify and verify(order, store):
+        found = standings(order, store)
+    _announce_other_code(found)
+    return _build_and_report(config, composed, origin, store, pipe, order, found)
+
+
+def _build_and_report(
+    config: Config,
+    composed: str,
+    origin: Origin,
+    store: Store,
+    pipe: Pipeline,
+    order: list[Goal],
+    found: list[Standing],
+) -> float:
+    begun = time.monotonic()
+    folder = run_folder(store, config.name)
+    (folder / "config.yaml").write_text(composed, encoding="utf-8")
+    todo = {standing.goal.key for standing in found if standing.state != "hit"}
+    print(_opening(config, origin, found, folder), file=sys.stderr)
+    if todo:
+        with Screen() as screen, (folder / "events.jsonl").open("a", encoding="utf-8") as events:
+
+            def listen(label: str, event: dict[str, Json]) -> None:
+                events.write(json.dumps({"at": round(time.monotonic() - begun, 3), "stage": label, **event}) + "\n")
+                events.flush()
+                screen.show(label, event)
+
+            build_all(order, store, config.runtime, listen, folder / "logs", PRELOAD)
+    lines = [report.stage_line(goal, store, goal.key in todo) for goal in order]
+    scores = _scores(pipe, store)
+    seconds = time.monotonic() - begun
+    about = {
+        "command": " ".join(sys.argv),
+        "preset": origin.preset,
+        "overrides": " ".join(origin.overrides) or "none",
+        "sweep": origin.sweep or "none",
+        "seeds": f"data {config.seed.data}, sample {config.seed.sample}, train {config.seed.train}",
+        "commit": commit(),
+        "seconds": f"{seconds:.1f}",
+        "key": pipe.key,
+    }
+    written = report.write(folder, config.name, about, lines, scores)
+    _link(folder, order, store)
+    _append_to_ledger(store, folder, config, origin, about, lines, scores, todo)
+    print(report.stages_table(lines).plain())
+    print()
+    print(report.scores_table(scores).plain())
+    print(f"\n{len(todo)} of {len(order)} stages built, {seconds:.1f} s. Report: {_near(written)}")
+    config.tracker.mirror(folder, config.runtime.tracking_dir or folder)
+    return scores.mean
+
+
+def print_plan(config: Config, origin: Origin, found: list[Standing], pipe: Pipeline) -> None:
+    """The plan on the screen."""
+    print(f"plan of {config.name} (preset {origin.preset}), key {pipe.key[:12]}, store {config.runtime.home}")
+    print(report.plan_table(found).plain())
+    print(
+        "\ncalls are what the teacher will be asked, retries aside; tokens are estimates at the paper's lengths"
+        "\n(Table 5; brainstorming is not part of its 45K calls); dollars are list prices of the dated table in speed/data"
+    )
+
+
+def verify(order: list[Goal], store: Store) -> int:
+    """Check the sha256 of everything built that the run stands on; set aside what is damaged, and say so."""
+    damaged = 0
+    for goal in order:
+        while True:
+            try:
+                if isinstance(goal.node, Pool):
+                    built = min(goal.rows, max((span.stop for span in store.shards(goal.node)), default=0))
+                    for _ in store.rows(goal.node.take(built)) if not store.missing(goal.node, built) else ():
+                        pass
+                elif isinstance(goal.node, Stage) and store.manifest(goal.node) is not None:
+                    store.payload(goal.node)
+                break
+            except CorruptArtifact as corrupt:
+                store.set_aside(corrupt.path)
+                print(f"damaged and set aside: {corrupt}; it will be built again", file=sys.stderr)
+                damaged += 1
+    return damaged
+
+
+def _refuse_over_budget(config: Config, found: list[Standing]) -> None:
+    cap = config.runtime.max_usd
+    if cap is None:
+        return
+    work = sum((standing.work for standing in found), Work())
+    if work.dollars is None:
+        raise UserError(
+            "runtime.max_usd is set, but the price of this teacher is unknown, so no cap can be kept\n"
+            "  take a teacher of the price table (speed/data/prices.json) or leave runtime.max_usd=null"
+        )
+    if work.dollars > cap:
+        raise UserError(
+            f"the plan costs about ${work.dollars:,.2f}, more than runtime.max_usd={cap:g}\n"
+            "  raise the cap, or take smaller counts; plan=true shows where the money goes"
+        )
+
+
+def _announce_other_code(found: list[Standing]) -> None:
+    here = commit()
+    others = sorted({standing.commit for standing in found if standing.commit not in ("", here)})
+    if others:
+        labels = [standing.goal.label for standing in found if standing.commit in others]
+        print(
+            f"reusing {len(labels)} stages that other code built ({', '.join(others)}; this is {here}): {', '.join(labels)}",
+            file=sys.stderr,
+        )
+
+
+def run_folder(store: Store, name: str) -> Path:
+    """A new folder `runs/<date>/<time>-<name>`; two runs of one second get different ones."""
+    base = store.home / "runs" / time.strftime("%Y-%m-%d")
+    base.mkdir(parents=True, exist_ok=True)
+    stamp = time.strftime("%H-%M-%S")
+    for place in range(1, 10_000):
+        folder = base / (f"{stamp}-{name}" if place == 1 else f"{stamp}-{name}-{place}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise UserError(f"{base} holds too many runs of this second")
+
+
+def _opening(config: Config, origin: Origin, found: list[Standing], folder: Path) -> str:
+    hits = sum(standing.state == "hit" for standing in found)
+    work = sum((standing.work for standing in found), Work())
+    return (
+        f"{config.name}: preset {origin.preset}; {hits} of {len(found)} stages are built already; "
+        f"{work.calls:,} teacher calls to make ({report.money(work.dollars)}); folder {_near(folder)}"
+    )
+
+
+def _scores(pipe: Pipeline, store: Store) -> Scores:
+    path = store.payload(pipe.evaluation) / "scores.json"  # type: ignore[arg-type]
+    return Scores.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def _link(folder: Path, order: list[Goal], store: Store) -> None:
+    """Links into the store, by name, relative so that the root may move."""
+    (folder / "stages").mkdir(exist_ok=True)
+    for goal in order:
+        link = folder / "stages" / goal.label.replace(" ", "-")
+        link.symlink_to(os.path.relpath(store.folder(goal.node), link.parent))
+
+
+def _append_to_ledger(
+    store: Store,
+    folder: Path,
+    config: Config,
+    origin: Origin,
+    about: dict[str, Any],
+    lines: list[report.StageLine],
+    scores: Scores,
+    built: set[str],
+) -> None:
+    """One line a run in runs/ledger.jsonl; a single write, so that parallel runs do not mix theirs."""
+    line = {
+        "run": folder.relative_to(store.home / "runs").as_posix(),
+        "name": config.name,
+        **origin.model_dump(mode="json"),
+        "commit": about["commit"],
+        "key": about["key"],
+        "seconds": float(about["seconds"]),
+        "built": [entry.label for entry in lines if entry.key in built],
+        "calls_now": sum(entry.cost.get("calls", 0) for entry in lines if entry.key in built),
+        "mean": scores.mean,
+        "types": scores.types,
+    }
+    with (store.home / "runs" / "ledger.jsonl").open("ab", buffering=0) as file:
+        file.write(json.dumps(line).encode() + b"\n")
+
+
+def _near(path: Path) -> str:
+    """The path as one would type it from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,144 @@
+"""SPEED as one function: the paper's Figure 2. Building it runs nothing; the ablations are its `if`s."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from speed.config import Config
+from speed.core.graph import Goal, goals
+from speed.core.stage import Pool, Stage
+from speed.data.assignment import Assignment, Brainstormed, Role
+from speed.data.records import Example, Sample, Scores
+from speed.ports import Weights
+from speed.stages.dedup import Dedup
+from speed.stages.embedder import Embedder
+from speed.stages.evaluation import Evaluation
+from speed.stages.junior import Junior
+from speed.stages.preferences import Preferences
+from speed.stages.revision import Revision
+from speed.stages.revisions import Revisions
+from speed.stages.revisor import Revisor
+from speed.stages.root import RootData
+from speed.stages.seed import SeedData
+from speed.stages.senior import Senior
+from speed.stages.synthesis import Synthesis
+from speed.stages.tasks import Tasks
+from speed.stages.topics import Topics
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The boxes that the reader of a report asks for by name."""
+
+    corpus: Stage[Example]
+    embedder: Stage[Weights]
+    evaluation: Stage[Scores]
+
+    def goals(self) -> list[Goal]:
+        """Everything that the evaluation needs, upstream first."""
+        return goals([self.evaluation])
+
+    @property
+    def key(self) -> str:
+        """Identity of the whole experiment."""
+        return self.evaluation.key
+
+
+def pipeline(config: Config) -> Pipeline:
+    """Wire the stages of one experiment (paper, section 3)."""
+    seed, counts, diversity, limits = config.seed, config.counts, config.diversity, config.limits
+    teacher, engine, prompts = config.teacher, config.engine, config.prompts
+
+    # Topics become tasks (3.1). Each use of tasks draws its own.
+    topics = Topics(config.topics, truncate=diversity.truncate)
+
+    def tasks(role: Role) -> Tasks:
+        return Tasks(
+            plan=Brainstormed(role=role, seed=seed.data, mix=config.scale.mix),
+            topics=topics,
+            teacher=teacher,
+            prompts=prompts.of("brainstorm"),
+            request=diversity.tasks_requested,
+            tasks_per_topic=diversity.tasks_per_topic,
+            temperature=config.sampling.teacher,
+            max_tokens=limits.tasks,
+        )
+
+    def assignment(role: Role) -> Assignment:
+        return Assignment(
+            role=role,
+            seed=seed.data,
+            mix=config.scale.mix,
+            tasks_per_topic=diversity.tasks_per_topic,
+            samples_per_task=diversity.samples_per_task,
+            prompts=prompts.of("synthesis"),
+        )
+
+    # The teacher writes a little; the junior learns from it (3.2.1).
+    seed_data = SeedData(assignment("seed"), topics, tasks("seed"), teacher, config.sampling.teacher, limits.example)
+    sft = config.generator.sft.model_copy(update={"seed": seed.train})
+    seeds_taken = seed_data.take(round(counts.sft * counts.sft_factor))
+    junior = Junior(config.generator.base, sft, config.trainer, seeds_taken)
+
+    # The junior answers each prompt K times; the teacher judges the lists, and the senior learns its taste (3.2.2).
+    root = RootData(
+        assignment=assignment("root"),
+        topics=topics,
+        tasks=tasks("root"),
+        junior=junior,
+        engine=engine,
+        sampling=config.sampling.root,
+        candidates=counts.candidates,
+        max_tokens=limits.example,
+        seed=seed.sample,
+    )
+    writer: Stage[Weights] = junior
+    if config.preference.enabled:
+        assert config.preference.dpo is not None
+        preferences = Preferences(
+            root, teacher, prompts.of("judge"), config.judge.temperature, limits.judgement, seed.data
+        )
+        dpo = config.preference.dpo.model_copy(update={"seed": seed.train})
+        writer = Senior(dpo, config.trainer, junior, preferences.take(round(counts.pairs * counts.pairs_factor)))
+
+    # The writer synthesises at scale (3.3).
+    samples: Pool[Sample] = Synthesis(
+        assignment=assignment("synthesis"),
+        topics=topics,
+        tasks=tasks("synthesis"),
+        writer=writer,
+        engine=engine,
+        sampling=config.sampling.synthesis,
+        max_tokens=limits.example,
+        seed=seed.sample,
+    )
+
+    # The teacher also repairs root answers; a revisor learns that from the base model (3.2.3) and repairs everything.
+    if config.revisor.enabled:
+        assert config.revisor.sft is not None
+        revisions = Revisions(
+            root, teacher, prompts.of("revise"), config.revisor.temperature, limits.revision, seed.data
+        )
+        revisor = Revisor(
+            base=config.generator.base,
+            sft=config.revisor.sft.model_copy(update={"seed": seed.train}),
+            trainer=config.revisor.trainer or config.trainer,
+            data=revisions.take(round(counts.revisions * counts.revisions_factor)),
+            target=config.revisor.target,
+        )
+        samples = Revision(
+            samples=samples,
+            revisor=revisor,
+            engine=engine,
+            sampling=config.sampling.revision,
+            prompts=prompts.of("revise"),
+            max_tokens=limits.example,
+            on_failure=config.revisor.on_failure,
+            seed=seed.sample,
+        )
+
+    # Repeats go (4.1), an embedder learns from the rest (3.4), and MTEB judges it (4.2).
+    rows = round(config.scale.examples * config.scale.factor)
+    corpus = Dedup(config.dedup.minhash, samples.take(rows))
+    embedder = Embedder(config.embedder, corpus, rows, seed.train)
+    return Pipeline(corpus, embedder, Evaluation(config.eval, embedder))

@@ -1,0 +1,213 @@
+"""What a run did, for the reader: from manifests alone, never from W&B.
+
+For each stage what went in, what came out, what was rejected and why, seconds, calls, tokens and dollars; then the
+scores by task type. The same tables are printed and written as Markdown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from speed.core.graph import Goal, Standing
+from speed.core.manifest import Manifest
+from speed.core.spec import Json, Spec
+from speed.core.stage import Pool, Work
+from speed.core.store import Store
+from speed.data.records import Scores
+
+
+class StageLine(Spec):
+    """One stage of a finished run."""
+
+    label: str
+    key: str
+    state: str
+    """`built` in this run, or `reused`."""
+    rows_in: int
+    rows_out: int
+    rejected: dict[str, int]
+    seconds: float
+    """Of building what the run uses, whenever that was."""
+    gpu_seconds: float
+    cost: dict[str, int]
+    dollars: float | None
+    metrics: dict[str, Json]
+
+
+def stage_line(goal: Goal, store: Store, built_now: bool) -> StageLine:
+    """A stage's line from its manifest; a pool's from the shards that the run reads."""
+    manifests = _manifests(goal, store)
+    counts: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    cost: Counter[str] = Counter()
+    for manifest in manifests:
+        counts.update(manifest.counts)
+        rejected.update(manifest.rejected)
+        cost.update(manifest.cost)
+    prices = [manifest.dollars for manifest in manifests]
+    return StageLine(
+        label=goal.label,
+        key=goal.key,
+        state="built" if built_now else "reused",
+        rows_in=counts["in"],
+        rows_out=counts["out"],
+        rejected=dict(rejected.most_common()),
+        seconds=round(sum(manifest.seconds for manifest in manifests), 1),
+        gpu_seconds=round(sum(manifest.gpu_seconds for manifest in manifests), 1),
+        cost=dict(cost),
+        dollars=None if None in prices else sum(price or 0.0 for price in prices),
+        metrics=manifests[-1].metrics if manifests else {},
+    )
+
+
+def _manifests(goal: Goal, store: Store) -> list[Manifest]:
+    node = goal.node
+    if isinstance(node, Pool):
+        spans = (span for span in store.shards(node) if span.start < goal.rows)
+        found = [store.shard_manifest(node, span) for span in spans]
+    else:
+        found = [store.manifest(node)]  # type: ignore[arg-type]
+    return [manifest for manifest in found if manifest is not None]
+
+
+class Table:
+    """Rows of text with a title line; numbers are aligned to the right."""
+
+    def __init__(self, *head: str) -> None:
+        self.head = head
+        self.rows: list[tuple[str, ...]] = []
+
+    def add(self, *cells: object) -> None:
+        """One row."""
+        self.rows.append(tuple(str(cell) for cell in cells))
+
+    def markdown(self) -> str:
+        """A Markdown table; whatever could be markup in a cell is shown as text."""
+        lines = [self.head, tuple("---" if place == 0 else "---:" for place in range(len(self.head))), *self.rows]
+        return "\n".join("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines)
+
+    def plain(self) -> str:
+        """Columns for a terminal."""
+        widths = [max(len(line[place]) for line in [self.head, *self.rows]) for place in range(len(self.head))]
+        lines = [self.head, tuple("-" * width for width in widths), *self.rows]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if place == 0 else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+
+
+def _escaped(cell: str) -> str:
+    for mark in "\\|<>`*_":
+        cell = cell.replace(mark, "\\" + mark) if mark in "\\|" else cell.replace(mark, f"&#{ord(mark)};")
+    return cell.replace("\n", " ")
+
+
+def stages_table(lines: list[StageLine], why: bool = True) -> Table:
+    """Flow and cost by stage."""
+    table = Table("stage", "", "in", "out", "rejected", "seconds", "calls", "tokens", "dollars")
+    for line in lines:
+        causes = ", ".join(f"{count} {cause}" for cause, count in line.rejected.items() if count) if why else ""
+        tokens = line.cost.get("tokens_in", 0) + line.cost.get("tokens_out", 0)
+        table.add(
+            line.label,
+            line.state,
+            f"{line.rows_in:,}",
+            f"{line.rows_out:,}",
+            causes or "-",
+            f"{line.seconds:,.1f}",
+            f"{line.cost.get('calls', 0):,}",
+            f"{tokens or line.cost.get('generated_tokens', 0):,}",
+            money(line.dollars),
+        )
+    total = Counter[str]()
+    for line in lines:
+        total.update(line.cost)
+    prices = [line.dollars for line in lines]
+    table.add(
+        "total", "", "", "", "", f"{sum(line.seconds for line in lines):,.1f}", f"{total['calls']:,}",
+        f"{total['tokens_in'] + total['tokens_out'] + total['generated_tokens']:,}",
+        money(None if None in prices else sum(price or 0.0 for price in prices)),
+    )  # fmt: skip
+    return table
+
+
+def scores_table(scores: Scores) -> Table:
+    """Main scores by task type, then the two means."""
+    table = Table("task type", "score")
+    for kind, score in scores.types.items():
+        table.add(kind, f"{score:.2f}")
+    table.add(f"mean over {len(scores.tasks)} tasks", f"{scores.mean:.2f}")
+    table.add(f"mean over {len(scores.types)} types", f"{scores.mean_of_types:.2f}")
+    return table
+
+
+def plan_table(found: list[Standing]) -> Table:
+    """State of every stage, what is left to do, and why."""
+    table = Table("stage", "state", "have", "want", "calls", "tokens", "dollars", "to generate", "to train", "why")
+    total = Work()
+    for standing in found:
+        work = standing.work
+        total += work
+        table.add(
+            standing.goal.label, standing.state, f"{standing.built:,}", f"{standing.wanted:,}", *_work_cells(work),
+            standing.damaged or standing.why,
+        )  # fmt: skip
+    table.add("total", "", "", "", *_work_cells(total), "")
+    alignment = sum((s.work for s in found if not s.goal.label.startswith("tasks for")), Work())
+    brainstorm = sum((s.work for s in found if s.goal.label.startswith("tasks for")), Work())
+    table.add("  of which alignment (Table 5)", "", "", "", *_work_cells(alignment), "")
+    table.add("  of which brainstorming", "", "", "", *_work_cells(brainstorm), "")
+    return table
+
+
+def _work_cells(work: Work) -> tuple[str, ...]:
+    tokens = work.tokens_in + work.tokens_out
+    return f"{work.calls:,}", f"{tokens:,}", money(work.dollars), f"{work.generated:,}", f"{work.trained:,}"
+
+
+def money(dollars: float | None) -> str:
+    """`$12.30`; `unknown` is never shown as nothing."""
+    return "unknown" if dollars is None else f"${dollars:,.2f}"
+
+
+def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: Scores) -> str:
+    """The run's report."""
+    parts = [f"# {name}", "\n".join(f"- {key}: {_escaped(str(value))}" for key, value in about.items())]
+    parts += ["## Scores", scores_table(scores).markdown()]
+    by_task = Table("task", "score")
+    for task, score in scores.tasks.items():
+        by_task.add(task, f"{score:.2f}")
+    parts += [by_task.markdown(), "## Stages", stages_table(lines).markdown()]
+    for line in lines:
+        figures = {name: value for name, value in line.metrics.items() if name != "scores"}
+        if figures:
+            parts += [f"### {line.label}", _figures(figures)]
+    parts += ["## Keys", "\n".join(f"- {line.label}: `{line.key}`" for line in lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _figures(figures: dict[str, Json]) -> str:
+    lines = []
+    for name, value in figures.items():
+        shown = f"{value:.6g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+        lines.append(f"- {_escaped(name)}: {_escaped(shown)}")
+    return "\n".join(lines)
+
+
+def write(folder: Path, name: str, about: dict[str, Any], lines: list[StageLine], scores: Scores) -> Path:
+    """`report.md` and `summary.json` (the same, for programs) in the run's folder."""
+    (folder / "report.md").write_text(markdown(name, about, lines, scores), encoding="utf-8")
+    summary = {
+        "name": name,
+        "about": about,
+        "stages": [line.model_dump(mode="json") for line in lines],
+        "scores": scores.model_dump(mode="json"),
+    }
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    return folder / "report.md"

@@ -1,0 +1,115 @@
+"""The door: the only file that knows Hydra. Compose, validate, then plan or build, then report.
+
+python -m speed.run                                    the miniature, from topics to scores
+python -m speed.run plan=true                          what would be done, why, and what it would cost
+python -m speed.run +experiment=ablation_no_dpo        a named point
+python -m speed.run --config-dir sweeps --config-name beta     an axis of the paper
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+PACKAGE = Path(__file__).resolve().parent
+CONF = next(
+    (str(folder) for folder in (PACKAGE.parent / "conf", PACKAGE / "_conf") if (folder / "config.yaml").is_file()),
+    str(PACKAGE.parent / "conf"),
+)
+
+
+class Stopped(CompactHydraException):
+    """A mistake of the user or a failed stage, told by its message alone."""
+
+
+def composed(cfg: DictConfig) -> dict[str, Any]:
+    """Plain values with the swappable parts instantiated.
+
+    Raises:
+        UserError: for a `_target_` outside of speed, or parts whose values are wrong; all of them at once.
+    """
+    from pydantic import ValidationError
+
+    from speed.config import explanation
+    from speed.core.errors import UserError
+
+    try:
+        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the config is incomplete: {error}") from error
+    mistakes: list[str] = []
+
+    def part(value: Any, path: str) -> Any:
+        if isinstance(value, list):
+            return [part(item, f"{path}[{place}]") for place, item in enumerate(value)]
+        if not isinstance(value, dict):
+            return value
+        inner = {key: part(item, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
+        target = inner.get("_target_")
+        if target is None:
+            return inner
+        if not str(target).startswith("speed."):
+            mistakes.append(f"  {path}._target_: only parts of speed may be named, not {target!r}")
+            return None
+        try:
+            return hydra.utils.instantiate(inner, _convert_="all")
+        except Exception as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, ValidationError):
+                mistakes.append(explanation(cause, path))
+            else:
+                mistakes.append(f"  {path}: {target} cannot be made: {str(cause).splitlines()[0]}")
+            return None
+
+    assert isinstance(values, dict)
+    made = {str(key): part(value, str(key)) for key, value in values.items()}
+    if mistakes:
+        raise UserError("the config has mistakes:\n" + "\n".join(mistakes))
+    return made
+
+
+def _job(cfg: DictConfig) -> float | None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from speed.core.build import StageFailed
+    from speed.core.errors import UserError, explained
+    from speed.experiment import Origin, run
+
+    chosen = HydraConfig.get()
+    origin = Origin(
+        preset=str(chosen.runtime.choices.get("preset", "")),
+        overrides=tuple(str(item) for item in chosen.overrides.task),
+        sweep=str(chosen.job.config_name) if chosen.mode is not None and chosen.mode.name == "MULTIRUN" else None,
+    )
+    try:
+        from speed.config import validated
+
+        return run(validated(composed(cfg)), OmegaConf.to_yaml(cfg, resolve=True), origin)
+    except (UserError, StageFailed) as error:
+        raise Stopped(str(error)) from error
+    except OSError as error:
+        known = explained(error, "running")
+        if known is None:
+            raise
+        raise Stopped(str(known)) from error
+
+
+def main() -> None:
+    """Console entry: `speed ...` is `python -m speed.run ...`."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "0")
+    try:
+        hydra.main(version_base="1.3", config_path=CONF, config_name="config")(_job)()
+    except KeyboardInterrupt:
+        print("\nstopped. Nothing built is lost: the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Complete means renamed; damage is noticed when it is read, said, and built again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from toys import Doubled, Failing, Number, Numbers, Report, Sum, WholeNumbers
+
+from speed.core.build import StageFailed, build, build_all, outcome
+from speed.core.context import Runtime, silence
+from speed.core.errors import CorruptArtifact, UserError
+from speed.core.graph import goals, standings
+from speed.core.store import FORMAT, Span, Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "home").open()
+
+
+def build_here(store: Store, *targets: object) -> list[str]:
+    """Build in this process; the labels that were missing."""
+    built = []
+    for goal in goals(targets):  # type: ignore[arg-type]
+        if standings([goal], store)[0].state != "hit":
+            built.append(goal.label)
+        build(goal, store, Runtime(), silence)
+    return built
+
+
+def test_a_stage_is_built_once_and_its_manifest_says_how(store: Store) -> None:
+    stage = Sum(Numbers(3).take(5))
+    assert build_here(store, stage) == ["numbers", "sum"]
+    assert build_here(store, stage) == []
+    assert (store.payload(stage) / "sum.txt").read_text() == str(3 * (0 + 2 + 4))
+    manifest = store.manifest(stage)
+    assert manifest is not None
+    assert manifest.key == stage.key
+    assert [output.path for output in manifest.outputs] == ["curves.jsonl", "sum.txt"]
+    shard = store.shard_manifest(Numbers(3), Span(0, 4))
+    assert shard is not None
+    assert (shard.counts, shard.rejected, shard.cost) == ({"in": 4, "out": 2}, {"odd": 2}, {"calls": 4})
+
+
+def test_a_pool_grows_by_what_is_missing_and_its_prefix_stays(store: Store, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    numbers = Numbers(2, log=str(log))
+    build_here(store, numbers.take(3))
+    first = list(store.rows(numbers.take(3)))
+    build_here(store, numbers.take(10))
+    assert log.read_text().split() == [str(row) for row in range(10)]
+    assert list(store.rows(numbers.take(3))) == first
+    assert [row.value for row in store.rows(numbers.take(10))] == [2 * row for row in range(10)]
+    assert store.shards(numbers) == [Span(0, 3), Span(3, 4), Span(4, 8), Span(8, 10)]
+
+
+def test_pools_of_engines_come_in_whole_blocks(store: Store) -> None:
+    numbers = WholeNumbers(2)
+    build_here(store, numbers.take(5))
+    assert store.shards(numbers) == [Span(0, 4), Span(4, 8)]
+    assert len(list(store.rows(numbers.take(5)))) == 5
+    assert [goal.rows for goal in goals([Doubled(numbers).take(3)])] == [6, 3]
+
+
+@pytest.mark.parametrize("flipped", ["sum.txt", "manifest.json"])
+def test_a_flipped_bit_in_an_artifact_is_noticed(store: Store, flipped: str) -> None:
+    stage = Sum(Numbers(3).take(5))
+    build_here(store, stage)
+    flip(store.folder(stage) / flipped)
+    with pytest.raises(CorruptArtifact):
+        store.payload(stage)
+    note = Report(stage)
+    runtime = Runtime(side_by_side=1)
+    if flipped == "sum.txt":
+        ended = outcome(goals([note])[-1], store, runtime, silence)
+        assert ended["event"] == "corrupt"
+        store.set_aside(Path(ended["path"]))
+    assert standings(goals([note]), store)[1].state == "miss"
+    assert build_here(store, note) == ["sum", "note"]
+    assert (store.payload(note) / "note.txt").read_text() == "sum 18"
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_a_flipped_bit_in_a_shard_costs_that_shard_alone(store: Store, tmp_path: Path, suffix: str) -> None:
+    log = tmp_path / "log"
+    numbers = Numbers(2, log=str(log))
+    build_here(store, numbers.take(12))
+    log.unlink()
+    flip(store.folder(numbers) / f"rows-000000004-000000008{suffix}")
+    with pytest.raises(CorruptArtifact) as damage:
+        list(store.rows(numbers.take(12)))
+    store.set_aside(damage.value.path)
+    build_here(store, numbers.take(12))
+    assert log.read_text().split() == ["4", "5", "6", "7"]
+    assert [row.row for row in store.rows(numbers.take(12))] == list(range(12))
+
+
+def test_an_interrupted_build_is_never_taken_for_complete(store: Store) -> None:
+    stage = Sum(Numbers(3).take(5))
+    build_here(store, Numbers(3).take(5))
+    partial = store.partial(stage)
+    (partial / "sum.txt").write_text("half")
+    assert standings(goals([stage]), store)[1].state == "miss"
+    build_here(store, stage)
+    assert (store.payload(stage) / "sum.txt").read_text() == "18"
+    assert not partial.exists()
+
+
+def test_rows_survive_the_file_with_every_character(store: Store) -> None:
+    row = Number(row=0, value=1, rejected="odd", detail="a\u2028b\x85c\n\x00😀")
+    numbers = Numbers(1)
+    from speed.core.build import _manifest
+    from speed.core.context import Tally
+    from speed.core.manifest import maker
+
+    store.write_shard(numbers, Span(0, 1), [row], _manifest(numbers, Tally(), 0.0, maker(), Span(0, 1)))
+    assert list(store.rows(numbers.take(1))) == [row]
+
+
+def test_a_newer_store_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    Store(home).open()
+    (home / "format.json").write_text(json.dumps({"format": FORMAT + 1}))
+    with pytest.raises(UserError, match="newer version.*\n.*update speed, or set SPEED_HOME"):
+        Store(home).open()
+
+
+def test_a_root_that_cannot_be_made_is_one_clear_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="runtime.home or SPEED_HOME"):
+        Store(tmp_path / "file" / "home").open()
+
+
+def test_the_root_may_be_moved(store: Store, tmp_path: Path) -> None:
+    stage = Report(Sum(Numbers(3).take(5)))
+    build_here(store, stage)
+    moved = tmp_path / "moved"
+    store.home.rename(moved)
+    assert build_here(Store(moved).open(), stage) == []
+
+
+def test_children_build_what_is_missing_side_by_side(store: Store, tmp_path: Path) -> None:
+    events: list[tuple[str, str]] = []
+    order = goals([Report(Sum(Numbers(3).take(5))), Report(Sum(Numbers(3).take(9), offset=1))])
+    assert [goal.label for goal in order] == ["numbers", "sum", "note", "sum", "note"]
+    build_all(order, store, Runtime(), lambda label, event: events.append((label, event["event"])), tmp_path / "logs")
+    assert {standing.state for standing in standings(order, store)} == {"hit"}
+    assert events.count(("sum", "done")) == 2
+    assert ("sum", "metric") in events
+
+
+def test_damage_met_by_a_child_is_said_and_mended(store: Store, tmp_path: Path) -> None:
+    total = Sum(Numbers(3).take(5))
+    build_here(store, total)
+    flip(store.folder(total) / "sum.txt")
+    events: list[tuple[str, str]] = []
+    listen = lambda label, event: events.append((label, event["event"]))  # noqa: E731
+    build_all(goals([Report(total)]), store, Runtime(), listen, tmp_path / "logs")
+    assert ("note", "corrupt") in events
+    assert (store.payload(Report(total)) / "note.txt").read_text() == "sum 18"
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("user", UserError, "key x=1: take 2"),
+        ("full", UserError, "the disk is full while building failing"),
+        ("bug", StageFailed, "ValueError: a bug"),
+        ("die", StageFailed, "code 7"),
+    ],
+)
+def test_how_a_child_fails_is_told(
+    store: Store, tmp_path: Path, how: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        build_all(goals([Failing(how)]), store, Runtime(), lambda *_: None, tmp_path / "logs")
+    assert store.manifest(Failing(how)) is None
+
+
+def test_why_a_stage_is_missing_names_the_field(store: Store) -> None:
+    build_here(store, Report(Sum(Numbers(3).take(5))))
+    found = standings(goals([Report(Sum(Numbers(3).take(5), offset=2))]), store)
+    assert [(standing.state, standing.why) for standing in found] == [
+        ("hit", ""),
+        ("miss", "offset 0 -> 2"),
+        ("miss", "total changed"),
+    ]
+    grown = standings(goals([Sum(Numbers(3).take(7))]), store)
+    assert [(standing.state, standing.why, standing.work.calls) for standing in grown] == [
+        ("partial", "", 2),
+        ("miss", "numbers 5 -> 7 rows", 0),
+    ]
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))

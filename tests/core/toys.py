@@ -1,0 +1,108 @@
+"""Small stages whose behaviour is plain arithmetic, to test the machinery around stages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from speed.core.context import Context
+from speed.core.errors import UserError
+from speed.core.stage import Pool, Row, Stage, Take, Work
+
+
+class Number(Row):
+    value: int
+
+
+@dataclass(frozen=True)
+class Numbers(Pool[Number]):
+    factor: int
+    size: int = 4
+    whole: bool = False
+    log: str = ""
+    """A file that gets one line for each row that is computed; stands for what a row costs."""
+
+    name: ClassVar[str] = "numbers"
+    row: ClassVar[type[Number]] = Number
+
+    @property
+    def block(self) -> int:
+        return self.size
+
+    def build(self, start: int, stop: int, ctx: Context) -> Iterator[Number]:
+        for row in range(start, stop):
+            if self.log:
+                with open(self.log, "a") as file:
+                    file.write(f"{row}\n")
+            ctx.tally.cost["calls"] += 1
+            made = Number(row=row, value=row * self.factor)
+            yield made.turned_away("odd") if row % 2 else made
+            ctx.progress(row - start + 1, stop - start, "rows")
+
+    def work(self, start: int, stop: int) -> Work:
+        return Work(calls=stop - start)
+
+
+@dataclass(frozen=True)
+class WholeNumbers(Numbers):
+    name: ClassVar[str] = "whole numbers"
+    whole_blocks: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Doubled(Pool[Number]):
+    numbers: Pool[Number]
+
+    name: ClassVar[str] = "doubled"
+    row: ClassVar[type[Number]] = Number
+
+    def rows_needed(self, upstream: str, rows: int) -> int:
+        return 2 * rows
+
+    def build(self, start: int, stop: int, ctx: Context) -> Iterator[Number]:
+        source = list(ctx.rows(self.numbers.take(2 * stop)))
+        for row in range(start, stop):
+            yield Number(row=row, value=source[2 * row].value)
+
+
+@dataclass(frozen=True)
+class Sum(Stage[int]):
+    numbers: Take[Number]
+    offset: int = 0
+
+    name: ClassVar[str] = "sum"
+
+    def run(self, out: Path, ctx: Context) -> None:
+        total = sum(row.value for row in ctx.accepted(self.numbers)) + self.offset
+        (out / "sum.txt").write_text(str(total))
+        ctx.metric(1, total=total)
+        ctx.tally.counts["out"] = 1
+
+
+@dataclass(frozen=True)
+class Report(Stage[str]):
+    total: Stage[int]
+
+    name: ClassVar[str] = "note"
+
+    def run(self, out: Path, ctx: Context) -> None:
+        (out / "note.txt").write_text("sum " + (ctx.folder(self.total) / "sum.txt").read_text())
+
+
+@dataclass(frozen=True)
+class Failing(Stage[str]):
+    how: str
+
+    name: ClassVar[str] = "failing"
+
+    def run(self, out: Path, ctx: Context) -> None:
+        if self.how == "user":
+            raise UserError("key x=1: take 2")
+        if self.how == "die":
+            os._exit(7)
+        if self.how == "full":
+            raise OSError(28, "No space left on device", str(out))
+        raise ValueError("a bug")
