@@ -12,9 +12,12 @@ from pydantic import Field
 
 from speed.backends.litellm_teacher import LitellmTeacher
 from speed.backends.teaching.request import Call
+from speed.backends.teaching.transport import Reply
+from speed.core.context import Runtime
 from speed.core.errors import UserError
 from speed.core.journal import key
 from speed.core.spec import Json
+from speed.miniature.reading import read
 from speed.miniature.rules import ERROR_RATE, LENGTH_BIAS, answer, known
 from speed.ports import Ask
 
@@ -53,6 +56,21 @@ class RulesTeacher(LitellmTeacher):
         """What the rules need beside the prompt."""
         return {"rules": {**self._rules(), "draw": [call.ask.index, call.params.get("retry", 0)]}}
 
+    async def send(self, call: Call, runtime: Runtime, seconds: float) -> Reply:
+        """One answer.
+
+        Raises:
+            UserError: for a prompt that the rules cannot read; litellm would try it again and again.
+        """
+        try:
+            read(call.ask.prompt)
+        except ValueError as error:
+            raise UserError(
+                f"the rules of teacher=miniature read only prompts worded like the project's own: {error}\n"
+                "  set prompts.path=null, or take another teacher"
+            ) from error
+        return await super().send(call, runtime, seconds)
+
     def _call(self, ask: Ask, retry: int, max_tokens: int) -> Call:
         """As for any teacher, with the rules' own settings in the key of the answer."""
         call = super()._call(ask, retry, max_tokens)
@@ -75,18 +93,12 @@ def _provider() -> Any:
             messages, options = given["messages"], given["optional_params"]
             rules = options.get("rules", {})
             prompt = messages[-1]["content"]
-            try:
-                text = answer(
-                    prompt,
-                    seed=(rules.get("seed", 0), rules.get("draw", [0, 0])),
-                    error_rate=rules.get("error_rate", ERROR_RATE),
-                    length_bias=rules.get("length_bias", LENGTH_BIAS),
-                )
-            except ValueError as error:
-                raise UserError(
-                    f"teacher=miniature reads only the project's own prompts: {error}\n"
-                    "  take the prompts of the package, or another teacher"
-                ) from error
+            text = answer(
+                prompt,
+                seed=(rules.get("seed", 0), rules.get("draw", [0, 0])),
+                error_rate=rules.get("error_rate", ERROR_RATE),
+                length_bias=rules.get("length_bias", LENGTH_BIAS),
+            )
             asked, said = _tokens(prompt), _tokens(text)
             limit = options.get("max_tokens")
             cut = limit is not None and said > limit
