@@ -8,15 +8,13 @@ reference is the junior itself: TRL's copy of the adapter under the name `ref`, 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from speed.backends.device import device_of
+from speed.backends.device import device_of, quietly
 from speed.backends.divergence import kl_reference
 from speed.backends.prompt_format import FormatName, prompt_format
 from speed.backends.training_rows import dpo_rows, sft_rows
@@ -57,10 +55,12 @@ class TrlTrainer(Trainer):
         """Supervised training on completions (paper, equation 1)."""
         if finished_before(out, ctx):
             return
-        with quietly(ctx):
+        with quietly():
+            import torch
             from datasets import Dataset
             from trl import SFTConfig, SFTTrainer
 
+            torch.set_num_threads(ctx.runtime.threads)
             device = device_of(ctx)
             start = self._start(base, device)
             data = sft_rows(rows, self.prompt_format, start.tokenizer, config.max_length, ctx.tally.rejected)
@@ -89,10 +89,12 @@ class TrlTrainer(Trainer):
             )
         if finished_before(out, ctx):
             return
-        with quietly(ctx):
+        with quietly():
+            import torch
             from datasets import Dataset
             from trl import DPOConfig
 
+            torch.set_num_threads(ctx.runtime.threads)
             device = device_of(ctx)
             loaded = self._start(start, device)
             data = dpo_rows(rows, self.prompt_format, loaded.tokenizer, config.max_length, ctx.tally.rejected)
@@ -215,16 +217,3 @@ def loss_at_start(config: Dpo) -> float:
         "hinge": 1.0,
         "ipo": 1 / (4 * config.beta**2),
     }[config.loss]
-
-
-@contextmanager
-def quietly(ctx: Context) -> Iterator[None]:
-    """Arithmetic threads as the runtime says, and no word from the libraries about their own next versions."""
-    import torch
-    import transformers
-
-    torch.set_num_threads(ctx.runtime.threads)
-    transformers.utils.logging.set_verbosity_error()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, module="(transformers|trl|peft)")
-        yield

@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from speed.backends.device import quietly
 from speed.backends.prompt_format import PromptFormat
 from speed.core.content import package_folder, sha256_of
 from speed.core.errors import UserError
@@ -56,18 +57,16 @@ def load(source: Path | str, precision: Precision, device: str, for_training: bo
             payload of a newer version of this package.
     """
     import torch
-    import transformers
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     card = read_card(source)
-    if card is None:
-        folder, revision = resolved(source)
-        model, tokenizer = _pretrained(folder, revision, dtype), _tokenizer(folder, revision)
-    else:
-        folder = str(Path(source) / "model")
-        model, tokenizer = _payload_model(Path(source), card, dtype, for_training), _tokenizer(folder, None)
+    with quietly():
+        if card is None:
+            folder, revision = resolved(source)
+            model, tokenizer = _pretrained(folder, revision, dtype), _tokenizer(folder, revision)
+        else:
+            folder = str(Path(source) / "model")
+            model, tokenizer = _payload_model(Path(source), card, dtype, for_training), _tokenizer(folder, None)
     if tokenizer.eos_token_id is None:
         raise UserError(f"{source}: the tokenizer has no end-of-text token, so no text could ever end; take another")
     if tokenizer.pad_token_id is None:  # Llama-3 and Mistral; every mask is built from lengths, never from pad ids
