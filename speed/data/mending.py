@@ -1,0 +1,222 @@
+"""Reads almost-JSON: what a language model writes when it means a JSON object.
+
+Only syntax is mended: quotes that delimit (Python's, typographic ones), commas that are missing or too many, comments,
+bare keys, unescaped quotes inside a text, an invalid escape (`\\alpha` stays `\\alpha`). The characters inside a value
+stay as they are. What is cut off is never completed and what is ambiguous is never guessed: both are a `ReadError`.
+Nothing is evaluated, and the time taken grows with the length of the text whatever it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+Value: TypeAlias = Any
+"""str, Number, bool, None, list or dict."""
+
+
+class Number(str):
+    """A JSON number by its own digits, so that a label 1.50 stays 1.50."""
+
+    __slots__ = ()
+
+
+class Members(dict[str, Value]):
+    """A JSON object that says whether it named a key twice with different values."""
+
+    repeated: str | None = None
+
+
+def members(pairs: Sequence[tuple[str, Value]]) -> Members:
+    """The object of some pairs; the last of a repeated key holds, as in JSON."""
+    found = Members(pairs)
+    if len(found) < len(pairs):
+        found.repeated = next((key for key, value in pairs if found[key] != value), None)
+    return found
+
+
+class ReadError(Exception):
+    """No sense can be made of the text from here on."""
+
+    def __init__(self, cause: Literal["truncated", "bad_syntax"], position: int) -> None:
+        super().__init__(f"{cause} at character {position}")
+        self.cause = cause
+        self.position = position
+
+
+_CLOSERS = {'"': '"', "'": "'", "“": '”“"', "”": '”"', "‘": "’'", "’": "’'", "„": '“”"', "`": "`'", "«": "»"}
+_QUOTES = "".join(_CLOSERS)
+_NEXT_STOP = {opener: re.compile(rf"\\.|[{re.escape(closers)}]", re.DOTALL) for opener, closers in _CLOSERS.items()}
+_COMMENT = r"//[^\n]{0,200}|/\*[^*]{0,200}\*/"
+_GAP = rf"(?:\s|\ufeff|{_COMMENT})*+"
+_SPACE = re.compile(_GAP)
+_ANY_KEY = rf"(?:[{_QUOTES}][^{_QUOTES}\n]{{1,64}}[{_QUOTES}»’”]|[A-Za-z_]\w{{0,63}}+)\s*+[:：]"
+_END = r"(?P<end>[,，]?\s*+\Z)"
+_ENDS = {
+    "key": re.compile(r"\s*+[:：]"),
+    "member": re.compile(rf"{_GAP}(?:(?:[,，;]{_GAP})*+{_ANY_KEY}|(?P<close>[,，]?{_GAP}\}})|{_END})"),
+    "item": re.compile(
+        rf"[ \t]*+\n\s*+[{_QUOTES}]|{_GAP}(?:(?:[,，;]{_GAP})++[{_QUOTES}\[{{]|(?P<close>[,，]?{_GAP}\])|{_END})"
+    ),
+}
+"""What may follow a text in its place. Possessive repeats keep the time linear."""
+_LATER_END = re.compile(rf"[{_QUOTES}»’”]\s*+[,，]?\s*+[}}\]]")
+_INNER_KEY = re.compile(rf"[{_QUOTES}»’”]\s*+[:：]")
+_BARE_KEY = re.compile(r"[A-Za-z_]\w{0,63}(?=\s*[:：])")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.])")
+_WORDS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
+_WORD = re.compile(r"(?:true|false|null|True|False|None)\b")
+_ESCAPE = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|\\.", re.DOTALL)
+_MEANING = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "/": "/", "\\": "\\", '"': '"', "'": "'"}
+_DEEPEST = 40
+_LONGEST_KEY = 100
+
+
+class Reader:
+    """Reads one value that begins at `position`, and stands behind it afterwards."""
+
+    def __init__(self, text: str, position: int) -> None:
+        self.text = text
+        self.position = position
+        self.keys = 0
+        """Keys and items read so far: whether this was JSON at all."""
+        self.unclosed = False
+        """Whether the text ended behind a complete value, and only closing brackets were missing."""
+
+    def value(self, role: Literal["member", "item"] = "item", depth: int = 0) -> Value:
+        """The value here.
+
+        Raises:
+            ReadError: with the place where it stopped making sense.
+        """
+        first = self._peek()
+        if first == "{":
+            return self._object(depth + 1)
+        if first == "[":
+            return self._list(depth + 1)
+        if first in _CLOSERS:
+            return self._string(role, depth)
+        if match := _NUMBER.match(self.text, self.position):
+            self.position = match.end()
+            return Number(match.group())
+        if match := _WORD.match(self.text, self.position):
+            self.position = match.end()
+            return _WORDS[match.group()]
+        raise self._unreadable("bad_syntax" if first else "truncated")
+
+    def _object(self, depth: int) -> Members:
+        pairs: list[tuple[str, Value]] = []
+        while not self._closed("}", depth, bool(pairs)):
+            quoted = self._peek() in _CLOSERS
+            key = self._key(depth)
+            self._skip()
+            self.keys += quoted
+            if self._peek() not in (":", "："):
+                raise self._unreadable("bad_syntax" if self._peek() else "truncated")
+            self.position += 1
+            self._skip()
+            pairs.append((key, self.value("member", depth)))
+            self.keys += 1
+        return members(pairs)
+
+    def _list(self, depth: int) -> list[Value]:
+        items: list[Value] = []
+        while not self._closed("]", depth, bool(items)):
+            items.append(self.value("item", depth))
+            self.keys += 1
+        return items
+
+    def _closed(self, bracket: str, depth: int, begun: bool) -> bool:
+        """Steps over the opening bracket or a comma; True behind the closing one, or where only that one is missing."""
+        if depth > _DEEPEST:
+            self.keys += 1
+            raise self._unreadable("bad_syntax")
+        self.position += not begun
+        self._skip()
+        while self._peek() in (",", "，", ";"):
+            self.position += 1
+            self._skip()
+        if self._peek() == bracket:
+            self.position += 1
+            return True
+        if not self._peek() and not begun:
+            raise self._unreadable("truncated")
+        self.unclosed = not self._peek()
+        return self.unclosed
+
+    def _key(self, depth: int) -> str:
+        if self._peek() in _CLOSERS:
+            return self._string("key", depth)
+        if match := _BARE_KEY.match(self.text, self.position):
+            self.position = match.end()
+            return match.group()
+        raise self._unreadable("bad_syntax")
+
+    def _string(self, role: Literal["key", "member", "item"], depth: int) -> str:
+        """A quoted text. A quote closes it when what follows can follow a text in this place; else it is part of it."""
+        text, stops, ends = self.text, _NEXT_STOP[self.text[self.position]], _ENDS[role]
+        start = self.position + 1
+        strained = False
+        stop = stops.search(text, start)
+        while stop:
+            if text[stop.start()] != "\\":
+                end = ends.match(text, stop.end())
+                if end:
+                    break
+                strained = True
+            if role == "key" and stop.end() > start + _LONGEST_KEY:
+                raise self._unreadable("bad_syntax")
+            stop = stops.search(text, stop.end())
+        else:
+            raise ReadError("truncated", len(text))
+        if role != "key":
+            self._check_end(end, strained, depth)
+            if strained and _INNER_KEY.search(text, start, stop.start() + 1):
+                raise ReadError("bad_syntax", stop.end())
+        self.position = stop.end()
+        return _unescaped(text[start : stop.start()])
+
+    def _check_end(self, end: re.Match[str], strained: bool, depth: int) -> None:
+        """Refuses an end that could as well lie inside the text."""
+        if end["end"] is not None and strained:
+            raise ReadError("truncated", len(self.text))
+        if end["close"] is None or (depth > 1 and not strained):
+            return
+        behind = _SPACE.match(self.text, end.end())
+        rest = behind.end() if behind else end.end()
+        if self.text[rest : rest + 1] not in ("", "{", "`") and _LATER_END.search(self.text, rest):
+            raise ReadError("bad_syntax", end.end())
+
+    def _skip(self) -> None:
+        match = _SPACE.match(self.text, self.position)
+        self.position = match.end() if match else self.position
+
+    def _peek(self) -> str:
+        return self.text[self.position : self.position + 1]
+
+    def _unreadable(self, cause: Literal["truncated", "bad_syntax"]) -> ReadError:
+        return ReadError(cause, self.position)
+
+
+def _unescaped(raw: str) -> str:
+    """The text that a quoted text stands for.
+
+    An escape that JSON does not know keeps its backslash. Where there is one, the writer does not escape backslashes,
+    and `\\beta` or `\\frac` is no backspace or form feed either.
+    """
+    if "\\" not in raw:
+        return raw
+    escapes = _ESCAPE.findall(raw)
+    careless = any(len(escape) == 2 and escape[1] not in _MEANING for escape in escapes)
+
+    def meaning(match: re.Match[str]) -> str:
+        escape = match.group()
+        if len(escape) > 2:
+            return str(json.loads(f'"{escape}"'))
+        if careless and escape[1] in "bf" and raw[match.end() : match.end() + 1].isalpha():
+            return escape
+        return _MEANING.get(escape[1], escape)
+
+    return _ESCAPE.sub(meaning, raw)

@@ -1,0 +1,111 @@
+"""Finds the JSON values in what a model wrote: strict JSON first, then almost-JSON (`speed.data.mending`)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from speed.data.mending import Members, Number, Reader, ReadError, Value, members
+
+_DECODER = json.JSONDecoder(object_pairs_hook=members, parse_int=Number, parse_float=Number, strict=False)
+_START = re.compile(r"[{\[]")
+_KEY_FIRST = re.compile(r"\s*(?:```\w*\s*)?(?=[\"'“]\w{1,64}[\"'”]\s*:)")
+_THOUGHT = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
+_LAST_FENCE = re.compile(r"\s*(?:```|~~~)\s*\Z")
+_MOST_STARTS = 64
+_LONGEST = 200_000
+
+
+class Reading(NamedTuple):
+    """The JSON values of a text."""
+
+    values: tuple[Value, ...]
+    fault: str = ""
+    """`truncated` or `bad_syntax`: what befell a value that began and could not be read."""
+    unclosed: bool = False
+    """Whether the last value lacked nothing but closing brackets."""
+
+
+def json_objects(text: str) -> Reading:
+    """The objects and lists that stand in a text, outermost only, in order; never raises."""
+    if len(text) > _LONGEST:
+        return Reading((), "bad_syntax")
+    try:
+        return Reading((_DECODER.decode(text.lstrip("\ufeff")),))
+    except (ValueError, RecursionError):
+        pass
+    text = _LAST_FENCE.sub("", _THOUGHT.sub("", text))
+    found = _scanned(text)
+    if any(isinstance(value, dict) or (isinstance(value, list) and value) for value in found.values):
+        return found
+    if match := _KEY_FIRST.match(text):
+        return _scanned("{" + text[match.end() :])
+    if '{\\"' in text:
+        try:
+            return json_objects(_DECODER.decode('"' + text[text.index("{") : text.rindex("}") + 1] + '"'))
+        except (ValueError, RecursionError):
+            return found
+    return found
+
+
+def _scanned(text: str) -> Reading:
+    values: list[Value] = []
+    position, fault, unclosed = 0, "", False
+    for _ in range(_MOST_STARTS):
+        start = _START.search(text, position)
+        if not start:
+            break
+        try:
+            value, position = _DECODER.raw_decode(text, start.start())
+            values.append(value)
+            continue
+        except (ValueError, RecursionError):
+            reader = Reader(text, start.start())
+        try:
+            values.append(reader.value())
+            position, unclosed = reader.position, reader.unclosed
+        except ReadError as unreadable:
+            # What stands inside an object that was begun in earnest is a part of it, not an answer of its own.
+            in_earnest = reader.keys > 0 or unreadable.cause == "truncated"
+            position = max(unreadable.position, start.end()) if in_earnest else start.end()
+            fault = unreadable.cause if in_earnest else fault
+    return Reading(tuple(values), fault, unclosed)
+
+
+def unwrapped(keys: tuple[str, ...]) -> Callable[[Value], Iterator[Value]]:
+    """The objects that may be the answer: the value itself, or what is inside a list, a string or an outer object."""
+
+    def candidates(value: Value, depth: int = 0) -> Iterator[Value]:
+        if isinstance(value, Members):
+            names = {plain(key) for key in value}
+            inner = next(iter(value.values())) if len(value) == 1 else None
+            if not names & {plain(key) for key in keys} and isinstance(inner, (dict, list, str)) and depth < 3:
+                found = list(candidates(inner, depth + 1))
+                yield from found or [value]
+            else:
+                yield value
+        elif isinstance(value, list) and depth < 3:
+            for item in value:
+                yield from candidates(item, depth + 1)
+        elif isinstance(value, str) and depth < 3 and "{" in value:
+            for inner in json_objects(value).values:
+                yield from candidates(inner, depth + 1)
+
+    return candidates
+
+
+def lists(value: Value) -> Iterator[Value]:
+    """The lists that may be the answer: the value itself, or the only list inside an object."""
+    if isinstance(value, Members):
+        yield from (inner for inner in value.values() if isinstance(inner, list))
+    elif isinstance(value, list) and any(not isinstance(item, Number) for item in value):
+        yield value
+    elif isinstance(value, str) and "[" in value:
+        yield from (inner for inner in json_objects(value).values if isinstance(inner, list))
+
+
+def plain(key: str) -> str:
+    """A key without case, space and punctuation: `User Query` is `user_query`."""
+    return re.sub(r"[\W_]+", "", key).lower()
