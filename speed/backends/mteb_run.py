@@ -5,13 +5,16 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import logging
 import random
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import datasets
 import mteb
 import numpy as np
 import torch
@@ -145,17 +148,33 @@ def _finished(file: Path, task: Any) -> bool:
 def _result(job: Job, encoder: MtebEncoder) -> TaskResult:
     began = time.monotonic()
     task = job.task
-    with _globals_seeded(task.seed):
+    with _quiet(), _globals_seeded(task.seed):
         job.load()
         options = {"batch_size": MTEB_BATCH, "show_progress_bar": False}
         scores = {split: task.evaluate(encoder, split, encode_kwargs=options) for split in task.eval_splits}
-    task.unload_data()
     now = datetime.datetime.now(tz=datetime.UTC)
-    return TaskResult.from_task_results(task, scores, evaluation_time=time.monotonic() - began, date=now)
+    result = TaskResult.from_task_results(task, scores, evaluation_time=time.monotonic() - began, date=now)
+    task.unload_data()  # which also puts the published revision back, so not before the result has the local one
+    return result
 
 
 def _aggregated(job: Job, done: dict[str, TaskResult]) -> TaskResult:
     return job.task.combine_task_results([done[part.metadata.name] for part in job.parts])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the bars and warnings of mteb's helpers: labels that no classifier predicts are no news here."""
+    datasets.disable_progress_bars()
+    level = logging.getLogger("mteb").level
+    logging.getLogger("mteb").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("mteb").setLevel(level)
+        datasets.enable_progress_bars()
 
 
 @contextmanager

@@ -39,12 +39,14 @@ def frame_of(tokenizer: Any) -> Frame:
             f"the tokenizer {tokenizer.name_or_path} has no fast version (tokenizer.json); take a model that has"
         )
     backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()  # some tokenizer.json pad every text to a fixed width
     bare = backend.encode("a", add_special_tokens=False).ids
     whole = backend.encode("a", add_special_tokens=True).ids
     for start in range(len(whole) - len(bare) + 1):
         if whole[start : start + len(bare)] == bare:
             return Frame(tuple(whole[:start]), tuple(whole[start + len(bare) :]))
-    return Frame((), ())
+    raise UserError(f"the tokenizer {tokenizer.name_or_path} changes a text when it adds special tokens; take another")
 
 
 def training_frame(tokenizer: Any, pooling: Pooling, bos: Literal["as_base", "always", "never"]) -> Frame:
