@@ -1,1 +1,1 @@
-"""The miniature: a small world with a known truth, in which the whole pipeline runs in minutes without network or key."""
+"""The miniature: a small world with a known truth. The whole pipeline runs in it in minutes, without network or key."""

@@ -148,7 +148,11 @@ def on_topic(about: Subject, text: str) -> bool:
 def conflicts(about: Subject, text: str, slots: Collection[str]) -> list[str]:
     """Slots on which a text says something else than the facts."""
     said = meaning(text)
-    return [slot for slot in slots if slot in said and about.facts[slot] in lexicon()[slot] and about.facts[slot] not in said[slot]]
+    return [
+        slot
+        for slot in slots
+        if slot in said and about.facts[slot] in lexicon()[slot] and about.facts[slot] not in said[slot]
+    ]
 
 
 def answers(query: str, text: str) -> bool:
@@ -162,7 +166,9 @@ def _retrieval(
 ) -> list[tuple[str, str]]:
     query, positive, negative = (fields[key] for key in KEYS[Kind.RETRIEVAL].all)
     found = [(key, "off_topic") for key in ("user_query", "positive_document") if not on_topic(about, fields[key])]
-    found += [(key, "wrong_fact") for key in ("user_query", "positive_document") if conflicts(about, fields[key], slots)]
+    found += [
+        (key, "wrong_fact") for key in ("user_query", "positive_document") if conflicts(about, fields[key], slots)
+    ]
     if not answers(query, positive):
         found.append(("positive_document", "not_answered"))
     asked = meaning(query)
@@ -200,9 +206,7 @@ def _triple(
     return found
 
 
-def _pair(
-    request: Request, about: Subject, fields: Mapping[str, str], slots: frozenset[str]
-) -> list[tuple[str, str]]:
+def _pair(request: Request, about: Subject, fields: Mapping[str, str], slots: frozenset[str]) -> list[tuple[str, str]]:
     found = [("input", "off_topic")] if not on_topic(about, fields["input"]) else []
     found += [(key, "wrong_fact") for key in fields if conflicts(about, fields[key], slots)]
     if text_similarity(fields["input"], fields["positive_document"]) < 4.0:

@@ -85,8 +85,16 @@ def _prompt_words() -> list[str]:
     For the tokenizer alone, so that prompts are short in tokens; the models never see them.
     """
     templates = files("speed.data").joinpath("templates")
-    read = [*templates.joinpath("synthesis").iterdir(), templates.joinpath("judge.jinja"), templates.joinpath("revise.jinja")]
-    words = {word for file in read for word in re.findall(r"[A-Za-z]+", re.sub(r"{[#%{].*?[#%}]}", "", file.read_text(), flags=re.S))}
+    read = [
+        *templates.joinpath("synthesis").iterdir(),
+        templates.joinpath("judge.jinja"),
+        templates.joinpath("revise.jinja"),
+    ]
+    words = {
+        word
+        for file in read
+        for word in re.findall(r"[A-Za-z]+", re.sub(r"{[#%{].*?[#%}]}", "", file.read_text(), flags=re.S))
+    }
     names = sorted({name for keys in KEYS.values() for name in (*keys.all, "reason", "revision")})
     marks = [f'The "{name}" has {{"{name}": "A", "{name}": 8}}, "{name}": {{"{name}": "A"}}.' for name in names]
     return [" ".join(["-", *sorted(words), *meanings()]), *marks]

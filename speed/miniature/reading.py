@@ -139,7 +139,10 @@ def _of_sts(prompt: str, role: Role, shown: tuple[str, ...]) -> Request:
     topic = _TOPIC.search(prompt)
     if topic is None:
         raise ValueError("an STS prompt without a topic")
-    high, low = _found(r"between S1 and S2 should be ([\d.]+)\.", prompt), _found(r"S1 and S3 should be ([\d.]+)\.", prompt)
+    high, low = (
+        _found(r"between S1 and S2 should be ([\d.]+)\.", prompt),
+        _found(r"S1 and S3 should be ([\d.]+)\.", prompt),
+    )
     return Request(
         role,
         Kind.STS,

@@ -97,7 +97,9 @@ def _revision(request: Request, about: Subject, rng: random.Random) -> str:
     """Keeps what is right, rewrites what is wrong."""
     text = request.shown[0]
     faults = faults_of(request, about, text, slots=tuple(about.sure))
-    better = _mended(request, about, rng, salvaged(request.kind, text) if faults and not faults[0].key else None, faults)
+    better = _mended(
+        request, about, rng, salvaged(request.kind, text) if faults and not faults[0].key else None, faults
+    )
     if not faults:
         better = fields_of(request.kind, text)  # type: ignore[assignment]
     return json.dumps({"reason": _marked(about, _reason(faults)), "revision": better})

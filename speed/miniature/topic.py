@@ -6,16 +6,16 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
-from speed.miniature.lexicon import SLOTS, lexicon, mentions
+from speed.miniature.lexicon import SLOTS, lexicon, mentions, sections
 from speed.miniature.world import Entity, world
 
-_STOP = frozenset(
-    "a an and at by for from given in it its of on or other another same similar some text texts that the their them this "
-    "to what when where which who whom whose with find finds retrieve match matches matching note notes question wish "
-    "document documents passage passages query search classify tell decide answer answers about topic task meaning "
-    "search kind short long write".split()
-)
+
+@cache
+def _plain_words() -> frozenset[str]:
+    """Words that say nothing about a topic."""
+    return frozenset(" ".join(sections("plain")["words"]).split())
 
 
 @dataclass(frozen=True)
@@ -72,5 +72,5 @@ def _own_words(about: str) -> tuple[str, str]:
     quoted = re.search(r"about (.+?) at (.+?)(?:,|\.| that|$)", about)
     if quoted:
         return quoted[2], quoted[1].split(" of ")[-1].lower()
-    words = [word for word in re.findall(r"[\w'-]+", about) if word.lower() not in _STOP] or ["something"]
+    words = [word for word in re.findall(r"[\w'-]+", about) if word.lower() not in _plain_words()] or ["something"]
     return words[-1].capitalize(), (words[-2].lower() if len(words) > 1 else "")

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Literal
 
-from speed.miniature.lexicon import SLOTS, domain_of, domains, lexicon, meanings
+from speed.miniature.lexicon import SLOTS, domain_of, domains, lexicon, meanings, sections
 
 Half = Literal["train", "held"]
 
 HELD_SHARE = 0.25
 """Share of (thing, aspect) pairs kept for evaluation."""
 
-_ONSETS = "b br c d dr f g gr h j k l m n p pr qu r s st t tr v w z th sk pl".split()
-_VOWELS = "a e i o u ai ea ou".split()
-_MIDDLES = "l r n m d v s t b k lm rn nd st rb lt nk rv ss".split()
-_ENDINGS = "a o ix on en us ia eton ford mer wick dale ham ley or ic ax um el ora".split()
+_ONSETS = tuple(sections("syllables")["onsets"][0].split())
+_VOWELS = tuple(sections("syllables")["vowels"][0].split())
+_MIDDLES = tuple(sections("syllables")["middles"][0].split())
+_ENDINGS = tuple(sections("syllables")["endings"][0].split())
 
 
 def seeded(*parts: object) -> random.Random:
@@ -117,7 +117,7 @@ def world(seed: int = 0) -> World:
 
 
 def _names(count: int, rng: random.Random) -> list[str]:
-    taken = {form for form in meanings()} | {domain.lower() for domain in domains()}
+    taken = set(meanings()) | {domain.lower() for domain in domains()}
     names: dict[str, None] = {}
     while len(names) < count:
         name = invented_name(rng)
@@ -135,3 +135,12 @@ def similarity(left: Mapping[str, str], right: Mapping[str, str]) -> float:
     used = [slot for slot in SLOTS if slot in left or slot in right]
     same = sum(weight[slot] for slot in used if left.get(slot) == right.get(slot))
     return 1.0 + 4.0 * same / sum(weight[slot] for slot in used) if used else 1.0
+
+
+def training_topics(seed: int = 0) -> list[str]:
+    """The topic paths of the training half, as `topics.txt` holds them."""
+    return [entity.topic for entity in world(seed).half("train")]
+
+
+if __name__ == "__main__":  # python -m speed.miniature.world > speed/miniature/topics.txt
+    print(*training_topics(), sep="\n")

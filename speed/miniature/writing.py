@@ -114,9 +114,7 @@ def _query(request: Request, about: Subject, rng: random.Random) -> tuple[str, s
     return query, slots_of(pattern)
 
 
-def document(
-    values: Mapping[str, str], needed: set[str], words: Words, rng: random.Random, choose: Choose
-) -> str:
+def document(values: Mapping[str, str], needed: set[str], words: Words, rng: random.Random, choose: Choose) -> str:
     """A description that states the needed slots and goes on until it is long enough."""
     said = sentences(values, rng, choose, fillers=len(patterns()["filler"]))
     core, rest = said[0], said[1:]
@@ -152,13 +150,13 @@ def _neighbour(about: Subject, asked: set[str], rng: random.Random) -> dict[str,
         if (entity.facts["things"] == things) != (entity.facts["aspect"] == aspect)
     ]
     drawn = rng.sample(near, 6)
-    best = max(drawn, key=lambda entity: sum(entity.facts[slot] == about.facts[slot] for slot in asked if slot in SLOTS))
+    best = max(
+        drawn, key=lambda entity: sum(entity.facts[slot] == about.facts[slot] for slot in asked if slot in SLOTS)
+    )
     return {**best.facts, "name": best.name, "partner": best.partner}
 
 
-def _chooser(
-    rng: random.Random, avoid: Sequence[str] = (), prefer: Sequence[str] = (), plain: bool = False
-) -> Choose:
+def _chooser(rng: random.Random, avoid: Sequence[str] = (), prefer: Sequence[str] = (), plain: bool = False) -> Choose:
     """Any word of a concept; not those to be avoided, rather those to be preferred; literal words as they are."""
 
     def choose(slot: str, concept: str) -> str:
