@@ -16,7 +16,8 @@ from speed.backends.contrastive import ContrastiveTrainer
 from speed.backends.contrastive_checkpoint import last_checkpoint, restore, save
 from speed.backends.contrastive_data import Batch, Record, batch_of, read_examples, records_of
 from speed.backends.contrastive_export import export
-from speed.backends.embedding_model import device_of, ignores_later_tokens, transformer, vectors
+from speed.backends.device import device_of, quietly
+from speed.backends.embedding_model import ignores_later_tokens, transformer, vectors
 from speed.backends.token_rows import training_frame
 from speed.backends.weights import resolved
 from speed.core.context import Context
@@ -31,7 +32,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def run(config: ContrastiveTrainer, examples: Path, out: Path, seed: int, ctx: Context) -> None:
     """`ContrastiveTrainer.train`."""
     torch.set_num_threads(ctx.runtime.threads)
-    device = device_of(ctx.runtime)
+    device = torch.device(device_of(ctx))
     if config.precision == "fp16" and device.type == "cpu":
         raise UserError("precision: fp16 needs a GPU; take precision: fp32 (or bf16) on a CPU")
     read = read_examples(examples)
@@ -67,7 +68,8 @@ def run(config: ContrastiveTrainer, examples: Path, out: Path, seed: int, ctx: C
             ctx.tally.metrics["last"] = figures
     ctx.tally.counts["in"] += len(records)
     ctx.tally.metrics |= {"steps": len(plan), "truncated": truncated(records, config.max_length)}
-    export(config, model, tokenizer, frame, pad, out, DTYPES[config.precision])
+    with quietly():
+        export(config, model, tokenizer, frame, pad, out, DTYPES[config.precision])
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
@@ -102,7 +104,7 @@ def adapted(model: Any, config: ContrastiveTrainer, seed: int) -> Any:
         task_type="FEATURE_EXTRACTION",
     )
     try:
-        with drawn_from(seed, torch.device("cpu")):
+        with quietly(), drawn_from(seed, torch.device("cpu")):
             return get_peft_model(model, adapter)
     except ValueError as error:
         raise UserError(f"lora.targets {config.lora.targets} do not fit {config.base}: {error}") from error

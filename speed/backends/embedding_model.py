@@ -7,23 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from speed.core.context import Runtime
+from speed.backends.device import quietly
 from speed.core.errors import UserError
 from speed.model.batching import Ids, padded
 from speed.model.pooling import Pooling, pooled
-
-
-def device_of(runtime: Runtime) -> Any:
-    """The `torch.device` that a run asked for.
-
-    Raises:
-        UserError: when a GPU is asked for and there is none.
-    """
-    import torch
-
-    if runtime.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("runtime.device=cuda, but there is no GPU here; take runtime.device=auto or cpu")
-    return torch.device("cuda" if runtime.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def transformer(source: str, revision: str | None, dtype: Any) -> tuple[Any, Any]:
@@ -34,11 +21,10 @@ def transformer(source: str, revision: str | None, dtype: Any) -> tuple[Any, Any
     """
     import transformers
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision)
-        model = transformers.AutoModel.from_pretrained(source, revision=revision, dtype=dtype)
+        with quietly():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision)
+            model = transformers.AutoModel.from_pretrained(source, revision=revision, dtype=dtype)
     except (OSError, ValueError) as error:
         raise UserError(
             f"the model {source!r} cannot be loaded: {error}\n"

@@ -21,7 +21,7 @@ import torch
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.results import TaskResult
 
-from speed.backends.embedding_model import device_of
+from speed.backends.device import device_of
 from speed.backends.encoder import Encoder
 from speed.backends.instructions import instruction_table
 from speed.backends.local_tasks import load, mteb_task
@@ -77,7 +77,13 @@ def benchmark_jobs(benchmark: str) -> list[Job]:
 
 
 def run(config: ProtocolEvaluator, jobs: list[Job], embedder: Path, out: Path, ctx: Context) -> Scores:
-    """Run what has no result yet; the scores of all, as they stand in the result files."""
+    """Run what has no result yet; the scores of all, as they stand in the result files.
+
+    Args:
+        embedder: a model folder, or the payload of a training with the model in `model/`.
+    """
+    if (embedder / "model" / "config.json").is_file():
+        embedder = embedder / "model"
     torch.set_num_threads(ctx.runtime.threads)
     revision = config.identity(embedder)
     results = out / "results" / "speed__embedder" / revision
@@ -127,7 +133,7 @@ def _mean(values: list[float]) -> float:
 def _encoder(
     config: ProtocolEvaluator, embedder: Path, jobs: list[Job], revision: str, seen: Callable[[int], None], ctx: Context
 ) -> MtebEncoder:
-    encoder = Encoder.load(embedder, device_of(ctx.runtime), config.max_length)
+    encoder = Encoder.load(embedder, device_of(ctx), config.max_length)
     encoder.model.to({"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision])
     own = {job.task.metadata.name: job.instruction for job in jobs if job.instruction}
     return MtebEncoder(encoder, config.protocol, instruction_table(), own, revision, seen)
