@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from aiohttp import web
 
@@ -32,6 +33,8 @@ class Provider:
         """Requests by prompt."""
         self.paid: Counter[str] = Counter()
         """Whole answers sent, by prompt."""
+        self.answered: list[float] = []
+        """When each whole answer was sent."""
         self.headers: list[dict[str, str]] = []
         self.bodies: list[dict[str, object]] = []
         self.times: dict[str, list[float]] = {}
@@ -57,9 +60,9 @@ class Provider:
         asyncio.set_event_loop(self._loop)
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._handle)
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.0)
         self._loop.run_until_complete(runner.setup())
-        site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.0)
+        site = web.TCPSite(runner, "127.0.0.1", 0)
         self._loop.run_until_complete(site.start())
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
         self._ready.set()
@@ -108,6 +111,7 @@ class Provider:
         if step == "slow":
             await asyncio.sleep(float(detail))
         self.paid[prompt] += 1
+        self.answered.append(time.monotonic())
         finish = {"length": "length", "filter": "content_filter"}.get(step, "stop")
         text = "" if step == "void" else f"{detail or 'good'} answer {self.paid[prompt]} to {prompt}"
         message = {"role": "assistant", "content": text, "refusal": "no" if step == "refuse" else None}
@@ -128,6 +132,12 @@ class Provider:
             await asyncio.sleep(0.05)
             return await _reset(request)
         return web.Response(body=body, content_type="application/json")
+
+
+async def _leak(request: Request, status: int) -> Response:
+    """An error that repeats the key, as some providers do."""
+    message = f"Incorrect API key provided: {request.headers.get('Authorization')}"
+    return web.json_response({"error": {"message": message}}, status=status)
 
 
 Fault = Callable[[Request], Awaitable[Response]]
@@ -171,6 +181,8 @@ async def _hang(_: Request) -> Response:
 _FAULTS: dict[str, Callable[[str], Fault]] = {
     **{str(code): lambda detail, code=code: _status(code, detail) for code in (400, 401, 403, 404, 408, 409, 422)},
     **{str(code): lambda detail, code=code: _status(code, detail) for code in (429, 500, 502, 503, 529)},
+    "leak401": lambda _: partial(_leak, status=401),
+    "leak500": lambda _: partial(_leak, status=500),
     "reset": lambda _: _reset,
     "cut": lambda _: _cut,
     "hang": lambda _: _hang,

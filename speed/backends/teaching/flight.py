@@ -246,9 +246,12 @@ class Flight:
         """One sending, in its place in flight and within the budget."""
         epoch = await self._pacer.enter(request.place)
         crowded = answered = False
+        begun = time.monotonic()
         highest = self._sender.dollars(_tokens_at_most(call), call.params["max_tokens"]) or 0.0
         paid = 0.0
         try:
+            if self._stop is not None:
+                raise asyncio.CancelledError
             await self._budget.reserve(highest, self._ctx.runtime.max_usd)
             try:
                 request.sending = True
@@ -264,7 +267,7 @@ class Flight:
                 request.sending = False
                 self._budget.settle(highest, paid)
         finally:
-            self._pacer.leave(epoch, crowded=crowded, answered=answered)
+            self._pacer.leave(epoch, crowded=crowded, answered=answered, seconds=time.monotonic() - begun)
 
     def _given_up(self, call: Call, trouble: TransportError, resent: int, begun: float) -> Entry:
         entry = self._entry(call, resent, begun).model_copy(

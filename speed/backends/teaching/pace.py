@@ -1,8 +1,9 @@
 """How many requests may be in flight: additive increase, multiplicative decrease, per endpoint and model.
 
-When the server turns requests away, the limit shrinks to the share that it took (at most once per round trip, so that
-one burst counts once); while it takes them, the limit grows by one per round trip. A request that waits for its
-next try holds no place.
+While the server takes requests, the limit grows by one a round trip. When it turns one away, the limit shrinks towards
+what it took in the last round trip (by Little's law the number in flight that it can bear), at least by a twentieth,
+at most by half, and at most once a round trip, so that one burst counts once. A request that waits for its next try
+holds no place.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import os
+import time
 
 
 class Pacer:
@@ -20,8 +22,14 @@ class Pacer:
         self.limit = float(self.ceiling)
         self.in_flight = 0
         self._epoch = 0
+        self._decreased = 0.0
+        self._round_trip = 0.0
+        """Seconds from sending to answer, smoothed; 0 before the first answer."""
+        self._round_began = 0.0
         self._taken = 0
-        self._turned_away = 0
+        """Answers in the round trip that began at `_round_began`."""
+        self._bearable = 0.0
+        """Answers in the round trip before."""
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._ticket = 0
 
@@ -41,29 +49,23 @@ class Pacer:
             raise
         return self._epoch
 
-    def leave(self, epoch: int, *, crowded: bool, answered: bool) -> None:
-        """Give the place back and learn from how it went."""
-        if crowded:
-            self._turned_away += 1
-            if epoch == self._epoch:
-                share = self._taken / (self._taken + self._turned_away)
-                self.limit = max(1.0, min(self.limit, self.in_flight) * min(0.95, max(0.5, share)))
-                self._begin_epoch()
-        elif answered:
+    def leave(self, epoch: int, *, crowded: bool, answered: bool, seconds: float = 0.0) -> None:
+        """Give the place back and learn from how it went; `seconds` is what an answer took."""
+        now = time.monotonic()
+        if answered:
+            self._round_trip = 0.8 * self._round_trip + 0.2 * seconds if self._round_trip else seconds
             self._taken += 1
             if self.limit < self.ceiling:
                 self.limit = min(float(self.ceiling), self.limit + 1.0 / self.limit)
-            if self._taken > 4 * self.limit:
-                # Old news: a burst is judged by the last few round trips.
-                self._taken //= 2
-                self._turned_away //= 2
+        if now - self._round_began >= self._round_trip > 0:
+            self._bearable = self._taken * self._round_trip / (now - self._round_began)
+            self._round_began, self._taken = now, 0
+        if crowded and epoch == self._epoch and now - self._decreased >= self._round_trip:
+            limit = min(self.limit, float(self.in_flight))
+            self.limit = max(1.0, min(0.95 * limit, max(0.5 * limit, self._bearable)))
+            self._epoch += 1
+            self._decreased = now
         self._leave()
-
-    def _begin_epoch(self) -> None:
-        """Refusals of requests that were sent before this decrease will not count again."""
-        self._epoch += 1
-        self._taken = 0
-        self._turned_away = 0
 
     def _leave(self) -> None:
         self.in_flight -= 1

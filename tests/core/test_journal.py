@@ -1,0 +1,302 @@
+"""The call journal: what was appended is found again, whatever happened to the files in between."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speed.core.errors import UserError
+from speed.core.journal import Entry, Journal, journal_at, key
+from speed.core.journal_file import entry_in, line_of, lines_from
+from speed.core.ledger import ledger, total
+
+PARAMS = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 100}
+
+
+def entry(row: int, **fields: object) -> Entry:
+    messages = ({"role": "user", "content": f"prompt {row}"},)
+    given = {"key": key("m", messages, PARAMS, 0), "model": "m", "messages": messages, "params": PARAMS}
+    return Entry.model_validate({**given, "text": f"answer {row}", "dollars": 0.25, **fields})
+
+
+def written(folder: Path, rows: int) -> Path:
+    """A closed journal of so many answers; its one file."""
+    journal = Journal(folder)
+    for row in range(rows):
+        journal.append(entry(row))
+    journal.close()
+    return next(folder.glob("*.jsonl"))
+
+
+def without_index(folder: Path) -> None:
+    for path in folder.glob("index*"):
+        path.unlink()
+
+
+def test_what_is_appended_is_found_at_once_later_and_by_others(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    other = Journal(tmp_path)
+    for row in range(200):
+        journal.append(entry(row))
+        assert journal.get(entry(row).key) == entry(row)
+    assert journal.get(entry(200).key) is None
+    journal.flush()
+    other.refresh()
+    assert [other.get(entry(row).key) for row in range(200)] == [entry(row) for row in range(200)]
+    assert list(other) == [entry(row) for row in range(200)]
+    assert len(other) == 200
+
+
+def test_a_key_is_what_was_asked_and_nothing_else() -> None:
+    messages = [{"role": "user", "content": "x"}]
+    same = key("m", messages, PARAMS, 0)
+    assert same == key("m", ({"content": "x", "role": "user"},), dict(reversed(PARAMS.items())), 0)
+    others = [
+        key("n", messages, PARAMS, 0),
+        key("m", [{"role": "user", "content": "y"}], PARAMS, 0),
+        key("m", [{"role": "system", "content": "x"}], PARAMS, 0),
+        key("m", messages, {**PARAMS, "temperature": 0.9}, 0),
+        key("m", messages, {**PARAMS, "max_tokens": 200}, 0),
+        key("m", messages, {**PARAMS, "retry": 1}, 0),
+        key("m", messages, PARAMS, 1),
+    ]
+    assert len({same, *others}) == len(others) + 1
+
+
+def test_a_failed_request_is_recorded_but_answers_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(entry(0, text="", cause="timeout", answered=False, dollars=0.0))
+    assert journal.get(entry(0).key) is None
+    journal.append(entry(0))
+    assert journal.get(entry(0).key) == entry(0)
+    assert len(journal) == 2
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(codec=None)))  # lone surrogates and NUL included
+def test_any_text_survives_a_line(text: str) -> None:
+    line = line_of({"text": text})
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    body = entry_in(line[:-1])
+    assert body is not None
+    assert __import__("json").loads(body) == {"text": text}
+
+
+def test_any_flipped_bit_is_noticed() -> None:
+    line = line_of({"key": "ab", "text": "x\n"})[:-1]
+    for place in range(len(line)):
+        for bit in range(8):
+            damaged = bytearray(line)
+            damaged[place] ^= 1 << bit
+            assert entry_in(bytes(damaged)) is None
+
+
+def test_a_flipped_bit_costs_one_answer_and_is_said(tmp_path: Path) -> None:
+    file = written(tmp_path, 5)
+    whole = bytearray(file.read_bytes())
+    whole[whole.index(b"answer 2") + 3] ^= 1
+    file.write_bytes(whole)
+    for fresh_index in (False, True):
+        if fresh_index:
+            without_index(tmp_path)
+        said: list[str] = []
+        journal = Journal(tmp_path, said.append)
+        found = [journal.get(entry(row).key) for row in range(5)]
+        assert [answer is not None for answer in found] == [True, True, False, True, True]
+        assert journal.damaged == 1
+        assert any(file.name in message and "damaged" in message for message in said)
+
+
+def test_a_damaged_newline_costs_nothing(tmp_path: Path) -> None:
+    file = written(tmp_path, 3)
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\x0b", 1))
+    without_index(tmp_path)
+    journal = Journal(tmp_path)
+    assert [journal.get(entry(row).key) is not None for row in range(3)] == [True, True, True]
+
+
+def test_a_line_torn_at_any_byte_is_the_only_one_lost(tmp_path: Path) -> None:
+    file = written(tmp_path, 3)
+    whole = file.read_bytes()
+    last = whole[:-1].rindex(b"\n") + 1
+    for end in range(last, len(whole)):
+        file.write_bytes(whole[:end])
+        found = list(lines_from(file, 0))
+        assert [piece.entry is not None for piece in found] == [True, True]
+    without_index(tmp_path)
+    journal = Journal(tmp_path)
+    assert journal.get(entry(2).key) is None
+    journal.append(entry(2))
+    journal.close()
+    assert Journal(tmp_path).get(entry(2).key) == entry(2)
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "garbage", "half", "holes"])
+def test_the_index_can_be_lost_at_any_time(tmp_path: Path, damage: str) -> None:
+    written(tmp_path, 500)
+    index = next(tmp_path.glob("index*.sqlite"))
+    whole = index.read_bytes()
+    for path in tmp_path.glob("index*"):
+        path.unlink()
+    if damage != "gone":
+        holes = whole[:4096] + os.urandom(len(whole) - 4096)
+        index.write_bytes({"empty": b"", "garbage": os.urandom(5000), "half": whole[:5000], "holes": holes}[damage])
+    journal = Journal(tmp_path)
+    assert all(journal.get(entry(row).key) == entry(row) for row in range(500))
+    assert len(journal) == 500
+
+
+def test_an_index_damaged_under_a_running_process_is_made_anew(tmp_path: Path) -> None:
+    file = written(tmp_path, 300)
+    journal = Journal(tmp_path)
+    journal.append(entry(300))
+    index = next(tmp_path.glob("index*.sqlite"))
+    with index.open("r+b") as handle:
+        handle.seek(100)
+        handle.write(os.urandom(index.stat().st_size - 100))
+    (tmp_path / f"{index.name}-wal").write_bytes(b"")
+    assert [row for row in range(301) if journal.get(entry(row).key) is None] == []
+    journal.append(entry(301))
+    journal.close()
+    assert Journal(tmp_path).get(entry(301).key) == entry(301)
+    assert file.exists()
+
+
+def test_a_shortened_file_is_indexed_anew(tmp_path: Path) -> None:
+    file = written(tmp_path, 10)
+    whole = file.read_bytes()
+    file.write_bytes(b"".join(whole.splitlines(keepends=True)[:4]))
+    journal = Journal(tmp_path)
+    assert [journal.get(entry(row).key) is not None for row in range(10)] == [True] * 4 + [False] * 6
+
+
+def test_a_full_disk_is_one_message_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path)
+    journal.append(entry(0))
+    write, room = os.write, [20]
+
+    def full(descriptor: int, data: bytes) -> int:
+        if room[0] <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        room[0] -= (done := write(descriptor, data[: room[0]]))
+        return done
+
+    monkeypatch.setattr("speed.core.journal_file.os.write", full)
+    with pytest.raises(UserError, match=r"disk is full.*\n.*run the same command again"):
+        journal.append(entry(1))
+    monkeypatch.undo()
+    journal.append(entry(2))
+    journal.close()
+    again = Journal(tmp_path)
+    assert [again.get(entry(row).key) is not None for row in range(3)] == [True, False, True]
+    assert again.damaged == 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_journal_answers(tmp_path: Path) -> None:
+    written(tmp_path, 3)
+    without_index(tmp_path)
+    tmp_path.chmod(0o500)
+    try:
+        journal = Journal(tmp_path)
+        assert journal.get(entry(1).key) == entry(1)
+        with pytest.raises(UserError, match="permission"):
+            journal.append(entry(5))
+    finally:
+        tmp_path.chmod(0o700)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from test_journal import entry
+from speed.core.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+for row in range(int(sys.argv[2]), int(sys.argv[2]) + 100_000):
+    journal.append(entry(row))
+    sys.stdout.write(f"{row}\\n")
+    sys.stdout.flush()
+"""
+
+
+def test_a_kill_loses_nothing_that_was_appended(tmp_path: Path) -> None:
+    """Three processes write at once and are killed, each after its own number of answers."""
+    draw = random.Random(0)
+    starts = [0, 1_000_000, 2_000_000]
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    running = [
+        subprocess.Popen([*command, str(start), str(Path(__file__).parent)], stdout=subprocess.PIPE, text=True)
+        for start in starts
+    ]
+    acknowledged: list[int] = []
+    for process in running:
+        assert process.stdout is not None
+        wanted = draw.randrange(50, 3000)
+        acknowledged += [int(line) for line, _ in zip(process.stdout, range(wanted), strict=False)]
+        process.send_signal(signal.SIGKILL)
+        acknowledged += [int(line) for line in process.stdout if line.endswith("\n")]
+        process.wait()
+        process.stdout.close()
+    journal = Journal(tmp_path)
+    assert len(acknowledged) > 150
+    assert [row for row in acknowledged if journal.get(entry(row).key) != entry(row)] == []
+    assert len(list(tmp_path.glob("*.jsonl"))) == 3
+
+
+def test_a_process_opens_a_journal_once(tmp_path: Path) -> None:
+    assert journal_at(tmp_path / "a") is journal_at(tmp_path / "a")
+    assert journal_at(tmp_path / "a") is not journal_at(tmp_path / "b")
+
+
+def test_the_ledger_reproduces_table_5(tmp_path: Path) -> None:
+    """25K + 10K + 10K calls, 10M + 12M + 10M tokens, in a tenth of the size; brainstorming has its own line."""
+    plan = {
+        "seed": (2500, 200, 200),
+        "judge": (1000, 1150, 50),
+        "revise": (1000, 700, 300),
+        "brainstorm": (500, 80, 120),
+    }
+    journal = Journal(tmp_path)
+    row = 0
+    for purpose, (calls, tokens_in, tokens_out) in plan.items():
+        for _ in range(calls):
+            cost = {"tokens_in": tokens_in, "tokens_out": tokens_out, "dollars": 0.001}
+            journal.append(entry(row, purpose=purpose, kind="sts", **cost))
+            row += 1
+    journal.append(entry(row, purpose="seed", kind="sts", cause="timeout", answered=False, dollars=0.0))
+    lines = ledger(journal)
+    sums = {purpose: total(line for line in lines if line.purpose == purpose) for purpose in plan}
+    assert {purpose: line.calls for purpose, line in sums.items()} == {
+        "seed": 2501,
+        "judge": 1000,
+        "revise": 1000,
+        "brainstorm": 500,
+    }
+    assert {purpose: line.tokens_in + line.tokens_out for purpose, line in sums.items()} == {
+        "seed": 1_000_000,
+        "judge": 1_200_000,
+        "revise": 1_000_000,
+        "brainstorm": 100_000,
+    }
+    everything = total(lines)
+    assert everything.calls == len(journal) == sum(line.calls for line in lines)
+    assert everything.dollars == pytest.approx(5.0)
+    assert {line.cause: line.calls for line in lines if line.purpose == "seed"} == {"ok": 2500, "timeout": 1}
+
+
+def test_an_unknown_price_makes_the_sum_unknown(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(entry(0))
+    journal.append(entry(1, dollars=None))
+    assert total(ledger(journal)).dollars is None
