@@ -1,0 +1,156 @@
+"""How much of the provider's speed the teacher reaches, and what it costs itself.
+
+    python tests/bench/teacher.py [--quick]
+
+A provider of 200 ms latency runs in a process of its own; 64 requests in flight could bring 320 answers a second.
+`cpu_ms_per_answer` is our own bookkeeping (key, journal, pace, order, check, tally) over a sender that answers at
+once: what is left when transport is taken away. `journal_*` are figures of a journal of a million entries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "backends"))
+
+from provider import Provider
+
+from speed.backends.litellm_teacher import LitellmTeacher
+from speed.backends.openai_teacher import OpenAICompatibleTeacher
+from speed.backends.teaching.request import Call
+from speed.backends.teaching.teacher import JournaledTeacher
+from speed.backends.teaching.transport import Reply
+from speed.core.context import Context, Runtime
+from speed.core.journal import Entry, Journal, key
+from speed.core.store import Store
+from speed.ports import Ask, Check
+
+LATENCY, CONCURRENCY = 0.2, 64
+PROMPT = "You have been assigned a retrieval task. " * 40  # 1,640 characters, as long as a data prompt
+TEXT = json.dumps(
+    {"user_query": "a query", "positive_document": "word " * 200, "hard_negative_document": "word " * 200}
+)
+
+
+class InstantTeacher(JournaledTeacher):
+    """Answers at once and without transport."""
+
+    async def send(self, call: Call, runtime: Runtime, seconds: float) -> Reply:
+        await asyncio.sleep(0)
+        return Reply(text=TEXT, finish_reason="stop", tokens_in=400, tokens_out=500)
+
+
+def requests(rows: int) -> Iterator[tuple[Ask, Check]]:
+    for row in range(rows):
+        prompt = f"{PROMPT} {row}"
+        yield Ask(prompt=prompt, temperature=1.0, max_tokens=1000, purpose="seed"), lambda text: None
+
+
+def asked(teacher: JournaledTeacher, rows: int, home: Path, **runtime: Any) -> tuple[float, float]:
+    """Wall and CPU seconds of so many answers."""
+    ctx = Context(Store(home).open(), Runtime(home=home, concurrency=CONCURRENCY, **runtime))
+    wall, cpu = time.perf_counter(), time.process_time()
+    answered = sum(answer.cause == "ok" for answer in teacher.ask(requests(rows), ctx))
+    assert answered == rows
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def provider(pipe: Any) -> None:
+    with Provider(latency=LATENCY) as serving:
+        pipe.send(serving.url)
+        pipe.recv()
+
+
+def shares(rows: int, home: Path) -> dict[str, float]:
+    """Answers a second against the provider, as a share of what 64 in flight can reach at most."""
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=provider, args=(theirs,))
+    process.start()
+    url = ours.recv()
+    os.environ["OPENAI_API_KEY"] = "none"
+    found = {}
+    for name, teacher in (
+        ("share_of_ideal_64", OpenAICompatibleTeacher(model="miniature/bench")),
+        ("share_of_ideal_64_litellm", LitellmTeacher(model="openai/miniature/bench")),
+    ):
+        asked(teacher, CONCURRENCY, home / name / "warm", api_base=url)
+        wall, cpu = asked(teacher, rows, home / name, api_base=url)
+        ideal = CONCURRENCY / LATENCY
+        found[name] = rows / wall / ideal
+        found[f"cpu_ms_per_answer_{type(teacher).__name__}"] = 1e3 * cpu / rows
+        print(
+            f"{type(teacher).__name__}: {rows / wall:.0f} answers/s of {ideal:.0f}, {1e3 * cpu / rows:.2f} ms CPU each"
+        )
+    ours.send("done")
+    process.join()
+    return found
+
+
+def million(entries: int, home: Path) -> dict[str, float]:
+    """Open a big journal in a fresh process: seconds, peak memory, and one look-up."""
+    messages = ({"role": "user", "content": PROMPT[:200]},)
+    journal = Journal(home)
+    begun = time.process_time()
+    for row in range(entries):
+        name = key("m", messages, {"temperature": 1.0}, row)
+        journal.append(Entry(key=name, model="m", messages=messages, index=row, text=TEXT[:300], dollars=0.0))
+    journal.close()
+    print(f"journal: {1e6 * (time.process_time() - begun) / entries:.0f} us CPU an entry to append")
+    program = f"""
+import json, sys, time
+from pathlib import Path
+from speed.core.journal import Journal
+begun = time.perf_counter()
+journal = Journal(Path(sys.argv[1]))
+opened = time.perf_counter() - begun
+assert journal.get({name!r}) is not None
+looked = time.perf_counter() - begun - opened
+status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with the parent's
+peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+print(json.dumps({{"journal_open_s": opened, "journal_get_s": looked, "journal_peak_mb": peak}}))
+"""
+    shown = subprocess.run([sys.executable, "-c", program, str(home)], capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(shown.stdout)
+    begun_wall = time.perf_counter()
+    for path in home.glob("index*"):
+        path.unlink()
+    Journal(home).close()
+    found["journal_rebuild_s"] = time.perf_counter() - begun_wall
+    print(f"journal of {entries}: {found}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rows, a hundredth of the journal")
+    quick = parser.parse_args().quick
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        rows = 3_000 if quick else 30_000
+        asked(InstantTeacher(model="miniature/bench"), 200, home / "warm")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        _, cpu = asked(InstantTeacher(model="miniature/bench"), rows, home / "instant")
+        grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / rows
+        _, cached = asked(InstantTeacher(model="miniature/bench"), rows, home / "instant")
+        print(f"bookkeeping: {1e3 * cpu / rows:.3f} ms CPU an answer, {1e3 * cached / rows:.3f} ms from the journal")
+        figures = {"cpu_ms_per_answer": 1e3 * cpu / rows, "cpu_ms_per_cached_answer": 1e3 * cached / rows}
+        figures["ram_bytes_per_row"] = grown
+        figures |= shares(1_280 if quick else 6_400, home)
+        figures |= million(10_000 if quick else 1_000_000, home / "million")
+    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+
+
+if __name__ == "__main__":
+    main()
