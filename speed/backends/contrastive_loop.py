@@ -53,7 +53,11 @@ def run(config: ContrastiveTrainer, examples: Path, out: Path, seed: int, ctx: C
     steps = Steps(config, model, pad, device, seed, len(plan))
     checkpoints = out / "checkpoints"
     identity = digest(
-        {"config": config.recipe(), "seed": seed, "data": [[r.query_hash, r.positive_hash] for r in records]}
+        {
+            "config": config.recipe(),
+            "seed": seed,
+            "data": [[r.kind, r.query_hash, r.positive_hash, r.negative_hash] for r in records],
+        }
     )
     done = resume(steps, checkpoints, identity, ctx)
     saved = time.monotonic()
