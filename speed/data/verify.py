@@ -1,0 +1,168 @@
+"""Checks an example against the guidelines that its own prompt stated (E5-mistral, tables 8-13; SPEED, Appendix C.1).
+
+Cheap and deterministic. A fault is a reason, not a verdict: whether faulty examples are dropped is config. What cannot
+be checked without a model (clarity, difficulty, similarity scores, language) is not looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from itertools import combinations
+
+from speed.core.spec import Spec
+from speed.data.records import Example, Kind, Prompt
+
+CAUSES = {
+    "query_length": "the query has more or fewer words than asked for",
+    "too_short": "a text has fewer words than asked for",
+    "too_long": "a text has more words than asked for",
+    "label_in_text": "the text to be classified contains a label",
+    "query_copied": "a document contains the query word for word",
+    "speaks_of_query": "a document says whether or why it fits the query",
+    "same_texts": "two texts that should differ are the same",
+    "no_overlap": "S1 has no word in common with S2 or S3",
+    "unit": "a text is no sentence, phrase or passage as asked for",
+    "placeholder": "a value repeats the prompt's placeholder instead of a text",
+    "control_character": "a text contains control characters, often an unescaped LaTeX command",
+}
+"""What an example can be faulted for."""
+
+SHORT_TEXT_WORDS = 40
+"""Most words of "very short (a sentence or a phrase)"."""
+PHRASE_WORDS = 15
+"""Most words of a phrase."""
+SENTENCES_OF_A_SENTENCE = 2
+"""Most sentence ends of "a sentence": one more than one, since abbreviations look like ends."""
+COPIED_WORDS = 5
+"""A query of fewer words may well occur in a document that was not copied from it."""
+
+
+class Fault(Spec):
+    """One guideline that an example does not keep."""
+
+    cause: str
+    """A key of `CAUSES`."""
+    detail: str
+    """Which text, what was asked for, what was found."""
+
+
+def faults(example: Example, prompt: Prompt) -> tuple[Fault, ...]:
+    """Every fault of an example; empty when it keeps all guidelines that can be checked."""
+    found = [*_characters(example), *_distinct(example)]
+    match example.kind:
+        case Kind.RETRIEVAL:
+            found += _retrieval(example, prompt.slots)
+        case Kind.CLASSIFICATION:
+            found += _classification(example, prompt.slots)
+        case Kind.STS:
+            found += _sts(example, prompt.slots)
+        case Kind.SHORT_SHORT:
+            for name, text in example.fields().items():
+                found += _length(name, text, (1, SHORT_TEXT_WORDS))
+        case Kind.LONG_LONG:
+            for name, text in example.fields().items():
+                found += _length(name, text, word_bounds(prompt.slots.get("num_words", "")))
+    return tuple(found)
+
+
+@lru_cache(maxsize=256)
+def word_bounds(asked: str) -> tuple[int, int | None]:
+    """Fewest and most words of `50`, `at least 50`, `less than 10`, `5 to 15 words`; a bare number is a least one."""
+    numbers = [int(number) for number in re.findall(r"\d+", asked)]
+    if not numbers:
+        return 0, None
+    if len(numbers) > 1:
+        return numbers[0], numbers[1]
+    return (1, numbers[0] - 1) if asked.startswith(("less", "fewer", "under")) else (numbers[0], None)
+
+
+def words_of(text: str) -> list[str]:
+    """Words without case and punctuation."""
+    return re.findall(r"\w+", text.casefold())
+
+
+def _length(name: str, text: str, bounds: tuple[int, int | None], cause: str = "") -> list[Fault]:
+    least, most = bounds
+    words = len(text.split())
+    if words < least:
+        return [Fault(cause=cause or "too_short", detail=f"{name}: {words} words, at least {least} were asked for")]
+    if most is not None and words > most:
+        return [Fault(cause=cause or "too_long", detail=f"{name}: {words} words, at most {most} were asked for")]
+    return []
+
+
+def _retrieval(example: Example, slots: dict[str, str]) -> list[Fault]:
+    query, positive, negative = example.fields()
+    found = _length(query, example.query, word_bounds(slots.get("query_length", "")), "query_length")
+    bounds = word_bounds(slots.get("num_words", ""))
+    asked = words_of(example.query)
+    for name, text in ((positive, example.positive), (negative, example.negative or "")):
+        found += _length(name, text, bounds)
+        if len(asked) >= COPIED_WORDS and f" {' '.join(asked)} " in f" {' '.join(words_of(text))} ":
+            found.append(Fault(cause="query_copied", detail=f"{name} contains {example.query[:80]!r}"))
+        if says := _SPEAKS.search(text):
+            found.append(Fault(cause="speaks_of_query", detail=f"{name} says {says.group()!r}"))
+    return found
+
+
+_SPEAKS = re.compile(
+    r"\b(?:(?:the|this|your|user(?:'s)?) (?:user )?(?:query|search query)|user_query|"
+    r"this (?:document|passage|text|article) is (?:not |only |partially )?(?:relevant|irrelevant|related))\b",
+    re.IGNORECASE,
+)
+
+
+def _classification(example: Example, slots: dict[str, str]) -> list[Fault]:
+    text, label, misleading = example.fields()
+    found = _length(text, example.query, word_bounds(slots.get("num_words", "")))
+    within = f" {' '.join(words_of(example.query))} "
+    for name, value in ((label, example.positive), (misleading, example.negative or "")):
+        plain = " ".join(words_of(value))
+        if plain and f" {plain} " in within:
+            found.append(Fault(cause="label_in_text", detail=f"{text} contains the {name} {value[:80]!r}"))
+    return found
+
+
+def _sts(example: Example, slots: dict[str, str]) -> list[Fault]:
+    found: list[Fault] = []
+    first = set(words_of(example.query))
+    for name, text in zip(("S2", "S3"), (example.positive, example.negative or ""), strict=True):
+        if first.isdisjoint(words_of(text)):
+            found.append(Fault(cause="no_overlap", detail=f"S1 and {name} have no word in common"))
+    for name, text in example.fields().items():
+        words, ends = len(text.split()), len(_SENTENCE_END.findall(text))
+        match slots.get("unit"):
+            case "phrase" if words > PHRASE_WORDS:
+                found.append(Fault(cause="unit", detail=f"{name}: {words} words are no phrase"))
+            case "sentence" if ends > SENTENCES_OF_A_SENTENCE:
+                found.append(Fault(cause="unit", detail=f"{name}: {ends} sentences instead of one"))
+            case "passage" if ends < 2 and words <= PHRASE_WORDS:
+                found.append(Fault(cause="unit", detail=f"{name}: {words} words are no passage"))
+    return found
+
+
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
+
+
+def _distinct(example: Example) -> list[Fault]:
+    plain = {name: " ".join(words_of(text)) or text for name, text in example.fields().items()}
+    return [
+        Fault(cause="same_texts", detail=f"{left} and {right} are the same")
+        for left, right in combinations(plain, 2)
+        if plain[left] == plain[right]
+    ]
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
+_PLACEHOLDER = re.compile(r"\s*(?:\.{3}|…|[<\[{]?(?:a )?(?:string|text)[>\]}]?|<[\w -]{1,40}>)\s*", re.IGNORECASE)
+
+
+def _characters(example: Example) -> list[Fault]:
+    found: list[Fault] = []
+    for name, text in example.fields().items():
+        if bad := _CONTROL.search(text):
+            found.append(Fault(cause="control_character", detail=f"{name} contains {bad.group()!a}"))
+        if text == name or _PLACEHOLDER.fullmatch(text):
+            found.append(Fault(cause="placeholder", detail=f"{name} is {text[:80]!r}"))
+    return found
