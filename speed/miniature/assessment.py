@@ -148,11 +148,8 @@ def on_topic(about: Subject, text: str) -> bool:
 def conflicts(about: Subject, text: str, slots: Collection[str]) -> list[str]:
     """Slots on which a text says something else than the facts."""
     said = meaning(text)
-    return [
-        slot
-        for slot in slots
-        if slot in said and about.facts[slot] in lexicon()[slot] and about.facts[slot] not in said[slot]
-    ]
+    stated = [slot for slot in slots if slot in said and about.facts[slot] in lexicon()[slot]]
+    return [slot for slot in stated if said[slot] != {about.facts[slot]}]
 
 
 def answers(query: str, text: str) -> bool:

@@ -177,7 +177,10 @@ def _classification(request: Request, about: Subject, rng: random.Random) -> dic
     misleading = rng.choice([concept for concept in lexicon()[slot] if concept != label])
     choose = _chooser(rng, avoid=(label, misleading))
     if request.words.most < 12:
-        text = phrase(f"short_{slot}", about.values, rng, choose)
+        for _ in range(20):
+            text = phrase(f"short_{slot}", about.values, rng, choose)
+            if request.words.hold(text):
+                break
     else:
         shown = {key: value for key, value in about.values.items() if key != "partner"}
         text = document(shown, {slot}, request.words, rng, choose)

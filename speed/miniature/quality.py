@@ -1,0 +1,209 @@
+"""How good records are, by the hidden truth of the miniature: form and content apart, side by side for several sources.
+
+    python -m speed.miniature.quality junior=FILE.jsonl senior=FILE.jsonl
+
+A file holds rows of `speed.data.records.Sample`. Nothing here is seen by any model, and all facts are looked up, also
+those that the teacher does not look up when it judges.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from speed.core.spec import Spec
+from speed.data.outcome import sample
+from speed.data.records import KEYS, Kind, Prompt, Sample
+from speed.miniature.assessment import ALL, Fault, content_faults, fields_of, form_faults
+from speed.miniature.lexicon import mentions
+from speed.miniature.reading import read
+from speed.miniature.topic import known_entity, subject
+from speed.miniature.world import seeded
+
+
+class Quality(Spec):
+    """Shares are of all rows, unless said otherwise."""
+
+    rows: int
+    valid: float
+    """Rows that parse into an example."""
+    conforming: float
+    """Rows that also keep every guideline that can be checked."""
+    flawless: float
+    """Rows without any fault of form or content."""
+    guidelines: dict[str, float]
+    """Guideline of the prompt -> share of the valid rows that break it."""
+    content: dict[str, float]
+    """Fault of content -> share of the strictly well-formed rows that have it."""
+    true: float
+    """Strictly well-formed rows of known topics without a wrong fact."""
+    relevant: float
+    """Strictly well-formed rows that are about their topic."""
+    hard: float
+    """Rows with a negative whose negative is wrong and yet near (retrieval, classification, STS)."""
+    leaked: float
+    """Classification rows whose text contains a label."""
+    distinct: dict[str, float]
+    """Different words, and different pairs of words, per word of text."""
+    topics: float
+    """Effective number of (things, aspect) pairs spoken of (exponential of the entropy) over the number of rows."""
+    words: dict[str, float]
+    """Field -> mean number of words."""
+    duplicates: float
+    """Rows whose texts have occurred before."""
+    unknown: float
+    """Rows on topics of which the world knows nothing; they are judged by the topic's words."""
+
+
+def quality(rows: Sequence[Sample]) -> Quality:
+    """The figures of some answers; a row without an answer counts as invalid.
+
+    Raises:
+        ValueError: without rows.
+    """
+    if not rows:
+        raise ValueError("no rows: there is nothing to judge")
+    judged = [(row, *_judged(row.prompt, row.text)) for row in rows]
+    parsed = [row for row, _, _ in judged if row.example is not None]
+    strict = [(row, fields, faults) for row, fields, faults in judged if fields is not None]
+    known = [entry for entry in strict if known_entity(read(entry[0].prompt.text).about)]
+    broken = Counter(cause for row in parsed for cause in set(row.faults))
+    content = Counter(cause for _, _, found in strict for cause in {f.cause for f in found if f.aspect == "content"})
+    labelled = [row for row in rows if row.prompt.kind is Kind.CLASSIFICATION]
+    contrasted = [entry for entry in strict if entry[0].prompt.kind in _NEGATIVE]
+    texts = [" ".join(fields.values()).lower() for _, fields, _ in strict]
+    return Quality(
+        rows=len(rows),
+        valid=len(parsed) / len(rows),
+        conforming=sum(not row.faults for row in parsed) / len(rows),
+        flawless=sum(not faults and not row.faults for row, _, faults in strict) / len(rows),
+        guidelines={cause: count / len(parsed) for cause, count in broken.most_common()},
+        content={cause: count / len(strict) for cause, count in content.most_common()},
+        true=_share(not _has(faults, "wrong_fact") for _, _, faults in known),
+        relevant=_share(not _has(faults, "off_topic") for _, _, faults in strict),
+        hard=_share(not _bad_negative(row, faults) for row, _, faults in contrasted),
+        leaked=_share("label_in_text" in row.faults for row in labelled),
+        distinct={"1": _distinct(texts, 1), "2": _distinct(texts, 2)},
+        topics=_effective_topics(texts) / len(rows),
+        words=_lengths(fields for _, fields, _ in strict),
+        duplicates=1 - len(set(texts)) / len(texts) if texts else 0.0,
+        unknown=_share(known_entity(read(row.prompt.text).about) is None for row in rows),
+    )
+
+
+_NEGATIVE = {Kind.RETRIEVAL: "hard_negative_document", Kind.CLASSIFICATION: "misleading_label", Kind.STS: "S3"}
+
+
+def points(prompt: Prompt, text: str) -> float:
+    """Goodness of one answer by the hidden truth: 0 without a fault, -1 for each, -20 when it cannot be read."""
+    faults = _judged(prompt, text)[1]
+    return -sum(20.0 if not fault.key else 1.0 for fault in faults)
+
+
+def win_rate(left: Iterable[tuple[Prompt, str]], right: Iterable[tuple[Prompt, str]]) -> float:
+    """How often the left answer to a prompt beats the right one by the hidden truth; a draw counts a half.
+
+    Raises:
+        ValueError: when the two do not answer the same prompts in the same order.
+    """
+    wins = []
+    for (prompt, one), (other_prompt, two) in zip(left, right, strict=True):
+        if prompt.text != other_prompt.text:
+            raise ValueError("a win rate compares answers to the same prompts")
+        first, second = points(prompt, one), points(prompt, two)
+        wins.append(0.5 if first == second else float(first > second))
+    return _share(wins)
+
+
+def side_by_side(found: Mapping[str, Quality]) -> str:
+    """A Markdown table with one column a source: form, content, variety."""
+    names = list(found)
+    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+
+    def line(name: str, values: Iterable[float], form: str = ".1%") -> None:
+        lines.append(f"| {name} | " + " | ".join(format(value, form) for value in values) + " |")
+
+    every = list(found.values())
+    line("rows", (each.rows for each in every), ".0f")
+    for name, label in (("valid", "**form**: valid JSON"), ("conforming", "keeps every guideline")):
+        line(label, (getattr(each, name) for each in every))
+    for cause in dict.fromkeys(cause for each in every for cause in each.guidelines):
+        line(f"breaks `{cause}`", (each.guidelines.get(cause, 0.0) for each in every))
+    line("label in the text", (each.leaked for each in every))
+    for name, label in (
+        ("relevant", "**content**: on topic"),
+        ("true", "facts right"),
+        ("hard", "negative hard and wrong"),
+    ):
+        line(label, (getattr(each, name) for each in every))
+    for cause in dict.fromkeys(cause for each in every for cause in each.content):
+        line(f"`{cause}`", (each.content.get(cause, 0.0) for each in every))
+    line("**flawless**", (each.flawless for each in every))
+    line("**variety**: distinct words", (each.distinct["1"] for each in every))
+    line("distinct pairs of words", (each.distinct["2"] for each in every))
+    line("effective topics a row", (each.topics for each in every))
+    line("duplicates", (each.duplicates for each in every))
+    line("topics unknown to the world", (each.unknown for each in every))
+    return "\n".join(lines)
+
+
+def _judged(prompt: Prompt, text: str) -> tuple[dict[str, str] | None, list[Fault]]:
+    """Fields and faults of an answer; no fields when it is not exactly what was asked for."""
+    assert prompt.kind is not None
+    fields = fields_of(prompt.kind, text)
+    if isinstance(fields, Fault):
+        return None, [fields]
+    request = read(prompt.text)
+    about = subject(request.about, seeded("quality", prompt.text))
+    return fields, form_faults(request, fields) + content_faults(request, about, fields, ALL)
+
+
+def _bad_negative(row: Sample, faults: Sequence[Fault]) -> bool:
+    assert row.prompt.kind is not None
+    return any(fault.key == _NEGATIVE[row.prompt.kind] and fault.aspect == "content" for fault in faults)
+
+
+def _has(faults: Sequence[Fault], cause: str) -> bool:
+    return any(fault.cause == cause for fault in faults)
+
+
+def _share(held: Iterable[float]) -> float:
+    values = list(held)
+    return sum(values) / len(values) if values else 0.0
+
+
+def _distinct(texts: Sequence[str], length: int) -> float:
+    grams = [tuple(words[i : i + length]) for words in map(str.split, texts) for i in range(len(words) - length + 1)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def _effective_topics(texts: Sequence[str]) -> float:
+    """Exponential of the entropy of the (things, aspect) pairs that texts speak of first."""
+    seen = Counter(
+        tuple(dict(reversed(mentions(text))).get(slot, "") for slot in ("things", "aspect")) for text in texts
+    )
+    total = seen.total()
+    return math.exp(-sum(n / total * math.log(n / total) for n in seen.values())) if total else 0.0
+
+
+def _lengths(found: Iterable[Mapping[str, str]]) -> dict[str, float]:
+    counts: dict[str, list[int]] = {}
+    for fields in found:
+        for key, value in fields.items():
+            counts.setdefault(key, []).append(len(value.split()))
+    order = [key for keys in KEYS.values() for key in keys.all]
+    return {key: sum(counts[key]) / len(counts[key]) for key in dict.fromkeys(order) if key in counts}
+
+
+def read_samples(file: Path) -> list[Sample]:
+    """Rows of `Sample` from a JSONL file, with examples and faults determined anew."""
+    found = [Sample.model_validate_json(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [sample(row.row, row.prompt, row.text, row.finish_reason, row.tokens) for row in found]
+
+
+if __name__ == "__main__":
+    named = [argument.partition("=") for argument in sys.argv[1:]]
+    print(side_by_side({name: quality(read_samples(Path(file or name))) for name, _, file in named}))

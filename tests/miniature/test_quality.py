@@ -1,0 +1,108 @@
+"""The quality report: each fault that is put into good records is found, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from speed.data.outcome import sample
+from speed.data.prompts import Lengths, PromptsConfig, data_prompt
+from speed.data.records import Kind, Sample
+from speed.miniature.quality import points, quality, read_samples, side_by_side, win_rate
+from speed.miniature.rules import answer
+from speed.miniature.world import world
+from speed.miniature.writing import TASKS
+
+CONFIG = PromptsConfig(lengths=Lengths(retrieval_words=(12,), classification_words=("at least 12",), long_words=24))  # type: ignore[arg-type]
+
+
+def teacher_rows(kind: Kind, count: int = 40) -> list[Sample]:
+    rng, rows = random.Random(0), []
+    for place, entity in enumerate(rng.sample(world().half("train"), count)):
+        task = TASKS[kind][0] if kind in TASKS else ""
+        about = f"{entity.facts['aspect']} of {entity.facts['things']} at {entity.name}"
+        task = task.replace("{about}", about).replace("{asked}", "whom it serves")
+        prompt = data_prompt(kind, task, entity.topic, CONFIG, rng)
+        rows.append(sample(place, prompt, answer(prompt.text, place), "stop", 0))
+    return rows
+
+
+def changed(rows: list[Sample], change: Callable[[dict[str, str]], dict[str, str]]) -> list[Sample]:
+    return [sample(row.row, row.prompt, json.dumps(change(json.loads(row.text))), "stop", 0) for row in rows]
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_the_teacher_is_good(kind: Kind) -> None:
+    found = quality(teacher_rows(kind))
+    assert (found.valid, found.conforming, found.relevant, found.true) == (1.0, 1.0, 1.0, 1.0)
+    assert found.flawless >= 0.9
+    assert found.duplicates == found.leaked == found.unknown == 0.0
+
+
+def test_a_wrong_fact_is_found() -> None:
+    wrong = changed(
+        teacher_rows(Kind.LONG_LONG), lambda f: {**f, "input": f["input"] + " It stands near the shore. " * 2}
+    )
+    assert quality(wrong).true < 0.3  # one entity in twelve does stand near the coast
+
+
+def test_a_negative_that_answers_the_query_is_not_hard() -> None:
+    rows = teacher_rows(Kind.RETRIEVAL)
+    relevant = changed(rows, lambda f: {**f, "hard_negative_document": f["positive_document"] + " It has rules."})
+    assert quality(rows).hard >= 0.9
+    assert quality(relevant).hard <= 0.1
+    assert quality(relevant).content["false_negative"] >= 0.9
+
+
+def test_a_leaked_label_is_found() -> None:
+    leaked = changed(
+        teacher_rows(Kind.CLASSIFICATION), lambda f: {**f, "input_text": f"{f['input_text']} {f['label']}"}
+    )
+    assert quality(leaked).leaked == 1.0
+
+
+def test_another_topic_is_found() -> None:
+    rows = teacher_rows(Kind.SHORT_SHORT)
+    foreign = [
+        sample(row.row, row.prompt, other.text, "stop", 0) for row, other in zip(rows, rows[1:] + rows[:1], strict=True)
+    ]
+    assert quality(foreign).relevant <= 0.1
+
+
+def test_broken_json_is_invalid_and_repetition_is_seen() -> None:
+    rows = teacher_rows(Kind.STS)
+    broken = [sample(row.row, row.prompt, "nothing of use", "stop", 0) for row in rows]
+    assert quality(broken).valid == 0.0
+    repeated = [sample(i, rows[0].prompt, rows[0].text, "stop", 0) for i in range(40)]
+    assert quality(repeated).duplicates == 39 / 40
+    assert quality(repeated).distinct["2"] < 0.1 * quality(rows).distinct["2"] + 0.05
+    assert quality(repeated).topics == pytest.approx(1 / 40)
+
+
+def test_win_rate() -> None:
+    good = [(row.prompt, row.text) for row in teacher_rows(Kind.RETRIEVAL)]
+    bad = [(prompt, "{") for prompt, _ in good]
+    assert win_rate(good, bad) == 1.0
+    assert win_rate(good, good) == 0.5
+    assert points(*bad[0]) == -20.0
+    with pytest.raises(ValueError, match="same prompts"):
+        win_rate(good, bad[::-1])
+
+
+def test_no_rows_are_no_quality() -> None:
+    with pytest.raises(ValueError, match="no rows"):
+        quality([])
+
+
+def test_table_and_file(tmp_path: Path) -> None:
+    rows = teacher_rows(Kind.RETRIEVAL, 5)
+    (tmp_path / "rows.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in rows))
+    again = read_samples(tmp_path / "rows.jsonl")
+    assert again == rows
+    table = side_by_side({"teacher": quality(rows), "again": quality(again)})
+    assert "| valid" not in table
+    assert "| **form**: valid JSON | 100.0% | 100.0% |" in table

@@ -1,0 +1,104 @@
+"""The world: one meaning a word, two halves that share nothing but words, the same on every machine."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from importlib.resources import files
+
+from speed.miniature.corpus import advice, texts
+from speed.miniature.language import any_word, filled, phrase, slots_of
+from speed.miniature.lexicon import SLOTS, domains, lexicon, meaning, meanings, mentions, patterns
+from speed.miniature.world import seeded, similarity, training_topics, world
+
+EVERY_WORD = [form for concepts in lexicon().values() for forms in concepts.values() for form in forms]
+
+
+def test_a_word_has_one_meaning() -> None:
+    assert len(EVERY_WORD) == len(set(EVERY_WORD)) == len(meanings()) == 516
+    assert {slot: len(concepts) for slot, concepts in lexicon().items()} == {
+        "things": 96,
+        "aspect": 16,
+        "quality": 16,
+        "people": 16,
+        "place": 12,
+        "time": 8,
+        "kind": 8,
+    }
+
+
+def test_patterns_have_no_meaning_of_their_own() -> None:
+    for pattern in itertools.chain(*patterns().values()):
+        bare = re.sub(r"\{[^}]+\}", "", pattern)
+        assert mentions(bare) == [], pattern
+        assert slots_of(pattern) <= {*SLOTS, "name", "partner"}, pattern
+
+
+def test_the_meaning_of_a_text_can_be_read_back() -> None:
+    rng = seeded("test")
+    for entity in world().entities[::37]:
+        for group in ("sentence", "query", "short_query", "phrase"):
+            text = phrase(group, entity.facts, rng, any_word(rng))
+            for slot, concepts in meaning(text).items():
+                assert concepts == {entity.facts[slot]}, (text, slot)
+
+
+def test_filled_pattern() -> None:
+    facts = {"name": "Velmora", "kind": "guild", "quality": "quick"}
+    text = filled("{Name} is {a kind} and {quality}.", facts, lambda slot, concept: lexicon()[slot][concept][2])
+    assert text == "Velmora is an association and speedy."
+
+
+def test_size_and_split_of_the_world() -> None:
+    every = world()
+    assert (len(every.entities), len(every.train), len(every.held), every.facts) == (1536, 1152, 384, 12288)
+    assert not {entity.pair for entity in every.half("held")} & set(every.train_pairs)
+    assert not set(every.train) & set(every.held)
+    assert not set(every.train | every.held) & {word.lower() for word in EVERY_WORD}
+
+
+def test_partners_are_of_the_same_half() -> None:
+    for entity in world().entities:
+        assert entity.partner.lower() in (world().train if entity.half == "train" else world().held)
+        assert entity.partner != entity.name
+
+
+def test_the_world_is_the_same_everywhere() -> None:
+    assert world().half("train")[0].topic == "Vehicles/Yachts/Keeping/Drolia"
+    assert world(1).entities[0].name != world(0).entities[0].name
+
+
+def test_topics_file_is_the_training_half() -> None:
+    lines = files("speed.miniature").joinpath("topics.txt").read_text(encoding="utf-8").splitlines()
+    assert lines == training_topics()
+    assert {line.split("/")[0] for line in lines} == set(domains())
+
+
+def test_similarity_by_hand() -> None:
+    boat = {"things": "boats", "aspect": "repair", "people": "students"}
+    assert similarity(boat, boat) == 5.0
+    assert similarity(boat, boat | {"people": "farmers"}) == 1 + 4 * 4 / 5
+    assert similarity(boat, boat | {"things": "cars", "people": "farmers"}) == 1 + 4 * 2 / 5
+    assert similarity({}, {}) == 1.0
+
+
+def _grams(text: str, length: int) -> set[tuple[str, ...]]:
+    found = re.findall(r"\w+", text.lower())
+    return {tuple(found[place : place + length]) for place in range(len(found) - length + 1)}
+
+
+def test_the_corpus_holds_no_held_out_name_no_prompt_and_no_record() -> None:
+    stream = texts(world(), seed=0)
+    sample = "\n".join(next(stream) for _ in range(6000))
+    assert not set(re.findall(r"[a-z]+", sample.lower())) & set(world().held)
+    assert not {entity.topic for entity in world().half("held")} & set(re.findall(r"\S+/\S+", sample))
+    assert '{"' not in sample
+    templates = files("speed.data").joinpath("templates")
+    for template in [*templates.joinpath("synthesis").iterdir(), templates.joinpath("judge.jinja")]:
+        wording = re.sub(r"{#.*?#}", "", template.read_text(encoding="utf-8"), flags=re.S)
+        assert not _grams(wording, 9) & _grams("\n".join(advice()), 9), template.name
+
+
+def test_the_corpus_is_the_same_everywhere() -> None:
+    first, second = texts(world(), seed=3), texts(world(), seed=3)
+    assert [next(first) for _ in range(50)] == [next(second) for _ in range(50)]
