@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from speed.backends.batch_order import BatchOrder, in_order
 from speed.backends.device import device_of, quietly
 from speed.backends.divergence import kl_reference
 from speed.backends.prompt_format import FormatName, prompt_format
@@ -43,7 +44,10 @@ class TrlTrainer(Trainer):
     gradient_checkpointing: bool = False
     """Compute activations twice rather than keep them."""
     micro_batch: int | None = Field(default=None, ge=1)
-    """Rows of one forward pass where a whole batch does not fit; must divide the batch size. Null: the whole batch."""
+    """Rows of one forward pass; must divide the batch size. Null: the whole batch.
+
+    Fewer rows need less memory and, standing by length, less padding. In a preference training whose last batch is not
+    full, its micro batches count alike whatever their rows."""
     weight_decay: float = Field(default=0.0, ge=0.0)
     """AdamW's decay (ours: none)."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -71,7 +75,8 @@ class TrlTrainer(Trainer):
                 loss_type="nll",
                 packing=False,
             )
-            trainer = SFTTrainer(
+            order = BatchOrder([len(row["input_ids"]) for row in data], config.batch_size, config.seed)
+            trainer = in_order(SFTTrainer, order)(
                 model=start.model,
                 args=options,
                 train_dataset=Dataset.from_list(data),
@@ -92,7 +97,7 @@ class TrlTrainer(Trainer):
         with quietly():
             import torch
             from datasets import Dataset
-            from trl import DPOConfig
+            from trl import DPOConfig, DPOTrainer
 
             torch.set_num_threads(ctx.runtime.threads)
             device = device_of(ctx)
@@ -106,7 +111,8 @@ class TrlTrainer(Trainer):
                 label_smoothing=config.label_smoothing,
                 disable_dropout=True,
             )
-            trainer = tokenised_dpo_trainer()(
+            order = BatchOrder([sum(map(len, row.values())) for row in data], config.batch_size, config.seed)
+            trainer = in_order(DPOTrainer, order)(
                 model=loaded.model,
                 args=options,
                 train_dataset=Dataset.from_list(data),
@@ -196,17 +202,6 @@ class TrlTrainer(Trainer):
             "report_to": [],
             "disable_tqdm": True,
         }
-
-
-def tokenised_dpo_trainer() -> Any:
-    """TRL's DPO trainer for rows that are token ids already (its supervised trainer takes such rows as it is)."""
-    from trl import DPOTrainer
-
-    class TokenisedDpo(DPOTrainer):  # type: ignore[misc]
-        def _prepare_dataset(self, dataset: Any, *rest: Any) -> Any:
-            return dataset
-
-    return TokenisedDpo
 
 
 def loss_at_start(config: Dpo) -> float:

@@ -45,7 +45,7 @@ def make_base(folder: Path, config_class: str = "LlamaConfig", spread: float = 0
         tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
     )
     torch.manual_seed(0)
-    config = getattr(transformers, config_class)(**SIZES, initializer_range=spread, **more)
+    config = getattr(transformers, config_class)(**(SIZES | {"initializer_range": spread} | more))
     model = transformers.AutoModelForCausalLM.from_config(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
