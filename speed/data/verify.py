@@ -49,14 +49,15 @@ class Fault(Spec):
 
 def faults(example: Example, prompt: Prompt) -> tuple[Fault, ...]:
     """Every fault of an example; empty when it keeps all guidelines that can be checked."""
-    found = [*_characters(example), *_distinct(example)]
+    plain = {name: " ".join(words_of(text)) for name, text in example.fields().items()}
+    found = [*_characters(example), *_distinct(example, plain)]
     match example.kind:
         case Kind.RETRIEVAL:
-            found += _retrieval(example, prompt.slots)
+            found += _retrieval(example, prompt.slots, plain)
         case Kind.CLASSIFICATION:
-            found += _classification(example, prompt.slots)
+            found += _classification(example, prompt.slots, plain)
         case Kind.STS:
-            found += _sts(example, prompt.slots)
+            found += _sts(example, prompt.slots, plain)
         case Kind.SHORT_SHORT:
             for name, text in example.fields().items():
                 found += _length(name, text, (1, SHORT_TEXT_WORDS))
@@ -92,14 +93,14 @@ def _length(name: str, text: str, bounds: tuple[int, int | None], cause: str = "
     return []
 
 
-def _retrieval(example: Example, slots: dict[str, str]) -> list[Fault]:
+def _retrieval(example: Example, slots: dict[str, str], plain: dict[str, str]) -> list[Fault]:
     query, positive, negative = example.fields()
     found = _length(query, example.query, word_bounds(slots.get("query_length", "")), "query_length")
     bounds = word_bounds(slots.get("num_words", ""))
-    asked = words_of(example.query)
+    long_enough = len(plain[query].split()) >= COPIED_WORDS
     for name, text in ((positive, example.positive), (negative, example.negative or "")):
         found += _length(name, text, bounds)
-        if len(asked) >= COPIED_WORDS and f" {' '.join(asked)} " in f" {' '.join(words_of(text))} ":
+        if long_enough and f" {plain[query]} " in f" {plain[name]} ":
             found.append(Fault(cause="query_copied", detail=f"{name} contains {example.query[:80]!r}"))
         if says := _SPEAKS.search(text):
             found.append(Fault(cause="speaks_of_query", detail=f"{name} says {says.group()!r}"))
@@ -113,23 +114,21 @@ _SPEAKS = re.compile(
 )
 
 
-def _classification(example: Example, slots: dict[str, str]) -> list[Fault]:
+def _classification(example: Example, slots: dict[str, str], plain: dict[str, str]) -> list[Fault]:
     text, label, misleading = example.fields()
     found = _length(text, example.query, word_bounds(slots.get("num_words", "")))
-    within = f" {' '.join(words_of(example.query))} "
     for name, value in ((label, example.positive), (misleading, example.negative or "")):
-        plain = " ".join(words_of(value))
-        if plain and f" {plain} " in within:
+        if plain[name] and f" {plain[name]} " in f" {plain[text]} ":
             found.append(Fault(cause="label_in_text", detail=f"{text} contains the {name} {value[:80]!r}"))
     return found
 
 
-def _sts(example: Example, slots: dict[str, str]) -> list[Fault]:
+def _sts(example: Example, slots: dict[str, str], plain: dict[str, str]) -> list[Fault]:
     found: list[Fault] = []
-    first = set(words_of(example.query))
-    for name, text in zip(("S2", "S3"), (example.positive, example.negative or ""), strict=True):
-        if first.isdisjoint(words_of(text)):
-            found.append(Fault(cause="no_overlap", detail=f"S1 and {name} have no word in common"))
+    first, *others = plain
+    for name in others:
+        if set(plain[first].split()).isdisjoint(plain[name].split()):
+            found.append(Fault(cause="no_overlap", detail=f"{first} and {name} have no word in common"))
     for name, text in example.fields().items():
         words, ends = len(text.split()), len(_SENTENCE_END.findall(text))
         match slots.get("unit"):
@@ -145,12 +144,12 @@ def _sts(example: Example, slots: dict[str, str]) -> list[Fault]:
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 
 
-def _distinct(example: Example) -> list[Fault]:
-    plain = {name: " ".join(words_of(text)) or text for name, text in example.fields().items()}
+def _distinct(example: Example, plain: dict[str, str]) -> list[Fault]:
+    compared = {name: plain[name] or text for name, text in example.fields().items()}
     return [
         Fault(cause="same_texts", detail=f"{left} and {right} are the same")
-        for left, right in combinations(plain, 2)
-        if plain[left] == plain[right]
+        for left, right in combinations(compared, 2)
+        if compared[left] == compared[right]
     ]
 
 
