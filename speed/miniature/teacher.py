@@ -6,6 +6,8 @@ Requests pass through litellm, the call journal, pacing and the ledger exactly a
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -13,15 +15,18 @@ from pydantic import Field
 from speed.backends.litellm_teacher import LitellmTeacher
 from speed.backends.teaching.request import Call
 from speed.backends.teaching.transport import Reply
-from speed.core.context import Runtime
+from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.journal import key
 from speed.core.spec import Json
 from speed.miniature.reading import read
 from speed.miniature.rules import ERROR_RATE, LENGTH_BIAS, answer, known
-from speed.ports import Ask
+from speed.ports import Answer, Ask, Check
 
 PROVIDER = "miniature"
+
+UNKNOWN = "the teacher knows nothing of this topic and writes from its words alone"
+"""Detail of such an answer."""
 
 
 class RulesTeacher(LitellmTeacher):
@@ -48,9 +53,21 @@ class RulesTeacher(LitellmTeacher):
             litellm.custom_provider_map.append({"provider": PROVIDER, "custom_handler": _provider()})
             litellm.utils.custom_llm_setup()
 
-    def knows(self, prompt: str) -> bool:
-        """Whether the topic of a prompt is one of the world's; otherwise answers come from its words alone."""
-        return known(prompt)
+    def ask(self, requests: Iterable[tuple[Ask, Check]], ctx: Context) -> Iterator[Answer]:
+        """As for any teacher; an answer on a topic that the world does not hold says so in `detail`, and is counted."""
+        prompts: deque[str] = deque()
+
+        def noted() -> Iterator[tuple[Ask, Check]]:
+            for request, check in requests:
+                prompts.append(request.prompt)
+                yield request, check
+
+        for found in super().ask(noted(), ctx):
+            if known(prompts.popleft()):
+                yield found
+            else:
+                ctx.tally.counts["topics_unknown_to_teacher"] += 1
+                yield found.model_copy(update={"detail": "; ".join(part for part in (found.detail, UNKNOWN) if part)})
 
     def options(self, call: Call) -> dict[str, Any]:
         """What the rules need beside the prompt."""

@@ -1,0 +1,155 @@
+"""The evaluation: readable by mteb, the same everywhere, about the held-out half alone, and not lexical."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speed.backends.task_folder import TaskFolder, task_folders
+from speed.core.content import sha256_of
+from speed.core.context import Context, Runtime
+from speed.core.store import Store
+from speed.miniature.evaluation import MiniatureEvaluator
+from speed.miniature.lexicon import lexicon, meaning
+from speed.miniature.tasks import write_tasks
+from speed.miniature.world import world
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("tasks")
+    write_tasks(made)
+    return made
+
+
+def texts_of(task: TaskFolder) -> list[str]:
+    """Every text of a task."""
+
+    def strings(value: Any) -> list[str]:
+        if isinstance(value, str):
+            return [value]
+        if isinstance(value, dict):
+            return [text for key, inner in value.items() if not key.endswith(("id", "ids")) for text in strings(inner)]
+        return [text for inner in value for text in strings(inner)] if isinstance(value, list) else []
+
+    parts = [(config, split) for config, files in task.files.items() for split in files]
+    return [text for config, split in parts for row in task.rows(split, config) for text in strings(row)]
+
+
+def test_all_seven_types(folder: Path) -> None:
+    tasks = task_folders(folder)
+    assert Counter(task.type for task in tasks) == {
+        "Classification": 2,
+        "Clustering": 1,
+        "PairClassification": 1,
+        "Reranking": 1,
+        "Retrieval": 1,
+        "STS": 1,
+        "Summarization": 1,
+    }
+    assert all(task.mteb is None and task.instruction for task in tasks)
+
+
+def test_the_same_tasks_everywhere(folder: Path, tmp_path: Path) -> None:
+    write_tasks(tmp_path / "again")
+    write_tasks(tmp_path / "other", world_seed=1)
+    assert sha256_of(tmp_path / "again") == sha256_of(folder) != sha256_of(tmp_path / "other")
+
+
+def test_nothing_of_the_training_half_is_asked_about(folder: Path) -> None:
+    for task in task_folders(folder):
+        words = {word for text in texts_of(task) for word in re.findall(r"[a-z]+", text.lower())}
+        assert not words & set(world().train), task.name
+
+
+def test_every_label_has_enough_rows(folder: Path) -> None:
+    for task in task_folders(folder):
+        if task.type == "Classification":
+            for split in ("train", "test"):
+                counts = Counter(row["label"] for row in task.rows(split))
+                assert len(counts) == 6
+                assert min(counts.values()) >= 8
+
+
+def test_the_truth_of_each_task(folder: Path) -> None:
+    tasks = {task.name: task for task in task_folders(folder)}
+    for row in tasks["MiniatureParaphrasePairs"].rows("test"):
+        assert (meaning(row["sentence1"]) == meaning(row["sentence2"])) is bool(row["labels"])
+    retrieval = tasks["MiniatureRetrieval"]
+    corpus = {row["_id"]: meaning(row["text"]) for row in retrieval.only_rows("corpus")}
+    queries = {row["_id"]: meaning(row["text"]) for row in retrieval.only_rows("queries")}
+    for row in retrieval.rows("test"):
+        asked = queries[row["query-id"]]
+        fitting = [
+            key for key, said in corpus.items() if all(asked[slot] <= said.get(slot, frozenset()) for slot in asked)
+        ]
+        assert fitting == [row["corpus-id"]]
+
+
+def test_the_evaluator_writes_them_once(tmp_path: Path, folder: Path) -> None:
+    ctx = Context(store=Store(tmp_path), runtime=Runtime(home=tmp_path))
+    first = MiniatureEvaluator().task_folder(ctx)
+    assert sha256_of(first) == sha256_of(folder)
+    marked = first / "MiniatureSTS" / "README.md"
+    before = marked.stat().st_mtime_ns
+    assert MiniatureEvaluator().task_folder(ctx) == first
+    assert marked.stat().st_mtime_ns == before
+    assert MiniatureEvaluator(world_seed=1).recipe() != MiniatureEvaluator().recipe()
+
+
+def bag_of_words(text: str) -> list[float]:
+    """1,024 counters, a word's place by its hash."""
+    counters = [0.0] * 1024
+    for word in re.findall(r"\w+", text.lower()):
+        counters[int(hashlib.md5(word.encode()).hexdigest(), 16) % 1024] += 1.0
+    return counters
+
+
+PLACES = {
+    (slot, concept): place
+    for place, (slot, concept) in enumerate((slot, concept) for slot in lexicon() for concept in lexicon()[slot])
+}
+
+
+def oracle(text: str) -> list[float]:
+    """One number a concept: what the words of the text mean."""
+    vector = [0.0] * len(PLACES)
+    for slot, concepts in meaning(text).items():
+        for concept in concepts:
+            vector[PLACES[slot, concept]] = 2**0.5 if slot in ("things", "aspect") else 1.0
+    return vector
+
+
+@pytest.mark.slow
+def test_a_bag_of_words_is_far_below_an_oracle(folder: Path) -> None:
+    """At or below 70 %, type by type below the oracle; an untruthful task would show as a low oracle."""
+    import numpy as np
+    from mteb.models.abs_encoder import AbsEncoder
+    from mteb.models.model_meta import ModelMeta
+
+    from speed.backends.mteb_run import _result, folder_jobs, scores_of
+
+    class Plain(AbsEncoder):  # type: ignore[misc]
+        def __init__(self, vector: Callable[[str], list[float]]) -> None:
+            self.vector = vector
+            self.model = None
+            self.mteb_model_meta = ModelMeta.create_empty(overwrites={"name": "speed/plain", "revision": "1"})
+
+        def encode(self, inputs: Any, **_: Any) -> Any:
+            return np.array([self.vector(text) for batch in inputs for text in batch["text"]], dtype=np.float32)
+
+    def scores(vector: Callable[[str], list[float]]) -> Any:
+        jobs = folder_jobs(folder, ())
+        found = {job.task.metadata.name: (job.task.metadata.type, _result(job, Plain(vector))) for job in jobs}  # type: ignore[arg-type]
+        return scores_of(found)
+
+    words, truth = scores(bag_of_words), scores(oracle)
+    assert truth.mean_of_types > 90
+    assert words.mean_of_types <= 0.7 * truth.mean_of_types
+    assert all(words.types[kind] < truth.types[kind] for kind in truth.types)
