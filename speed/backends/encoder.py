@@ -90,6 +90,8 @@ class Encoder:
         """
         out = np.empty((len(texts), self.dimension), dtype=np.float32)
         unit = self.normalize if normalize is None else normalize
+        if prefix:
+            self._check_room(prefix)
         for start in range(0, len(texts), WINDOW):
             window = texts[start : start + WINDOW]
             places: dict[str, list[int]] = {}
@@ -103,6 +105,14 @@ class Encoder:
                     done += len(members[row])
                 progress(done)
         return out
+
+    def _check_room(self, prefix: str) -> None:
+        taken = len(token_rows(self.tokenizer, [prefix], self.frame, 10**6)[0])
+        if taken >= self.max_length:
+            raise UserError(
+                f"the instruction {prefix!r} takes {taken} tokens, and the embedder reads {self.max_length}: "
+                "nothing is left of the texts; raise max_length, shorten the instruction, or take protocol: native"
+            )
 
     def _chunks(
         self, texts: list[str], unit: bool, chunk_tokens: int

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.metadata
 import json
 import logging
+import math
 import random
 import time
 import warnings
@@ -20,6 +22,7 @@ import numpy as np
 import torch
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.results import TaskResult
+from tqdm.std import tqdm  # type: ignore[import-untyped]
 
 from speed.backends.device import device_of
 from speed.backends.encoder import Encoder
@@ -57,6 +60,7 @@ def folder_jobs(folder: Path, only: Sequence[str]) -> list[Job]:
     for task in found:
         if only and task.name not in only:
             continue
+        task.check()
         target = mteb_task(task)
         jobs.append(Job(target, lambda target=target, task=task: load(target, task), task.instruction))  # type: ignore[misc]
     return jobs
@@ -115,14 +119,24 @@ def run(config: ProtocolEvaluator, jobs: list[Job], embedder: Path, out: Path, c
     wanted = [job for job in jobs if job.task.metadata.name not in parts]
     ctx.tally.counts["tasks"] += len(wanted)
     ctx.tally.metrics |= {**pins, "model": revision, "datasets": {n: r.dataset_revision for n, r in done.items()}}
-    return scores_of({job.task.metadata.name: (job.task.metadata.type, done[job.task.metadata.name]) for job in wanted})
+    kinds = {job.task.metadata.name: job.task.metadata.type for job in wanted}
+    main = {name: 100 * float(done[name].get_score()) for name in kinds}
+    for name in (name for name, score in main.items() if math.isnan(score)):
+        main[name] = 0.0
+        ctx.say(f"{name}: the embedder gives all texts the same vector, so its score is undefined and counts as 0")
+    return scores_of(main, kinds)
 
 
-def scores_of(results: dict[str, tuple[str, TaskResult]]) -> Scores:
-    """Main scores x 100: by task, mean by type, mean over tasks and over types."""
-    tasks = {name: 100 * float(result.get_score()) for name, (_, result) in results.items()}
-    kinds = sorted({kind for kind, _ in results.values()})
-    types = {kind: _mean([score for name, score in tasks.items() if results[name][0] == kind]) for kind in kinds}
+def scores_of(tasks: dict[str, float], kinds: dict[str, str]) -> Scores:
+    """Scores by task, mean by type, mean over tasks and over types.
+
+    Args:
+        tasks: main score of each task, 0..100.
+        kinds: type of each task.
+    """
+    types = {
+        kind: _mean([tasks[name] for name in tasks if kinds[name] == kind]) for kind in sorted(set(kinds.values()))
+    }
     return Scores(tasks=tasks, types=types, mean=_mean(list(tasks.values())), mean_of_types=_mean(list(types.values())))
 
 
@@ -172,6 +186,8 @@ def _aggregated(job: Job, done: dict[str, TaskResult]) -> TaskResult:
 def _quiet() -> Iterator[None]:
     """Without the bars and warnings of mteb's helpers: labels that no classifier predicts are no news here."""
     datasets.disable_progress_bars()
+    bar = tqdm.__init__
+    tqdm.__init__ = functools.partialmethod(bar, disable=True)  # mteb's evaluators draw some bars unasked
     level = logging.getLogger("mteb").level
     logging.getLogger("mteb").setLevel(logging.ERROR)
     try:
@@ -180,6 +196,7 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.getLogger("mteb").setLevel(level)
+        tqdm.__init__ = bar
         datasets.enable_progress_bars()
 
 

@@ -78,6 +78,13 @@ class TaskFolder(Spec):
         columns = COLUMNS[self.type] if config == "default" else SEARCH_COLUMNS[config]
         return checked(file, read_rows(file), columns)
 
+    def check(self) -> None:
+        """Look at the head of every file, so that a mistake in the last task is known before the first is run."""
+        for config, splits in self.files.items():
+            columns = COLUMNS[self.type] if config == "default" else SEARCH_COLUMNS.get(config, ())
+            for file in splits.values():
+                checked(file, read_rows(file, limit=100), columns)
+
     def only_rows(self, config: str) -> Rows:
         """The rows of a configuration with one split, such as `corpus`."""
         return self.rows(next(iter(self.files[config])), config)
@@ -98,8 +105,8 @@ def task_folders(root: Path) -> list[TaskFolder]:
     return found
 
 
-def read_rows(file: Path) -> Rows:
-    """The objects of a JSONL file.
+def read_rows(file: Path, limit: int | None = None) -> Rows:
+    """The objects of a JSONL file, or the first few.
 
     Raises:
         UserError: for a line that is no JSON object.
@@ -107,6 +114,8 @@ def read_rows(file: Path) -> Rows:
     out: Rows = []
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
+            if len(out) == limit:
+                break
             if not line.strip():
                 continue
             try:
@@ -174,7 +183,7 @@ def _task(folder: Path, entry: dict[str, Json]) -> TaskFolder:
         name=folder.name,
         folder=folder,
         type=kind,
-        mteb=known if known and known.strip(":,") not in ("none", "None", "null", "-") else None,
+        mteb=known if known and known not in ("none", "None", "null", "-") else None,
         instruction=entry.get("instruction") or _line(text, "instruction"),
         files=files,
         revision=f"local-{sha256_of(folder)[:12]}",
@@ -212,8 +221,7 @@ def _inferred(folder: Path, files: dict[str, dict[str, Path]]) -> str:
     if "corpus" in files:
         return "Reranking" if "top_ranked" in files else "Retrieval"
     file = next(iter(files["default"].values()))
-    with file.open(encoding="utf-8") as lines:
-        first = json.loads(next(iter(lines), "{}") or "{}")
+    first = read_rows(file, limit=1)[0]
     order: tuple[TaskType, ...] = ("Summarization", "STS", "PairClassification", "Clustering", "Classification")
     for kind in order:
         if kind == "Clustering" and "sentences" not in first:

@@ -289,6 +289,8 @@ def test_vectors_do_not_depend_on_order_neighbours_or_cuts(embedder: Path) -> No
     assert abs(whole - alone).max() < 1e-5
     assert abs(encoder.encode(texts[::-1], chunk_tokens=1)[::-1] - whole).max() < 1e-5
     assert abs(encoder.encode(texts, prefix="Query: ") - encoder.encode(["Query: " + t for t in texts])).max() == 0
+    with pytest.raises(UserError, match="takes .* tokens, and the embedder reads 64"):
+        encoder.encode(texts, prefix="instruction " * 60)
     seen: list[int] = []
     encoder.encode(texts, chunk_tokens=64, progress=seen.append)
     assert seen[-1] == 90

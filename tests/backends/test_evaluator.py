@@ -1,0 +1,325 @@
+"""Evaluation on folders of tasks: all seven types, mteb's own and others, identity, resuming, mistakes."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_generator import context, make_base
+
+from speed.backends.contrastive import ContrastiveTrainer, Lora
+from speed.backends.instructions import instruction_table
+from speed.backends.mteb_evaluator import DEV, LocalEvaluator, MtebEvaluator
+from speed.backends.task_folder import task_folders
+from speed.core.content import sha256_of
+from speed.core.errors import UserError
+from speed.core.spec import digest
+
+WORDS = ["water", "stone", "river", "topic", "input", "output", "one", "two", "write", "about"]
+TYPES = {
+    "MyClasses": "Classification",
+    "MyClusters": "Clustering",
+    "MyPairs": "PairClassification",
+    "MyReranking": "Reranking",
+    "MyRetrieval": "Retrieval",
+    "MySimilarity": "STS",
+    "MySummaries": "Summarization",
+}
+
+
+def write(file: Path, rows: list[dict[str, Any]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def all_seven(root: Path) -> Path:
+    """A tiny task of each type, by columns alone: no README, no tasks.json."""
+    draw = random.Random(0)
+
+    def text(count: int = 4) -> str:
+        return " ".join(draw.choices(WORDS, k=count))
+
+    labelled = [{"text": f"{WORDS[i % 3]} {text()}", "label": i % 3} for i in range(60)]
+    write(root / "MyClasses/train.jsonl", labelled)
+    write(root / "MyClasses/test.jsonl", labelled[:20])
+    sets = [{"sentences": [row["text"] for row in labelled], "labels": [row["label"] for row in labelled]}]
+    write(root / "MyClusters/test.jsonl", sets)
+    write(root / "MyPairs/test.jsonl", [{"sent1": text(), "sent2": text(), "labels": i % 2} for i in range(12)])
+    graded = [{"sentence1": text(), "sentence2": text(), "score": i % 6} for i in range(12)]
+    write(root / "MySimilarity/test.jsonl", graded)
+    summaries = [text() for _ in range(4)]
+    judged = {"human_summaries": summaries[:2], "machine_summaries": summaries}
+    rows = [{"text": text(9), **judged, "relevance": [1, 2, 5, i]} for i in range(3)]
+    write(root / "MySummaries/test.jsonl", rows)
+    for name in ("MyRetrieval", "MyReranking"):
+        write(root / name / "corpus.jsonl", [{"_id": f"d{i}", "title": text(1), "text": text(8)} for i in range(20)])
+        write(root / name / "queries.jsonl", [{"_id": f"q{i}", "text": text(3)} for i in range(4)])
+        relevant = [{"query-id": f"q{i}", "corpus-id": f"d{i}", "score": 1} for i in range(4)]
+        write(root / name / "qrels/test.jsonl", relevant)
+    ranked = [{"query-id": f"q{i}", "corpus-ids": [f"d{i}", f"d{i + 4}", f"d{i + 8}"]} for i in range(4)]
+    write(root / "MyReranking/top_ranked.jsonl", ranked)
+    return root
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two embedders of one name: bases in sentence-transformers layout after a step of training each."""
+    folder = tmp_path_factory.mktemp("models")
+    base = make_base(folder / "base")
+    lines = [{"kind": "sts", "task": "t", "query": f"{w} stone", "positive": f"{w} river"} for w in WORDS]
+    write(folder / "examples.jsonl", lines)
+    out = []
+    for seed in (0, 1):
+        config = ContrastiveTrainer(base=str(base), lora=Lora(r=4), learning_rate=3e-3, batch_size=5, max_length=192)
+        config.train(folder / "examples.jsonl", folder / f"run{seed}", seed, context(folder / "home"))
+        out.append(folder / f"run{seed}")
+    return out[0], out[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return all_seven(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any attempt to connect fails the test."""
+    import socket
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a local evaluation must not use the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def results(out: Path) -> dict[str, Path]:
+    return {file.stem: file for file in out.glob("results/*/*/*.json") if file.stem != "model_meta"}
+
+
+def test_types_are_told_by_columns(folder: Path) -> None:
+    assert {task.name: task.type for task in task_folders(folder)} == TYPES
+
+
+@pytest.mark.usefixtures("no_network")
+def test_all_seven_types_score_and_leave_mtebs_own_files(
+    models: tuple[Path, Path], folder: Path, tmp_path: Path
+) -> None:
+    ctx = context(tmp_path / "home")
+    scores = LocalEvaluator(tasks=folder).evaluate(models[0], tmp_path / "out", ctx)
+    assert set(scores.tasks) == set(TYPES)
+    assert scores.types == {kind: pytest.approx(scores.tasks[name]) for name, kind in TYPES.items()}
+    assert scores.mean == pytest.approx(sum(scores.tasks.values()) / 7)
+    assert scores.mean_of_types == pytest.approx(sum(scores.types.values()) / 7)
+    for name, file in results(tmp_path / "out").items():
+        stored = json.loads(file.read_text())
+        assert stored["scores"]["test"][0]["main_score"] * 100 == pytest.approx(scores.tasks[name])
+        assert stored["dataset_revision"] == f"local-{sha256_of(folder / name)[:12]}"
+        assert stored["mteb_version"] == ctx.tally.metrics["mteb"]
+    progress = [event["done"] for event in ctx.events if event["event"] == "progress"]  # type: ignore[attr-defined]
+    assert progress[-1] == 7
+    assert progress == sorted(progress)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_an_interrupted_evaluation_goes_on_with_the_next_task(
+    models: tuple[Path, Path], folder: Path, tmp_path: Path
+) -> None:
+    evaluator = LocalEvaluator(tasks=folder, only=("MyClusters", "MyPairs", "MySimilarity"))
+    whole = evaluator.evaluate(models[0], tmp_path / "whole", context(tmp_path / "home"))
+
+    class Killed(BaseException):
+        pass
+
+    broken = context(tmp_path / "home")
+
+    def die(done: int, total: int, unit: str, **figures: float) -> None:
+        if done == 1:
+            raise Killed
+
+    broken.progress = die  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        evaluator.evaluate(models[0], tmp_path / "broken", broken)
+    [(name, file)] = results(tmp_path / "broken").items()
+    assert name == "MyClusters"
+    written = file.stat().st_mtime_ns
+    assert evaluator.evaluate(models[0], tmp_path / "broken", context(tmp_path / "home")) == whole
+    assert file.stat().st_mtime_ns == written
+
+
+@pytest.mark.usefixtures("no_network")
+def test_two_models_of_one_name_get_their_own_scores(models: tuple[Path, Path], folder: Path, tmp_path: Path) -> None:
+    evaluator = LocalEvaluator(tasks=folder, only=("MySimilarity", "MyRetrieval"))
+    one, two = (evaluator.evaluate(model, tmp_path / "out", context(tmp_path / "home")) for model in models)
+    assert one.tasks != two.tasks
+    assert one == evaluator.evaluate(models[0], tmp_path / "out", context(tmp_path / "home"))
+    assert len(list(tmp_path.glob("out/results/*/*"))) == 2
+    changed = shutil.copytree(models[0], tmp_path / "changed")
+    tokenizer = changed / "model" / "tokenizer_config.json"
+    tokenizer.write_text(tokenizer.read_text().replace("192", "100"))
+    assert evaluator.identity(changed) != evaluator.identity(models[0])
+    assert evaluator.identity(models[0]) != LocalEvaluator(tasks=folder, protocol="native").identity(models[0])
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_task_that_mteb_knows_keeps_its_protocol_and_names_its_data(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    rows = [{"sentence1": w, "sentence2": f"{w} stone", "score": i % 6} for i, w in enumerate(WORDS)]
+    write(tmp_path / "tasks/STSBenchmark/test.jsonl", rows)
+    (tmp_path / "tasks/STSBenchmark/README.md").write_text("- type: STS\n- mteb task: STSBenchmark\n")
+    pairs = [{"sent1": w, "sent2": f"{w} two", "labels": i % 2} for i, w in enumerate(WORDS)]
+    write(tmp_path / "tasks/MyTweets/test.jsonl", pairs)
+    (tmp_path / "tasks/tasks.json").write_text(
+        json.dumps([{"name": "MyTweets", "type": "PairClassification", "mteb": "TwitterSemEval2015"}])
+    )
+    scores = LocalEvaluator(tasks=tmp_path / "tasks").evaluate(models[0], tmp_path / "out", context(tmp_path / "home"))
+    assert set(scores.tasks) == {"STSBenchmark", "TwitterSemEval2015"}
+    stored = json.loads(results(tmp_path / "out")["STSBenchmark"].read_text())
+    assert stored["dataset_revision"].startswith("local-"), "never the hub's revision for local data"
+
+
+def test_a_collapsed_embedder_scores_nothing_and_the_reader_hears_of_it(
+    models: tuple[Path, Path], folder: Path, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    flat = shutil.copytree(models[0], tmp_path / "flat") / "model" / "model.safetensors"
+    weights = load_file(flat)
+    save_file({n: torch.zeros_like(w) if n == "norm.weight" else w for n, w in weights.items()}, flat)
+    ctx = context(tmp_path / "home")
+    scores = LocalEvaluator(tasks=folder, only=("MySimilarity",)).evaluate(tmp_path / "flat", tmp_path / "out", ctx)
+    assert scores.tasks == {"MySimilarity": 0.0}
+    [said] = [event["message"] for event in ctx.events if event["event"] == "say"]  # type: ignore[attr-defined]
+    assert "same vector" in said
+
+
+def test_the_e5_protocol_puts_instructions_where_it_should(folder: Path) -> None:
+    import mteb
+    from mteb.types import PromptType
+
+    from speed.backends.mteb_encoder import MtebEncoder
+
+    class Bare:
+        dimension, max_length, normalize = 4, 48, True
+        prompts = {"STS12": "own: ", "query": "q: "}
+
+    def prefixes(name: str, protocol: Any = "e5", own: dict[str, str] | None = None) -> list[str]:
+        encoder = MtebEncoder(Bare(), protocol, instruction_table(), own or {}, "r", lambda _: None)  # type: ignore[arg-type]
+        metadata = mteb.get_task(name).metadata
+        return [encoder.prefix(metadata, side) for side in (None, PromptType.query, PromptType.document)]
+
+    sts = "Instruct: Retrieve semantically similar text.\nQuery: "
+    assert prefixes("STS12") == [sts, sts, sts]
+    claim = "Instruct: Given a scientific claim, retrieve documents that support or refute the claim\nQuery: "
+    assert prefixes("SciFact")[1:] == [claim, ""]
+    duplicate = "Instruct: Retrieve duplicate questions from AskUbuntu forum\nQuery: "
+    assert prefixes("AskUbuntuDupQuestions")[1:] == [duplicate, duplicate]
+    assert prefixes("SciFact", own={"SciFact": "Find."})[1] == "Instruct: Find.\nQuery: "
+    assert prefixes("STS12", "native") == ["own: ", "own: ", "own: "]
+    assert prefixes("SciFact", "native") == ["", "q: ", ""]
+
+
+def test_every_task_of_the_papers_benchmark_has_an_instruction() -> None:
+    import mteb
+
+    table = instruction_table()
+    benchmark = mteb.get_benchmark("MTEB(eng, v1)").tasks
+    assert len(benchmark) == 56
+    for task in [*benchmark, *mteb.get_benchmark("MTEB(eng, v2)").tasks]:
+        found = table.tasks[task.metadata.type][task.metadata.name]
+        own = task.metadata.prompt
+        own = own.get("query") if isinstance(own, dict) else own
+        assert own is None or found == own
+        if task.metadata.type == "STS":
+            assert found == "Retrieve semantically similar text."
+    assert set(table.both_sides) == set(table.types) - {"Retrieval"}
+    assert table.not_normalized == ("Classification",)
+
+
+def test_the_development_tier_is_none_of_the_test_scores() -> None:
+    import mteb
+
+    test = {(t.metadata.name, s) for t in mteb.get_benchmark("MTEB(eng, v1)").tasks for s in t.eval_splits}
+    test |= {(t.metadata.name, s) for t in mteb.get_benchmark("MTEB(eng, v2)").tasks for s in t.eval_splits}
+    for name, split in DEV.items():
+        task = mteb.get_task(name, languages=["eng"], eval_splits=split and [split])
+        assert not {(name, split) for split in task.eval_splits} & test
+    assert digest(MtebEvaluator(benchmark="dev").recipe()) != digest(MtebEvaluator(benchmark="mteb_v1").recipe())
+
+
+# -- mistakes ----------------------------------------------------------------------------------------------------------
+
+
+def drop(file: str, column: str) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        rows = [json.loads(line) for line in (root / file).read_text().splitlines()]
+        write(root / file, [{key: value for key, value in row.items() if key != column} for row in rows])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (drop("MySummaries/test.jsonl", "relevance"), r"MySummaries.*type cannot be told"),
+        (
+            drop("MyRetrieval/qrels/test.jsonl", "corpus-id"),
+            r"qrels.*test.jsonl: column 'corpus-id' is missing",
+        ),
+        (drop("MyRetrieval/corpus.jsonl", "text"), r"corpus.jsonl: column 'text' is missing in row 1"),
+        (lambda root: (root / "MyClasses/train.jsonl").unlink(), "needs train.jsonl"),
+        (lambda root: (root / "MyPairs/test.jsonl").write_text("oops\n"), r"test.jsonl.*not JSON"),
+        (lambda root: write(root / "MyRetrieval/queries.jsonl", [{"_id": "zz", "text": "a"}]), "no query-id"),
+        (lambda root: (root / "tasks.json").write_text('[{"name": "MyPairs", "type": "Poetry"}]'), "Poetry"),
+        (lambda root: (root / "tasks.json").write_text('[{"name": "MyPairs", "mteb": "NoSuch"}]'), "no task 'NoSuch'"),
+        (lambda root: [shutil.rmtree(path) for path in root.iterdir()], "holds no tasks"),
+        (shutil.rmtree, "does not exist"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_explained(
+    models: tuple[Path, Path], tmp_path: Path, spoil: Callable[[Path], Any], message: str
+) -> None:
+    root = all_seven(tmp_path / "tasks")
+    keep = ("MyClasses", "MyPairs", "MyRetrieval", "MySummaries")
+    for path in root.iterdir():
+        if path.name not in keep:
+            shutil.rmtree(path)
+    spoil(root)
+    with pytest.raises(UserError, match=message):
+        LocalEvaluator(tasks=root).evaluate(models[0], tmp_path / "out", context(tmp_path / "home"))
+
+
+def test_a_stated_type_makes_a_missing_column_the_complaint(models: tuple[Path, Path], tmp_path: Path) -> None:
+    write(tmp_path / "tasks/Mine/test.jsonl", [{"sentence1": "a", "sentence2": "b"}])
+    (tmp_path / "tasks/tasks.json").write_text('[{"name": "Mine", "type": "STS"}]')
+    with pytest.raises(UserError, match=r"Mine/test.jsonl: column 'score' is missing in row 1; it has 'sentence1'"):
+        LocalEvaluator(tasks=tmp_path / "tasks").evaluate(models[0], tmp_path / "o", context(tmp_path / "home"))
+
+
+def test_a_folder_without_a_model_and_unknown_names_are_refused(
+    models: tuple[Path, Path], folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="holds no embedder"):
+        LocalEvaluator(tasks=folder).evaluate(tmp_path, tmp_path / "out", context(tmp_path / "home"))
+    with pytest.raises(UserError, match="NoSuch"):
+        LocalEvaluator(tasks=folder, only=("NoSuch",)).evaluate(models[0], tmp_path / "o", context(tmp_path / "home"))
+    with pytest.raises(ValueError, match="extra"):
+        LocalEvaluator(tasks=folder, nonsense=1)  # type: ignore[call-arg]
+
+
+# -- real data ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_layout_of_real_task_folders_is_understood(shared: Path) -> None:
+    listed = {entry["name"]: entry for entry in json.loads((shared / "mteb" / "tasks.json").read_text())}
+    found = task_folders(shared / "mteb")
+    assert len(found) == 17
+    for task in found:
+        assert (task.type, task.mteb) == (listed[task.name]["type"], listed[task.name]["mteb"] or None)
+    assert {task.type for task in found} == set(TYPES.values())
