@@ -1,7 +1,7 @@
 """The whole experiment on one page. conf/ holds the values, each with its section or table of the paper.
 
-Hydra composes plain data; `Config.model_validate` closes the world: unknown keys, wrong types and values out of range are
-all reported at once (DESIGN D1).
+Hydra composes plain data; `Config.model_validate` closes the world: unknown keys, wrong types and values out of
+range are all reported at once (DESIGN D1).
 """
 
 from __future__ import annotations

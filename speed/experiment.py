@@ -24,6 +24,14 @@ from speed.pipeline import Pipeline, pipeline
 from speed.screen import Screen
 
 PRELOAD = ("hydra", "speed.pipeline")
+"""Modules that every stage's process needs."""
+QUIET = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # litellm otherwise asks the network for prices when it is imported
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+}
+"""What libraries must find in the environment when they are imported."""
 
 
 class Origin(Spec):
@@ -44,6 +52,8 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
     Returns:
         The mean score over tasks (what a sweeper optimises); None for a plan.
     """
+    for variable, value in QUIET.items():
+        os.environ.setdefault(variable, value)
     store = Store(config.runtime.home.expanduser().resolve())
     if not config.plan:
         store.open()
@@ -118,7 +128,7 @@ def print_plan(config: Config, origin: Origin, found: list[Standing], pipe: Pipe
     print(report.plan_table(found).plain())
     print(
         "\ncalls are what the teacher will be asked, retries aside; tokens are estimates at the paper's lengths"
-        "\n(Table 5; brainstorming is not part of its 45K calls); dollars are list prices of the dated table in speed/data"
+        "\n(Table 5, whose 45K calls leave out brainstorming); dollars are list prices of the dated table in speed/data"
     )
 
 
@@ -164,8 +174,9 @@ def _announce_other_code(found: list[Standing]) -> None:
     others = sorted({standing.commit for standing in found if standing.commit not in ("", here)})
     if others:
         labels = [standing.goal.label for standing in found if standing.commit in others]
+        builders = ", ".join(others)
         print(
-            f"reusing {len(labels)} stages that other code built ({', '.join(others)}; this is {here}): {', '.join(labels)}",
+            f"reusing {len(labels)} stages that other code built ({builders}; this is {here}): {', '.join(labels)}",
             file=sys.stderr,
         )
 
@@ -195,7 +206,7 @@ def _opening(config: Config, origin: Origin, found: list[Standing], folder: Path
 
 
 def _scores(pipe: Pipeline, store: Store) -> Scores:
-    path = store.payload(pipe.evaluation) / "scores.json"  # type: ignore[arg-type]
+    path = store.payload(pipe.evaluation) / "scores.json"
     return Scores.model_validate_json(path.read_text(encoding="utf-8"))
 
 

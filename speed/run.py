@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.errors import CompactHydraException
@@ -25,7 +25,7 @@ CONF = next(
 )
 
 
-class Stopped(CompactHydraException):
+class Stopped(CompactHydraException):  # type: ignore[misc]
     """A mistake of the user or a failed stage, told by its message alone."""
 
 
@@ -93,12 +93,20 @@ def _job(cfg: DictConfig) -> float | None:
 
         return run(validated(composed(cfg)), OmegaConf.to_yaml(cfg, resolve=True), origin)
     except (UserError, StageFailed) as error:
-        raise Stopped(str(error)) from error
+        return _stop(str(error), origin.sweep is not None)
     except OSError as error:
         known = explained(error, "running")
         if known is None:
             raise
-        raise Stopped(str(known)) from error
+        return _stop(str(known), origin.sweep is not None)
+
+
+def _stop(message: str, in_sweep: bool) -> NoReturn:
+    """End with a message: at once, or, in a sweep, after the other points have had their turn."""
+    if in_sweep:
+        raise Stopped(message)
+    print(message, file=sys.stderr)
+    sys.exit(1)
 
 
 def main() -> None:

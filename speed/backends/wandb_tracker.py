@@ -29,7 +29,7 @@ class WandbTracker(Tracker):
             print(f"W&B was not written ({type(error).__name__}); the run itself is complete", file=sys.stderr)
 
     def _mirror(self, run: Path, runtime_dir: Path) -> None:
-        mode = os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
+        mode: Any = os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
         os.environ.setdefault("WANDB_SILENT", "true")
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
@@ -83,7 +83,7 @@ def flat_figures(summary: dict[str, Any]) -> dict[str, Json]:
 
 def config_values(path: Path) -> dict[str, Any]:
     """The run's config. Keys are never in it: they come from the environment."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert isinstance(values, dict)

@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -151,11 +151,11 @@ def build_all(
         while len(built) < len(order) or nursery.running:
             for goal in order:
                 ready = all(key in built for key in goal.after)
-                if goal.key not in built and goal.key not in nursery.running and ready:
-                    if len(nursery.running) >= max(1, runtime.side_by_side):
+                if ready and goal.key not in built and not nursery.has(goal):
+                    if nursery.ended or len(nursery.running) >= max(1, runtime.side_by_side):
                         break
                     listen(goal.label, {"event": "start", "rows": goal.rows})
-                    nursery.start(goal)
+                    nursery.start(goal, listen)
             for goal, event in nursery.events():
                 listen(goal.label, event)
                 if event["event"] == "done":
@@ -185,6 +185,7 @@ class _Nursery:
     def __init__(self, store: Store, runtime: Runtime, logs: Path, preload: tuple[str, ...]) -> None:
         self.store, self.runtime, self.logs = store, runtime, logs
         self.running: dict[str, tuple[Goal, Any, Connection]] = {}
+        self.ended: list[tuple[Goal, dict[str, Json]]] = []
         self.made_by = maker()
         logs.mkdir(parents=True, exist_ok=True)
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -192,9 +193,18 @@ class _Nursery:
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(list(preload))
 
-    def start(self, goal: Goal) -> None:
+    def has(self, goal: Goal) -> bool:
+        """Whether a goal is being built, or has just ended."""
+        return goal.key in self.running or any(goal.key == other.key for other, _ in self.ended)
+
+    def start(self, goal: Goal, listen: Listener) -> None:
+        """Build a goal: here when it needs no heavy package, so that its mistakes are told before any is imported."""
+        if not goal.node.heavy:
+            send = partial(listen, goal.label)
+            self.ended.append((goal, outcome(goal, self.store, self.runtime, send, self.made_by)))
+            return
         here, there = self.context.Pipe(duplex=False)
-        arguments = (replace(goal), self.store, self.runtime, there, self.logs / _log_name(goal), self.made_by)
+        arguments = (goal, self.store, self.runtime, there, self.logs / _log_name(goal), self.made_by)
         child = self.context.Process(target=_child, args=arguments, daemon=True)
         child.start()
         there.close()
@@ -202,6 +212,10 @@ class _Nursery:
 
     def events(self) -> Iterator[tuple[Goal, dict[str, Json]]]:
         """Wait for news; a child that died without a word is a crash."""
+        yield from self.ended
+        self.ended.clear()
+        if not self.running:
+            return
         for connection in wait([entry[2] for entry in self.running.values()]):
             goal, child, _ = next(entry for entry in self.running.values() if entry[2] is connection)
             assert isinstance(connection, Connection)

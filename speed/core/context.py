@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from speed.core.spec import Json, Spec
 from speed.core.stage import Row, Stage, Take
@@ -94,7 +94,7 @@ class Context:
         """The rows of a take that were not rejected."""
         return (row for row in self.rows(take) if row.rejected is None)
 
-    def folder(self, stage: Stage[object]) -> Path:
+    def folder(self, stage: Stage[Any]) -> Path:
         """The payload folder of a built stage, each file checked against its sha256."""
         return self.store.payload(stage)
 

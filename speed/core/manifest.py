@@ -32,7 +32,7 @@ class Maker(Spec):
     """Which code built it, and how it was called."""
 
     commit: str
-    """Git commit, with `+` and a hash of the uncommitted changes where there are any; the version when not a checkout."""
+    """Git commit, with `+` and a hash of uncommitted changes where there are any; the version when not a checkout."""
     python: str
     packages: dict[str, str]
     argv: tuple[str, ...]

@@ -1,7 +1,7 @@
 """The store: everything that was ever built, addressed by key, under one root that may be moved, shared and deleted.
 
     <home>/format.json            version of this layout
-    <home>/store/<stage>/<key>/   an artifact: payload files and manifest.json; or a pool: shards, each with its manifest
+    <home>/store/<stage>/<key>/   an artifact: payload and manifest.json; or a pool: shards, each with its manifest
     <home>/locks/                 one file lock per key, so that two processes build a shared stage once
     <home>/journal/               every answer that was ever paid for (speed.core.journal)
     <home>/runs/                  what humans read: reports and links into the store
@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock
 from pydantic import ValidationError
@@ -69,7 +69,7 @@ class Store:
             partial.replace(marker)
         except OSError as error:
             raise explained(error, f"opening the store {self.home}") or UserError(
-                f"{self.home} cannot be used as the store ({error.strerror}): set runtime.home or SPEED_HOME to a folder"
+                f"{self.home} cannot be the store ({error.strerror}): set runtime.home or SPEED_HOME to a folder"
             ) from error
         return self
 
@@ -82,7 +82,7 @@ class Store:
             ) from error
         if found > FORMAT:
             raise UserError(
-                f"{self.home} was written by a newer version of speed (store format {found}, this code reads {FORMAT}):\n"
+                f"{self.home} was written by a newer version of speed (format {found}, this code reads {FORMAT}):\n"
                 "  update speed, or set SPEED_HOME to another folder"
             )
 
@@ -98,7 +98,7 @@ class Store:
 
     # -- artifacts -------------------------------------------------------------------------------------------------
 
-    def manifest(self, stage: Stage[object]) -> Manifest | None:
+    def manifest(self, stage: Stage[Any]) -> Manifest | None:
         """The manifest of a built stage, or None.
 
         Raises:
@@ -109,20 +109,20 @@ class Store:
             raise CorruptArtifact(self.folder(stage) / "manifest.json", "the manifest belongs to another key")
         return found
 
-    def partial(self, stage: Stage[object]) -> Path:
+    def partial(self, stage: Stage[Any]) -> Path:
         """The folder in which a stage is built; holds the checkpoint of an interrupted build."""
         folder = self.folder(stage)
         partial = folder.with_name(folder.name + ".partial")
         partial.mkdir(parents=True, exist_ok=True)
         return partial
 
-    def publish(self, stage: Stage[object], manifest: Manifest) -> None:
+    def publish(self, stage: Stage[Any], manifest: Manifest) -> None:
         """Write the manifest into the partial folder and give the folder its name."""
         partial = self.partial(stage)
         manifest.write(partial / "manifest.json")
         partial.replace(self.folder(stage))
 
-    def payload(self, stage: Stage[object]) -> Path:
+    def payload(self, stage: Stage[Any]) -> Path:
         """The folder of a built stage, every file checked against its sha256 now.
 
         Raises:

@@ -22,7 +22,7 @@ from speed.data.draws import generator
 from speed.data.mix import Mix
 from speed.data.prompts import RolePrompts, data_prompt
 from speed.data.records import STS_INSTRUCTION, Kind, Prompt, TaskList
-from speed.data.topics import topic_order
+from speed.data.topics import topic_index
 
 Role: TypeAlias = Literal["seed", "root", "synthesis"]
 
@@ -51,21 +51,6 @@ class Brainstormed(Spec):
     def row_of(self, kind: Kind, call: int) -> int:
         """The row of a kind's n-th call."""
         return self.asked.row_of(kind, call)
-
-
-class TopicDraw:
-    """Topics of one role and kind: uniform, without replacement until all have been used, then in another order."""
-
-    def __init__(self, topics: Sequence[str], seed: int, role: Role, kind: Kind) -> None:
-        self.topics, self.path = topics, (seed, role, kind)
-        self._orders: dict[int, list[str]] = {}
-
-    def __call__(self, index: int) -> str:
-        """The topic of a kind's n-th draw."""
-        epoch, place = divmod(index, len(self.topics))
-        if epoch not in self._orders:
-            self._orders[epoch] = topic_order(self.topics, *self.path, epoch)
-        return self._orders[epoch][place]
 
 
 def load_topics(folder: Path) -> list[str]:
@@ -106,12 +91,12 @@ class Assignment(Spec):
         """
         waiting: dict[Kind, deque[TaskList]] = defaultdict(deque)
         stream = iter(tasks)
-        sts_topics = TopicDraw(topics, self.seed, self.role, Kind.STS)
         for row in range(start, stop):
             kind, index = self.mix.kind_of(row), self.mix.index_within_kind(row)
             rng = generator(self.seed, "prompt", self.role, row)
             if kind is Kind.STS:
-                yield row, data_prompt(kind, STS_INSTRUCTION, sts_topics(index), self.prompts.config, rng)
+                topic = topics[topic_index(index, len(topics), self.seed, self.role, kind)]
+                yield row, data_prompt(kind, STS_INSTRUCTION, topic, self.prompts.config, rng)
                 continue
             call = index // (self.samples_per_task * self.tasks_per_topic)
             found = self._task_list(kind, call, waiting, stream)

@@ -38,9 +38,11 @@ def paths_in(file: Path | None, form: Literal["auto", "list", "tsv", "rdf"], cou
         raw: IO[bytes] = (files("speed.data") / "topics.txt").open("rb")
     else:
         raw = _opened(file.expanduser(), where)
-    with raw, _unpacked(raw) as stream:
+    name = file.name if file else ""
+    with raw, _unpacked(raw, name, where) as stream:
         try:
-            yield from _paths(stream, form, counts, where)
+            dump = form == "auto" and ".rdf" in name
+            yield from _paths(stream, "rdf" if dump else form, counts, where)
         except (OSError, EOFError, zlib.error) as error:
             remedy = "fetch the file again"
             raise UserError(f"{where}: damaged after {counts['read']} topics ({error}): {remedy}") from error
@@ -57,9 +59,13 @@ def _opened(file: Path, where: str) -> IO[bytes]:
         raise UserError(f"{where} cannot be read: {error.strerror}") from error
 
 
-def _unpacked(raw: IO[bytes]) -> io.BufferedIOBase:
+def _unpacked(raw: IO[bytes], name: str, where: str) -> io.BufferedIOBase:
     buffered = io.BufferedReader(raw, _BLOCK)  # type: ignore[type-var]
-    return gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == b"\x1f\x8b" else buffered
+    if buffered.peek(2)[:2] == b"\x1f\x8b":
+        return gzip.GzipFile(fileobj=buffered)
+    if name.endswith(".gz"):
+        raise UserError(f"{where} is not a gzip archive, as its name says: fetch it again, or take .gz off its name")
+    return buffered
 
 
 def _paths(stream: io.BufferedIOBase, form: str, counts: Counter[str], where: str) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -10,6 +9,7 @@ from typing import ClassVar
 from speed.core.content import ModelReference
 from speed.core.context import Context
 from speed.core.stage import Stage, Take, Work
+from speed.data.parse import rendered
 from speed.data.records import Sample
 from speed.ports import Completion, Sft, Trainer, Weights
 
@@ -31,7 +31,7 @@ class Junior(Stage[Weights]):
 
     def run(self, out: Path, ctx: Context) -> None:
         rows = [
-            Completion(prompt=row.prompt.text, completion=json.dumps(row.example.fields(), ensure_ascii=False))
+            Completion(prompt=row.prompt.text, completion=rendered(row.example))
             for row in ctx.accepted(self.data)
             if row.example is not None
         ]

@@ -65,11 +65,11 @@ class Revision(Pool[Sample]):
 
     def _row(self, row: Sample, written: Generated, ctx: Context) -> Sample:
         assert row.prompt.kind is not None
-        found = read_revision(written.text, row.prompt.kind)
+        found = read_revision(row.prompt.kind, row.prompt.task, written.text, written.finish_reason)
         if isinstance(found, Rejected):
             ctx.tally.counts[f"revision failed: {found.cause}"] += 1
             return row if self.on_failure == "keep_original" else row.turned_away(found.cause, found.detail)
-        example = found[1].model_copy(update={"task": row.prompt.task})
+        example = found[1]
         ctx.tally.counts["unchanged" if example == row.example else "changed"] += 1
         broken = tuple(fault.cause for fault in faults(example, row.prompt))
         return Sample(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,6 +10,7 @@ from speed.core.context import Context
 from speed.core.stage import Pool, Work
 from speed.data.cost import EXPECTED_TOKENS
 from speed.data.draws import generator
+from speed.data.parse import rendered
 from speed.data.parse import revision as read_revision
 from speed.data.prompts import RolePrompts, revise_prompt
 from speed.data.records import Candidates, Rejected, Revision
@@ -52,12 +52,12 @@ class Revisions(Pool[Revision]):
         return Revision(row=found.row, prompt=found.prompt, original=original, revise_prompt=text)
 
     def _request(self, drawn: Revision) -> tuple[Ask, Check] | None:
-        kind = drawn.prompt.kind
+        kind, task = drawn.prompt.kind, drawn.prompt.task
         if drawn.rejected is not None or kind is None:
             return None
 
         def fault(text: str) -> str | None:
-            outcome = read_revision(text, kind)
+            outcome = read_revision(kind, task, text)
             return outcome.cause if isinstance(outcome, Rejected) else None
 
         ask = Ask(
@@ -76,9 +76,8 @@ class Revisions(Pool[Revision]):
         if answer.cause != "ok":
             return drawn.turned_away(answer.cause, answer.detail)
         assert drawn.prompt.kind is not None
-        found = read_revision(answer.text, drawn.prompt.kind)
+        found = read_revision(drawn.prompt.kind, drawn.prompt.task, answer.text, answer.finish_reason)
         if isinstance(found, Rejected):
             return drawn.turned_away(found.cause, found.detail)
         reason, example = found
-        text = json.dumps(example.fields(), ensure_ascii=False)
-        return drawn.model_copy(update={"reason": reason, "revision": text})
+        return drawn.model_copy(update={"reason": reason, "revision": rendered(example)})

@@ -8,12 +8,13 @@ from typing import ClassVar
 
 from speed.core.context import Context
 from speed.core.stage import Pool, Stage, Work
-from speed.data.assignment import Brainstormed, TopicDraw, load_topics
+from speed.data.assignment import Brainstormed, load_topics
 from speed.data.cost import EXPECTED_TOKENS
 from speed.data.draws import generator, permutation
 from speed.data.parse import tasks as read_tasks
 from speed.data.prompts import RolePrompts, brainstorm_prompt
 from speed.data.records import Prompt, Rejected, TaskList, Topic
+from speed.data.topics import topic_index
 from speed.ports import Answer, Ask, Teacher, in_step
 
 
@@ -54,11 +55,11 @@ class Tasks(Pool[TaskList]):
 
     def _prompts(self, start: int, stop: int, topics: list[str]) -> Iterator[tuple[int, Prompt]]:
         plan = self.plan
-        drawn = {kind: TopicDraw(topics, plan.seed, plan.role, kind) for kind in plan.kinds}
         for row in range(start, stop):
             kind, call = plan.kind_and_call(row)
             rng = generator(plan.seed, "brainstorm", plan.role, row)
-            yield row, brainstorm_prompt(kind, drawn[kind](call), self.request, self.prompts.config, rng)
+            topic = topics[topic_index(call, len(topics), plan.seed, plan.role, kind)]
+            yield row, brainstorm_prompt(kind, topic, self.request, self.prompts.config, rng)
 
     def _ask(self, prompt: Prompt) -> Ask:
         return Ask(

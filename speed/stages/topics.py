@@ -10,7 +10,7 @@ from typing import ClassVar
 from speed.core.context import Context
 from speed.core.stage import Stage
 from speed.data.records import Topic
-from speed.data.topics import TopicsConfig, read_topics, truncated
+from speed.data.topics import TopicsConfig, read_topics, topic_text
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,17 @@ class Topics(Stage[Topic]):
     name: ClassVar[str] = "topics"
 
     def run(self, out: Path, ctx: Context) -> None:
-        skipped: Counter[str] = Counter()
+        met: Counter[str] = Counter()
         seen: set[str] = set()
         with (out / "topics.jsonl").open("w", encoding="utf-8") as file:
-            for path in read_topics(self.config, skipped):
-                topic = truncated(path) if self.truncate else path
+            for path in read_topics(self.config, met):
+                topic = topic_text(path, self.truncate, self.config.prettify)
                 if topic in seen:
-                    skipped["repeated"] += 1
+                    met["same when shortened"] += 1
                     continue
                 file.write(Topic(row=len(seen), path=path, topic=topic).model_dump_json() + "\n")
                 seen.add(topic)
                 ctx.progress(len(seen), 0, "topics")
-        ctx.tally.counts["out"] = len(seen)
-        ctx.tally.counts["in"] = len(seen) + sum(skipped.values())
-        ctx.tally.rejected.update(skipped)
+        ctx.tally.counts.update({"in": met.pop("read"), "out": len(seen), "malformed": met.pop("malformed", 0)})
+        del met["kept"]
+        ctx.tally.rejected.update(met)

@@ -1,0 +1,44 @@
+"""Fixtures of all tests: no network, and configs composed as the command line composes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real data beside the checkout; tests that use it skip where it is not."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder of real data is not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., object]:
+    """`compose("preset=paper", config="beta")`: the validated config of a command line."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    from speed.config import Config, validated
+    from speed.run import CONF, composed
+
+    @cache
+    def made(*overrides: str, config: str = "config") -> Config:
+        folder = str(ROOT / "sweeps") if config != "config" else CONF
+        search = [f"hydra.searchpath=[file://{CONF}]"] if config != "config" else []
+        with initialize_config_dir(folder, version_base="1.3"):
+            return validated(composed(hydra_compose(config, overrides=[*overrides, *search])))
+
+    return made

@@ -1,0 +1,65 @@
+"""Runs of the command line for tests: `+experiment=smoke`, every stage with the real libraries."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SMOKE = "+experiment=smoke"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+def speed(home: Path, *arguments: str, cwd: Path | None = None, **environment: str) -> Finished:
+    """Run `python -m speed.run` to its end."""
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "speed.run", *arguments],
+        cwd=cwd or home.parent,
+        env=surroundings(home, **environment),
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=600,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr, time.monotonic() - begun)
+
+
+def surroundings(home: Path, **environment: str) -> dict[str, str]:
+    """The environment of such a command."""
+    return {**os.environ, "SPEED_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
+
+
+def runs(home: Path) -> list[Path]:
+    """The folders of finished runs, oldest first."""
+    return sorted(path.parent for path in (home / "runs").glob("*/*/summary.json"))
+
+
+def summary(home: Path) -> dict[str, Any]:
+    """What the last run reported."""
+    found: dict[str, Any] = json.loads((runs(home)[-1] / "summary.json").read_text())
+    return found
+
+
+def records(home: Path) -> dict[str, bytes]:
+    """The corpus and the scores that the last run stands on."""
+    stages = runs(home)[-1] / "stages"
+    return {
+        "examples": (stages / "dedup" / "examples.jsonl").read_bytes(),
+        "scores": (stages / "evaluation" / "scores.json").read_bytes(),
+    }

@@ -1,0 +1,136 @@
+"""Every preset, experiment, group option and sweep point composes, validates and plans; and each says something."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from speed.core.errors import UserError
+from speed.pipeline import pipeline
+
+CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
+PRESETS = sorted(path.stem for path in (CONF / "preset").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+SWEEP_FILES = sorted(path.stem for path in SWEEPS.glob("*.yaml"))
+OPTIONS = sorted(
+    f"{path.parent.name}={path.stem}"
+    for path in CONF.glob("*/*.yaml")
+    if path.parent.name not in ("preset", "experiment")
+)
+NEEDED = {
+    "topics=file": "topics.path=package:miniature/topics.txt",
+    "eval=local": f"eval.tasks={ROOT / 'tests' / 'data'}",
+}
+"""What an option that stands for a user's own file is given here."""
+
+
+def points(sweep: str) -> list[tuple[str, ...]]:
+    """Every point of a sweep, as overrides."""
+    params = yaml.safe_load((SWEEPS / f"{sweep}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    axes = [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
+    return list(itertools.product(*axes))
+
+
+def test_what_ships_is_what_these_tests_cover() -> None:
+    assert PRESETS == ["laptop", "miniature", "one_gpu", "paper"]
+    assert EXPERIMENTS == ["ablation_no_dpo", "ablation_no_revisor", "ablation_sft_only", "smoke"]
+    assert SWEEP_FILES == [
+        "base_model", "beta", "pairs", "revisions", "scaling", "sft", "tasks_per_topic", "temperature",
+    ]  # fmt: skip
+    assert sum(len(points(sweep)) for sweep in SWEEP_FILES) == 3 + 5 + 5 + 5 + 6 + 5 + 4 + 6
+    assert len(OPTIONS) == len(list(CONF.glob("*/*.yaml"))) - len(PRESETS) - len(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets(compose: Any, preset: str) -> None:
+    config = compose(f"preset={preset}")
+    assert len(pipeline(config).goals()) == 16
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_options(compose: Any, option: str) -> None:
+    extra = (NEEDED[option],) if option in NEEDED else ()
+    assert pipeline(compose(option, *extra)).goals()
+
+
+@pytest.mark.parametrize(("preset", "experiment"), [*itertools.product(PRESETS, EXPERIMENTS)])
+def test_experiments_change_the_key_under_every_preset(compose: Any, preset: str, experiment: str) -> None:
+    plain = pipeline(compose(f"preset={preset}"))
+    changed = pipeline(compose(f"preset={preset}", f"+experiment={experiment}"))
+    assert changed.key != plain.key
+
+
+@pytest.mark.parametrize(
+    ("preset", "sweep", "point"),
+    [
+        (preset, sweep, point)
+        for preset in PRESETS
+        for sweep in SWEEP_FILES
+        for point in points(sweep)
+        if preset == "miniature" or sweep != "base_model"
+    ],
+)
+def test_sweep_points_compose_under_every_preset(compose: Any, preset: str, sweep: str, point: tuple[str, ...]) -> None:
+    assert pipeline(compose(f"preset={preset}", *point, config=sweep)).goals()
+
+
+@pytest.mark.parametrize("sweep", SWEEP_FILES)
+def test_points_of_a_sweep_are_different_experiments(compose: Any, sweep: str) -> None:
+    keys = [pipeline(compose(*point, config=sweep)).key for point in points(sweep)]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("sweep", [sweep for sweep in SWEEP_FILES if sweep != "base_model"])
+def test_a_sweep_contains_the_presets_own_point(compose: Any, sweep: str) -> None:
+    """The sweep's default point is a hit for whoever has run the experiment that it varies."""
+    text = yaml.safe_load((SWEEPS / f"{sweep}.yaml").read_text())["defaults"]
+    experiments = [f"+experiment={item['experiment']}" for item in text if isinstance(item, dict)]
+    own = pipeline(compose(*experiments)).key
+    assert own in [pipeline(compose(*point, config=sweep)).key for point in points(sweep)]
+
+
+def test_files_of_groups_do_not_repeat_themselves() -> None:
+    """Two options of a group with the same values are one too many."""
+    for group in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in ("preset", "experiment")):
+        seen: dict[str, Path] = {}
+        for path in sorted(group.glob("*.yaml")):
+            values = str(yaml.safe_load(path.read_text()))
+            if path.stem == "odp":  # the same file list as builtin until the user names a dump
+                continue
+            assert values not in seen, f"{path} repeats {seen[values]}"
+            seen[values] = path
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("preference.dpo.beta=hot", r"preference\.dpo\.beta: .*number.*hot"),
+        ("counts.candidates=1", r"counts\.candidates: .*greater than or equal to 2.*1"),
+        ("diversity.tasks_per_topic=9", "tasks_per_topic=9 is more than tasks_requested=5"),
+        ("+preference.betta=0.1", r"preference\.betta: there is no such key"),
+        ("teacher.error_rate=2", r"teacher\.error_rate: .*less than or equal to 1"),
+        ("embedder.temperature=0", r"embedder\.temperature: .*greater than 0"),
+        ("tracker._target_=os.system", r"tracker\._target_: only parts of speed may be named, not 'os\.system'"),
+        ("seed.data=-1", r"seed\.data: .*greater than or equal to 0"),
+        ("name=a/b", "name: "),
+    ],
+)
+def test_mistakes_name_the_key_and_the_value(compose: Any, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compose(override)
+
+
+def test_all_mistakes_are_told_at_once(compose: Any) -> None:
+    with pytest.raises(UserError) as told:
+        compose("counts.sft=0", "scale.examples=none", "limits.tasks=-3")
+    assert all(key in str(told.value) for key in ("counts.sft", "scale.examples", "limits.tasks"))
+
+
+def test_one_number_for_the_seed_leaves_the_teachers_data_alone(compose: Any) -> None:
+    config = compose("seed=3")
+    assert (config.seed.data, config.seed.sample, config.seed.train) == (0, 3, 3)

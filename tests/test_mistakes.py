@@ -1,0 +1,71 @@
+"""What a user gets wrong on the command line: one clear message with the remedy, a non-zero exit code, no traceback."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from smoke import SMOKE, Finished, speed
+
+
+def refused(done: Finished, *parts: str) -> None:
+    """The command failed, said all the parts, and showed no traceback."""
+    said = done.out + done.err
+    assert done.code not in (0, 130), said
+    assert "Traceback" not in said, said
+    for part in parts:
+        assert part in said, f"{part!r} is not in:\n{said}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["preference.dpo.betta=0.1"], ["betta"]),
+        (["nonsense=1"], ["nonsense"]),
+        (["generator=llama9"], ["llama9", "tiny_llama"]),
+        (["+experiment=ablation_no_dop"], ["ablation_no_dop", "ablation_no_dpo"]),
+        (["counts.sft=many"], ["counts.sft", "many"]),
+        (["counts.sft=0"], ["counts.sft", "greater than or equal to 1"]),
+        (["seed=0,1"], ["seed=0,1", "multirun"]),
+        (["topics=file"], ["topics.path"]),
+        (["topics.path=nowhere.txt"], ["nowhere.txt", "does not exist"]),
+        (["eval=local", "eval.tasks=nowhere"], ["nowhere", "does not exist"]),
+        (["engine._target_=os.system"], ["engine._target_", "only parts of speed"]),
+    ],
+)
+def test_a_mistake_in_the_command_is_one_message(tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
+    home = tmp_path / "home"
+    refused(speed(home, *arguments), *parts)
+    assert not list(home.rglob("manifest.json"))
+
+
+def test_an_empty_topics_file(tmp_path: Path) -> None:
+    (tmp_path / "topics.txt").write_text("\n\n")
+    refused(speed(tmp_path / "home", SMOKE, f"topics.path={tmp_path}/topics.txt"), "topics.txt")
+
+
+def test_an_unreadable_dump(tmp_path: Path) -> None:
+    (tmp_path / "structure.rdf.u8.gz").write_bytes(b"this is no gzip")
+    refused(speed(tmp_path / "home", SMOKE, f"topics.path={tmp_path}/structure.rdf.u8.gz"), "structure.rdf.u8.gz")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_read_only_root(tmp_path: Path) -> None:
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    refused(speed(tmp_path / "home", SMOKE), "permission", "SPEED_HOME")
+
+
+def test_a_root_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("")
+    refused(speed(tmp_path / "home", SMOKE), "SPEED_HOME")
+
+
+def test_a_budget_that_the_plan_exceeds(tmp_path: Path) -> None:
+    refused(speed(tmp_path / "home", "preset=paper", "runtime.max_usd=5"), "runtime.max_usd=5", "raise the cap")
+
+
+def test_a_teacher_without_its_key(tmp_path: Path) -> None:
+    done = speed(tmp_path / "home", SMOKE, "teacher=gpt4o", OPENAI_API_KEY="")
+    refused(done, "OPENAI_API_KEY")

@@ -1,0 +1,57 @@
+"""What reruns for which change is part of the contract (DESIGN §3): the stages are named here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from speed.pipeline import pipeline
+
+AFTER_SYNTHESIS = ["revision", "dedup", "embedder", "evaluation"]
+FROM_SENIOR = ["senior", "synthesis", *AFTER_SYNTHESIS]
+FROM_JUNIOR = ["junior", "root data", "preferences", "revisions", "revisor", *FROM_SENIOR]
+FROM_TASKS = ["tasks for seed", "seed data", "tasks for root", "tasks for synthesis", *FROM_JUNIOR]
+
+CHANGES: list[tuple[str, list[str]]] = [
+    ("preference.dpo.beta=0.3", FROM_SENIOR),
+    ("+experiment=ablation_no_dpo", ["synthesis", *AFTER_SYNTHESIS]),
+    ("+experiment=ablation_no_revisor", ["dedup", "embedder", "evaluation"]),
+    ("+experiment=ablation_sft_only", ["synthesis", "dedup", "embedder", "evaluation"]),
+    ("generator=tiny_qwen", FROM_JUNIOR),
+    ("sampling.synthesis.temperature=0.5", ["synthesis", *AFTER_SYNTHESIS]),
+    ("sampling.revision.temperature=0.5", AFTER_SYNTHESIS),
+    ("sampling.root.temperature=0.5", ["root data", "preferences", "revisions", "revisor", *FROM_SENIOR]),
+    ("scale.factor=2", ["dedup", "embedder", "evaluation"]),
+    ("counts.sft_factor=2", FROM_JUNIOR),
+    ("counts.pairs_factor=0.5", FROM_SENIOR),
+    ("counts.revisions_factor=0.5", ["revisor", *AFTER_SYNTHESIS]),
+    ("diversity=three_tasks", FROM_TASKS),
+    ("diversity=untruncated", ["topics", *FROM_TASKS]),
+    ("seed=1", FROM_JUNIOR),
+    ("dedup=none", ["dedup", "embedder", "evaluation"]),
+    ("embedder.temperature=0.1", ["embedder", "evaluation"]),
+    ("runtime.side_by_side=1", []),
+    ("runtime.device=cpu", []),
+    ("tracker=none", []),
+]
+
+
+def labels_and_keys(config: Any) -> dict[str, str]:
+    return {goal.label: goal.key for goal in pipeline(config).goals()}
+
+
+@pytest.mark.parametrize(("change", "rebuilt"), CHANGES)
+def test_stages_that_a_change_rebuilds(compose: Any, change: str, rebuilt: list[str]) -> None:
+    before, after = labels_and_keys(compose()), labels_and_keys(compose(change))
+    assert sorted(label for label, key in after.items() if before.get(label) != key) == sorted(rebuilt)
+
+
+def test_a_larger_scale_extends_the_pools(compose: Any) -> None:
+    """Same keys, more rows: what is built already is the beginning of what is wanted."""
+    before = {goal.label: goal.rows for goal in pipeline(compose()).goals()}
+    after = {goal.label: goal.rows for goal in pipeline(compose("scale.factor=2")).goals()}
+    grown = {label for label in after if after[label] > before[label]}
+    assert grown == {"tasks for synthesis", "synthesis", "revision"}
+    assert before["synthesis"] == 1150
+    assert after["synthesis"] == 2300

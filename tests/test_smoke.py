@@ -1,0 +1,120 @@
+"""The whole of SPEED, small: every stage, real libraries, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from smoke import SMOKE, Finished, records, runs, speed, summary
+
+BOXES = [
+    "topics", "tasks for seed", "seed data", "junior", "tasks for root", "root data", "preferences", "senior",
+    "tasks for synthesis", "synthesis", "revisions", "revisor", "revision", "dedup", "embedder", "evaluation",
+]  # fmt: skip
+PLANTED = "sk-planted-5f3c9a"
+
+
+@pytest.fixture(scope="session")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
+    """A finished smoke run in a store of its own, with keys in its environment that must not show up anywhere."""
+    home = tmp_path_factory.mktemp("smoke") / "home"
+    planned = speed(home, SMOKE, "plan=true")
+    assert planned.code == 0, planned.err
+    assert not home.exists()
+    done = speed(home, SMOKE, OPENAI_API_KEY=PLANTED, HF_TOKEN=PLANTED)
+    assert done.code == 0, done.out + done.err
+    (home.parent / "plan.txt").write_text(planned.out)
+    return home, done
+
+
+def test_every_box_of_figure_2_is_built(first: tuple[Path, Finished]) -> None:
+    home, done = first
+    stages = {stage["label"]: stage for stage in summary(home)["stages"]}
+    assert sorted(stages) == sorted(BOXES)
+    assert all(stage["state"] == "built" for stage in stages.values())
+    assert all(box in done.out for box in BOXES)
+    assert stages["synthesis"]["rows_in"] == 46
+    assert stages["dedup"]["rows_out"] > 0
+    assert len(summary(home)["scores"]["types"]) == 7
+
+
+def test_what_goes_in_comes_out_or_is_rejected_with_a_cause(first: tuple[Path, Finished]) -> None:
+    home, _ = first
+    for stage in summary(home)["stages"]:
+        pools = ("tasks", "seed data", "root data", "preferences", "revisions", "synthesis", "revision", "dedup")
+        if stage["label"].startswith(pools):
+            assert stage["rows_in"] == stage["rows_out"] + sum(stage["rejected"].values()), stage["label"]
+
+
+def test_the_plans_calls_are_the_ledgers(first: tuple[Path, Finished]) -> None:
+    home, _ = first
+    planned = {
+        line.split("  ")[0].strip(): line
+        for line in (home.parent / "plan.txt").read_text().splitlines()
+        if "  " in line
+    }
+    for stage in summary(home)["stages"]:
+        calls = stage["cost"].get("calls", 0)
+        assert f" {calls:,} " in planned[stage["label"]], (stage["label"], calls, planned[stage["label"]])
+    asked = sum(stage["cost"].get("calls", 0) for stage in summary(home)["stages"])
+    entries = [line for path in (home / "journal").glob("*.jsonl*") for line in path.read_text().splitlines()]
+    assert len(entries) == asked
+
+
+def test_the_second_run_finds_everything(first: tuple[Path, Finished]) -> None:
+    home, _ = first
+    before = records(home)
+    again = speed(home, SMOKE)
+    assert again.code == 0, again.err
+    assert "0 of 16 stages built" in again.out
+    assert records(home) == before
+    assert again.seconds < 10
+
+
+def test_the_report_and_its_curves_are_there(first: tuple[Path, Finished]) -> None:
+    home, _ = first
+    run = runs(home)[0]
+    report = (run / "report.md").read_text()
+    assert "## Scores" in report
+    assert "## Stages" in report
+    for training in ("junior", "senior", "revisor", "embedder"):
+        points = [json.loads(line) for line in (run / "stages" / training / "curves.jsonl").read_text().splitlines()]
+        assert points, training
+        assert all("loss" in point for point in points)
+    assert list(run.glob("wandb/offline-run-*")), "W&B mirrors offline when there is no key"
+
+
+def test_no_key_is_written_anywhere(first: tuple[Path, Finished]) -> None:
+    home, done = first
+    assert PLANTED not in done.out + done.err
+    for path in home.rglob("*"):
+        if path.is_file():
+            assert PLANTED.encode() not in path.read_bytes(), path
+
+
+def test_the_store_may_be_moved_and_an_ablation_shares_it(first: tuple[Path, Finished], tmp_path: Path) -> None:
+    home, _ = first
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(home, moved, symlinks=True)
+    done = speed(moved, "+experiment=ablation_no_dpo", "plan=true", "counts=smoke", "scale=smoke")
+    states = {line[:20].strip(): line for line in done.out.splitlines()}
+    assert " hit " in states["junior"]
+    assert " miss " in states["synthesis"]
+
+
+def test_a_flipped_bit_in_a_model_is_found_and_mended(first: tuple[Path, Finished], tmp_path: Path) -> None:
+    home, _ = first
+    copy = tmp_path / "copy"
+    shutil.copytree(home, copy, symlinks=True)
+    before = records(home)
+    model = next((runs(copy)[0] / "stages" / "senior").resolve().rglob("*.safetensors"))
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(bytes(content))
+    done = speed(copy, SMOKE, "verify=true")
+    assert done.code == 0, done.err
+    assert "damaged and set aside" in done.err
+    assert "1 of 16 stages built" in done.out
+    assert records(copy) == before
