@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 Value: TypeAlias = Any
@@ -49,20 +50,22 @@ class ReadError(Exception):
 _CLOSERS = {'"': '"', "'": "'", "“": '”“"', "”": '”"', "‘": "’'", "’": "’'", "„": '“”"', "`": "`'", "«": "»"}
 _QUOTES = "".join(_CLOSERS)
 _NEXT_STOP = {opener: re.compile(rf"\\.|[{re.escape(closers)}]", re.DOTALL) for opener, closers in _CLOSERS.items()}
-_COMMENT = r"//[^\n]{0,200}|/\*[^*]{0,200}\*/"
+_COMMENT = r"//[^\n]{0,200}\n|/\*[^*]{0,200}\*/"
 _GAP = rf"(?:\s|\ufeff|{_COMMENT})*+"
 _SPACE = re.compile(_GAP)
 _ANY_KEY = rf"(?:[{_QUOTES}][^{_QUOTES}\n]{{1,64}}[{_QUOTES}»’”]|[A-Za-z_]\w{{0,63}}+)\s*+[:：]"
-_END = r"(?P<end>[,，]?\s*+\Z)"
+_END = r"[,，]?\s*+\Z"
 _ENDS = {
     "key": re.compile(r"\s*+[:：]"),
-    "member": re.compile(rf"{_GAP}(?:(?:[,，;]{_GAP})*+{_ANY_KEY}|(?P<close>[,，]?{_GAP}\}})|{_END})"),
-    "item": re.compile(
-        rf"[ \t]*+\n\s*+[{_QUOTES}]|{_GAP}(?:(?:[,，;]{_GAP})++[{_QUOTES}\[{{]|(?P<close>[,，]?{_GAP}\])|{_END})"
-    ),
+    "member": re.compile(rf"{_GAP}(?:(?:[,，;]{_GAP})*+{_ANY_KEY}|[,，]?{_GAP}\}}|{_END})"),
+    "item": re.compile(rf"[ \t]*+\n\s*+[{_QUOTES}]|{_GAP}(?:(?:[,，;]{_GAP})++[{_QUOTES}\[{{]|[,，]?{_GAP}\]|{_END})"),
 }
 """What may follow a text in its place. Possessive repeats keep the time linear."""
-_LATER_END = re.compile(rf"[{_QUOTES}»’”]\s*+[,，]?\s*+[}}\]]")
+_BRACKETS = {
+    "}": re.compile(rf"(?P<open>\{{\s*+[{_QUOTES}])|[{_QUOTES}»’”]\s*+[,，]?\s*+\}}"),
+    "]": re.compile(rf"(?P<open>\[\s*+[{_QUOTES}{{\[])|[{_QUOTES}»’”]\s*+[,，]?\s*+\]"),
+}
+_INNER_COMMA = re.compile(rf"[{_QUOTES}»’”]\s*+[,，;]\s*+\Z")
 _INNER_KEY = re.compile(rf"[{_QUOTES}»’”]\s*+[:：]")
 _BARE_KEY = re.compile(r"[A-Za-z_]\w{0,63}(?=\s*[:：])")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.])")
@@ -72,6 +75,7 @@ _ESCAPE = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|\\.", re.DOTALL)
 _MEANING = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "/": "/", "\\": "\\", '"': '"', "'": "'"}
 _DEEPEST = 40
 _LONGEST_KEY = 100
+_MOST_BRACKETS = 200
 
 
 class Reader:
@@ -82,6 +86,8 @@ class Reader:
         self.position = position
         self.keys = 0
         """Keys and items read so far: whether this was JSON at all."""
+        self.strained = False
+        """Whether a text contained quotes that were not escaped, so that any quote may lie inside a text."""
         self.unclosed = False
         """Whether the text ended behind a complete value, and only closing brackets were missing."""
 
@@ -97,7 +103,7 @@ class Reader:
         if first == "[":
             return self._list(depth + 1)
         if first in _CLOSERS:
-            return self._string(role, depth)
+            return self._string(role)
         if match := _NUMBER.match(self.text, self.position):
             self.position = match.end()
             return Number(match.group())
@@ -110,7 +116,7 @@ class Reader:
         pairs: list[tuple[str, Value]] = []
         while not self._closed("}", depth, bool(pairs)):
             quoted = self._peek() in _CLOSERS
-            key = self._key(depth)
+            key = self._key()
             self._skip()
             self.keys += quoted
             if self._peek() not in (":", "："):
@@ -143,18 +149,20 @@ class Reader:
             return True
         if not self._peek() and not begun:
             raise self._unreadable("truncated")
+        if not self._peek() and self.strained:
+            raise self._unreadable("truncated")
         self.unclosed = not self._peek()
         return self.unclosed
 
-    def _key(self, depth: int) -> str:
+    def _key(self) -> str:
         if self._peek() in _CLOSERS:
-            return self._string("key", depth)
+            return self._string("key")
         if match := _BARE_KEY.match(self.text, self.position):
             self.position = match.end()
             return match.group()
         raise self._unreadable("bad_syntax")
 
-    def _string(self, role: Literal["key", "member", "item"], depth: int) -> str:
+    def _string(self, role: Literal["key", "member", "item"]) -> str:
         """A quoted text. A quote closes it when what follows can follow a text in this place; else it is part of it."""
         text, stops, ends = self.text, _NEXT_STOP[self.text[self.position]], _ENDS[role]
         start = self.position + 1
@@ -162,8 +170,7 @@ class Reader:
         stop = stops.search(text, start)
         while stop:
             if text[stop.start()] != "\\":
-                end = ends.match(text, stop.end())
-                if end:
+                if ends.match(text, stop.end()):
                     break
                 strained = True
             if role == "key" and stop.end() > start + _LONGEST_KEY:
@@ -171,23 +178,12 @@ class Reader:
             stop = stops.search(text, stop.end())
         else:
             raise ReadError("truncated", len(text))
-        if role != "key":
-            self._check_end(end, strained, depth)
-            if strained and _INNER_KEY.search(text, start, stop.start() + 1):
+        if role != "key" and strained:
+            self.strained = True
+            if _INNER_KEY.search(text, start, stop.start() + 1) or _INNER_COMMA.search(text, start, stop.start()):
                 raise ReadError("bad_syntax", stop.end())
         self.position = stop.end()
         return _unescaped(text[start : stop.start()])
-
-    def _check_end(self, end: re.Match[str], strained: bool, depth: int) -> None:
-        """Refuses an end that could as well lie inside the text."""
-        if end["end"] is not None and strained:
-            raise ReadError("truncated", len(self.text))
-        if end["close"] is None or (depth > 1 and not strained):
-            return
-        behind = _SPACE.match(self.text, end.end())
-        rest = behind.end() if behind else end.end()
-        if self.text[rest : rest + 1] not in ("", "{", "`") and _LATER_END.search(self.text, rest):
-            raise ReadError("bad_syntax", end.end())
 
     def _skip(self) -> None:
         match = _SPACE.match(self.text, self.position)
@@ -198,6 +194,18 @@ class Reader:
 
     def _unreadable(self, cause: Literal["truncated", "bad_syntax"]) -> ReadError:
         return ReadError(cause, self.position)
+
+
+def ends_inside(text: str, position: int) -> bool:
+    """Whether a value that was read up to `position` may have ended inside a text of its own: what follows ends more
+    objects or lists than it begins, as in `{"a": "the set {"x"} of Python"}`."""
+    brackets = _BRACKETS.get(text[position - 1 : position])
+    open_ones = 0
+    for found in islice(brackets.finditer(text, position), _MOST_BRACKETS) if brackets else ():
+        open_ones += 1 if found["open"] else -1
+        if open_ones < 0:
+            return True
+    return False
 
 
 def _unescaped(raw: str) -> str:

@@ -32,6 +32,8 @@ CAUSES = {
 
 _STOPPED = {"length": "truncated", "max_tokens": "truncated", "content_filter": "content_filter"}
 """Finish reasons after which a text is no whole one, by cause."""
+_FINISHED = {"stop", "end_turn", "stop_sequence", "eos"}
+"""Finish reasons that say that the model was done: only then may its last bracket be missing."""
 _REFUSAL = re.compile(
     r"\b(?:I(?:['’]m| am)? (?:sorry|unable to|not able to)|I (?:can(?:no|['’])t|cannot|won['’]t|will not|must decline)|"
     r"as an AI|(?:un)?able to (?:assist|comply|help) with|against my guidelines)\b",
@@ -100,7 +102,7 @@ def _only(
     if not text.strip():
         return _rejected(stopped or "empty", finish_reason)
     reading = json_objects(text)
-    whole = reading.values[:-1] if stopped and reading.unclosed else reading.values
+    whole = reading.values[:-1] if reading.unclosed and finish_reason not in _FINISHED else reading.values
     results = [read(value) for outer in whole for value in candidates(outer)]
     records = [result for result in results if not isinstance(result, Rejected)]
     if records:
@@ -108,7 +110,7 @@ def _only(
         return records[0] if same else _rejected("several", f"{len(records)} different answers")
     if stopped:
         return _rejected(stopped, text[-80:])
-    if reading.fault == "truncated":
+    if reading.fault == "truncated" or len(whole) < len(reading.values):
         return _rejected("truncated", text[-80:])
     if results:
         return next(result for result in results if isinstance(result, Rejected))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from speed.data.mending import Members, Number, Reader, ReadError, Value, members
+from speed.data.mending import Members, Number, Reader, ReadError, Value, ends_inside, members
 
 _DECODER = json.JSONDecoder(object_pairs_hook=members, parse_int=Number, parse_float=Number, strict=False)
 _START = re.compile(r"[{\[]")
@@ -59,18 +59,21 @@ def _scanned(text: str) -> Reading:
             break
         try:
             value, position = _DECODER.raw_decode(text, start.start())
-            values.append(value)
-            continue
         except (ValueError, RecursionError):
             reader = Reader(text, start.start())
-        try:
-            values.append(reader.value())
+            try:
+                value = reader.value()
+            except ReadError as unreadable:
+                # What stands inside an object that was begun in earnest is a part of it, not an answer of its own.
+                in_earnest = reader.keys > 0 or unreadable.cause == "truncated"
+                position = max(unreadable.position, start.end()) if in_earnest else start.end()
+                fault = unreadable.cause if in_earnest else fault
+                continue
             position, unclosed = reader.position, reader.unclosed
-        except ReadError as unreadable:
-            # What stands inside an object that was begun in earnest is a part of it, not an answer of its own.
-            in_earnest = reader.keys > 0 or unreadable.cause == "truncated"
-            position = max(unreadable.position, start.end()) if in_earnest else start.end()
-            fault = unreadable.cause if in_earnest else fault
+        if ends_inside(text, position):
+            fault = "bad_syntax"
+        else:
+            values.append(value)
     return Reading(tuple(values), fault, unclosed)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import example as case
@@ -81,10 +82,12 @@ DEFECTS: list[tuple[str, str, tuple[str, str] | str]] = [
     ("as a JSON string", json.dumps(GOOD), ("a b", "c d")),
     ("as a string under a key", json.dumps({"output": GOOD}), ("a b", "c d")),
     ("escaped from the outside", GOOD.replace('"', '\\"'), ("a b", "c d")),
-    ("outer braces missing", GOOD[1:-1], ("a b", "c d")),
+    ("cut where nothing but the last brace is missing", GOOD[:-1], "truncated"),
+    ("valid in front, but it goes on", '{"input": "a", "positive_document": "{\\"k\\": \\"v"} and [\\"2\\"]."}',
+     "bad_syntax"),
+    ("quote of a key missing", '{"input": "a", positive_document": "c d"}', "bad_syntax"),
+    ("end quote of a key missing", '{"input": "a", "positive_document: "c d"}', "bad_syntax"),
     ("first brace missing", GOOD[1:], ("a b", "c d")),
-    ("last brace missing", GOOD[:-1], ("a b", "c d")),
-    ("last brace missing, in a fence", f"```json\n{GOOD[:-1]}\n```", ("a b", "c d")),
     ("keys in another order", '{"positive_document": "c d", "input": "a b"}', ("a b", "c d")),
     ("keys in another spelling", '{"Input": "a b", "Positive Document": "c d"}', ("a b", "c d")),
     ("keys with spaces", '{" input ": "a b", "positive-document": "c d"}', ("a b", "c d")),
@@ -171,6 +174,16 @@ def test_the_providers_word_names_the_cause(answer: str, finish_reason: str, cau
     found = example(Kind.SHORT_SHORT, "t", answer, finish_reason)
     assert isinstance(found, Rejected)
     assert found.cause == cause
+
+
+@pytest.mark.parametrize("answer", [GOOD[:-1], f"```json\n{GOOD[:-1]}\n```", GOOD[1:-1], f"{GOOD[:-1]},"])
+def test_last_brace_may_be_missing_when_the_model_was_done(answer: str) -> None:
+    found = example(Kind.SHORT_SHORT, "t", answer, "stop")
+    assert isinstance(found, Example)
+    assert found.fields() == json.loads(GOOD)
+    unknown = example(Kind.SHORT_SHORT, "t", answer)
+    assert isinstance(unknown, Rejected)
+    assert unknown.cause == "truncated"
 
 
 def test_a_complete_object_counts_even_when_the_text_behind_it_was_cut() -> None:
@@ -322,6 +335,55 @@ def test_mending_leaves_the_text_alone(query: str, positive: str) -> None:
         found = example(Kind.SHORT_SHORT, "t", answer)
         assert isinstance(found, Example)
         assert (found.query, found.positive) == (query, positive)
+
+
+AWKWARD = (
+    'He said "hi", then {left}: it\'s 5" long.',
+    'a, b; c: d} e] "x": y // z end',
+    '“Smart” \'single\', {"k": "v"} [1, "2"].',
+    "plain words",
+    'ends with a quote"',
+    '"starts with one',
+)
+
+
+def damaged(answer: str) -> Iterator[str]:
+    """The answer, and it with a character missing, with one too many, and cut."""
+    yield answer
+    for place in range(len(answer)):
+        yield answer[:place] + answer[place + 1 :]
+        yield answer[:place] + "\"'{},:\\ x"[place % 9] + answer[place:]
+        yield answer[:place]
+
+
+def common(left: str, right: str) -> int:
+    return next(
+        (place for place, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right))
+    )
+
+
+def within_an_edit(found: str, written: str) -> bool:
+    """Whether two texts are the same but for at most two neighbouring characters."""
+    same = common(found, written)
+    tail = common(found[same:][::-1], written[same:][::-1])
+    return max(len(found), len(written)) - same - tail <= 2
+
+
+@pytest.mark.parametrize("query", AWKWARD)
+def test_damage_to_the_syntax_never_reaches_the_text(query: str) -> None:
+    """A wrong brace, quote or comma costs the record or nothing: no value is ever cut, joined or taken from another."""
+    read = 0
+    for positive in AWKWARD:
+        record = Example(kind=Kind.SHORT_SHORT, task="t", query=query, positive=positive)
+        careless = f'{{"input": "{query}", "positive_document": "{positive}"}}'
+        for written in (rendered(record), str(record.fields()), careless):
+            for answer in damaged(written):
+                found = example(Kind.SHORT_SHORT, "t", answer)
+                if isinstance(found, Example):
+                    read += 1
+                    assert within_an_edit(found.query, query), answer
+                    assert within_an_edit(found.positive, positive), answer
+    assert read > 400
 
 
 PIECES = [
