@@ -50,11 +50,14 @@ def carry_out(run: Run, out: Path, ctx: Context) -> None:
     import torch
     from transformers import PrinterCallback
 
-    from speed.backends.training_watch import Watch, figures, last_whole
+    from speed.backends.training_watch import Watch, last_whole, remove_cut_short
 
     trainer = run.trainer
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Watch(ctx, out / "checkpoints", run.first_loss))
+    if trainer.is_world_process_zero():
+        remove_cut_short(out / "checkpoints")
+    trainer.accelerator.wait_for_everyone()
     resume = last_whole(out / "checkpoints")
     if resume is not None:
         ctx.say(f"the training goes on from {resume.name}")
@@ -66,6 +69,16 @@ def carry_out(run: Run, out: Path, ctx: Context) -> None:
             "  set trainer.micro_batch to a smaller divisor of the batch size, or trainer.gradient_checkpointing=true; "
             "the last checkpoint is kept"
         ) from error
+    if trainer.is_world_process_zero():
+        _write(run, out, ctx)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _write(run: Run, out: Path, ctx: Context) -> None:
+    """Weights, curve and card."""
+    from speed.backends.training_watch import figures
+
+    trainer = run.trainer
     save_model(trainer.model, run.tokenizer, run.card.base, out / "model")
     curve = [{"step": line["step"], **figures(line)} for line in trainer.state.log_history if "loss" in line]
     summary = summary_of(curve) | (run.after(trainer) if run.after else {})

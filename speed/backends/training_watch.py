@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from speed.core.context import Context
@@ -33,16 +34,20 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Ask for a checkpoint when the last one is old enough."""
         due = time.monotonic() - self.saved >= self.ctx.runtime.checkpoint_seconds
-        control.should_save = due and state.global_step < state.max_steps
+        control.should_save = _agreed(due) and state.global_step < state.max_steps
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """The checkpoint is whole now; the ones before it may go."""
+        self.saved = time.monotonic()
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if not state.is_world_process_zero:
+            return
         newest = self.checkpoints / f"checkpoint-{state.global_step}"
         (newest / WHOLE).write_text(json.dumps({"step": state.global_step}))
         for older in self.checkpoints.glob("checkpoint-*"):
             if older != newest:
                 shutil.rmtree(older)
-        self.saved = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **rest: Any) -> None:
         """Check a step's figures and pass them on."""
@@ -69,12 +74,23 @@ def figures(logs: dict[str, Any]) -> dict[str, float]:
     return {key: float(value) for key, value in kept.items() if isinstance(value, (int, float)) and key != "step"}
 
 
-def last_whole(checkpoints: Path) -> Path | None:
-    """The newest whole checkpoint; those that were cut short are removed."""
-    whole = []
+def remove_cut_short(checkpoints: Path) -> None:
+    """Remove the checkpoints whose writing was interrupted."""
     for folder in checkpoints.glob("checkpoint-*"):
-        if (folder / WHOLE).is_file():
-            whole.append(folder)
-        else:
+        if not (folder / WHOLE).is_file():
             shutil.rmtree(folder)
+
+
+def last_whole(checkpoints: Path) -> Path | None:
+    """The newest whole checkpoint."""
+    whole = [folder for folder in checkpoints.glob("checkpoint-*") if (folder / WHOLE).is_file()]
     return max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+
+
+def _agreed(due: bool) -> bool:
+    """Rank 0's opinion, in every rank: clocks differ, and a checkpoint needs all of them."""
+    if not torch.distributed.is_initialized():
+        return due
+    said = [due]
+    torch.distributed.broadcast_object_list(said, src=0)
+    return said[0]

@@ -8,6 +8,7 @@ reference is the junior itself: TRL's copy of the adapter under the name `ref`, 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from speed.backends.batch_order import BatchOrder, in_order
 from speed.backends.device import device_of, quietly
 from speed.backends.divergence import kl_reference
 from speed.backends.prompt_format import FormatName, prompt_format
+from speed.backends.training_job import Job, run_in_processes
 from speed.backends.training_rows import dpo_rows, sft_rows
 from speed.backends.training_run import Run, carry_out, finished_before
 from speed.backends.weights import Loaded, Precision, WeightsCard, base_of, load
@@ -56,9 +58,17 @@ class TrlTrainer(Trainer):
     """Longer gradients are scaled down to this norm (ours)."""
 
     def sft(self, base: str, rows: Sequence[Completion], config: Sft, out: Path, ctx: Context) -> None:
-        """Supervised training on completions (paper, equation 1)."""
+        """Supervised training on completions (paper, equation 1), in as many processes as the runtime says."""
         if finished_before(out, ctx):
             return
+        if ctx.runtime.processes == 1:
+            self.train_sft(base, rows, config, out, ctx)
+            return
+        job = Job(kind="sft", sft=config, completions=tuple(rows), **self._job(base, out, ctx))
+        run_in_processes(job, ctx)
+
+    def train_sft(self, base: str, rows: Sequence[Completion], config: Sft, out: Path, ctx: Context) -> None:
+        """Supervised training in this process, which may be one of several ranks."""
         with quietly():
             import torch
             from datasets import Dataset
@@ -69,12 +79,13 @@ class TrlTrainer(Trainer):
             start = self._start(base, device)
             data = sft_rows(rows, self.prompt_format, start.tokenizer, config.max_length, ctx.tally.rejected)
             options = SFTConfig(
-                **self._options(config, len(data), out, device),
+                **self._options(config, len(data), out, device, ctx.runtime.processes),
                 max_length=None,
                 completion_only_loss=True,
                 loss_type="nll",
                 packing=False,
             )
+            options._n_gpu = 1  # one process, one GPU: others in sight are not for it
             order = BatchOrder([len(row["input_ids"]) for row in data], config.batch_size, config.seed)
             trainer = in_order(SFTTrainer, order)(
                 model=start.model,
@@ -94,6 +105,14 @@ class TrlTrainer(Trainer):
             )
         if finished_before(out, ctx):
             return
+        if ctx.runtime.processes == 1:
+            self.train_dpo(start, rows, config, out, ctx)
+            return
+        job = Job(kind="dpo", dpo=config, preferences=tuple(rows), **self._job(start, out, ctx))
+        run_in_processes(job, ctx)
+
+    def train_dpo(self, start: Path, rows: Sequence[Preference], config: Dpo, out: Path, ctx: Context) -> None:
+        """Preference training in this process, which may be one of several ranks."""
         with quietly():
             import torch
             from datasets import Dataset
@@ -104,13 +123,14 @@ class TrlTrainer(Trainer):
             loaded = self._start(start, device)
             data = dpo_rows(rows, self.prompt_format, loaded.tokenizer, config.max_length, ctx.tally.rejected)
             options = DPOConfig(
-                **self._options(config, len(data), out, device),
+                **self._options(config, len(data), out, device, ctx.runtime.processes),
                 max_length=config.max_length,
                 beta=config.beta,
                 loss_type=[config.loss],
                 label_smoothing=config.label_smoothing,
                 disable_dropout=True,
             )
+            options._n_gpu = 1
             order = BatchOrder([sum(map(len, row.values())) for row in data], config.batch_size, config.seed)
             trainer = in_order(DPOTrainer, order)(
                 model=loaded.model,
@@ -122,6 +142,11 @@ class TrlTrainer(Trainer):
             card = self._card(start, loaded, out)
             run = Run(trainer, loaded.tokenizer, card, loss_at_start(config), lambda done: kl_reference(done, data))
             carry_out(run, out, ctx)
+
+    def _job(self, source: str | Path, out: Path, ctx: Context) -> dict[str, Any]:
+        fields = self.model_dump(mode="json")
+        there = {"source": str(source), "out": str(out.resolve())}
+        return {"trainer": fields, **there, "runtime": ctx.runtime, "parent": os.getpid()}
 
     def _start(self, source: str | Path, device: str) -> Loaded:
         """The weights to start from: an adapter goes on as a trainable one, or is merged where all weights are trained.
@@ -170,17 +195,21 @@ class TrlTrainer(Trainer):
         layout = prompt_format(self.prompt_format, start.tokenizer)
         return WeightsCard(base=base, base_sha256=content, adapter=self.method == "lora", prompt_format=layout)
 
-    def _options(self, config: Sft | Dpo, rows: int, out: Path, device: str) -> dict[str, Any]:
+    def _options(self, config: Sft | Dpo, rows: int, out: Path, device: str, processes: int) -> dict[str, Any]:
         """The options that both of TRL's configs share; none is left to a default that could change a result."""
-        micro_batch = min(self.micro_batch or config.batch_size, config.batch_size)
-        if config.batch_size % micro_batch:
-            raise UserError(f"trainer.micro_batch={micro_batch} does not divide the batch size {config.batch_size}")
+        share, rest = divmod(config.batch_size, processes)
+        micro_batch = min(self.micro_batch or share, share)
+        if rest or share % micro_batch:
+            raise UserError(
+                f"a batch of {config.batch_size} cannot be computed by {processes} processes in micro batches of "
+                f"{micro_batch}\n  choose trainer.micro_batch and runtime.processes so that their product divides it"
+            )
         steps = math.ceil(config.epochs * math.ceil(rows / config.batch_size))
         constant = self.schedule == "constant"
         return {
             "output_dir": str(out / "checkpoints"),
             "per_device_train_batch_size": micro_batch,
-            "gradient_accumulation_steps": config.batch_size // micro_batch,
+            "gradient_accumulation_steps": share // micro_batch,
             "num_train_epochs": config.epochs,
             "learning_rate": config.learning_rate,
             "warmup_steps": math.ceil(config.warmup_ratio * steps),

@@ -337,7 +337,7 @@ def test_options_that_would_be_ignored_are_refused(base: Path, junior: Path, tmp
         LORA.model_copy(update={"r": 8}).dpo(junior, preferences(4), DPO, tmp_path, ctx)
     with pytest.raises(UserError, match="fp16 needs a GPU"):
         LORA.model_copy(update={"precision": "fp16"}).sft(str(base), completions(4), SFT, tmp_path, ctx)
-    with pytest.raises(UserError, match="micro_batch=3"):
+    with pytest.raises(UserError, match="micro batches of 3"):
         LORA.model_copy(update={"micro_batch": 3}).sft(str(base), completions(4), SFT, tmp_path, ctx)
     with pytest.raises(UserError, match="chat template"):
         LORA.model_copy(update={"prompt_format": "chat"}).sft(str(base), completions(4), SFT, tmp_path, ctx)
