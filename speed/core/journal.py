@@ -77,7 +77,10 @@ class Journal:
         self.damaged = 0
         """Lines met so far whose checksum does not match; they count as missing."""
         self._say = say or (lambda message: None)
-        self._lock = threading.RLock()
+        # Always taken in this order. Only the first is held during an fsync, so that answers and look-ups go on.
+        self._flushing = threading.Lock()
+        self._indexing = threading.RLock()
+        self._lock = threading.Lock()
         self._fresh: dict[str, Place] = {}
         self._waiting: list[Line] = []
         self._flusher: threading.Thread | None = None
@@ -94,13 +97,14 @@ class Journal:
     def get(self, key: str) -> Entry | None:
         """The oldest sound answer to a key, or None."""
         with self._lock:
-            for place in self._places(key):
+            fresh = self._fresh.get(key)
+        with self._indexing:
+            for place in [fresh] if fresh is not None else self._places(key):
                 entry = self._read(place)
                 if entry is not None and entry.key == key:
                     return entry
                 self._warn(f"a damaged line counts as missing: {place.file}, byte {place.offset}")
                 self.damaged += 1
-                self._fresh.pop(key, None)
                 self._index.remove(place)
         return None
 
@@ -132,34 +136,29 @@ class Journal:
         Raises:
             UserError: when the disk is full.
         """
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
+        with self._flushing:
+            with self._lock:
+                waiting, self._waiting = self._waiting, []
+                end = self._own.size
             if not waiting:
                 return
-            filled = self._own.size
-        try:
-            self._own.sync()
-        except Exception:
+            try:
+                self._own.sync()
+            except Exception:
+                with self._lock:
+                    self._waiting = waiting + self._waiting
+                raise
+            with self._indexing:
+                self._index.fill(self._own.path.name, waiting, waiting[0].offset, end)
             with self._lock:
-                self._waiting = waiting + self._waiting
-            raise
-        with self._lock:
-            self._index.fill(self._own.path.name, waiting, waiting[0].offset, filled)
-            for line in waiting:
-                self._fresh.pop(line.key, None)
+                for line in waiting:
+                    self._fresh.pop(line.key, None)
 
     def refresh(self) -> None:
         """See what other processes wrote, and fill the index where it lags behind the files."""
-        with self._lock:
-            self.flush()
-            filled = self._index.filled()
-            sizes = {path.name: path.stat().st_size for path in sorted(self.folder.glob("*.jsonl"))}
-            for name in [name for name, end in filled.items() if end > sizes.get(name, -1)]:
-                self._index.forget(name)
-                filled.pop(name)
-            for name, size in sizes.items():
-                if size > filled.get(name, 0):
-                    self._fill(name, filled.get(name, 0))
+        self.flush()
+        with self._indexing:
+            self._catch_up()
 
     def __iter__(self) -> Iterator[Entry]:
         """Every sound entry, failures included, file by file; constant memory."""
@@ -172,13 +171,13 @@ class Journal:
     def __len__(self) -> int:
         """Sound entries, failures included."""
         self.flush()
-        with self._lock:
+        with self._indexing:
             return int(next(self._index.select("SELECT count(*) FROM entry"))[0])
 
     def select(self, query: str) -> Iterator[tuple[Json, ...]]:
         """Rows of an SQL query over the index's table `entry`; for ledgers over millions of entries."""
         self.flush()
-        with self._lock:
+        with self._indexing:
             return self._index.select(query)
 
     def close(self) -> None:
@@ -189,7 +188,7 @@ class Journal:
         if self._flusher is not None:
             self._flusher.join()
         self.flush()
-        with self._lock:
+        with self._indexing:
             self._own.close()
             self._index.close()
             for descriptor in self._readers.values():
@@ -219,6 +218,17 @@ class Journal:
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
+    def _catch_up(self) -> None:
+        """Index whatever the files hold and the index does not."""
+        filled = self._index.filled()
+        sizes = {path.name: path.stat().st_size for path in sorted(self.folder.glob("*.jsonl"))}
+        for name in [name for name, end in filled.items() if end > sizes.get(name, -1)]:
+            self._index.forget(name)
+            filled.pop(name)
+        for name, size in sizes.items():
+            if size > filled.get(name, 0):
+                self._fill(name, filled.get(name, 0))
+
     def _fill(self, name: str, start: int) -> None:
         """Index a file from a byte position on; damaged lines are counted, said and passed over."""
         lines: list[Line] = []
@@ -237,12 +247,10 @@ class Journal:
         self._index.fill(name, lines, start, end)
 
     def _places(self, key: str) -> list[Place]:
-        if key in self._fresh:
-            return [self._fresh[key]]
         emptied = self._index.emptied
         places = self._index.places(key)
         if self._index.emptied > emptied:
-            self.refresh()
+            self._catch_up()
             places = self._index.places(key)
         return places
 

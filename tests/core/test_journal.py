@@ -6,8 +6,10 @@ import errno
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,20 @@ def test_what_is_appended_is_found_at_once_later_and_by_others(tmp_path: Path) -
     assert [other.get(entry(row).key) for row in range(200)] == [entry(row) for row in range(200)]
     assert list(other) == [entry(row) for row in range(200)]
     assert len(other) == 200
+
+
+def test_a_journal_written_by_many_threads_is_opened_without_being_read(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    shares = [range(start, start + 500) for start in range(0, 4000, 500)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda share: [journal.append(entry(row)) for row in share], shares))
+    journal.close()
+    file = next(tmp_path.glob("*.jsonl"))
+    index = sqlite3.connect(next(tmp_path.glob("index*.sqlite")))
+    assert index.execute("SELECT name, filled FROM file").fetchall() == [(file.name, file.stat().st_size)]
+    again = Journal(tmp_path)
+    assert len(again) == 4000
+    assert all(again.get(entry(row).key) == entry(row) for row in range(0, 4000, 100))
 
 
 def test_a_key_is_what_was_asked_and_nothing_else() -> None:
@@ -218,6 +234,7 @@ def test_a_read_only_journal_answers(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_journal import entry
