@@ -82,10 +82,10 @@ def pipeline(config: Config) -> Pipeline:
 
     # The junior answers each prompt K times; the teacher judges the lists, and the senior learns its taste (3.2.2).
     root = RootData(
+        junior=junior,
         assignment=assignment("root"),
         topics=topics,
         tasks=tasks("root"),
-        junior=junior,
         engine=engine,
         sampling=config.sampling.root,
         candidates=counts.candidates,
@@ -103,10 +103,10 @@ def pipeline(config: Config) -> Pipeline:
 
     # The writer synthesises at scale (3.3).
     samples: Pool[Sample] = Synthesis(
+        writer=writer,
         assignment=assignment("synthesis"),
         topics=topics,
         tasks=tasks("synthesis"),
-        writer=writer,
         engine=engine,
         sampling=config.sampling.synthesis,
         max_tokens=limits.example,

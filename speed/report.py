@@ -35,6 +35,8 @@ class StageLine(Spec):
     cost: dict[str, int]
     dollars: float | None
     metrics: dict[str, Json]
+    noted: dict[str, int] = {}
+    """Whatever else the stage counted."""
 
 
 def stage_line(goal: Goal, store: Store, built_now: bool) -> StageLine:
@@ -60,6 +62,7 @@ def stage_line(goal: Goal, store: Store, built_now: bool) -> StageLine:
         cost=dict(cost),
         dollars=None if None in prices else sum(price or 0.0 for price in prices),
         metrics=manifests[-1].metrics if manifests else {},
+        noted={name: count for name, count in counts.items() if name not in ("in", "out") and count},
     )
 
 
@@ -137,6 +140,15 @@ def stages_table(lines: list[StageLine], why: bool = True) -> Table:
     return table
 
 
+def remarks(lines: list[StageLine]) -> list[str]:
+    """What a reader of the table should know beside it."""
+    unknown = {line.label: line.noted.get("topics_unknown_to_teacher", 0) for line in lines}
+    if not any(unknown.values()):
+        return []
+    where = ", ".join(f"{count:,} of {label}" for label, count in unknown.items() if count)
+    return [f"The teacher knew nothing of the topic of {where}: there it wrote from the topic's words alone."]
+
+
 def scores_table(scores: Scores) -> Table:
     """Main scores by task type, then the two means."""
     table = Table("task type", "score")
@@ -183,9 +195,9 @@ def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: S
     by_task = Table("task", "score")
     for task, score in scores.tasks.items():
         by_task.add(task, f"{score:.2f}")
-    parts += [by_task.markdown(), "## Stages", stages_table(lines).markdown()]
+    parts += [by_task.markdown(), "## Stages", stages_table(lines).markdown(), *remarks(lines)]
     for line in lines:
-        figures = {name: value for name, value in line.metrics.items() if name != "scores"}
+        figures = {**line.noted, **{name: value for name, value in line.metrics.items() if name != "scores"}}
         if figures:
             parts += [f"### {line.label}", _figures(figures)]
     parts += ["## Keys", "\n".join(f"- {line.label}: `{line.key}`" for line in lines)]

@@ -94,6 +94,9 @@ def _job(cfg: DictConfig) -> float | None:
         return run(validated(composed(cfg)), OmegaConf.to_yaml(cfg, resolve=True), origin)
     except (UserError, StageFailed) as error:
         return _stop(str(error), origin.sweep is not None)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return None
     except OSError as error:
         known = explained(error, "running")
         if known is None:

@@ -28,7 +28,11 @@ class Row(Spec):
     rejected: str | None = None
     """Cause of the rejection, from a closed set per pool; None for an accepted row."""
     detail: str = ""
-    """What the cause was seen on, for a reader."""
+    """What the cause was seen on, or a remark of the teacher on its own answer, for a reader."""
+
+    def noted(self, detail: str) -> Self:
+        """This row with a remark of whoever made it, where there is one."""
+        return self.model_copy(update={"detail": "; ".join(filter(None, (self.detail, detail)))}) if detail else self
 
     def turned_away(self, cause: str, detail: str = "") -> Self:
         """This row, rejected."""

@@ -70,6 +70,8 @@ class Preferences(Pool[Pair]):
         if answer is None:
             return pair.turned_away(found.rejected or "no_candidates")
         pair = pair.model_copy(update={"answer": answer.text})
+        if answer.cause == "ok":
+            pair = pair.noted(answer.detail)
         if answer.cause != "ok":
             return pair.turned_away(answer.cause, answer.detail)
         verdict = judgement(answer.text, len(found.texts))

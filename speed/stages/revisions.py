@@ -80,4 +80,4 @@ class Revisions(Pool[Revision]):
         if isinstance(found, Rejected):
             return drawn.turned_away(found.cause, found.detail)
         reason, example = found
-        return drawn.model_copy(update={"reason": reason, "revision": rendered(example)})
+        return drawn.model_copy(update={"reason": reason, "revision": rendered(example)}).noted(answer.detail)

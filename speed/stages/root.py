@@ -18,10 +18,10 @@ from speed.ports import Engine, Generate, Sampling, Weights, request_seed
 class RootData(Pool[Candidates]):
     """One row, one prompt, K answers."""
 
+    junior: Stage[Weights]
     assignment: Assignment
     topics: Stage[Topic]
     tasks: Pool[TaskList]
-    junior: Stage[Weights]
     engine: Engine
     sampling: Sampling
     candidates: int

@@ -49,7 +49,8 @@ class SeedData(Pool[Sample]):
             elif answer.cause != "ok":
                 yield Sample(row=row, prompt=prompt, text=answer.text).turned_away(answer.cause, answer.detail)
             else:
-                yield sample(row, prompt, answer.text, answer.finish_reason, answer.tokens_out)
+                made = sample(row, prompt, answer.text, answer.finish_reason, answer.tokens_out)
+                yield made.noted(answer.detail)
             ctx.progress(done, stop - start, "calls")
 
     def _request(self, prompt: Prompt | None) -> tuple[Ask, Check] | None:

@@ -19,10 +19,10 @@ from speed.ports import Engine, Generate, Sampling, Weights, request_seed
 class Synthesis(Pool[Sample]):
     """One row, one prompt, one example by the senior (or the junior, in ablations)."""
 
+    writer: Stage[Weights]
     assignment: Assignment
     topics: Stage[Topic]
     tasks: Pool[TaskList]
-    writer: Stage[Weights]
     engine: Engine
     sampling: Sampling
     max_tokens: dict[Kind, int]

@@ -79,7 +79,8 @@ class Tasks(Pool[TaskList]):
         if isinstance(found, Rejected):
             return made.turned_away(found.cause, found.detail)
         order = permutation(generator(self.plan.seed, "tasks kept", self.plan.role, row), len(found))
-        return made.model_copy(update={"tasks": tuple(found[place] for place in order[: self.tasks_per_topic])})
+        kept = tuple(found[place] for place in order[: self.tasks_per_topic])
+        return made.model_copy(update={"tasks": kept}).noted(answer.detail)
 
 
 def _fault(text: str) -> str | None:

@@ -1,0 +1,87 @@
+"""How long a user waits: `python tests/bench/startup.py [--quick]`. The last line is one JSON object.
+
+`first_run_s`: the default run in a new store (with --quick: `+experiment=smoke`); `cached_run_s`: the same command
+again; `plan_s`, `help_s`; `peak_rss_mb`: the largest sum of the memory of the run's processes, shared pages counted once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def resident_mb(group: int) -> float:
+    """Proportional set size of the processes of a group, in MB."""
+    total = 0.0
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and os.getpgid(int(folder.name)) == group:
+                lines = (folder / "smaps_rollup").read_text().splitlines()
+                total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+        except (OSError, ValueError):
+            continue
+    return total
+
+
+def timed(home: Path, *arguments: str) -> tuple[float, float]:
+    """(seconds, peak MB) of `python -m speed.run` with these arguments."""
+    begun = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "speed.run", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "SPEED_HOME": str(home), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=sys.stderr,
+        start_new_session=True,
+    )
+    peak = 0.0
+    ended = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(0.5):
+            peak = max(peak, resident_mb(process.pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    code = process.wait()
+    seconds = time.monotonic() - begun
+    ended.set()
+    watcher.join()
+    if code:
+        sys.exit(f"python -m speed.run {' '.join(arguments)} ended with code {code}")
+    return seconds, peak
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the smoke experiment instead of the default run")
+    experiment = ["+experiment=smoke"] if parser.parse_args().quick else []
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        first, peak = timed(home, *experiment)
+        cached = min(timed(home, *experiment)[0] for _ in range(2))
+        plan = min(timed(home, *experiment, "plan=true")[0] for _ in range(3))
+        help_seconds = min(timed(home, "--help")[0] for _ in range(3))
+    figures = {
+        "first_run_s": round(first, 1),
+        "cached_run_s": round(cached, 2),
+        "plan_s": round(plan, 2),
+        "help_s": round(help_seconds, 2),
+        "peak_rss_mb": round(peak),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
