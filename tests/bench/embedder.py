@@ -1,0 +1,257 @@
+"""Speed of contrastive training against its peers, in CPU seconds on one thread; prints one JSON object.
+
+All contenders have one tiny Llama, the same pre-tokenised batches, the same loss (temperature 0.02, one hard negative),
+chunks of the same peak memory, and encode every text twice (gradient caching); each is first proved to give
+the loss and the gradient of the whole matrix. On lengths as in the paper's mix (7:7:7:2):
+
+`vs_st_right`, `vs_st_left`: our speed over sentence-transformers' CachedMultipleNegativesRankingLoss, padding on
+either side. `vs_tevatron_layout`: over gradient caching with chunks cut from one padded batch. `equal_lengths`: over
+sentence-transformers where all texts have one length, and sorting can bring nothing. `floor_overhead`: our step's time
+over that of its bare passes. `padding`: padded over real tokens. `grad_error`: largest relative error of a contender's
+gradient. `kept`: further speed where graphs are kept instead of computed twice.
+
+    python tests/bench/embedder.py
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor
+from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+
+from speed.backends.embedding_model import vectors
+from speed.model.batching import Ids, backward, chunks
+from speed.model.loss import info_nce
+
+BATCH, CHUNK_ROWS, STEPS, HIDDEN, VOCABULARY, PAD = 48, 8, 4, 96, 2000, 3
+TEMPERATURE = 0.02
+CPU = torch.device("cpu")
+
+Batch = list[list[str]]
+"""Queries, positives and hard negatives."""
+Step = Callable[[Batch], float]
+
+
+def tiny_base(folder: Path) -> Path:
+    """A base whose tokenizer puts BOS and EOS around every text."""
+    words = ["<unk>", "<s>", "</s>", "<pad>", *(f"w{i}" for i in range(VOCABULARY - 4))]
+    tokens = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokens.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = [("<s>", 1), ("</s>", 2)]
+    tokens.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=special)
+    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokens, model_max_length=512, **names).save_pretrained(folder)
+    torch.manual_seed(0)
+    size = {"hidden_size": HIDDEN, "intermediate_size": 2 * HIDDEN, "num_hidden_layers": 4, "vocab_size": VOCABULARY}
+    LlamaModel(LlamaConfig(**size, num_attention_heads=4, num_key_value_heads=2)).save_pretrained(folder)
+    return folder
+
+
+def batches(count: int, equal: bool) -> list[Batch]:
+    """Batches of random words, in the lengths of the paper's mix or all of one length."""
+    draw = random.Random(0)
+
+    def length(mean: float, low: int, high: int) -> int:
+        return int(min(high, max(low, draw.lognormvariate(math.log(mean) - 0.18, 0.6))))
+
+    def text(words: int) -> str:
+        return " ".join(f"w{draw.randrange(VOCABULARY - 4)}" for _ in range(words))
+
+    lengths: dict[str, tuple[Callable[[], int], Callable[[], int]]] = {
+        "classification": (lambda: length(150, 10, 400), lambda: draw.randrange(1, 5)),
+        "sts": (lambda: length(16, 4, 40), lambda: length(16, 4, 40)),
+        "retrieval": (lambda: length(14, 3, 40), lambda: length(180, 20, 480)),
+        "matching": (lambda: length(150, 20, 480), lambda: length(150, 20, 480)),
+    }
+
+    def record() -> list[str]:
+        if equal:
+            return [text(48) for _ in range(3)]
+        query, document = lengths[draw.choices([*lengths], [7, 7, 7, 2])[0]]
+        return [text(14 + query()), text(document()), text(document())]  # the instruction: 14 words
+
+    return [[list(column) for column in zip(*(record() for _ in range(BATCH)), strict=True)] for _ in range(count)]
+
+
+def rows_of(tokenizer: Any, batch: Batch) -> list[Ids]:
+    """Token rows: queries, positives, negatives."""
+    return [np.array(tokenizer(text)["input_ids"], np.int32) for column in batch for text in column]
+
+
+def loss_of(found: Tensor) -> Tensor:
+    """InfoNCE over all documents of the batch."""
+    free = torch.zeros(BATCH, 2 * BATCH, dtype=torch.bool)
+    return info_nce(found[:BATCH], found[BATCH:], torch.arange(BATCH), free, TEMPERATURE).loss.mean()
+
+
+def ours(model: Any, tokenizer: Any, tokens: int, kept: int = 0) -> Step:
+    """The project's step."""
+
+    def step(batch: Batch) -> float:
+        rows = known(tokenizer, batch)
+        parts = chunks([len(row) for row in rows], tokens)
+        sizes = [len(part) * len(rows[part[0]]) for part in parts]
+
+        def encode(part: list[int]) -> Tensor:
+            return vectors(model, [rows[i] for i in part], PAD, True, "last", True)
+
+        return float(backward(encode, parts, sizes, loss_of, kept, 0, CPU))
+
+    return step
+
+
+def floor(model: Any, tokenizer: Any, tokens: int) -> Step:
+    """The passes of our step and nothing else."""
+
+    def step(batch: Batch) -> float:
+        rows = known(tokenizer, batch)
+        for part in chunks([len(row) for row in rows], tokens):
+            with torch.no_grad():
+                vectors(model, [rows[i] for i in part], PAD, True, "last", True)
+            found = vectors(model, [rows[i] for i in part], PAD, True, "last", True)
+            found.backward(torch.ones_like(found))  # type: ignore[no-untyped-call]
+        return 0.0
+
+    return step
+
+
+def tevatron(model: Any, tokenizer: Any) -> Step:
+    """Gradient caching with chunks cut from two padded batches: queries, and all documents."""
+
+    def step(batch: Batch) -> float:
+        rows = known(tokenizer, batch)
+        parts, width = [], {}
+        for start, stop in ((0, BATCH), (BATCH, 3 * BATCH)):
+            longest = max(len(row) for row in rows[start:stop])
+            for first in range(start, stop, CHUNK_ROWS):
+                parts.append(list(range(first, min(stop, first + CHUNK_ROWS))))
+                width[first] = longest
+
+        def encode(part: list[int]) -> Tensor:
+            ids = np.full((len(part), width[part[0]]), PAD, np.int64)
+            mask = np.zeros_like(ids)
+            for place, row in enumerate(rows[i] for i in part):
+                ids[place, : len(row)], mask[place, : len(row)] = row, 1
+            inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+            states = model(**inputs, use_cache=False).last_hidden_state
+            last = states[torch.arange(len(part)), inputs["attention_mask"].sum(dim=1) - 1]
+            return torch.nn.functional.normalize(last, dim=-1)
+
+        return float(backward(encode, parts, [10**9] * len(parts), loss_of, 0, 0, CPU))
+
+    return step
+
+
+def sentence_transformers(folder: Path, side: str) -> tuple[Any, Step]:
+    """CachedMultipleNegativesRankingLoss on features that are tokenised beforehand."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.losses import CachedMultipleNegativesRankingLoss
+    from sentence_transformers.models import Normalize, Pooling, Transformer
+
+    body = Transformer(str(folder), max_seq_length=512)
+    model = SentenceTransformer(modules=[body, Pooling(HIDDEN, "lasttoken"), Normalize()], device="cpu").train()
+    model.tokenizer.padding_side = side
+    loss = CachedMultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE, mini_batch_size=CHUNK_ROWS)
+    features: dict[int, Any] = {}
+
+    def step(batch: Batch) -> float:
+        if id(batch) not in features:
+            features[id(batch)] = [model.preprocess(column) for column in batch]
+        value = loss([dict(column) for column in features[id(batch)]], None)
+        value.backward()
+        return float(value)
+
+    return model, step
+
+
+_known: dict[int, list[Ids]] = {}
+
+
+def known(tokenizer: Any, batch: Batch) -> list[Ids]:
+    """Token rows of a batch, made once."""
+    if id(batch) not in _known:
+        _known[id(batch)] = rows_of(tokenizer, batch)
+    return _known[id(batch)]
+
+
+def gradient(model: Any) -> Tensor:
+    """All gradients in the order of the transformer's own parameters, and none left behind."""
+    named = sorted((name.split("model.")[-1], weight) for name, weight in model.named_parameters())
+    found = torch.cat([weight.grad.flatten() for _, weight in named if weight.grad is not None])
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+def compared(folder: Path, equal: bool) -> tuple[dict[str, float], float, float]:
+    """(median CPU seconds a step by contender, largest gradient error, padded over real tokens)."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = LlamaModel.from_pretrained(folder).train()
+    data = batches(STEPS + 1, equal)
+    widest = max(len(row) for batch in data for row in known(tokenizer, batch))
+    tokens = CHUNK_ROWS * widest  # the activations of the contenders' largest chunk
+    contenders: dict[str, tuple[Any, Step]] = {
+        "ours": (model, ours(model, tokenizer, tokens)),
+        "kept": (model, ours(model, tokenizer, tokens, 10**9)),
+        "tevatron": (model, tevatron(model, tokenizer)),
+        "st_right": sentence_transformers(folder, "right"),
+        "st_left": sentence_transformers(folder, "left"),
+    }
+    rows = known(tokenizer, data[0])
+    whole = loss_of(torch.cat([vectors(model, [row], PAD, True, "last", True) for row in rows]))
+    whole.backward()  # type: ignore[no-untyped-call]
+    expected = gradient(model)
+    error = 0.0
+    for name, (of, step) in contenders.items():
+        value = step(data[0])
+        assert abs(value - float(whole)) < 1e-4, f"{name} computes another loss: {value} instead of {float(whole)}"
+        error = max(error, float((gradient(of) - expected).norm() / expected.norm()))
+    contenders["floor"] = (model, floor(model, tokenizer, tokens))
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    order = random.Random(1)
+    for batch in data[1:]:
+        for name in order.sample([*contenders], len(contenders)):
+            of, step = contenders[name]
+            begun = time.process_time()
+            step(batch)
+            times[name].append(time.process_time() - begun)
+            of.zero_grad(set_to_none=True)
+    lengths = [[len(row) for row in known(tokenizer, batch)] for batch in data]
+    padded = sum(len(p) * some[p[0]] for some in lengths for p in chunks(some, tokens))
+    return {n: statistics.median(t) for n, t in times.items()}, error, padded / sum(map(sum, lengths))
+
+
+def main() -> None:
+    """Measure and print."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = tiny_base(Path(name))
+        mixed, error, padding = compared(folder, equal=False)
+        _known.clear()
+        equal, error_equal, _ = compared(folder, equal=True)
+    figures = {
+        "vs_st_right": mixed["st_right"] / mixed["ours"],
+        "vs_st_left": mixed["st_left"] / mixed["ours"],
+        "vs_tevatron_layout": mixed["tevatron"] / mixed["ours"],
+        "equal_lengths": equal["st_right"] / equal["ours"],
+        "floor_overhead": mixed["ours"] / mixed["floor"],
+        "padding": padding,
+        "kept": mixed["ours"] / mixed["kept"],
+        "step_seconds": mixed["ours"],
+    }
+    print(json.dumps({**{k: round(v, 3) for k, v in figures.items()}, "grad_error": max(error, error_equal)}))
+
+
+if __name__ == "__main__":
+    main()
