@@ -47,13 +47,15 @@ class TransformersEngine(Engine):
         name = format_of(loaded, weights)
         meter = _Meter(ctx)
         for requests in calls:
-            yield self._block(requests, loaded, name, sampling, meter)
+            begun = time.monotonic()
+            found = self._block(requests, loaded, name, sampling, ctx)
+            meter.made(found, time.monotonic() - begun)
+            yield found
 
     def _block(
-        self, requests: Sequence[Generate], loaded: Loaded, name: FormatName, sampling: Sampling, meter: _Meter
+        self, requests: Sequence[Generate], loaded: Loaded, name: FormatName, sampling: Sampling, ctx: Context
     ) -> list[Generated]:
         """The texts of one block."""
-        meter.expect(sum(request.n for request in requests))
         eos = end_tokens(loaded)
         context = context_length(loaded.model)
         work = []
@@ -68,7 +70,7 @@ class TransformersEngine(Engine):
             work.append(Prefix(ids, request.seed, range(request.n), room))
         found: dict[tuple[int, int], list[int]] = {}
         for batch in batches(work, self.batch_tokens):
-            self._batch(work, batch, loaded, sampling, eos, found, meter)
+            self._batch(work, batch, loaded, sampling, eos, found, ctx)
         return [
             _text(request, index, found[place, index], eos, loaded.tokenizer)
             for place, request in enumerate(requests)
@@ -83,7 +85,7 @@ class TransformersEngine(Engine):
         sampling: Sampling,
         eos: Sequence[int],
         found: dict[tuple[int, int], list[int]],
-        meter: _Meter,
+        ctx: Context,
     ) -> None:
         """Generate one batch; halve it, and say so, when it does not fit into memory."""
         import torch
@@ -98,15 +100,14 @@ class TransformersEngine(Engine):
                     "one text alone does not fit into the GPU's memory\n  take a smaller generator or precision=bf16"
                 ) from None
             torch.cuda.empty_cache()
-            meter.ctx.say(
+            ctx.say(
                 f"a batch of {rows_of(batch)} texts does not fit into memory and is halved; "
                 f"engine.batch_tokens={self.batch_tokens} is too high for this machine"
             )
             for half in halves:
-                self._batch(work, half, loaded, sampling, eos, found, meter)
+                self._batch(work, half, loaded, sampling, eos, found, ctx)
             return
         found.update(zip(((place, index) for place, indices in batch for index in indices), texts, strict=True))
-        meter.made(texts)
 
 
 Batch = tuple[tuple[int, Sequence[int]], ...]
@@ -196,25 +197,14 @@ def _text(request: Generate, index: int, ids: list[int], eos: Sequence[int], tok
 
 @dataclass
 class _Meter:
-    """Counts what is made and says how fast."""
+    """Counts what is made and, block by block, says how fast. How far the work is, only the caller knows."""
 
     ctx: Context
-    expected: int = 0
     texts: int = 0
     tokens: int = 0
-    seconds: float = 0.0
-    begun: float = 0.0
 
-    def expect(self, texts: int) -> None:
-        """A block begins. The time that the caller spends between blocks is not the engine's."""
-        self.expected += texts
-        self.begun = time.monotonic()
-
-    def made(self, texts: Sequence[Sequence[int]]) -> None:
-        """A batch is done."""
-        now = time.monotonic()
-        self.seconds, self.begun = self.seconds + now - self.begun, now
+    def made(self, texts: Sequence[Generated], seconds: float) -> None:
+        """A block is done."""
         self.texts += len(texts)
-        self.tokens += sum(len(text) for text in texts)
-        rate = self.tokens / max(self.seconds, 1e-9)
-        self.ctx.progress(self.texts, self.expected, "texts", tokens_per_second=rate)
+        self.tokens += (tokens := sum(text.tokens for text in texts))
+        self.ctx.metric(self.texts, tokens_per_second=tokens / max(seconds, 1e-9), tokens=self.tokens)

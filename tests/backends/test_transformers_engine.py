@@ -95,8 +95,7 @@ def test_blocks_are_answered_one_by_one_from_one_model(base: Path) -> None:
     assert asked == [3]
     assert [len(block) for block in answers] == [0, 5]
     last = ctx.events[-1]  # type: ignore[attr-defined]
-    assert last["unit"] == "texts"
-    assert last["done"] == 8
+    assert last["step"] == 8
     assert last["figures"]["tokens_per_second"] > 0
 
 
