@@ -37,7 +37,7 @@ class TransformersEngine(Engine):
         """For each block its texts, ordered by (request, index).
 
         Raises:
-            UserError: for weights whose prompt format is no longer what they were trained on, a prompt that fills
+            UserError: for weights whose prompt format is no longer what they were trained on, prompts that all fill
                 the model's context, or one text that does not fit into memory.
         """
         import torch
@@ -57,25 +57,33 @@ class TransformersEngine(Engine):
     ) -> list[Generated]:
         """The texts of one block."""
         eos = end_tokens(loaded)
+        work = self._work(requests, loaded, name, ctx)
+        found: dict[tuple[int, int], list[int]] = {}
+        for batch in batches(work, self.batch_tokens):
+            self._batch(work, batch, loaded, sampling, eos, found, ctx)
+        return [
+            _text(request, index, found.get((place, index), []), eos, loaded.tokenizer)
+            for place, request in enumerate(requests)
+            for index in range(request.n)
+        ]
+
+    def _work(self, requests: Sequence[Generate], loaded: Loaded, name: FormatName, ctx: Context) -> list[Prefix]:
+        """Each request as token ids; one whose prompt fills the model's context wants no texts and gets empty ones."""
         context = context_length(loaded.model)
         work = []
         for request in requests:
             ids = prompt_ids(request.prompt, name, loaded.tokenizer)
             room = request.max_tokens if context is None else min(request.max_tokens, context - len(ids))
-            if room < 1:
-                raise UserError(
-                    f"the prompt of request {request.key} has {len(ids)} tokens, and the model's context is {context}\n"
-                    "  choose a generator with a longer context"
-                )
-            work.append(Prefix(ids, request.seed, range(request.n), room))
-        found: dict[tuple[int, int], list[int]] = {}
-        for batch in batches(work, self.batch_tokens):
-            self._batch(work, batch, loaded, sampling, eos, found, ctx)
-        return [
-            _text(request, index, found[place, index], eos, loaded.tokenizer)
-            for place, request in enumerate(requests)
-            for index in range(request.n)
-        ]
+            work.append(Prefix(ids, request.seed, range(request.n) if room > 0 else (), room))
+        full = [request.key for request, prefix in zip(requests, work, strict=True) if prefix.max_tokens < 1]
+        if full and len(full) == len(requests):
+            raise UserError(
+                f"every prompt of a block has more tokens than the model's context of {context} (first: {full[0]})\n"
+                "  choose a generator with a longer context, or shorter prompts"
+            )
+        if full:
+            ctx.say(f"{len(full)} prompts fill the model's context of {context} tokens and get no text: {full[:5]}")
+        return work
 
     def _batch(
         self,
@@ -88,26 +96,35 @@ class TransformersEngine(Engine):
         ctx: Context,
     ) -> None:
         """Generate one batch; halve it, and say so, when it does not fit into memory."""
-        import torch
-
         prefixes = [replace(work[place], indices=indices) for place, indices in batch]
-        try:
-            texts = continuations(loaded.model, prefixes, sampling, eos)
-        except torch.OutOfMemoryError:
-            halves = halved(batch)
-            if len(halves) < 2:
-                raise UserError(
-                    "one text alone does not fit into the GPU's memory\n  take a smaller generator or precision=bf16"
-                ) from None
-            torch.cuda.empty_cache()
-            ctx.say(
-                f"a batch of {rows_of(batch)} texts does not fit into memory and is halved; "
-                f"engine.batch_tokens={self.batch_tokens} is too high for this machine"
-            )
-            for half in halves:
-                self._batch(work, half, loaded, sampling, eos, found, ctx)
+        texts = _texts_or_none(loaded, prefixes, sampling, eos)
+        if texts is not None:
+            wanted = ((place, index) for place, indices in batch for index in indices)
+            found.update(zip(wanted, texts, strict=True))
             return
-        found.update(zip(((place, index) for place, indices in batch for index in indices), texts, strict=True))
+        halves = halved(batch)
+        if len(halves) < 2:
+            raise UserError("one text alone does not fit into the GPU's memory\n  take a smaller generator, or bf16")
+        ctx.say(
+            f"a batch of {rows_of(batch)} texts does not fit into memory and is halved; "
+            f"engine.batch_tokens={self.batch_tokens} is too high for this machine"
+        )
+        for half in halves:
+            self._batch(work, half, loaded, sampling, eos, found, ctx)
+
+
+def _texts_or_none(
+    loaded: Loaded, prefixes: Sequence[Prefix], sampling: Sampling, eos: Sequence[int]
+) -> list[list[int]] | None:
+    """Token ids of a batch, or None where memory does not suffice (and then nothing of it is held any more)."""
+    import torch
+
+    try:
+        return continuations(loaded.model, prefixes, sampling, eos)
+    except torch.OutOfMemoryError:
+        pass
+    torch.cuda.empty_cache()
+    return None
 
 
 Batch = tuple[tuple[int, Sequence[int]], ...]
@@ -119,7 +136,8 @@ def batches(work: Sequence[Prefix], batch_tokens: int) -> Iterator[Batch]:
 
     A batch costs its rows times its longest prompt and longest answer. A request with more candidates than fit is cut.
     """
-    order = sorted(range(len(work)), key=lambda place: (-len(work[place].ids), -work[place].max_tokens, place))
+    wanted = [place for place, prefix in enumerate(work) if prefix.indices]
+    order = sorted(wanted, key=lambda place: (-len(work[place].ids), -work[place].max_tokens, place))
     batch: list[tuple[int, Sequence[int]]] = []
     rows = prompt = answer = 0
     for place in order:

@@ -211,11 +211,16 @@ def test_an_adapter_is_generated_from_in_the_format_it_was_trained_in(base: Path
         texts(ENGINE, tmp_path, block, GREEDY)
 
 
-def test_a_prompt_that_fills_the_context_is_refused(base: Path) -> None:
-    with pytest.raises(UserError, match="context is 512"):
-        texts(ENGINE, base, [Generate(key="long", prompt="x y " * 400, seed=0)], GREEDY)
+def test_a_prompt_that_fills_the_context_gets_no_text(base: Path) -> None:
+    full = Generate(key="full", prompt="x y " * 400, seed=0, n=2)
+    with pytest.raises(UserError, match="context of 512"):
+        texts(ENGINE, base, [full], GREEDY)
     near = Generate(key="near", prompt="x" * 490, seed=0, max_tokens=500)
-    assert texts(ENGINE, base, [near], GREEDY)[0].tokens < 30
+    ctx = context(base)
+    found = next(ENGINE.generate(base, [[full, near]], GREEDY, ctx))
+    assert [(text.key, text.text, text.finish_reason) for text in found[:2]] == [("full", "", "length")] * 2
+    assert 0 < found[2].tokens < 30
+    assert "1 prompts fill" in ctx.events[0]["message"]  # type: ignore[attr-defined]
 
 
 def test_all_end_tokens_of_a_model_end_a_text(base: Path) -> None:
