@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,18 @@ def runs(home: Path) -> list[Path]:
 def summary(home: Path) -> dict[str, Any]:
     """What the last run reported."""
     found: dict[str, Any] = json.loads((runs(home)[-1] / "summary.json").read_text())
+    return found
+
+
+def answers(home: Path) -> Counter[str]:
+    """How often each request to the teacher was answered, by the journal; a line that a kill tore is no answer."""
+    found: Counter[str] = Counter()
+    for path in (home / "journal").glob("*.jsonl"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                found[json.loads(line)["entry"]["key"]] += 1
+            except ValueError:
+                continue
     return found
 
 

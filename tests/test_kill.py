@@ -7,11 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
-from smoke import SMOKE, records, speed, surroundings
+from smoke import SMOKE, answers, records, speed, surroundings
 
 KILLS = 20
 
@@ -30,18 +29,6 @@ def started(home: Path) -> subprocess.Popen[bytes]:
 def events(home: Path) -> list[str]:
     """All events of all runs so far: the places at which a kill can fall."""
     return [line for path in sorted((home / "runs").glob("*/*/events.jsonl")) for line in path.read_text().splitlines()]
-
-
-def calls(home: Path) -> Counter[str]:
-    """How often each request was answered, by the journal."""
-    import json
-
-    found: Counter[str] = Counter()
-    for path in (home / "journal").glob("*.jsonl"):
-        for line in path.read_text().splitlines():
-            if line.startswith("{") and line.endswith("}"):
-                found[json.loads(line)["key"]] += 1
-    return found
 
 
 @pytest.mark.slow
@@ -69,7 +56,7 @@ def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
     last = speed(killed, SMOKE, "tracker=none")
     assert last.code == 0, last.err
     assert records(killed) == records(calm)
-    assert set(calls(killed)) == set(calls(calm))
-    assert max(calls(killed).values()) == 1
+    assert set(answers(killed)) == set(answers(calm))
+    assert max(answers(killed).values()) == 1
     assert done >= KILLS // 2, f"only {done} kills fell into the run"
     assert len(hit_stages) >= 8, hit_stages

@@ -1,0 +1,49 @@
+"""Axes of the paper as multiruns: points share what they have in common, W&B groups them, the same command resumes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from smoke import ROOT, answers, surroundings
+
+BETA = ["--config-dir", str(ROOT / "sweeps"), "--config-name", "beta"]
+POINTS = ["+experiment=smoke", "name=beta", "preference.dpo.beta=0.1,0.3"]
+
+
+def sweep(home: Path, *launcher: str) -> subprocess.CompletedProcess[str]:
+    """Run two points of the beta sweep."""
+    return subprocess.run(
+        [sys.executable, "-m", "speed.run", *BETA, *POINTS, *launcher],
+        cwd=home.parent,
+        env=surroundings(home),
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+
+
+def ledger(home: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (home / "runs" / "ledger.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_points_under_joblib_share_stages_and_resume_under_submitit(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    done = sweep(home, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "runtime.side_by_side=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = [label for line in ledger(home) for label in line["built"]]  # type: ignore[attr-defined]
+    assert len(ledger(home)) == 2
+    assert {line["sweep"] for line in ledger(home)} == {"beta"}
+    assert len(list((home / "store" / "senior").glob("*/manifest.json"))) == 2
+    for shared in ("topics", "junior", "revisor"):
+        assert len(list((home / "store" / shared).glob("*/manifest.json"))) == 1, shared
+    assert "senior" in built
+    assert max(answers(home).values()) == 1, "two points asked the teacher the same thing"
+
+    again = sweep(home, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert [line["built"] for line in ledger(home)[2:]] == [[], []]
