@@ -45,9 +45,9 @@ class Base(Spec):
 
 CATALOGUE = {
     "llama": Base(architecture="llama"),
-    "embedder": Base(architecture="llama", layers=2, steps=1500, seed=1),
-    "qwen": Base(architecture="qwen2", seed=2),
-    "gemma": Base(architecture="gemma", seed=3),
+    "embedder": Base(architecture="llama", layers=2, steps=700, seed=1),
+    "qwen": Base(architecture="qwen2", steps=800, seed=2),
+    "gemma": Base(architecture="gemma", steps=800, seed=3),
 }
 
 
