@@ -82,7 +82,7 @@ class ContrastiveTrainer(EmbedderTrainer):
     """Whether the records' hard negatives are used."""
     share_hard_negatives: bool = True
     """Whether a hard negative also counts for the other queries of the batch."""
-    chunk_tokens: Annotated[int, Field(ge=1)] = 8192
+    chunk_tokens: Annotated[int, Field(ge=1)] = 4096
     """Padded tokens encoded at once. Bounds the memory of a step."""
     kept_tokens: Annotated[int, Field(ge=0)] = 32768
     """Padded tokens whose activations are kept between the two passes of a step; the others are computed twice."""

@@ -45,7 +45,7 @@ def export(
         model = model.merge_and_unload()
     model.to(dtype).save_pretrained(str(partial))
     framed(tokenizer, frame, config.max_length).save_pretrained(str(partial))
-    _write_layout(config, partial, int(model.config.hidden_size))
+    write_layout(config, partial, int(model.config.hidden_size))
     encoder = Encoder.load(partial, device=model.device)
     worst = float((torch.from_numpy(encoder.encode(PROBES)) - expected).abs().max())
     if not worst <= TOLERANCE[dtype]:
@@ -84,7 +84,8 @@ def framed(tokenizer: Any, frame: Frame, max_length: int) -> Any:
     )
 
 
-def _write_layout(config: ContrastiveTrainer, folder: Path, width: int) -> None:
+def write_layout(config: ContrastiveTrainer, folder: Path, width: int) -> None:
+    """The files that make a folder with a transformer of hidden size `width` a sentence-transformers model."""
     modules = ["Transformer", "Pooling", *(["Normalize"] if config.normalize else [])]
     paths = ["", "1_Pooling", "2_Normalize"]
     _write_json(

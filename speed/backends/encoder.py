@@ -24,6 +24,8 @@ from speed.model.pooling import Pooling
 
 WINDOW = 32_768
 """Texts tokenised and sorted together; what bounds the memory beside the vectors themselves."""
+PADDING_SHARE = 64
+"""Of a chunk's tokens, one in so many at most may be padding."""
 
 
 class Encoder:
@@ -118,7 +120,7 @@ class Encoder:
         self, texts: list[str], unit: bool, chunk_tokens: int
     ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
         rows = token_rows(self.tokenizer, texts, self.frame, self.max_length)
-        for part in chunks([len(row) for row in rows], chunk_tokens):
+        for part in chunks([len(row) for row in rows], chunk_tokens, PADDING_SHARE):
             with torch.inference_mode():
                 found = vectors(self.model, [rows[row] for row in part], self.pad, self.causal, self.how, unit)
             yield part, found.float().cpu().numpy()

@@ -62,17 +62,17 @@ def _even_parts(members: list[int], size: int) -> list[list[int]]:
     return [members[start:stop] for start, stop in pairwise(cuts)]
 
 
-def chunks(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+def chunks(lengths: Sequence[int], tokens: int, share: int = 16) -> list[list[int]]:
     """Rows sorted by length, longest first, and cut into chunks.
 
-    A chunk's rows x longest row stays within `tokens` (one row at least), and its padding within a sixteenth of
-    that: about what an additional chunk costs.
+    A chunk's rows x longest row stays within `tokens` (one row at least), and its padding within `tokens / share`:
+    about what an additional chunk costs (a sixteenth with the backward pass and the adapters' many small layers).
     """
     out: list[list[int]] = []
     width = padding = 0
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         padding += width - lengths[row]
-        if not out or (len(out[-1]) + 1) * width > tokens or padding > tokens // 16:
+        if not out or (len(out[-1]) + 1) * width > tokens or padding > tokens // share:
             out.append([])
             width, padding = max(1, lengths[row]), 0
         out[-1].append(row)

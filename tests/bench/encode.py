@@ -1,0 +1,71 @@
+"""Speed of encoding a corpus against sentence-transformers, in CPU seconds on one thread; prints one JSON object.
+
+`vs_st_encode`: our speed over `SentenceTransformer.encode` on texts in the lengths of the paper's mix, tokenisation
+included on both sides. `max_error`: largest difference between the vectors. `padding`: padded over real tokens.
+
+    python tests/bench/encode.py
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from embedder import batches, tiny_base
+
+from speed.backends.contrastive import ContrastiveTrainer
+from speed.backends.contrastive_export import framed, write_layout
+from speed.backends.encoder import PADDING_SHARE, Encoder
+from speed.backends.token_rows import token_rows, training_frame
+from speed.model.batching import chunks
+
+ROUNDS = 3
+CHUNK_TOKENS = 16_384
+
+
+def main() -> None:
+    """Measure and print."""
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoTokenizer
+
+    torch.set_num_threads(1)
+    texts = [text for batch in batches(16, equal=False) for column in batch for text in column]
+    with tempfile.TemporaryDirectory() as name:
+        folder = tiny_base(Path(name))
+        config = ContrastiveTrainer(base=str(folder))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        framed(tokenizer, training_frame(tokenizer, "last", "as_base"), config.max_length).save_pretrained(folder)
+        write_layout(config, folder, 96)
+        ours = Encoder.load(folder)
+        theirs = SentenceTransformer(str(folder), device="cpu")
+        works = {
+            "ours": lambda: ours.encode(texts, chunk_tokens=CHUNK_TOKENS),
+            "theirs": lambda: theirs.encode(texts, batch_size=32, show_progress_bar=False),
+        }
+        found = {who: work() for who, work in works.items()}  # also warms both up
+        times: dict[str, list[float]] = {who: [] for who in works}
+        order = random.Random(0)
+        for _ in range(ROUNDS):
+            for who in order.sample([*works], 2):
+                begun = time.process_time()
+                works[who]()
+                times[who].append(time.process_time() - begun)
+        lengths = [len(row) for row in token_rows(ours.tokenizer, texts, ours.frame, ours.max_length)]
+    padded = sum(len(part) * lengths[part[0]] for part in chunks(lengths, CHUNK_TOKENS, PADDING_SHARE))
+    figures = {
+        "vs_st_encode": round(statistics.median(times["theirs"]) / statistics.median(times["ours"]), 3),
+        "max_error": float(np.abs(found["ours"] - found["theirs"]).max()),
+        "padding": round(padded / sum(lengths), 4),
+        "texts": len(texts),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
