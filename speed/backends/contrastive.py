@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from speed.core.content import sha256_of
+from speed.core.content import ModelReference
 from speed.core.context import Context
 from speed.core.errors import UserError
-from speed.core.spec import Json, Spec
+from speed.core.spec import Spec
 from speed.ports import EmbedderTrainer
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class Masks(Spec):
 class ContrastiveTrainer(EmbedderTrainer):
     """InfoNCE with in-batch and hard negatives; LoRA or full fine-tuning; one process."""
 
-    base: str
-    """Hub name, folder, or `package:miniature/bases/NAME`. A folder enters the key by its content."""
+    base: ModelReference
+    """Hub name, folder, or `package:miniature/bases/NAME`."""
     lora: Lora | None = Lora()
     """None trains all weights."""
     learning_rate: Positive = 1e-4
@@ -94,14 +94,6 @@ class ContrastiveTrainer(EmbedderTrainer):
         if not self.instruction.endswith("{query}"):
             raise ValueError("instruction must end with {query}, so that it can be kept as a prompt in front of a text")
         return self
-
-    def recipe(self) -> Json:
-        """Identity; a base in a folder or in the package by its content, a hub model by its name."""
-        from speed.backends.weights import resolved
-
-        source, revision = resolved(self.base)
-        base: Json = {"sha256": sha256_of(Path(source))} if Path(source).is_dir() else [source, revision]
-        return {**super().recipe(), "base": base}
 
     def steps(self, examples: int) -> int:
         """Optimiser steps for so many examples (with homogeneous batches up to four more an epoch)."""

@@ -41,6 +41,7 @@ def export(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     if config.lora is not None:
+        model.peft_config["default"].base_model_name_or_path = config.base.name
         model.save_pretrained(str(out / "adapter"))
         model = model.merge_and_unload()
     model.to(dtype).save_pretrained(str(partial))
@@ -104,11 +105,42 @@ def write_layout(config: ContrastiveTrainer, folder: Path, width: int) -> None:
     if config.normalize:
         (folder / "2_Normalize").mkdir()
         _write_json(folder / "2_Normalize" / "config.json", {})
+    (folder / "README.md").write_text(_card(config), encoding="utf-8")
     prompts = instruction_table().prompts(config.instruction)
     _write_json(
         folder / "config_sentence_transformers.json",
         {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"},
     )
+
+
+def _card(config: ContrastiveTrainer) -> str:
+    """A model card: how the model was trained, and how to use it."""
+    base = Path(config.base.name).name if Path(config.base.name).is_dir() else config.base.name
+    trained = config.model_dump(mode="json", exclude={"base"})
+    lines = "\n".join(f"| {name} | {json.dumps(value)} |" for name, value in trained.items())
+    example = config.instruction.replace("{task}", "Retrieve semantically similar text.").removesuffix("{query}")
+    return f"""---
+library_name: sentence-transformers
+base_model: {base}
+tags: [sentence-transformers, feature-extraction, sentence-similarity]
+---
+# Embedder trained by speed
+
+Contrastive training of {base} on synthetic data (SPEED, arXiv 2410.18634). Queries carry an instruction,
+documents stand alone:
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/of/this/folder")
+queries = model.encode(["a query"], prompt={json.dumps(example)})
+documents = model.encode(["a document"])
+```
+
+| setting | value |
+|---|---|
+{lines}
+"""
 
 
 def _write_json(file: Path, value: object) -> None:

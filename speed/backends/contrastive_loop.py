@@ -36,7 +36,7 @@ def run(config: ContrastiveTrainer, examples: Path, out: Path, seed: int, ctx: C
     if config.precision == "fp16" and device.type == "cpu":
         raise UserError("precision: fp16 needs a GPU; take precision: fp32 (or bf16) on a CPU")
     read = read_examples(examples)
-    source, revision = resolved(config.base)
+    source, revision = resolved(config.base.name)
     # adapters stand on a base in the arithmetic's type; fully trained weights stay fp32 and autocast does the rest
     model, tokenizer = transformer(source, revision, DTYPES[config.precision] if config.lora else torch.float32)
     frame = training_frame(tokenizer, config.pooling, config.bos)
@@ -111,7 +111,7 @@ def adapted(model: Any, config: ContrastiveTrainer, seed: int) -> Any:
         with quietly(), drawn_from(seed, torch.device("cpu")):
             return get_peft_model(model, adapter)
     except ValueError as error:
-        raise UserError(f"lora.targets {config.lora.targets} do not fit {config.base}: {error}") from error
+        raise UserError(f"lora.targets {config.lora.targets} do not fit {config.base.name}: {error}") from error
 
 
 def truncated(records: list[Record], max_length: int) -> int:

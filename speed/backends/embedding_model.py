@@ -9,7 +9,7 @@ from torch import Tensor
 
 from speed.backends.device import quietly
 from speed.core.errors import UserError
-from speed.model.batching import Ids, padded
+from speed.model.batching import Ids, drawn_from, padded
 from speed.model.pooling import Pooling, pooled
 
 
@@ -19,10 +19,11 @@ def transformer(source: str, revision: str | None, dtype: Any) -> tuple[Any, Any
     Raises:
         UserError: when it cannot be read.
     """
+    import torch
     import transformers
 
     try:
-        with quietly():
+        with quietly(), drawn_from(0, torch.device("cpu")):  # weights that a checkpoint lacks (BERT's pooler) are drawn
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision)
             model = transformers.AutoModel.from_pretrained(source, revision=revision, dtype=dtype)
     except (OSError, ValueError) as error:

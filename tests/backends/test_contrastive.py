@@ -207,6 +207,24 @@ def test_the_step_does_not_depend_on_how_it_is_cut(trainer: Any, tmp_path: Path)
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
 
 
+@pytest.mark.parametrize("family", ["MistralConfig", "Qwen2Config", "GemmaConfig", "BertConfig"])
+def test_any_decoder_or_encoder_trains_and_exports_the_same_model_twice(family: str, tmp_path: Path) -> None:
+    """The export itself compares the saved model with the trained one."""
+    encoder = family == "BertConfig"
+    more = {} if encoder else {"head_dim": 8}
+    base = make_base(tmp_path / "base", family, spread=0.02, **more)
+    config = ContrastiveTrainer(
+        base=str(base),
+        lora=Lora(r=2, targets=("all-linear",)),
+        pooling="cls" if encoder else "last",
+        batch_size=8,
+        max_length=64,
+    )
+    for out in (tmp_path / "one", tmp_path / "two"):
+        config.train(examples(tmp_path / "examples.jsonl", 16), out, 0, context(tmp_path / "home"))
+    assert exported(tmp_path / "one") == exported(tmp_path / "two")
+
+
 def test_mean_pooling_without_normalisation_trains_and_exports(trainer: Any, tmp_path: Path) -> None:
     ctx = context(tmp_path / "home")
     config = trainer(
