@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,9 @@ from speed.core.errors import UserError
 
 CURVE = "training.json"
 """File beside `model/`: the summary of a training, and its curve step by step."""
+
+DISK_FULL = ("os error 28", "PytorchStreamWriter failed", "inline_container.cc")
+"""How safetensors and torch.save tell of a disk without space."""
 
 KEPT = (
     "mean_token_accuracy",
@@ -62,7 +68,8 @@ def carry_out(run: Run, out: Path, ctx: Context) -> None:
     if resume is not None:
         ctx.say(f"the training goes on from {resume.name}")
     try:
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        with disk_errors(out):
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except torch.OutOfMemoryError as error:
         raise UserError(
             "the training does not fit into the GPU's memory\n"
@@ -70,7 +77,8 @@ def carry_out(run: Run, out: Path, ctx: Context) -> None:
             "the last checkpoint is kept"
         ) from error
     if trainer.is_world_process_zero():
-        _write(run, out, ctx)
+        with disk_errors(out):
+            _write(run, out, ctx)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -95,6 +103,19 @@ def finished_before(out: Path, ctx: Context) -> bool:
     ctx.tally.metrics.update(json.loads((out / CURVE).read_text())["summary"])
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return True
+
+
+@contextmanager
+def disk_errors(out: Path) -> Iterator[None]:
+    """A full disk as the OSError that it is: safetensors and torch.save raise other things for it."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        if any(sign in str(error) for sign in DISK_FULL):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out)) from error
+        raise
 
 
 def save_model(model: Any, tokenizer: Any, base: str, folder: Path) -> None:
