@@ -62,7 +62,7 @@ def folder_jobs(folder: Path, only: Sequence[str]) -> list[Job]:
             continue
         task.check()
         target = mteb_task(task)
-        jobs.append(Job(target, lambda target=target, task=task: load(target, task), task.instruction))  # type: ignore[misc]
+        jobs.append(Job(target, functools.partial(load, target, task), task.instruction))
     return jobs
 
 
@@ -75,9 +75,20 @@ def benchmark_jobs(benchmark: str) -> list[Job]:
     jobs = []
     for task in tasks:
         parts = tuple(task.metadata.tasks) if isinstance(task, AbsTaskAggregate) else ()
-        jobs += [Job(part, part.load_data, None) for part in parts]
-        jobs.append(Job(task, (lambda: None) if parts else task.load_data, None, parts))
+        jobs += [Job(part, functools.partial(_load_from_hub, part), None) for part in parts]
+        jobs.append(Job(task, functools.partial(_load_from_hub, task), None, parts))
     return jobs
+
+
+def _load_from_hub(task: Any) -> None:
+    try:
+        task.load_data()
+    except (OSError, datasets.exceptions.DatasetsError) as error:  # ConnectionError is an OSError
+        raise UserError(
+            f"the data of {task.metadata.name} ({task.metadata.dataset['path']}) cannot be loaded: {error}\n"
+            "  check the connection to the hub, bring a filled cache (HF_HOME), or evaluate a folder of tasks with "
+            "eval=local; finished tasks are kept"
+        ) from error
 
 
 def run(config: ProtocolEvaluator, jobs: list[Job], embedder: Path, out: Path, ctx: Context) -> Scores:

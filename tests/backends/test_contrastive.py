@@ -16,13 +16,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from speed.backends.contrastive import ContrastiveTrainer, Lora, Masks
-from speed.backends.contrastive_data import query_text, read_examples
+from speed.backends.contrastive_data import batch_of, query_text, read_examples, records_of
 from speed.backends.contrastive_loop import Steps, schedule
 from speed.backends.encoder import Encoder
 from speed.backends.token_rows import token_rows, training_frame
 from speed.core.errors import UserError
 from speed.core.spec import digest
 from speed.data.records import Example, Kind
+from speed.model.loss import blocked
 
 TEXTS = ("", "a", "Write about water", "stone " * 900, "Instruct: x\nQuery: y")
 WORDS = ["water", "stone", "river", "topic", "input", "output", "one", "two", "write", "about"]
@@ -127,6 +128,23 @@ def test_the_instruction_stands_on_the_query_only() -> None:
     template = ContrastiveTrainer(base="org/name").instruction
     assert query_text(example, template) == "Instruct: Find {query} like it.\nQuery: a"
     assert query_text(example.model_copy(update={"task": ""}), template) == "a"
+
+
+def test_only_labels_of_classification_are_compared_as_labels(base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    config = ContrastiveTrainer(base=str(base))
+    given = [
+        Example(kind=Kind.CLASSIFICATION, task="t", query="a", positive="Very good", negative="bad"),
+        Example(kind=Kind.CLASSIFICATION, task="t", query="b", positive="very  good", negative="good"),
+        Example(kind=Kind.RETRIEVAL, task="t", query="c", positive="very good"),
+    ]
+    frame = training_frame(tokenizer, "last", "as_base")
+    records = records_of(list(enumerate(given, start=1)), config, tokenizer, frame)
+    assert records[0].positive_label == records[1].positive_label != 0
+    assert (records[2].positive_label, records[2].negative, records[2].negative_hash) == (0, None, 0)
+    batch = batch_of(records, torch.device("cpu"))
+    assert len(batch.rows) == 8
+    assert blocked(batch.ids, batch.targets).int().tolist() == [[0, 1, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -309,6 +327,9 @@ def test_vectors_do_not_depend_on_order_neighbours_or_cuts(embedder: Path) -> No
     assert abs(encoder.encode(texts, prefix="Query: ") - encoder.encode(["Query: " + t for t in texts])).max() == 0
     with pytest.raises(UserError, match="takes .* tokens, and the embedder reads 64"):
         encoder.encode(texts, prefix="instruction " * 60)
+    twice = encoder.encode(texts[:5] + texts[:5])
+    assert (twice[:5] == twice[5:]).all()
+    assert abs(twice[:5] - whole[:5]).max() < 1e-5
     seen: list[int] = []
     encoder.encode(texts, chunk_tokens=64, progress=seen.append)
     assert seen[-1] == 90

@@ -302,6 +302,12 @@ def test_a_stated_type_makes_a_missing_column_the_complaint(models: tuple[Path, 
         LocalEvaluator(tasks=tmp_path / "tasks").evaluate(models[0], tmp_path / "o", context(tmp_path / "home"))
 
 
+@pytest.mark.usefixtures("no_network")
+def test_a_hub_that_cannot_be_reached_is_said(models: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the data of NanoMSMARCORetrieval .* cannot be loaded"):
+        MtebEvaluator(benchmark="dev").evaluate(models[0], tmp_path / "out", context(tmp_path / "home"))
+
+
 def test_a_folder_without_a_model_and_unknown_names_are_refused(
     models: tuple[Path, Path], folder: Path, tmp_path: Path
 ) -> None:
