@@ -54,7 +54,7 @@ class Answer(Spec):
 
 
 Check = Callable[[str], str | None]
-"""Cause for which an answer's content is of no use, or None."""
+"""Cause for which the content of a whole answer (one that was not cut off) is of no use, or None."""
 
 
 class Teacher(Backend, ABC):

@@ -54,7 +54,7 @@ class Preferences(Pool[Pair]):
             return None
 
         def fault(text: str) -> str | None:
-            outcome = judgement(text, len(found.texts))
+            outcome = judgement(text, len(found.texts), "stop")
             return outcome.cause if isinstance(outcome, Rejected) else None
 
         ask = Ask(
@@ -74,7 +74,7 @@ class Preferences(Pool[Pair]):
             pair = pair.noted(answer.detail)
         if answer.cause != "ok":
             return pair.turned_away(answer.cause, answer.detail)
-        verdict = judgement(answer.text, len(found.texts))
+        verdict = judgement(answer.text, len(found.texts), answer.finish_reason)
         if isinstance(verdict, Rejected):
             return pair.turned_away(verdict.cause, verdict.detail)
         best, worst = pair.order[verdict.best], pair.order[verdict.worst]

@@ -57,7 +57,7 @@ class Revisions(Pool[Revision]):
             return None
 
         def fault(text: str) -> str | None:
-            outcome = read_revision(kind, task, text)
+            outcome = read_revision(kind, task, text, "stop")
             return outcome.cause if isinstance(outcome, Rejected) else None
 
         ask = Ask(

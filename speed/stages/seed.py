@@ -60,7 +60,7 @@ class SeedData(Pool[Sample]):
         assert kind is not None
 
         def fault(text: str) -> str | None:
-            found = read_example(kind, task, text)
+            found = read_example(kind, task, text, "stop")
             return found.cause if isinstance(found, Rejected) else None
 
         ask = Ask(

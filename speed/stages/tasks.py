@@ -75,7 +75,7 @@ class Tasks(Pool[TaskList]):
         made = TaskList(row=row, kind=prompt.kind, topic=prompt.topic, prompt=prompt, answer=answer.text)
         if answer.cause != "ok":
             return made.turned_away(answer.cause, answer.detail)
-        found = read_tasks(answer.text)
+        found = read_tasks(answer.text, answer.finish_reason)
         if isinstance(found, Rejected):
             return made.turned_away(found.cause, found.detail)
         order = permutation(generator(self.plan.seed, "tasks kept", self.plan.role, row), len(found))
@@ -84,5 +84,5 @@ class Tasks(Pool[TaskList]):
 
 
 def _fault(text: str) -> str | None:
-    found = read_tasks(text)
+    found = read_tasks(text, "stop")
     return found.cause if isinstance(found, Rejected) else None
