@@ -17,7 +17,6 @@ from provider import Provider
 
 from speed.backends.litellm_teacher import LitellmTeacher
 from speed.backends.openai_teacher import KEY, OpenAICompatibleTeacher
-from speed.backends.teaching.pace import Pacer
 from speed.backends.teaching.secrets import public_url, redacted
 from speed.backends.teaching.teacher import JournaledTeacher
 from speed.backends.teaching.transport import Patience, TransportError, retry_after
@@ -388,40 +387,15 @@ def test_no_server_is_one_message(tmp_path: Path) -> None:
 # -- pace --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("places", "per_second"), [(10, None), (None, 300.0)])
-def test_a_storm_of_429_leaves_nine_tenths_of_what_the_server_can_do(
-    places: int | None, per_second: float | None, tmp_path: Path
-) -> None:
-    """Measured in the middle of a run, against a client that knows the server's limit and sends no more than that."""
-    rows, speeds = 600, {}
-    for concurrency in (places or 16, 64):
-        with Provider(latency=0.05, places=places, per_second=per_second) as crowded:
-            ctx = context(tmp_path / str(concurrency), crowded, concurrency=concurrency)
-            storming = teacher(patience=Patience(base=0.05, cap=1.0, timeout=5.0))
-            found = answers([f"row {row}" for row in range(rows)], ctx, by=storming)
-            middle = crowded.answered[rows // 10 : -rows // 10]
-            speeds[concurrency] = len(middle) / (middle[-1] - middle[0])
-        assert {answer.cause for answer in found} == {"ok"}
-        assert set(crowded.paid.values()) == {1}
-    assert ctx.tally.cost["resent"] > 0, "there was a storm"
-    knowing, storm = speeds.values()
-    assert storm >= 0.9 * knowing
-
-
-def test_one_burst_halves_the_limit_once_and_it_grows_by_one_a_round_trip() -> None:
-    import asyncio
-
-    async def scenario() -> None:
-        pacer = Pacer(32)
-        epochs = [await pacer.enter(place) for place in range(32)]
-        for epoch in epochs:
-            pacer.leave(epoch, crowded=True, answered=False)
-        assert pacer.limit == 16.0, "one burst counts once"
-        for _ in range(16):
-            pacer.leave(await pacer.enter(0), crowded=False, answered=True)
-        assert 16.9 < pacer.limit < 17.0
-
-    asyncio.run(scenario())
+def test_a_storm_of_429_passes(tmp_path: Path) -> None:
+    """Every prompt is answered once; how fast is measured in virtual time, in test_pace.py."""
+    with Provider(latency=0.02, places=8) as crowded:
+        ctx = context(tmp_path, crowded, concurrency=64)
+        found = answers([f"row {row}" for row in range(300)], ctx)
+    assert {answer.cause for answer in found} == {"ok"}
+    assert set(crowded.paid.values()) == {1}
+    assert sum(crowded.arrivals.values()) == 300 + ctx.tally.cost["resent"]
+    assert 0 < ctx.tally.cost["resent"] < 3000
 
 
 # -- secrets -----------------------------------------------------------------------------------------------------------

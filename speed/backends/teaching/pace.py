@@ -1,9 +1,15 @@
-"""How many requests may be in flight: additive increase, multiplicative decrease, per endpoint and model.
+"""How many requests may be in flight, and how fast they follow one another, per endpoint and model.
 
-While the server takes requests, the limit grows by one a round trip. When it turns one away, the limit shrinks towards
-what it took in the last round trip (by Little's law the number in flight that it can bear), at least by a twentieth,
-at most by half, and at most once a round trip, so that one burst counts once. A request that waits for its next try
-holds no place.
+Providers turn requests away (429) because too many are open at once or because too many came in a while. The pacer
+does not know which, and learns both limits from what was taken:
+
+- places: one more a round trip while all goes well; on a refusal down towards the answers of a round trip (by Little's
+  law the number in flight that the server bears), by at least a twentieth and at most a half;
+- rate: none until the first refusal, then the rate of answers; a little faster after every round trip without a
+  refusal, and none again once it no longer binds.
+
+Either shrinks at most once a round trip, so that one burst counts once. A request that waits for its next try holds
+no place.
 """
 
 from __future__ import annotations
@@ -11,69 +17,106 @@ from __future__ import annotations
 import asyncio
 import heapq
 import os
-import time
+
+MARGIN = 1.2
+"""How far above what was taken the limits stay: a little is refused, nothing is left unused."""
+CREDIT = 0.02
+"""Seconds of sending that may be made up for at once: timers are no finer."""
 
 
 class Pacer:
-    """Places in flight. Lives on one event loop; not thread-safe."""
+    """Places in flight and the gaps between sendings. Lives on one event loop; not thread-safe."""
 
     def __init__(self, ceiling: int) -> None:
         self.ceiling = max(1, ceiling)
         self.limit = float(self.ceiling)
+        self.rate: float | None = None
+        """Sendings a second; None while nothing limits them."""
         self.in_flight = 0
         self._epoch = 0
         self._decreased = 0.0
         self._round_trip = 0.0
         """Seconds from sending to answer, smoothed; 0 before the first answer."""
         self._round_began = 0.0
-        self._taken = 0
-        """Answers in the round trip that began at `_round_began`."""
-        self._bearable = 0.0
-        """Answers in the round trip before."""
+        self._answers = 0
+        """Answers in the round that began then."""
+        self._refused = False
+        """Whether that round saw a refusal."""
+        self._speed = 0.0
+        """Answers a second, smoothed over the last rounds; 0 before the first whole round."""
+        self._next = 0.0
+        """When the rate allows the next sending."""
+        self._timer: asyncio.TimerHandle | None = None
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._ticket = 0
 
     async def enter(self, place: int) -> int:
         """Wait for a place, the lowest `place` first; returns the epoch in which the request is sent."""
-        if self.in_flight < int(self.limit) and not self._waiting:
-            self.in_flight += 1
-            return self._epoch
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ticket += 1
         heapq.heappush(self._waiting, (place, self._ticket, future))
+        self._dispatch()
         try:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
-                self._leave()
+                self.in_flight -= 1
+                self._dispatch()
             raise
         return self._epoch
 
     def leave(self, epoch: int, *, crowded: bool, answered: bool, seconds: float = 0.0) -> None:
         """Give the place back and learn from how it went; `seconds` is what an answer took."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         if answered:
             self._round_trip = 0.8 * self._round_trip + 0.2 * seconds if self._round_trip else seconds
-            self._taken += 1
-            if self.limit < self.ceiling:
-                self.limit = min(float(self.ceiling), self.limit + 1.0 / self.limit)
-        if now - self._round_began >= self._round_trip > 0:
-            self._bearable = self._taken * self._round_trip / (now - self._round_began)
-            self._round_began, self._taken = now, 0
+            self._answers += 1
+            self.limit = min(float(self.ceiling), self.limit + 1.0 / self.limit)
+        self._refused |= crowded
         if crowded and epoch == self._epoch and now - self._decreased >= self._round_trip:
-            limit = min(self.limit, float(self.in_flight))
-            self.limit = max(1.0, min(0.95 * limit, max(0.5 * limit, self._bearable)))
-            self._epoch += 1
-            self._decreased = now
-        self._leave()
-
-    def _leave(self) -> None:
+            self._decrease(now)
+        if now - self._round_began >= max(self._round_trip, 0.1) and self._round_trip:
+            self._begin_round(now)
         self.in_flight -= 1
+        self._dispatch()
+
+    def _decrease(self, now: float) -> None:
+        limit = min(self.limit, float(self.in_flight))
+        self.limit = max(1.0, min(limit, max(0.5 * limit, MARGIN * self._speed * self._round_trip)))
+        if self._speed:
+            self.rate = max(0.5 * self.rate, MARGIN * self._speed) if self.rate else MARGIN * self._speed
+        self._epoch += 1
+        self._decreased = now
+
+    def _begin_round(self, now: float) -> None:
+        speed = self._answers / (now - self._round_began) if self._round_began else 0.0
+        self._speed = 0.7 * self._speed + 0.3 * speed if self._speed else speed
+        if self.rate is not None and not self._refused:
+            self.rate *= 1.05
+            if self.rate > 2.0 * self._speed:
+                self.rate = None
+        self._round_began, self._answers, self._refused = now, 0, False
+
+    def _dispatch(self) -> None:
+        """Let go of those that have a place and whose time has come."""
         while self._waiting and self.in_flight < int(self.limit):
-            future = heapq.heappop(self._waiting)[2]
-            if not future.done():
-                self.in_flight += 1
-                future.set_result(None)
+            if self._waiting[0][2].done():
+                heapq.heappop(self._waiting)
+                continue
+            if self.rate is not None:
+                loop = asyncio.get_running_loop()
+                now = loop.time()
+                if now < self._next:
+                    if self._timer is None:
+                        self._timer = loop.call_at(self._next, self._on_time)
+                    return
+                self._next = max(self._next, now - CREDIT) + 1.0 / self.rate
+            self.in_flight += 1
+            heapq.heappop(self._waiting)[2].set_result(None)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self._dispatch()
 
 
 _pacers: dict[tuple[int, str, str], Pacer] = {}

@@ -83,9 +83,14 @@ class Patience:
     """Failed requests in a row after which the provider counts as gone."""
 
     def pause(self, failures: int, trouble: TransportError, draw: random.Random) -> float:
-        """Seconds to wait after the given number of failures: exponential, jittered, at least Retry-After."""
-        own = min(self.cap, self.base * 2.0 ** min(failures - 1, 30)) * draw.uniform(0.5, 1.0)
-        return own if trouble.retry_after is None else max(trouble.retry_after, own * 0.1)
+        """Seconds to wait after the given number of failures: exponential, jittered, at least Retry-After.
+
+        After a rate limit the pauses stay short: the pacer slows down for all, and a request that is asleep when the
+        server has room again leaves that room unused.
+        """
+        cap = min(self.cap, 4.0 * self.base) if trouble.limited else self.cap
+        own = min(cap, self.base * 2.0 ** min(failures - 1, 30)) * draw.uniform(0.5, 1.0)
+        return own if trouble.retry_after is None else trouble.retry_after + 0.1 * own
 
 
 _FILTERED = ("content_filter", "content_policy_violation", "responsibleaipolicyviolation")
