@@ -151,6 +151,21 @@ def test_an_interrupted_evaluation_goes_on_with_the_next_task(
     assert file.stat().st_mtime_ns == written
 
 
+def test_a_score_does_not_depend_on_the_tasks_before_it(models: tuple[Path, Path], tmp_path: Path) -> None:
+    """k-means draws from numpy's global generator."""
+    import numpy as np
+
+    draw = random.Random(1)
+    sentences = [" ".join(draw.choices(WORDS, k=4)) for _ in range(90)]
+    for name in ("First", "Second"):
+        rows = [{"sentences": text, "labels": i % 9} for i, text in enumerate(sentences)]
+        write(tmp_path / "tasks" / name / "test.jsonl", rows)
+    before = np.random.get_state()[1]
+    both = LocalEvaluator(tasks=tmp_path / "tasks").evaluate(models[0], tmp_path / "out", context(tmp_path / "home"))
+    assert both.tasks["First"] == both.tasks["Second"]
+    assert (np.random.get_state()[1] == before).all(), "the generators of the process are left as they were"
+
+
 @pytest.mark.usefixtures("no_network")
 def test_two_models_of_one_name_get_their_own_scores(models: tuple[Path, Path], folder: Path, tmp_path: Path) -> None:
     evaluator = LocalEvaluator(tasks=folder, only=("MySimilarity", "MyRetrieval"))
