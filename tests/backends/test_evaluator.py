@@ -240,6 +240,33 @@ def test_the_e5_protocol_puts_instructions_where_it_should(folder: Path) -> None
     assert prefixes("SciFact", "native") == ["", "q: ", ""]
 
 
+def test_only_classification_is_encoded_without_normalisation() -> None:
+    import mteb
+    import numpy as np
+
+    from speed.backends.mteb_encoder import MtebEncoder
+
+    class Watched:
+        dimension, max_length, normalize = 4, 48, True
+        prompts: dict[str, str] = {}
+        asked: bool | None = None
+
+        def encode(self, texts: list[str], prefix: str, normalize: bool | None, **_: Any) -> Any:
+            self.asked = normalize
+            return np.zeros((len(texts), 4), np.float32)
+
+    def asked(name: str, protocol: Any) -> bool | None:
+        watched = Watched()
+        encoder = MtebEncoder(watched, protocol, instruction_table(), {}, "r", lambda _: None)  # type: ignore[arg-type]
+        metadata = mteb.get_task(name).metadata
+        encoder.encode([{"text": ["a"]}], task_metadata=metadata, hf_split="test", hf_subset="default")
+        return watched.asked
+
+    names = ["EmotionClassification", "STS12", "SciFact", "TwentyNewsgroupsClustering"]
+    assert [asked(name, "e5") for name in names] == [False, True, True, True]
+    assert [asked(name, "native") for name in names] == [None] * 4
+
+
 def test_every_task_of_the_papers_benchmark_has_an_instruction() -> None:
     import mteb
 
