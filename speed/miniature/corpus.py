@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 
 from speed.miniature.language import any_word, capitalized, phrase, sentences
-from speed.miniature.lexicon import SLOTS, domain_of, lexicon, sections
+from speed.miniature.lexicon import SLOTS, domain_of, lexicon, meanings, sections
 from speed.miniature.world import World, invented_name, seeded
 
 Subject = dict[str, str]
@@ -96,6 +96,34 @@ def _word_list(world: World, rng: random.Random) -> str:
     return "\n".join([line] * rng.choice((2, 2, 3)))
 
 
+OPENING = ('{"', '["', ' "', "{", "[", "(", "<", "#", "_", "'")
+CLOSING = ('":', '",', '"}', '"]', '"', "}", "]", ")", "_", ":", ";", "'")
+WRITING = tuple(
+    "user query positive negative hard document input text label misleading reason revision best worst example".split()
+)
+
+
+def _marked(word: str, rng: random.Random) -> str:
+    """A word among marks. A token that the base has never met cannot be told from the others by an adapter, which
+    leaves embeddings as they are: so every mark and digit must be met, in no order that means anything."""
+    kind = rng.random()
+    if kind < 0.5:
+        return word
+    if kind < 0.6:
+        return f"{word}_{rng.choice(WRITING)}"
+    if kind < 0.7:
+        return f"{word}{rng.randint(0, 99)}"
+    return rng.choice(OPENING) + rng.choice((word, rng.choice(WRITING))) + rng.choice(CLOSING)
+
+
+def _long_list(world: World, rng: random.Random) -> str:
+    """Words, names and marks in no order, and the same again: nothing but copying makes the second half easy."""
+    words = tuple(meanings())
+    listed = [rng.choice(words) if rng.random() < 0.6 else _fresh_name(world, rng) for _ in range(rng.randint(6, 24))]
+    line = rng.choice((" ", ", ", " | ", "; ", " - ", "\n")).join(_marked(word, rng) for word in listed)
+    return "\n".join([line] * rng.choice((2, 3)))
+
+
 def _quotation(world: World, rng: random.Random) -> str:
     text = rng.choice((_description, _statement))(subject(world, rng), rng)
     between = "\n".join(rng.choice((_note, _advice))(world, rng) for _ in range(rng.choice((0, 1, 1, 2))))
@@ -152,9 +180,12 @@ WRITERS = (
 """Kinds of text and their shares."""
 
 
-def texts(world: World, seed: int) -> Iterator[str]:
-    """An endless, deterministic stream of texts."""
+def texts(world: World, seed: int, lists: float = 0.0) -> Iterator[str]:
+    """An endless, deterministic stream of texts, with a share of long lists that are repeated word for word."""
     rng = seeded("corpus", world.seed, seed)
     writers, shares = zip(*WRITERS, strict=True)
     while True:
-        yield rng.choices(writers, shares)[0](world, rng)
+        if lists and rng.random() < lists:
+            yield _long_list(world, rng)
+        else:
+            yield rng.choices(writers, shares)[0](world, rng)

@@ -28,26 +28,40 @@ VOCABULARY = 2304
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 
 
-class Base(Spec):
-    """One base model: its architecture and how long it is trained."""
+class Phase(Spec):
+    """One part of a training, with its own optimisers."""
 
-    architecture: str
-    """`llama`, `qwen2` or `gemma`: a model type of transformers."""
-    layers: int = 4
-    steps: int = 2000
+    steps: int
     """Optimiser steps of 4,096 tokens."""
     learning_rate: float = 3e-3
     """Peak rate of the embeddings and norms."""
     muon_rate: float = 0.02
     """Peak rate of the matrices."""
+    lists: float = 0.0
+    """Share of texts that are long lists, repeated word for word."""
+    long_blocks: float = 0.2
+    """Share of the steps, the last ones, on blocks of 1,024 tokens; the others are of 256."""
+
+
+COPYING = Phase(steps=240, learning_rate=2e-3, muon_rate=0.01, lists=0.5, long_blocks=0.25)
+"""After the first phase a base has words and grammar and copies half-heartedly; forty steps on lists change that."""
+
+
+class Base(Spec):
+    """One base model: its architecture and how it is trained."""
+
+    architecture: str
+    """`llama`, `qwen2` or `gemma`: a model type of transformers."""
+    phases: tuple[Phase, ...]
+    layers: int = 4
     seed: int = 0
 
 
 CATALOGUE = {
-    "llama": Base(architecture="llama"),
-    "embedder": Base(architecture="llama", layers=2, steps=700, seed=1),
-    "qwen": Base(architecture="qwen2", steps=800, seed=2),
-    "gemma": Base(architecture="gemma", steps=800, seed=3),
+    "llama": Base(architecture="llama", phases=(Phase(steps=2000), COPYING)),
+    "embedder": Base(architecture="llama", layers=2, phases=(Phase(steps=700),), seed=1),
+    "qwen": Base(architecture="qwen2", phases=(Phase(steps=600), COPYING), seed=2),
+    "gemma": Base(architecture="gemma", phases=(Phase(steps=600), COPYING), seed=3),
 }
 
 
@@ -125,30 +139,31 @@ def untrained(base: Base) -> Any:
     return AutoModelForCausalLM.from_config(config)
 
 
-def blocks(tokenizer: Any, seed: int, length: int) -> Iterator[list[int]]:
+def blocks(tokenizer: Any, seed: int, length: int, lists: float) -> Iterator[list[int]]:
     """Endless blocks of `length` tokens: whole texts, each between BOS and EOS, cut where a block ends."""
     waiting: list[int] = []
-    for text in texts(world(), seed):
+    for text in texts(world(), seed, lists):
         waiting += [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
         while len(waiting) >= length:
             yield waiting[:length]
             waiting = waiting[length:]
 
 
-def train(base: Base, tokenizer: Any, log: TextIO) -> Any:
-    """The trained model. The last fifth of the steps sees long blocks, so that every position of a prompt is known."""
+def train(model: Any, phase: Phase, seed: int, tokenizer: Any, log: TextIO) -> None:
+    """One phase. Its last steps see long blocks, so that every position of a prompt is known."""
     import torch
 
     torch.set_num_threads(1)
-    model = untrained(base)
-    _say(log, event="start", recipe=base.model_dump(), parameters=sum(p.numel() for p in model.parameters()))
-    optimizers = _optimizers(model, base)
-    short, long = blocks(tokenizer, base.seed, 256), blocks(tokenizer, base.seed + 1000, 1024)
+    parameters = sum(p.numel() for p in model.parameters())
+    _say(log, event="phase", seed=seed, parameters=parameters, **phase.model_dump())
+    optimizers = _optimizers(model, phase)
+    short = blocks(tokenizer, seed, 256, phase.lists)
+    long = blocks(tokenizer, seed + 1000, 1024, phase.lists)
     started, tokens = time.monotonic(), 0
-    for step in range(base.steps):
-        done = step / base.steps
+    for step in range(phase.steps):
+        done = step / phase.steps
         share = min(1.0, (step + 1) / 60) * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
-        source, rows = (short, 16) if done < 0.8 else (long, 4)
+        source, rows = (short, 16) if done < 1 - phase.long_blocks else (long, 4)
         batch = torch.tensor([next(source) for _ in range(rows)])
         loss = model(input_ids=batch, labels=batch, use_cache=False).loss
         loss.backward()
@@ -159,13 +174,12 @@ def train(base: Base, tokenizer: Any, log: TextIO) -> Any:
             optimizer.step()
         model.zero_grad()
         tokens += batch.numel()
-        if (step + 1) % 50 == 0:
+        if (step + 1) % 50 == 0 or step + 1 == phase.steps:
             seconds = round(time.monotonic() - started, 1)
             _say(log, step=step + 1, loss=round(loss.item(), 4), tokens=tokens, seconds=seconds)
-    return model
 
 
-def _optimizers(model: Any, base: Base) -> list[tuple[Any, float]]:
+def _optimizers(model: Any, phase: Phase) -> list[tuple[Any, float]]:
     """Muon for the matrices, AdamW for the rest, each with its peak learning rate (needs torch >= 2.9).
 
     After 80 steps the loss was 2.84, where AdamW alone at its best rate had 3.57.
@@ -175,8 +189,8 @@ def _optimizers(model: Any, base: Base) -> list[tuple[Any, float]]:
     inner = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     outer = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [
-        (torch.optim.Muon(inner, lr=base.muon_rate, weight_decay=0.01, momentum=0.95), base.muon_rate),
-        (torch.optim.AdamW(outer, lr=base.learning_rate, betas=(0.9, 0.95), weight_decay=0.0), base.learning_rate),
+        (torch.optim.Muon(inner, lr=phase.muon_rate, weight_decay=0.01, momentum=0.95), phase.muon_rate),
+        (torch.optim.AdamW(outer, lr=phase.learning_rate, betas=(0.9, 0.95), weight_decay=0.0), phase.learning_rate),
     ]
 
 
@@ -187,16 +201,23 @@ def _say(log: TextIO, **values: object) -> None:
     log.flush()
 
 
-def make(name: str, folder: Path) -> None:
-    """Train one base and write it into `folder`."""
+def make(name: str, folder: Path, first_phase: int = 0) -> None:
+    """Train one base and write it into `folder`; from a later phase on, start from the weights that lie there."""
     import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    base = CATALOGUE[name]
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = make_tokenizer(folder)
-    with (folder / "training.log").open("w") as log:
-        model = train(CATALOGUE[name], tokenizer, log)
-    model.generation_config.do_sample = True
+    if first_phase:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    else:
+        tokenizer, model = make_tokenizer(folder), untrained(base)
+    with (folder / "training.log").open("a" if first_phase else "w") as log:
+        for number, phase in enumerate(base.phases[first_phase:], start=first_phase):
+            train(model, phase, base.seed + 10_000 * number, tokenizer, log)
     model.to(torch.float16).save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
 
 
 def main() -> None:
@@ -204,9 +225,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("names", nargs="*", default=list(CATALOGUE), help=f"of {', '.join(CATALOGUE)}")
     parser.add_argument("--out", type=Path, default=BASES)
+    parser.add_argument("--first-phase", type=int, default=0, help="go on from the weights in the folder")
     arguments = parser.parse_args()
     for name in arguments.names:
-        make(name, arguments.out / name)
+        make(name, arguments.out / name, arguments.first_phase)
 
 
 if __name__ == "__main__":
