@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from speed.core.context import Context
+from speed.core.errors import UserError
 from speed.core.spec import Backend, Spec
 from speed.core.stage import Work
 from speed.data.draws import generator
@@ -52,6 +53,11 @@ class Answer(Spec):
     tokens_in: int = 0
     tokens_out: int = 0
 
+    @property
+    def unreachable(self) -> bool:
+        """Whether the request failed on the way, which says nothing about the prompt."""
+        return self.cause.startswith("http_") or self.cause in ("timeout", "connection", "bad_response")
+
 
 Check = Callable[[str], str | None]
 """Cause for which the content of a whole answer (one that was not cut off) is of no use, or None."""
@@ -70,6 +76,10 @@ class Teacher(Backend, ABC):
         model) raise UserError.
         """
 
+    def remarks(self) -> list[str]:
+        """What a user should know before the first call, one sentence each."""
+        return []
+
     @abstractmethod
     def price(self, calls: int, tokens_in: int, tokens_out: int) -> Work:
         """The work of so many calls, priced from the dated table."""
@@ -81,11 +91,21 @@ def in_step(
     """Each item with the teacher's answer to its request, in order; None where there was nothing to ask.
 
     Items are consumed as the teacher asks for them, so memory holds what is in flight and no more.
+
+    Raises:
+        UserError: when the teacher could not be reached in spite of all retries. A row that was never answered must not
+            be recorded as rejected; what was answered is in the journal.
     """
     to_ask, to_give = tee(items)
     answers = teacher.ask((request for _, request in to_ask if request is not None), ctx)
     for item, request in to_give:
-        yield item, None if request is None else next(answers)
+        answer = None if request is None else next(answers)
+        if answer is not None and answer.unreachable:
+            raise UserError(
+                f"the teacher could not be reached ({answer.cause}: {answer.detail[:200]})\n"
+                "  every answer so far is kept; run the same command again when the server answers"
+            )
+        yield item, answer
 
 
 class Generate(Spec):

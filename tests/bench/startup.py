@@ -1,7 +1,7 @@
 """How long a user waits: `python tests/bench/startup.py [--quick]`. The last line is one JSON object.
 
 `first_run_s`: the default run in a new store (with --quick: `+experiment=smoke`); `cached_run_s`: the same command
-again; `plan_s`, `help_s`; `peak_rss_mb`: the largest sum of the memory of the run's processes, shared pages counted once.
+again; `plan_s`, `help_s`; `peak_rss_mb`: the most memory of the run's processes, shared pages counted once.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
@@ -65,6 +66,15 @@ class JournaledTeacher(Teacher):
             model = rest
             head, slash, rest = model.partition("/")
         return f"{head}{slash}{rest}"
+
+    def remarks(self) -> list[str]:
+        """An unknown price, or a model that its provider has switched off."""
+        known = cost.price(self.model_name)
+        if known is None:
+            return [f"the price of {self.model_name} is unknown (not in the table of {cost.price_table().date})"]
+        if known.ends is not None and known.ends <= time.strftime("%Y-%m-%d"):
+            return [f"{self.model_name} is no longer served since {known.ends}: set teacher.model to another"]
+        return []
 
     def ask(self, requests: Iterable[tuple[Ask, Check]], ctx: Context) -> Iterator[Answer]:
         """See `speed.ports.Teacher`. A check runs on the teacher's thread and must be a pure function of the text."""
