@@ -48,8 +48,8 @@ def phrase(group: str, values: Mapping[str, str], rng: random.Random, choose: Ch
 
 
 def sentences(values: Mapping[str, str], rng: random.Random, choose: Choose, fillers: int = 0) -> list[str]:
-    """A description: a core sentence, then one on each other attribute in any order, then `fillers` empty sentences."""
-    core = phrase("core", values, rng, choose)
+    """A description: a core sentence (with the name if there is one), then one on each other attribute in any order, then `fillers` empty sentences."""
+    core = phrase("core" if "name" in values else "nameless", values, rng, choose)
     rest = [group for group in ("people", "place", "time", "partner") if group in values]
     rng.shuffle(rest)
     said = [phrase(group, values, rng, choose) for group in rest]

@@ -23,6 +23,10 @@ ASKED: dict[str, tuple[str, ...]] = {
 }
 """Attribute -> how a classification task asks for it."""
 
+NAMED = 0.2
+"""Share of documents that say the entity's name. Tasks say it always: were it in every document too, an embedder would
+match names between instruction and document and learn nothing else."""
+
 TASKS: dict[Kind, tuple[str, ...]] = {
     Kind.RETRIEVAL: (
         "Given a question about {about}, find notes that answer it.",
@@ -116,6 +120,8 @@ def _query(request: Request, about: Subject, rng: random.Random) -> tuple[str, s
 
 def document(values: Mapping[str, str], needed: set[str], words: Words, rng: random.Random, choose: Choose) -> str:
     """A description that states the needed slots and goes on until it is long enough."""
+    if rng.random() >= NAMED:
+        values = {slot: value for slot, value in values.items() if slot not in ("name", "partner")}
     said = sentences(values, rng, choose, fillers=len(patterns()["filler"]))
     core, rest = said[0], said[1:]
     facts = [group for group in ("people", "place", "time", "partner") if group in values]
@@ -127,7 +133,7 @@ def document(values: Mapping[str, str], needed: set[str], words: Words, rng: ran
             break
         text += " " + sentence
     while len(text.split()) < words.least:  # prompts of the paper's own size ask for hundreds of words
-        text += " " + phrase(rng.choice(("core", *facts)), values, rng, choose)
+        text += " " + phrase(rng.choice(("core" if "name" in values else "nameless", *facts)), values, rng, choose)
     return text
 
 
