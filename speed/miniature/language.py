@@ -48,7 +48,8 @@ def phrase(group: str, values: Mapping[str, str], rng: random.Random, choose: Ch
 
 
 def sentences(values: Mapping[str, str], rng: random.Random, choose: Choose, fillers: int = 0) -> list[str]:
-    """A description: a core sentence (with the name if there is one), then one on each other attribute in any order, then `fillers` empty sentences."""
+    """A description: a core sentence (nameless where no name is given), one on each other attribute in any order, then
+    `fillers` empty sentences."""
     core = phrase("core" if "name" in values else "nameless", values, rng, choose)
     rest = [group for group in ("people", "place", "time", "partner") if group in values]
     rng.shuffle(rest)

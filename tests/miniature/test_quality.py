@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from speed.data.outcome import sample
-from speed.data.prompts import Lengths, PromptsConfig, data_prompt
+from speed.data.prompts import Choices, Lengths, PromptsConfig, data_prompt
 from speed.data.records import Kind, Sample
 from speed.miniature.quality import points, quality, read_samples, side_by_side, win_rate
 from speed.miniature.rules import answer
 from speed.miniature.world import world
 from speed.miniature.writing import TASKS
 
-CONFIG = PromptsConfig(lengths=Lengths(retrieval_words=(12,), classification_words=("at least 12",), long_words=24))  # type: ignore[arg-type]
+CONFIG = PromptsConfig(
+    lengths=Lengths(retrieval_words=(12,), classification_words=Choices(values=("at least 12",)), long_words=24)
+)
 
 
 def teacher_rows(kind: Kind, count: int = 40) -> list[Sample]:

@@ -13,14 +13,13 @@ from speed.data.prompts import (
     BRAINSTORMED,
     Choices,
     Lengths,
-    Prompt,
     PromptsConfig,
     brainstorm_prompt,
     data_prompt,
     judge_prompt,
     revise_prompt,
 )
-from speed.data.records import STS_INSTRUCTION, Kind
+from speed.data.records import STS_INSTRUCTION, Kind, Prompt
 from speed.miniature.assessment import ALL, content_faults, fields_of, form_faults
 from speed.miniature.reading import Words, read
 from speed.miniature.rules import MARK, answer, known

@@ -54,7 +54,7 @@ def test_size_and_split_of_the_world() -> None:
     assert (len(every.entities), len(every.train), len(every.held), every.facts) == (1536, 1152, 384, 12288)
     assert not {entity.pair for entity in every.half("held")} & set(every.train_pairs)
     assert not set(every.train) & set(every.held)
-    assert not set(every.train | every.held) & {word.lower() for word in EVERY_WORD}
+    assert not {*every.train, *every.held} & {word.lower() for word in EVERY_WORD}
 
 
 def test_partners_are_of_the_same_half() -> None:
