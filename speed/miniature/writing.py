@@ -91,10 +91,12 @@ def example(request: Request, about: Subject, rng: random.Random) -> dict[str, s
 
 def _retrieval(request: Request, about: Subject, rng: random.Random) -> dict[str, str]:
     query, asked = _query(request, about, rng)
+    asked &= set(SLOTS)
     used = query.split()
     positive = document(about.values, asked, request.words, rng, _chooser(rng, avoid=used))
     other = _neighbour(about, asked, rng)
-    negative = document(other, set(), request.words, rng, _chooser(rng, prefer=used))
+    common = {slot for slot in asked if other[slot] == about.facts[slot]}
+    negative = document(other, common, request.words, rng, _chooser(rng, prefer=used))
     return {"user_query": query, "positive_document": positive, "hard_negative_document": negative}
 
 
@@ -155,10 +157,10 @@ def _neighbour(about: Subject, asked: set[str], rng: random.Random) -> dict[str,
         for entity in world().half("train")
         if (entity.facts["things"] == things) != (entity.facts["aspect"] == aspect)
     ]
-    drawn = rng.sample(near, 6)
-    best = max(
-        drawn, key=lambda entity: sum(entity.facts[slot] == about.facts[slot] for slot in asked if slot in SLOTS)
-    )
+    drawn = rng.sample(near, 24)
+    shared = {entity.name: sum(entity.facts[slot] == about.facts[slot] for slot in asked) for entity in drawn}
+    hard = [entity for entity in drawn if 0 < shared[entity.name] < len(asked)]
+    best = max(hard or drawn, key=lambda entity: shared[entity.name])
     return {**best.facts, "name": best.name, "partner": best.partner}
 
 
