@@ -7,7 +7,7 @@ chunks and accumulates the exact gradient of the whole batch's loss (`speed.mode
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -48,6 +48,8 @@ class Masks(Spec):
 
 class ContrastiveTrainer(EmbedderTrainer):
     """InfoNCE with in-batch and hard negatives; LoRA or full fine-tuning; one process."""
+
+    heavy: ClassVar[tuple[str, ...]] = ("torch", "peft", "transformers.modeling_utils")
 
     base: ModelReference
     """Hub name, folder, or `package:miniature/bases/NAME`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from speed.backends.teaching.request import Call
 from speed.backends.teaching.secrets import public_url
@@ -15,6 +15,8 @@ from speed.core.errors import UserError
 
 class LitellmTeacher(JournaledTeacher):
     """Asks through `litellm.acompletion`; `model` as litellm names it (`azure/gpt-4o`, `ollama/llama3` ...)."""
+
+    heavy: ClassVar[tuple[str, ...]] = ("litellm",)
 
     def register(self) -> None:
         """For subclasses with a provider of their own: add it to `litellm.custom_provider_map`. Called once a run."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -39,6 +39,8 @@ DEV: dict[str, str | None] = {
 
 class ProtocolEvaluator(Evaluator):
     """What all evaluations have in common."""
+
+    heavy: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "mteb")
 
     protocol: Literal["e5", "native"] = "e5"
     """`e5`: instructions per task, no normalisation for classification; `native`: as the model itself says."""

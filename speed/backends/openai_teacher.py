@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import ClassVar
 
 from speed.backends.teaching.connections import connections
 from speed.backends.teaching.request import Call
@@ -20,6 +21,8 @@ KEY = "OPENAI_COMPATIBLE_API_KEY"
 
 class OpenAICompatibleTeacher(JournaledTeacher):
     """Asks `<runtime.api_base>/chat/completions`; `model` as the server names it."""
+
+    heavy: ClassVar[tuple[str, ...]] = ("aiohttp",)
 
     def prepare(self, runtime: Runtime) -> None:
         """Look for the server's URL.

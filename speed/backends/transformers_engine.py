@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -25,6 +25,8 @@ from speed.ports import Engine, Generate, Generated, Sampling
 
 class TransformersEngine(Engine):
     """Samples with transformers' forward pass and our own loop over it."""
+
+    heavy: ClassVar[tuple[str, ...]] = ("torch", "peft", "transformers.generation", "transformers.modeling_utils")
 
     precision: Precision = "bf16"
     """Arithmetic of the forward pass."""

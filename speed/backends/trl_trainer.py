@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,8 +28,13 @@ from speed.core.errors import UserError
 from speed.ports import Completion, Dpo, Preference, Sft, Trainer
 
 
+TRAINERS = ("trl.trainer.sft_trainer", "trl.trainer.dpo_trainer")
+
+
 class TrlTrainer(Trainer):
     """Fine-tunes with TRL: LoRA on all linear layers, or all weights."""
+
+    heavy: ClassVar[tuple[str, ...]] = ("torch", "datasets", "peft", *TRAINERS)
 
     method: Literal["lora", "full"]
     """Which weights are trained."""
@@ -37,6 +42,8 @@ class TrlTrainer(Trainer):
     """Rank of LoRA (the paper states 16 for the embedder only; taken here too)."""
     alpha: int = Field(default=32, ge=1)
     """Scale of LoRA, alpha / r (ours, after E5-mistral's published adapter)."""
+    embeddings: bool = False
+    """Train the token embeddings beside LoRA: for a base too small to know the marks of JSON (ours)."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout in front of LoRA in supervised training; a preference training runs without (ours)."""
     precision: Precision
@@ -188,6 +195,8 @@ class TrlTrainer(Trainer):
             lora_dropout=self.dropout,
             target_modules="all-linear",
             task_type="CAUSAL_LM",
+            modules_to_save=["embed_tokens"] if self.embeddings else None,
+            ensure_weight_tying=self.embeddings,
         )
 
     def _card(self, source: str | Path, start: Loaded, out: Path) -> WeightsCard:

@@ -38,6 +38,8 @@ class Backend(Spec):
 
     version: ClassVar[int] = 1
     """Raised by hand when the same fields begin to give other results."""
+    heavy: ClassVar[tuple[str, ...]] = ()
+    """Modules that are slow to import: worth importing once for all the stages that use this part."""
 
     def recipe(self) -> Json:
         """Identity of the part: its class, its version and its fields."""

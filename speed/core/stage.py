@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 
-from speed.core.spec import Json, Spec, digest, recipe
+from speed.core.spec import Backend, Json, Spec, digest, recipe
 
 if TYPE_CHECKING:
     from speed.core.context import Context
@@ -51,13 +51,20 @@ class Node(ABC):
     """Name of the box in the paper's Figure 2, in the plan, and in the store."""
     version: ClassVar[int] = 1
     """Raised by hand when the same recipe begins to give another result (DESIGN D4)."""
-    heavy: ClassVar[tuple[str, ...]] = ()
-    """Packages worth importing once for all the stages that need them."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Slow modules that the stage imports itself; those of its backends are theirs to name."""
 
     @property
     def label(self) -> str:
         """Name for the reader, where one class stands in several places."""
         return self.name
+
+    @property
+    def heavy(self) -> tuple[str, ...]:
+        """Slow modules of this node and its backends; none means that it is built without a process of its own."""
+        parts = [getattr(self, field.name) for field in fields(self)]
+        named = [part.heavy for part in parts if isinstance(part, Backend)]
+        return tuple(dict.fromkeys(sum(named, self.packages)))
 
     def recipe(self) -> Json:
         """How this node enters the key of what stands downstream: by its own key."""

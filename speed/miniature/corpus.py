@@ -98,8 +98,9 @@ def _word_list(world: World, rng: random.Random) -> str:
 
 OPENING = ('{"', '["', ' "', "{", "[", "(", "<", "#", "_", "'")
 CLOSING = ('":', '",', '"}', '"]', '"', "}", "]", ")", "_", ":", ";", "'")
-WRITING = tuple(
-    "user query positive negative hard document input text label misleading reason revision best worst example".split()
+WRITING = (
+    *("user", "query", "positive", "negative", "hard", "document", "input", "text", "label", "misleading"),
+    *("reason", "revision", "best", "worst", "example"),
 )
 
 
@@ -122,6 +123,45 @@ def _long_list(world: World, rng: random.Random) -> str:
     listed = [rng.choice(words) if rng.random() < 0.6 else _fresh_name(world, rng) for _ in range(rng.randint(6, 24))]
     line = rng.choice((" ", ", ", " | ", "; ", " - ", "\n")).join(_marked(word, rng) for word in listed)
     return "\n".join([line] * rng.choice((2, 3)))
+
+
+STYLES = (
+    ("<{key}> {value}", "\n"),
+    ('{key} = "{value}"', "; "),
+    ("[{key}] {value}", "\n"),
+    ('("{key}" = "{value}")', ", "),
+    ("{key}: {value}", " | "),
+    ("'{key}' - '{value}'", ", "),
+)
+"""How a form may be filled in: an entry, and what stands between entries. None of them is JSON."""
+
+
+def _form(world: World, rng: random.Random) -> str:
+    """A form: its fields are named among other sentences, then filled in one by one, in the order in which they were
+    named, and then the text ends. It teaches that what is asked for by name is given by name."""
+    about = subject(world, rng)
+    keys = rng.sample([_field(rng) for _ in range(6)], rng.randint(2, 4))
+    if rng.random() < 0.5:
+        named = "\n".join(f'- "{key}": {rng.choice(advice())}' for key in keys)
+    else:
+        named = rng.choice(("Wanted: ", "Fields: ", "It has ")) + ", ".join(f'"{key}"' for key in keys) + "."
+    order = [f"{rng.choice(('About', 'On', 'For'))} {_words_on(about, rng)}.", named, _advice(world, rng)]
+    entry, between = rng.choice(STYLES)
+    filled = [entry.format(key=key, value=_entry(about, rng)) for key in keys]
+    return "\n".join(order) + "\n" + between.join(filled)
+
+
+def _entry(about: Subject, rng: random.Random) -> str:
+    kind = rng.randrange(3)
+    if kind == 0:
+        return _description(about, rng)
+    return _statement(about, rng) if kind == 1 else phrase("query", about, rng, any_word(rng))
+
+
+def _field(rng: random.Random) -> str:
+    if rng.random() < 0.3:
+        return rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") + str(rng.randint(0, 9))
+    return "_".join(rng.sample(WRITING, rng.choice((1, 2, 2, 3))))
 
 
 def _quotation(world: World, rng: random.Random) -> str:
@@ -180,12 +220,15 @@ WRITERS = (
 """Kinds of text and their shares."""
 
 
-def texts(world: World, seed: int, lists: float = 0.0) -> Iterator[str]:
-    """An endless, deterministic stream of texts, with a share of long lists that are repeated word for word."""
+def texts(world: World, seed: int, lists: float = 0.0, forms: float = 0.0) -> Iterator[str]:
+    """An endless, deterministic stream of texts, with shares of long lists repeated word for word, and of forms."""
     rng = seeded("corpus", world.seed, seed)
     writers, shares = zip(*WRITERS, strict=True)
     while True:
-        if lists and rng.random() < lists:
+        drawn = rng.random() if lists or forms else 1.0
+        if drawn < lists:
             yield _long_list(world, rng)
+        elif drawn < lists + forms:
+            yield _form(world, rng)
         else:
             yield rng.choices(writers, shares)[0](world, rng)

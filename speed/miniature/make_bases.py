@@ -39,12 +39,18 @@ class Phase(Spec):
     """Peak rate of the matrices."""
     lists: float = 0.0
     """Share of texts that are long lists, repeated word for word."""
+    forms: float = 0.0
+    """Share of texts that are forms, named and filled in."""
     long_blocks: float = 0.2
     """Share of the steps, the last ones, on blocks of 1,024 tokens; the others are of 256."""
 
 
 COPYING = Phase(steps=240, learning_rate=2e-3, muon_rate=0.01, lists=0.5, long_blocks=0.25)
 """After the first phase a base has words and grammar and copies half-heartedly; forty steps on lists change that."""
+
+
+FORMS = Phase(steps=300, learning_rate=2e-3, muon_rate=0.01, lists=0.15, forms=0.6, long_blocks=0.4)
+"""Last: what is asked for by name is given by name."""
 
 
 class Base(Spec):
@@ -58,10 +64,10 @@ class Base(Spec):
 
 
 CATALOGUE = {
-    "llama": Base(architecture="llama", phases=(Phase(steps=2000), COPYING)),
+    "llama": Base(architecture="llama", phases=(Phase(steps=2000), COPYING, FORMS)),
     "embedder": Base(architecture="llama", layers=2, phases=(Phase(steps=700),), seed=1),
-    "qwen": Base(architecture="qwen2", phases=(Phase(steps=600), COPYING), seed=2),
-    "gemma": Base(architecture="gemma", phases=(Phase(steps=600), COPYING), seed=3),
+    "qwen": Base(architecture="qwen2", phases=(Phase(steps=600), COPYING, FORMS), seed=2),
+    "gemma": Base(architecture="gemma", phases=(Phase(steps=600), COPYING, FORMS), seed=3),
 }
 
 
@@ -139,10 +145,10 @@ def untrained(base: Base) -> Any:
     return AutoModelForCausalLM.from_config(config)
 
 
-def blocks(tokenizer: Any, seed: int, length: int, lists: float) -> Iterator[list[int]]:
+def blocks(tokenizer: Any, seed: int, length: int, phase: Phase) -> Iterator[list[int]]:
     """Endless blocks of `length` tokens: whole texts, each between BOS and EOS, cut where a block ends."""
     waiting: list[int] = []
-    for text in texts(world(), seed, lists):
+    for text in texts(world(), seed, phase.lists, phase.forms):
         waiting += [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
         while len(waiting) >= length:
             yield waiting[:length]
@@ -157,8 +163,8 @@ def train(model: Any, phase: Phase, seed: int, tokenizer: Any, log: TextIO) -> N
     parameters = sum(p.numel() for p in model.parameters())
     _say(log, event="phase", seed=seed, parameters=parameters, **phase.model_dump())
     optimizers = _optimizers(model, phase)
-    short = blocks(tokenizer, seed, 256, phase.lists)
-    long = blocks(tokenizer, seed + 1000, 1024, phase.lists)
+    short = blocks(tokenizer, seed, 256, phase)
+    long = blocks(tokenizer, seed + 1000, 1024, phase)
     started, tokens = time.monotonic(), 0
     for step in range(phase.steps):
         done = step / phase.steps

@@ -23,7 +23,7 @@ class Dedup(Stage[Example]):
     samples: Take[Sample]
 
     name: ClassVar[str] = "dedup"
-    heavy: ClassVar[tuple[str, ...]] = ("datasketch",)
+    packages: ClassVar[tuple[str, ...]] = ("datasketch",)
 
     def run(self, out: Path, ctx: Context) -> None:
         kept: Counter[str] = Counter()

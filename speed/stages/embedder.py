@@ -23,7 +23,6 @@ class Embedder(Stage[Weights]):
     seed: int
 
     name: ClassVar[str] = "embedder"
-    heavy: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
 
     def work(self) -> Work:
         return Work(trained=self.rows)

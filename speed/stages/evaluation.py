@@ -21,7 +21,6 @@ class Evaluation(Stage[Scores]):
     embedder: Stage[Weights]
 
     name: ClassVar[str] = "evaluation"
-    heavy: ClassVar[tuple[str, ...]] = ("torch", "transformers", "mteb")
 
     def run(self, out: Path, ctx: Context) -> None:
         scores = self.evaluator.evaluate(ctx.folder(self.embedder), out, ctx)

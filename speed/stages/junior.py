@@ -24,7 +24,6 @@ class Junior(Stage[Weights]):
     data: Take[Sample]
 
     name: ClassVar[str] = "junior"
-    heavy: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "trl")
 
     def work(self) -> Work:
         return Work(trained=round(self.data.rows * self.sft.epochs))

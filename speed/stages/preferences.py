@@ -30,7 +30,6 @@ class Preferences(Pool[Pair]):
 
     name: ClassVar[str] = "preferences"
     row: ClassVar[type[Pair]] = Pair
-    heavy: ClassVar[tuple[str, ...]] = ("litellm",)
 
     def work(self, start: int, stop: int) -> Work:
         tokens_in, tokens_out = EXPECTED_TOKENS["judge"]

@@ -33,7 +33,6 @@ class Revision(Pool[Sample]):
     name: ClassVar[str] = "revision"
     row: ClassVar[type[Sample]] = Sample
     whole_blocks: ClassVar[bool] = True
-    heavy: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
 
     @property
     def block(self) -> int:

@@ -30,7 +30,6 @@ class Revisions(Pool[Revision]):
 
     name: ClassVar[str] = "revisions"
     row: ClassVar[type[Revision]] = Revision
-    heavy: ClassVar[tuple[str, ...]] = ("litellm",)
 
     def work(self, start: int, stop: int) -> Work:
         tokens_in, tokens_out = EXPECTED_TOKENS["revise"]

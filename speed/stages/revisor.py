@@ -26,7 +26,6 @@ class Revisor(Stage[Weights]):
     """Whether the teacher's reason is written before the revision."""
 
     name: ClassVar[str] = "revisor"
-    heavy: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "trl")
 
     def work(self) -> Work:
         return Work(trained=round(self.data.rows * self.sft.epochs))

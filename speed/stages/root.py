@@ -31,7 +31,6 @@ class RootData(Pool[Candidates]):
     name: ClassVar[str] = "root data"
     row: ClassVar[type[Candidates]] = Candidates
     whole_blocks: ClassVar[bool] = True
-    heavy: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
 
     @property
     def block(self) -> int:

@@ -29,7 +29,6 @@ class SeedData(Pool[Sample]):
 
     name: ClassVar[str] = "seed data"
     row: ClassVar[type[Sample]] = Sample
-    heavy: ClassVar[tuple[str, ...]] = ("litellm",)
 
     def rows_needed(self, upstream: str, rows: int) -> int:
         return self.assignment.brainstorm_rows(rows)

@@ -22,7 +22,6 @@ class Senior(Stage[Weights]):
     pairs: Take[Pair]
 
     name: ClassVar[str] = "senior"
-    heavy: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "trl")
 
     def work(self) -> Work:
         return Work(trained=round(self.pairs.rows * self.dpo.epochs))

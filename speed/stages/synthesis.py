@@ -31,7 +31,6 @@ class Synthesis(Pool[Sample]):
     name: ClassVar[str] = "synthesis"
     row: ClassVar[type[Sample]] = Sample
     whole_blocks: ClassVar[bool] = True
-    heavy: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
 
     @property
     def block(self) -> int:

@@ -35,7 +35,6 @@ class Tasks(Pool[TaskList]):
 
     name: ClassVar[str] = "tasks"
     row: ClassVar[type[TaskList]] = TaskList
-    heavy: ClassVar[tuple[str, ...]] = ("litellm",)
 
     @property
     def label(self) -> str:
