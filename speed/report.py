@@ -26,8 +26,10 @@ class StageLine(Spec):
     key: str
     state: str
     """`built` in this run, or `reused`."""
-    rows_in: int
-    rows_out: int
+    rows_in: int | None
+    """None where the stage reads no rows."""
+    rows_out: int | None
+    """None where the stage writes a model."""
     rejected: dict[str, int]
     seconds: float
     """Of building what the run uses, whenever that was."""
@@ -54,8 +56,8 @@ def stage_line(goal: Goal, store: Store, built_now: bool) -> StageLine:
         label=goal.label,
         key=goal.key,
         state="built" if built_now else "reused",
-        rows_in=counts["in"],
-        rows_out=counts["out"],
+        rows_in=counts.get("in"),
+        rows_out=counts.get("out"),
         rejected=dict(rejected.most_common()),
         seconds=round(sum(manifest.seconds for manifest in manifests), 1),
         gpu_seconds=round(sum(manifest.gpu_seconds for manifest in manifests), 1),
@@ -120,8 +122,8 @@ def stages_table(lines: list[StageLine], why: bool = True) -> Table:
         table.add(
             line.label,
             line.state,
-            f"{line.rows_in:,}",
-            f"{line.rows_out:,}",
+            "-" if line.rows_in is None else f"{line.rows_in:,}",
+            "-" if line.rows_out is None else f"{line.rows_out:,}",
             causes or "-",
             f"{line.seconds:,.1f}",
             f"{line.cost.get('calls', 0):,}",

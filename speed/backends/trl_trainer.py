@@ -27,7 +27,6 @@ from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.ports import Completion, Dpo, Preference, Sft, Trainer
 
-
 TRAINERS = ("trl.trainer.sft_trainer", "trl.trainer.dpo_trainer")
 
 

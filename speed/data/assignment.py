@@ -1,9 +1,9 @@
 """Which row is about what: row -> kind, topic, task, prompt. The one place where diversity is defined.
 
-Each use of prompts (seed data, root data, synthesis) is a role with topics and tasks of its own draw, because a junior should not be
-judged on the very tasks that it was taught. Row i of a role has the kind that the mix gives it and is the j-th of that kind;
-`samples_per_task` neighbours j share a task, `tasks_per_topic` neighbouring tasks share a topic and a brainstorm call
-(paper, Table 3: fewer tasks a topic are better).
+Each use of prompts (seed data, root data, synthesis) is a role with topics and tasks of its own draw, because a junior
+should not be judged on the very tasks that it was taught. Row i of a role has the kind that the mix gives it and is the
+j-th of that kind; `samples_per_task` neighbours j share a task, `tasks_per_topic` neighbouring tasks share a topic and
+a brainstorm call (paper, Table 3: fewer tasks a topic are better).
 """
 
 from __future__ import annotations
@@ -80,6 +80,11 @@ class Assignment(Spec):
         last = [self._plan.row_of(kind, (counts[kind] - 1) // per_call) for kind in self._plan.kinds if counts[kind]]
         return max(last, default=-1) + 1
 
+    def sample_index(self, row: int) -> int:
+        """Number of a row among those of its kind. It tells the journal that equal prompts are asked on purpose, and
+        it stays when another mix puts the row elsewhere."""
+        return self.mix.index_within_kind(row)
+
     def prompts_of(
         self, start: int, stop: int, tasks: Iterable[TaskList], topics: Sequence[str]
     ) -> Iterator[tuple[int, Prompt | None]]:
@@ -93,7 +98,7 @@ class Assignment(Spec):
         stream = iter(tasks)
         for row in range(start, stop):
             kind, index = self.mix.kind_of(row), self.mix.index_within_kind(row)
-            rng = generator(self.seed, "prompt", self.role, row)
+            rng = generator(self.seed, "prompt", self.role, kind.value, index)
             if kind is Kind.STS:
                 topic = topics[topic_index(index, len(topics), self.seed, self.role, kind)]
                 yield row, data_prompt(kind, STS_INSTRUCTION, topic, self.prompts.config, rng)

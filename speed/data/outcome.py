@@ -1,4 +1,4 @@
-"""From a prompt and a raw answer to a row: parsed, verified against the prompt's own guidelines, or rejected by cause."""
+"""From a prompt and a raw answer to a row: parsed and verified against the prompt's own guidelines, or rejected."""
 
 from __future__ import annotations
 

@@ -53,6 +53,14 @@ FORMS = Phase(steps=300, learning_rate=2e-3, muon_rate=0.01, lists=0.15, forms=0
 """Last: what is asked for by name is given by name."""
 
 
+SHORT = (
+    Phase(steps=300),
+    COPYING.model_copy(update={"steps": 120}),
+    FORMS.model_copy(update={"steps": 200}),
+)
+"""Of the other architectures, which are there to be compared with one another."""
+
+
 class Base(Spec):
     """One base model: its architecture and how it is trained."""
 
@@ -66,8 +74,8 @@ class Base(Spec):
 CATALOGUE = {
     "llama": Base(architecture="llama", phases=(Phase(steps=2000), COPYING, FORMS)),
     "embedder": Base(architecture="llama", layers=2, phases=(Phase(steps=700),), seed=1),
-    "qwen": Base(architecture="qwen2", phases=(Phase(steps=600), COPYING, FORMS), seed=2),
-    "gemma": Base(architecture="gemma", phases=(Phase(steps=600), COPYING, FORMS), seed=3),
+    "qwen": Base(architecture="qwen2", phases=SHORT, seed=2),
+    "gemma": Base(architecture="gemma", phases=SHORT, seed=3),
 }
 
 

@@ -65,6 +65,7 @@ class Revisions(Pool[Revision]):
             max_tokens=self.max_tokens,
             purpose="revise",
             kind=kind,
+            index=drawn.row,
         )
         return ask, fault
 

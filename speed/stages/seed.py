@@ -41,7 +41,7 @@ class SeedData(Pool[Sample]):
         topics = load_topics(ctx.folder(self.topics))
         tasks = ctx.rows(self.tasks.take(self.assignment.brainstorm_rows(stop)))
         prompts = self.assignment.prompts_of(start, stop, tasks, topics)
-        requests = ((item, self._request(item[1])) for item in prompts)
+        requests = ((item, self._request(*item)) for item in prompts)
         for done, ((row, prompt), answer) in enumerate(in_step(self.teacher, requests, ctx), 1):
             if prompt is None or answer is None:
                 yield Sample(row=row, prompt=Prompt(text="", template="")).turned_away("no_task")
@@ -52,7 +52,7 @@ class SeedData(Pool[Sample]):
                 yield made.noted(answer.detail)
             ctx.progress(done, stop - start, "calls")
 
-    def _request(self, prompt: Prompt | None) -> tuple[Ask, Check] | None:
+    def _request(self, row: int, prompt: Prompt | None) -> tuple[Ask, Check] | None:
         if prompt is None:
             return None
         kind, task = prompt.kind, prompt.task
@@ -68,5 +68,6 @@ class SeedData(Pool[Sample]):
             max_tokens=self.max_tokens[kind],
             purpose="seed",
             kind=kind,
+            index=self.assignment.sample_index(row),
         )
         return ask, fault

@@ -46,7 +46,7 @@ class Tasks(Pool[TaskList]):
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[TaskList]:
         prompts = self._prompts(start, stop, load_topics(ctx.folder(self.topics)))
-        requests = ((item, (self._ask(item[1]), _fault)) for item in prompts)
+        requests = ((item, (self._ask(*item), _fault)) for item in prompts)
         for done, ((row, prompt), answer) in enumerate(in_step(self.teacher, requests, ctx), 1):
             assert answer is not None
             yield self._row(row, prompt, answer)
@@ -56,17 +56,18 @@ class Tasks(Pool[TaskList]):
         plan = self.plan
         for row in range(start, stop):
             kind, call = plan.kind_and_call(row)
-            rng = generator(plan.seed, "brainstorm", plan.role, row)
+            rng = generator(plan.seed, "brainstorm", plan.role, kind.value, call)
             topic = topics[topic_index(call, len(topics), plan.seed, plan.role, kind)]
             yield row, brainstorm_prompt(kind, topic, self.request, self.prompts.config, rng)
 
-    def _ask(self, prompt: Prompt) -> Ask:
+    def _ask(self, row: int, prompt: Prompt) -> Ask:
         return Ask(
             prompt=prompt.text,
             temperature=self.temperature,
             max_tokens=self.max_tokens,
             purpose="brainstorm",
             kind=prompt.kind,
+            index=self.plan.kind_and_call(row)[1],
         )
 
     def _row(self, row: int, prompt: Prompt, answer: Answer) -> TaskList:
