@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,7 +14,12 @@ from pathlib import Path
 import pytest
 from smoke import SMOKE, answers, records, speed, surroundings
 
-KILLS = 20
+POINTS = [
+    *("topics", "tasks for seed", "seed data", "junior", "junior", "junior", "tasks for root", "root data"),
+    *("preferences", "revisions", "senior", "revisor", "senior", "tasks for synthesis", "synthesis", "revision"),
+    *("dedup", "embedder", "evaluation", "evaluation"),
+]
+"""The stage in which each of the twenty kills falls, in the order in which a run comes to them."""
 
 
 def started(home: Path) -> subprocess.Popen[bytes]:
@@ -26,9 +33,14 @@ def started(home: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def events(home: Path) -> list[str]:
-    """All events of all runs so far: the places at which a kill can fall."""
-    return [line for path in sorted((home / "runs").glob("*/*/events.jsonl")) for line in path.read_text().splitlines()]
+def events(home: Path) -> list[dict[str, object]]:
+    """All events of all runs so far; the last line may be torn."""
+    found = []
+    for path in sorted((home / "runs").glob("*/*/events.jsonl")):
+        for line in path.read_text().splitlines():
+            if line.endswith("}"):
+                found.append(json.loads(line))
+    return found
 
 
 @pytest.mark.slow
@@ -37,26 +49,21 @@ def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
     for home in (calm, killed):
         home.parent.mkdir()
     assert speed(calm, SMOKE, "tracker=none").code == 0
-    whole = len(events(calm))
-    done = 0
-    hit_stages: set[str] = set()
-    deadline = time.monotonic() + 1500
-    while done < KILLS and time.monotonic() < deadline:
+    draw = random.Random(0)
+    fallen: list[str] = []
+    for stage in POINTS:
+        seen = len(events(killed)) if killed.exists() else 0
         process = started(killed)
-        seen = len(events(killed))
-        wanted = seen + max(1, whole // KILLS)
-        while process.poll() is None and len(events(killed)) < wanted:
-            time.sleep(0.02)
-        if process.poll() is not None:
-            break
-        os.killpg(process.pid, signal.SIGKILL)
+        while process.poll() is None and not any(event["stage"] == stage for event in events(killed)[seen:]):
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 1.5))  # a moment that nobody chose
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            fallen.append(stage)
         process.wait()
-        done += 1
-        hit_stages.add(events(killed)[-1].split('"stage": "')[1].split('"')[0])
     last = speed(killed, SMOKE, "tracker=none")
     assert last.code == 0, last.err
     assert records(killed) == records(calm)
     assert set(answers(killed)) == set(answers(calm))
     assert max(answers(killed).values()) == 1
-    assert done >= KILLS // 2, f"only {done} kills fell into the run"
-    assert len(hit_stages) >= 8, hit_stages
+    assert len(fallen) >= 17, f"kills fell into {fallen} only"

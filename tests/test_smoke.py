@@ -97,7 +97,7 @@ def test_the_store_may_be_moved_and_an_ablation_shares_it(first: tuple[Path, Fin
     home, _ = first
     moved = tmp_path / "elsewhere"
     shutil.copytree(home, moved, symlinks=True)
-    done = speed(moved, "+experiment=ablation_no_dpo", "plan=true", "counts=smoke", "scale=smoke")
+    done = speed(moved, SMOKE, "preference=none", "plan=true")
     states = {line[:20].strip(): line for line in done.out.splitlines()}
     assert " hit " in states["junior"]
     assert " miss " in states["synthesis"]

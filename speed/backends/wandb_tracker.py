@@ -45,7 +45,7 @@ class WandbTracker(Tracker):
             config=config_values(run / "config.yaml"),
             dir=str(runtime_dir),
             mode=mode,
-            settings=wandb.Settings(console="off", disable_git=True, x_disable_meta=True),
+            settings=wandb.Settings(console="off", silent=True, disable_git=True, x_disable_meta=True),
         ) as tracked:
             for stage in sorted((run / "stages").iterdir()):
                 for step, figures in curves(stage / "curves.jsonl").items():
