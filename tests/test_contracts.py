@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-import pickle
 import pkgutil
 from collections.abc import Iterator
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,8 @@ class TestParts:
         assert canonical(made(name).recipe()) == canonical(made(name).recipe())
 
     def test_survives_the_way_into_a_process(self, name: str) -> None:
-        assert pickle.loads(pickle.dumps(made(name))).recipe() == made(name).recipe()
+        sent = ForkingPickler.dumps(made(name))
+        assert ForkingPickler.loads(sent).recipe() == made(name).recipe()
 
     def test_refuses_unknown_fields(self, name: str) -> None:
         with pytest.raises(ValueError, match="nonsense"):
