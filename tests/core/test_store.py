@@ -199,3 +199,21 @@ def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
+
+
+def test_light_stages_are_built_where_they_stand(store: Store, tmp_path: Path) -> None:
+    """A mistake in the topics file is told before minutes of imports: what needs no slow package needs no process."""
+    import os
+
+    total = Sum(Numbers(3).take(3))
+    build_here(store, total)
+
+    class Here(Report):
+        name = "here"
+        packages = ()
+
+        def run(self, out: Path, ctx: object) -> None:
+            (out / "pid").write_text(str(os.getpid()))
+
+    build_all(goals([Here(total)]), store, Runtime(), lambda *_: None, tmp_path / "logs")
+    assert (store.payload(Here(total)) / "pid").read_text() == str(os.getpid())

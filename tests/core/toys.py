@@ -1,4 +1,7 @@
-"""Small stages whose behaviour is plain arithmetic, to test the machinery around stages."""
+"""Small stages whose behaviour is plain arithmetic, to test the machinery around stages.
+
+They name a package as slow to import, so that each is built in a process of its own, as real stages are.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ class Numbers(Pool[Number]):
     """A file that gets one line for each row that is computed; stands for what a row costs."""
 
     name: ClassVar[str] = "numbers"
+    packages: ClassVar[tuple[str, ...]] = ("json",)
     row: ClassVar[type[Number]] = Number
 
     @property
@@ -74,6 +78,7 @@ class Sum(Stage[int]):
     offset: int = 0
 
     name: ClassVar[str] = "sum"
+    packages: ClassVar[tuple[str, ...]] = ("json",)
 
     def run(self, out: Path, ctx: Context) -> None:
         total = sum(row.value for row in ctx.accepted(self.numbers)) + self.offset
@@ -87,6 +92,7 @@ class Report(Stage[str]):
     total: Stage[int]
 
     name: ClassVar[str] = "note"
+    packages: ClassVar[tuple[str, ...]] = ("json",)
 
     def run(self, out: Path, ctx: Context) -> None:
         (out / "note.txt").write_text("sum " + (ctx.folder(self.total) / "sum.txt").read_text())
@@ -97,6 +103,7 @@ class Failing(Stage[str]):
     how: str
 
     name: ClassVar[str] = "failing"
+    packages: ClassVar[tuple[str, ...]] = ("json",)
 
     def run(self, out: Path, ctx: Context) -> None:
         if self.how == "user":
