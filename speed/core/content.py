@@ -60,8 +60,14 @@ class ModelReference(BaseModel):
         return self.name
 
     def recipe(self) -> Json:
-        """Identity: the content of a folder, or the name (and revision) on the hub."""
-        folder = package_folder(self.name) if self.name.startswith("package:") else Path(self.name).expanduser()
+        """Identity: the content of a folder, or the name (and revision) on the hub.
+
+        Raises:
+            UserError: when a folder of this package is named that does not exist.
+        """
+        if self.name.startswith("package:"):
+            return {"sha256": sha256_of(package_folder(self.name))}
+        folder = Path(self.name).expanduser()
         return {"sha256": sha256_of(folder)} if folder.is_dir() else {"hub": self.name}
 
 
