@@ -26,6 +26,10 @@ from speed.stages.tasks import Tasks
 from speed.stages.topics import Topics
 
 
+WRAPPING = 16
+"""Tokens around a revision: its key and braces."""
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """The boxes that the reader of a report asks for by name."""
@@ -126,13 +130,14 @@ def pipeline(config: Config) -> Pipeline:
             data=revisions.take(round(counts.revisions * counts.revisions_factor)),
             target=config.revisor.target,
         )
+        reason = 2 if config.revisor.target == "reason+revision" else 1
         samples = Revision(
             samples=samples,
             revisor=revisor,
             engine=engine,
             sampling=config.sampling.revision,
             prompts=prompts.of("revise"),
-            max_tokens=limits.example,
+            max_tokens={kind: reason * longest + WRAPPING for kind, longest in limits.example.items()},
             on_failure=config.revisor.on_failure,
             seed=seed.sample,
         )

@@ -26,7 +26,7 @@ class Revision(Pool[Sample]):
     sampling: Sampling
     prompts: RolePrompts
     max_tokens: dict[Kind, int]
-    """Longest example; a revision also holds its reason, so it may be twice as long."""
+    """Longest answer: the example, its wrapping, and the reason where the revisor writes one."""
     on_failure: Literal["keep_original", "drop"]
     seed: int
 
@@ -59,7 +59,7 @@ class Revision(Pool[Sample]):
             key=str(row.row),
             prompt=revise_prompt(row.prompt.text, row.text, self.prompts.config).text,
             seed=request_seed(self.seed, self.name, row.row),
-            max_tokens=2 * self.max_tokens[row.prompt.kind],
+            max_tokens=self.max_tokens[row.prompt.kind],
         )
 
     def _row(self, row: Sample, written: Generated, ctx: Context) -> Sample:
