@@ -37,7 +37,7 @@ def test_every_box_of_figure_2_is_built(first: tuple[Path, Finished]) -> None:
     assert all(box in done.out for box in BOXES)
     assert stages["synthesis"]["rows_in"] == 46
     assert stages["dedup"]["rows_out"] > 0
-    assert sorted(summary(home)["scores"]["types"]) == ["PairClassification", "Reranking", "Retrieval", "STS"]
+    assert sorted(summary(home)["scores"]["types"]) == ["PairClassification", "Retrieval", "STS"]
 
 
 def test_what_goes_in_comes_out_or_is_rejected_with_a_cause(first: tuple[Path, Finished]) -> None:
