@@ -25,7 +25,6 @@ from speed.stages.synthesis import Synthesis
 from speed.stages.tasks import Tasks
 from speed.stages.topics import Topics
 
-
 WRAPPING = 16
 """Tokens around a revision: its key and braces."""
 
