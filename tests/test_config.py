@@ -10,6 +10,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from speed.core.context import Runtime
 from speed.core.errors import UserError
 from speed.pipeline import pipeline
 
@@ -129,6 +130,12 @@ def test_all_mistakes_are_told_at_once(compose: Any) -> None:
     with pytest.raises(UserError) as told:
         compose("counts.sft=0", "scale.examples=none", "limits.tasks=-3")
     assert all(key in str(told.value) for key in ("counts.sft", "scale.examples", "limits.tasks"))
+
+
+def test_every_key_exists_in_the_tree() -> None:
+    """So that no override ever needs a plus sign."""
+    keys = yaml.safe_load((CONF / "runtime" / "default.yaml").read_text())
+    assert set(keys) == set(Runtime.model_fields)
 
 
 def test_one_number_for_the_seed_leaves_the_teachers_data_alone(compose: Any) -> None:
