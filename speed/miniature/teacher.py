@@ -46,12 +46,12 @@ class RulesTeacher(LitellmTeacher):
     """What the judge gives for being the longest answer, in units of one fault (ours)."""
 
     def register(self) -> None:
-        """Make `miniature/...` a provider of litellm."""
+        """Make `miniature/...` a provider of litellm, whoever had that name before."""
         import litellm
 
-        if not any(entry["provider"] == PROVIDER for entry in litellm.custom_provider_map):
-            litellm.custom_provider_map.append({"provider": PROVIDER, "custom_handler": _provider()})
-            litellm.utils.custom_llm_setup()
+        others = [entry for entry in litellm.custom_provider_map if entry["provider"] != PROVIDER]
+        litellm.custom_provider_map = [*others, {"provider": PROVIDER, "custom_handler": _provider()}]
+        litellm.utils.custom_llm_setup()
 
     def ask(self, requests: Iterable[tuple[Ask, Check]], ctx: Context) -> Iterator[Answer]:
         """As for any teacher; an answer on a topic that the world does not hold says so in `detail`, and is counted."""
