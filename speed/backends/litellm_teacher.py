@@ -34,6 +34,8 @@ class LitellmTeacher(JournaledTeacher):
         litellm = _litellm()
         self.register()
         if runtime.api_base is None:
+            for name in [name for name, value in os.environ.items() if name.endswith("_API_KEY") and not value]:
+                del os.environ[name]  # an empty key is no key; litellm would try it, and try again
             missing = litellm.validate_environment(self.model)["missing_keys"]
             if missing:
                 raise UserError(
