@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 from pathlib import Path
 
 import pytest
-from smoke import SMOKE, Finished, answers, records, runs, speed, summary
+from smoke import ROOT, SMOKE, Finished, answers, records, runs, speed, summary
 
 BOXES = [
     "topics", "tasks for seed", "seed data", "junior", "tasks for root", "root data", "preferences", "senior",
@@ -83,6 +84,17 @@ def test_the_report_and_its_curves_are_there(first: tuple[Path, Finished]) -> No
         assert points, training
         assert all("loss" in point for point in points)
     assert list(run.glob("wandb/offline-run-*")), "W&B mirrors offline when there is no key"
+
+
+def test_the_notebook_reads_the_run(
+    first: tuple[Path, Finished], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SPEED_HOME", str(first[0]))
+    for page in sorted((ROOT / "notebooks").glob("*.py")):
+        runpy.run_path(str(page))
+    told = capsys.readouterr().out
+    assert "topic  " in told
+    assert "guidelines broken" in told
 
 
 def test_no_key_is_written_anywhere(first: tuple[Path, Finished]) -> None:
