@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Reading a run
 #
-# Everything that a run did lies in files: one line in `runs/ledger.jsonl`, a `summary.json`, and links to the artifacts.
+# Everything that a run did lies in files: one line in `runs/ledger.jsonl`, a `summary.json`, links to the artifacts.
 # This page reads the last run below `SPEED_HOME` and follows one example from its topic to the corpus.
 
 # %%
