@@ -70,6 +70,7 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
         print_plan(config, origin, found, pipe)
         return None
     _refuse_over_budget(config, found)
+    config.eval.check()
     save_memory(store.home / "cache" / "hashes.json")
     if config.verify and verify(order, store):
         found = standings(order, store)

@@ -223,6 +223,14 @@ class EmbedderTrainer(Backend, ABC):
 class Evaluator(Backend, ABC):
     """Judges an embedder."""
 
+    def check(self) -> None:
+        """Look at the user's own tasks before anything is built: the evaluation comes last, and a mistake in them
+        should not be told after the money is spent.
+
+        Raises:
+            UserError: for a task that cannot be read.
+        """
+
     @abstractmethod
     def evaluate(self, embedder: Path, out: Path, ctx: Context) -> Scores:
         """Main scores of the model in folder `embedder`; full results in mteb's own JSON under `out`."""

@@ -46,6 +46,17 @@ def test_an_empty_topics_file(tmp_path: Path) -> None:
     refused(speed(tmp_path / "home", SMOKE, f"topics.path={tmp_path}/topics.txt"), "topics.txt")
 
 
+def test_a_task_folder_without_its_columns_is_told_before_anything_is_built(tmp_path: Path) -> None:
+    task = tmp_path / "tasks" / "Mine"
+    task.mkdir(parents=True)
+    files = "configs:\n- config_name: default\n  data_files:\n  - split: test\n    path: test.jsonl\n"
+    (task / "README.md").write_text(f"---\n{files}---\n- type: STS\n")
+    (task / "test.jsonl").write_text('{"sentence1": "a", "score": 1}\n')
+    done = speed(tmp_path / "home", SMOKE, "eval=local", f"eval.tasks={tmp_path}/tasks")
+    refused(done, "test.jsonl", "'sentence2' is missing")
+    assert not list((tmp_path / "home").rglob("manifest.json"))
+
+
 def test_an_unreadable_dump(tmp_path: Path) -> None:
     (tmp_path / "structure.rdf.u8.gz").write_bytes(b"this is no gzip")
     refused(speed(tmp_path / "home", SMOKE, f"topics.path={tmp_path}/structure.rdf.u8.gz"), "structure.rdf.u8.gz")

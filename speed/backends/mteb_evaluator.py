@@ -102,6 +102,14 @@ class LocalEvaluator(FolderEvaluator):
     tasks: Content
     """The folder of tasks."""
 
+    def check(self) -> None:
+        """Every task to be evaluated has its files and columns."""
+        from speed.backends.task_folder import task_folders
+
+        for task in task_folders(self.tasks.path.expanduser()):
+            if not self.only or task.name in self.only:
+                task.check()
+
     def task_folder(self, ctx: Context) -> Path:
         """The folder that the config names."""
         return self.tasks.path.expanduser()
