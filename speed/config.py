@@ -15,6 +15,7 @@ from speed.core.context import Runtime
 from speed.core.errors import UserError
 from speed.core.spec import Spec
 from speed.data.dedup import MinHashConfig
+from speed.data.judging import Judge
 from speed.data.mix import Mix
 from speed.data.prompts import PromptsConfig
 from speed.data.records import Kind
@@ -122,13 +123,6 @@ class PreferenceConfig(Spec):
         if self.enabled and self.dpo is None:
             raise ValueError("enabled preference training needs preference.dpo; take an option of the group preference")
         return self
-
-
-class Judge(Spec):
-    """How the teacher judges lists."""
-
-    protocol: Literal["single"] = "single"
-    temperature: float = Field(0.0, ge=0, le=2)
 
 
 class RevisorConfig(Spec):

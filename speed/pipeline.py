@@ -98,9 +98,7 @@ def pipeline(config: Config) -> Pipeline:
     writer: Stage[Weights] = junior
     if config.preference.enabled:
         assert config.preference.dpo is not None
-        preferences = Preferences(
-            root, teacher, prompts.of("judge"), config.judge.temperature, limits.judgement, seed.data
-        )
+        preferences = Preferences(root, teacher, config.judge, prompts.of("judge"), limits.judgement, seed.data)
         dpo = config.preference.dpo.model_copy(update={"seed": seed.train})
         writer = Senior(dpo, config.trainer, junior, preferences.take(round(counts.pairs * counts.pairs_factor)))
 

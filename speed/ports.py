@@ -84,11 +84,24 @@ class Teacher(Backend, ABC):
     def price(self, calls: int, tokens_in: int, tokens_out: int) -> Work:
         """The work of so many calls, priced from the dated table."""
 
+    @abstractmethod
+    def named(self, model: str) -> Teacher:
+        """This teacher with another model: a further judge, reached on the same road."""
+
 
 def in_step(
     teacher: Teacher, items: Iterable[tuple[T, tuple[Ask, Check] | None]], ctx: Context
 ) -> Iterator[tuple[T, Answer | None]]:
-    """Each item with the teacher's answer to its request, in order; None where there was nothing to ask.
+    """Each item with the teacher's answer to its request, in order; None where there was nothing to ask."""
+    lists = ((item, () if request is None else (request,)) for item, request in items)
+    for item, answers in all_in_step(teacher, lists, ctx):
+        yield item, answers[0] if answers else None
+
+
+def all_in_step(
+    teacher: Teacher, items: Iterable[tuple[T, Sequence[tuple[Ask, Check]]]], ctx: Context
+) -> Iterator[tuple[T, list[Answer]]]:
+    """Each item with the teacher's answers to its requests, in order.
 
     Items are consumed as the teacher asks for them, so memory holds what is in flight and no more.
 
@@ -97,15 +110,15 @@ def in_step(
             be recorded as rejected; what was answered is in the journal.
     """
     to_ask, to_give = tee(items)
-    answers = teacher.ask((request for _, request in to_ask if request is not None), ctx)
-    for item, request in to_give:
-        answer = None if request is None else next(answers)
-        if answer is not None and answer.unreachable:
+    answers = teacher.ask((request for _, requests in to_ask for request in requests), ctx)
+    for item, requests in to_give:
+        found = [next(answers) for _ in requests]
+        if lost := next((answer for answer in found if answer.unreachable), None):
             raise UserError(
-                f"the teacher could not be reached ({answer.cause}: {answer.detail[:200]})\n"
+                f"the teacher could not be reached ({lost.cause}: {lost.detail[:200]})\n"
                 "  every answer so far is kept; run the same command again when the server answers"
             )
-        yield item, answer
+        yield item, found
 
 
 class Generate(Spec):

@@ -52,6 +52,7 @@ def stage_line(goal: Goal, store: Store, built_now: bool) -> StageLine:
         rejected.update(manifest.rejected)
         cost.update(manifest.cost)
     prices = [manifest.dollars for manifest in manifests]
+    figures = goal.node.figures(counts, rejected) if isinstance(goal.node, Pool) and manifests else {}
     return StageLine(
         label=goal.label,
         key=goal.key,
@@ -63,8 +64,8 @@ def stage_line(goal: Goal, store: Store, built_now: bool) -> StageLine:
         gpu_seconds=round(sum(manifest.gpu_seconds for manifest in manifests), 1),
         cost=dict(cost),
         dollars=None if None in prices else sum(price or 0.0 for price in prices),
-        metrics=manifests[-1].metrics if manifests else {},
-        noted={name: count for name, count in counts.items() if name not in ("in", "out") and count},
+        metrics={**manifests[-1].metrics, **figures} if manifests else {},
+        noted={name: n for name, n in counts.items() if n and name not in ("in", "out") and "/" not in name},
     )
 
 

@@ -24,6 +24,7 @@ CHANGES: list[tuple[str, list[str]]] = [
     ("sampling.root.temperature=0.5", ["root data", "preferences", "revisions", "revisor", *FROM_SENIOR]),
     ("scale.factor=2", ["dedup", "embedder", "evaluation"]),
     ("counts.sft_factor=2", FROM_JUNIOR),
+    ("judge=swap", ["preferences", *FROM_SENIOR]),
     ("counts.pairs_factor=0.5", FROM_SENIOR),
     ("counts.revisions_factor=0.5", ["revisor", *AFTER_SYNTHESIS]),
     ("diversity=three_tasks", FROM_TASKS),

@@ -79,6 +79,7 @@ def _grow(pool: Pool[Any], gap: Span, ctx: Context, made_by: Maker) -> None:
         with ctx.fresh_tally() as tally:
             shard = _next_rows(pool, rows, start, stop)
             _count(shard, tally)
+            tally.metrics.update(pool.figures(tally.counts, tally.rejected))
             manifest = _manifest(pool, tally, time.monotonic() - begun, made_by, Span(start, stop))
             ctx.store.write_shard(pool, Span(start, stop), shard, manifest)
         ctx.send({"event": "shard", "start": start, "stop": stop})

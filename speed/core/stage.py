@@ -126,6 +126,11 @@ class Pool(Node, Generic[R]):
         """What rows start..stop-1 would cost, known before they are bought."""
         return Work()
 
+    def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
+        """What follows from the counts of any number of rows, for manifests and the report. A count whose name has a
+        slash is the material of these figures; the report does not show it by itself."""
+        return {}
+
     def take(self, rows: int) -> Take[R]:
         """The first `rows` rows."""
         return Take(self, rows)

@@ -131,6 +131,24 @@ class Candidates(Row):
     finish_reasons: tuple[str, ...] = ()
 
 
+class Vote(Spec):
+    """One judgement of a list: what was asked, and what it came to."""
+
+    model: str = ""
+    """Who judged, where the config names judges; empty for the run's teacher."""
+    order: tuple[int, ...]
+    """order[i] = index of the candidate that was shown at place i."""
+    prompt: str
+    """Exactly the text that was sent."""
+    answer: str = ""
+    best: int = -1
+    """Index among the candidates (not the place where it was shown); -1 where the answer is no judgement."""
+    worst: int = -1
+    cause: str = ""
+    """Why the answer is no judgement; empty when it is one."""
+    detail: str = ""
+
+
 class Pair(Row):
     """The teacher's judgement of one list: the best and the worst answer."""
 
@@ -138,14 +156,11 @@ class Pair(Row):
     """The data prompt that the answers were written for."""
     chosen: str = ""
     rejected_text: str = ""
-    order: tuple[int, ...] = ()
-    """order[i] = index of the candidate that was shown at place i."""
     best: int = -1
-    """Index of the chosen answer among the candidates (not the place where it was shown)."""
+    """Index of the chosen answer among the candidates."""
     worst: int = -1
-    judge_prompt: str = ""
-    """Exactly the text that was sent."""
-    answer: str = ""
+    votes: tuple[Vote, ...] = ()
+    """Every judgement; none where the guidelines alone decided."""
 
 
 class Revision(Row):

@@ -2,82 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import tee
+from typing import ClassVar, NamedTuple
 
 from speed.core.context import Context
+from speed.core.spec import Json
 from speed.core.stage import Pool, Work
+from speed.data import judge_figures
 from speed.data.cost import EXPECTED_TOKENS
-from speed.data.draws import shuffled_order
+from speed.data.judging import Judge, Shortlist, alike, orders, shortlist, verdict
 from speed.data.parse import judgement
 from speed.data.prompts import RolePrompts, judge_prompt
-from speed.data.records import Candidates, Pair, Rejected
-from speed.ports import Answer, Ask, Check, Teacher, in_step
+from speed.data.records import Candidates, Pair, Rejected, Vote
+from speed.ports import Answer, Ask, Check, Teacher, all_in_step
+
+
+class Drawn(NamedTuple):
+    """A list with the votes that it will be asked for."""
+
+    found: Candidates
+    short: Shortlist | Rejected
+    votes: tuple[Vote, ...]
 
 
 @dataclass(frozen=True)
 class Preferences(Pool[Pair]):
-    """One row, one list, one judgement. Candidates are shown in an order drawn per call: judges favour places."""
+    """One row, one list, one pair. Candidates are shown in an order drawn per call: judges favour places."""
 
     root: Pool[Candidates]
     teacher: Teacher
+    judge: Judge
     prompts: RolePrompts
-    temperature: float
-    """0.0 in the paper (Appendix B)."""
     max_tokens: int
     seed: int
 
     name: ClassVar[str] = "preferences"
     row: ClassVar[type[Pair]] = Pair
 
+    @property
+    def judges(self) -> list[Teacher]:
+        """Who votes, in turn."""
+        return [self.teacher.named(model) for model in self.judge.models] or [self.teacher]
+
     def work(self, start: int, stop: int) -> Work:
         tokens_in, tokens_out = EXPECTED_TOKENS["judge"]
-        return self.teacher.price(stop - start, tokens_in * (stop - start), tokens_out * (stop - start))
+        turns = Counter(vote % len(self.judges) for vote in range(self.judge.votes))
+        calls = {judge: (stop - start) * times for judge, times in turns.items()}
+        prices = (self.judges[judge].price(n, tokens_in * n, tokens_out * n) for judge, n in calls.items())
+        return sum(prices, Work())
+
+    def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
+        return judge_figures.figures(counts, rejected)
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Pair]:
-        lists = (found for found in ctx.rows(self.root.take(stop)) if found.row >= start)
-        requests = ((item, self._request(*item)) for item in map(self._shown, lists))
-        for done, ((found, pair), answer) in enumerate(in_step(self.teacher, requests, ctx), 1):
-            yield self._row(found, pair, answer)
-            ctx.progress(done, stop - start, "judgements")
+        drawn = map(self._drawn, (found for found in ctx.rows(self.root.take(stop)) if found.row >= start))
+        kept, *given = tee(drawn, len(self.judges) + 1)
+        answers = (self._answers(place, lists, ctx) for place, lists in enumerate(given))
+        for done, (one, *told) in enumerate(zip(kept, *answers, strict=True), 1):
+            votes = [self._read(vote, told[place % len(told)].pop(0)) for place, vote in enumerate(one.votes)]
+            yield self._pair(one, tuple(votes), ctx)
+            ctx.progress(done, stop - start, "lists")
 
-    def _shown(self, found: Candidates) -> tuple[Candidates, Pair]:
-        order = shuffled_order(len(found.texts), self.seed, "judge", found.row)
-        shown = [found.texts[index] for index in order]
-        text = judge_prompt(found.prompt.text, shown, self.prompts.config).text
-        return found, Pair(row=found.row, prompt=found.prompt, order=tuple(order), judge_prompt=text)
+    def _drawn(self, found: Candidates) -> Drawn:
+        """Renders everything that will be asked about a list."""
+        if found.rejected is not None or not found.texts:
+            return Drawn(found, Rejected(cause=found.rejected or "no_candidates"), ())
+        short = shortlist(found, self.judge)
+        if isinstance(short, Rejected) or not short.shown:
+            return Drawn(found, short, ())
+        models = self.judge.models or ("",)
+        votes = []
+        for place, order in enumerate(orders(short.shown, len(found.texts), self.judge.votes, self.seed, found.row)):
+            shown = [found.texts[index] for index in order]
+            text = judge_prompt(found.prompt.text, shown, self.prompts.config).text
+            votes.append(Vote(model=models[place % len(models)], order=order, prompt=text))
+        return Drawn(found, short, tuple(votes))
 
-    def _request(self, found: Candidates, pair: Pair) -> tuple[Ask, Check] | None:
-        if found.rejected is not None:
-            return None
+    def _answers(self, judge: int, lists: Iterator[Drawn], ctx: Context) -> Iterator[list[Answer]]:
+        """For each list the answers of one judge to its share of the votes."""
+        step = len(self.judges)
+        items = ((one, [self._request(one, place) for place in range(judge, len(one.votes), step)]) for one in lists)
+        return (answers for _, answers in all_in_step(self.judges[judge], items, ctx))
+
+    def _request(self, one: Drawn, place: int) -> tuple[Ask, Check]:
+        vote = one.votes[place]
 
         def fault(text: str) -> str | None:
-            outcome = judgement(text, len(found.texts), "stop")
+            outcome = judgement(text, len(vote.order), "stop")
             return outcome.cause if isinstance(outcome, Rejected) else None
 
         ask = Ask(
-            prompt=pair.judge_prompt,
-            temperature=self.temperature,
+            prompt=vote.prompt,
+            temperature=self.judge.temperature,
             max_tokens=self.max_tokens,
             purpose="judge",
-            kind=found.prompt.kind,
+            kind=one.found.prompt.kind,
+            index=one.votes[:place].count(vote),
         )
         return ask, fault
 
-    def _row(self, found: Candidates, pair: Pair, answer: Answer | None) -> Pair:
-        if answer is None:
-            return pair.turned_away(found.rejected or "no_candidates")
-        pair = pair.model_copy(update={"answer": answer.text})
-        if answer.cause == "ok":
-            pair = pair.noted(answer.detail)
+    def _read(self, vote: Vote, answer: Answer) -> Vote:
+        vote = vote.model_copy(update={"answer": answer.text, "detail": answer.detail})
         if answer.cause != "ok":
-            return pair.turned_away(answer.cause, answer.detail)
-        verdict = judgement(answer.text, len(found.texts), answer.finish_reason)
-        if isinstance(verdict, Rejected):
-            return pair.turned_away(verdict.cause, verdict.detail)
-        best, worst = pair.order[verdict.best], pair.order[verdict.worst]
-        chosen, worse = found.texts[best], found.texts[worst]
-        pair = pair.model_copy(update={"best": best, "worst": worst, "chosen": chosen, "rejected_text": worse})
-        same = " ".join(chosen.split()) == " ".join(worse.split())
-        return pair.turned_away("identical", "the best and the worst answer are the same text") if same else pair
+            return vote.model_copy(update={"cause": answer.cause})
+        found = judgement(answer.text, len(vote.order), answer.finish_reason)
+        if isinstance(found, Rejected):
+            return vote.model_copy(update={"cause": found.cause, "detail": found.detail})
+        return vote.model_copy(update={"best": vote.order[found.best], "worst": vote.order[found.worst]})
+
+    def _pair(self, one: Drawn, votes: tuple[Vote, ...], ctx: Context) -> Pair:
+        found = one.found
+        pair = Pair(row=found.row, prompt=found.prompt, votes=votes)
+        if not found.texts:
+            return pair.turned_away(found.rejected or "no_candidates")
+        same = alike(found)
+        chosen = one.short if isinstance(one.short, Rejected) else verdict(votes, one.short, same, self.judge)
+        if isinstance(chosen, Rejected):
+            pair = pair.turned_away(chosen.cause, chosen.detail)
+        else:
+            best, worst = chosen
+            texts = {"chosen": found.texts[best], "rejected_text": found.texts[worst]}
+            remarks = "; ".join(dict.fromkeys(vote.detail for vote in votes if vote.detail and not vote.cause))
+            pair = pair.model_copy(update={"best": best, "worst": worst, **texts}).noted(remarks)
+        ctx.tally.counts.update(judge_figures.counts(pair, same))
+        return pair

@@ -67,6 +67,10 @@ class JournaledTeacher(Teacher):
             head, slash, rest = model.partition("/")
         return f"{head}{slash}{rest}"
 
+    def named(self, model: str) -> JournaledTeacher:
+        """See `speed.ports.Teacher`."""
+        return self.model_copy(update={"model": model})
+
     def remarks(self) -> list[str]:
         """An unknown price, or a model that its provider has switched off."""
         known = cost.price(self.model_name)
