@@ -20,6 +20,7 @@ from speed.data.mix import Mix
 from speed.data.prompts import PromptsConfig
 from speed.data.records import Kind
 from speed.data.topics import TopicsConfig
+from speed.data.verify import Guidelines
 from speed.ports import Dpo, EmbedderTrainer, Engine, Evaluator, Sampling, Sft, Teacher, Tracker, Trainer
 
 
@@ -66,6 +67,9 @@ class Counts(Spec):
     sft: int = Field(ge=1)
     """Seed examples for the junior."""
     sft_factor: float = Field(1.0, gt=0)
+    sft_attempts: int = Field(1, ge=1)
+    """Candidates that a seed example may take. 1: as many examples as candidates are accepted. More: exactly `sft`
+    examples in the exact mix, by at most `sft * sft_attempts` calls; what is short after that is reported."""
     pairs: int = Field(ge=1)
     """Lists judged for the senior."""
     pairs_factor: float = Field(1.0, gt=0)
@@ -83,6 +87,8 @@ class Scale(Spec):
     """Raw examples, before dedup (paper: 230K in ablations, 1.15M in the main table)."""
     factor: float = Field(1.0, gt=0)
     """Multiplies `examples`: the scaling law's axis."""
+    attempts: int = Field(1, ge=1)
+    """Candidates that a synthetic example may take, as `counts.sft_attempts`."""
     mix: Mix
 
 
@@ -172,6 +178,7 @@ class Config(Spec):
     engine: SerializeAsAny[Engine]
     counts: Counts
     judge: Judge
+    guidelines: Guidelines
     preference: PreferenceConfig
     revisor: RevisorConfig
     scale: Scale

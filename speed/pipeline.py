@@ -50,7 +50,7 @@ class Pipeline:
 def pipeline(config: Config) -> Pipeline:
     """Wire the stages of one experiment (paper, section 3)."""
     seed, counts, diversity, limits = config.seed, config.counts, config.diversity, config.limits
-    teacher, engine, prompts = config.teacher, config.engine, config.prompts
+    teacher, engine, prompts, guidelines = config.teacher, config.engine, config.prompts, config.guidelines
 
     # Topics become tasks (3.1). Each use of tasks draws its own.
     topics = Topics(config.topics, truncate=diversity.truncate)
@@ -78,7 +78,16 @@ def pipeline(config: Config) -> Pipeline:
         )
 
     # The teacher writes a little; the junior learns from it (3.2.1).
-    seed_data = SeedData(assignment("seed"), topics, tasks("seed"), teacher, config.sampling.teacher, limits.example)
+    seed_data = SeedData(
+        assignment=assignment("seed"),
+        topics=topics,
+        tasks=tasks("seed"),
+        teacher=teacher,
+        temperature=config.sampling.teacher,
+        max_tokens=limits.example,
+        attempts=counts.sft_attempts,
+        guidelines=guidelines,
+    )
     sft = config.generator.sft.model_copy(update={"seed": seed.train})
     seeds_taken = seed_data.take(round(counts.sft * counts.sft_factor))
     junior = Junior(config.generator.base, sft, config.trainer, seeds_taken)
@@ -98,7 +107,9 @@ def pipeline(config: Config) -> Pipeline:
     writer: Stage[Weights] = junior
     if config.preference.enabled:
         assert config.preference.dpo is not None
-        preferences = Preferences(root, teacher, config.judge, prompts.of("judge"), limits.judgement, seed.data)
+        preferences = Preferences(
+            root, teacher, config.judge, prompts.of("judge"), limits.judgement, seed.data, guidelines
+        )
         dpo = config.preference.dpo.model_copy(update={"seed": seed.train})
         writer = Senior(dpo, config.trainer, junior, preferences.take(round(counts.pairs * counts.pairs_factor)))
 
@@ -112,13 +123,15 @@ def pipeline(config: Config) -> Pipeline:
         sampling=config.sampling.synthesis,
         max_tokens=limits.example,
         seed=seed.sample,
+        attempts=config.scale.attempts,
+        guidelines=guidelines,
     )
 
     # The teacher also repairs root answers; a revisor learns that from the base model (3.2.3) and repairs everything.
     if config.revisor.enabled:
         assert config.revisor.sft is not None
         revisions = Revisions(
-            root, teacher, prompts.of("revise"), config.revisor.temperature, limits.revision, seed.data
+            root, teacher, prompts.of("revise"), config.revisor.temperature, limits.revision, seed.data, guidelines
         )
         revisor = Revisor(
             base=config.generator.base,
@@ -137,6 +150,7 @@ def pipeline(config: Config) -> Pipeline:
             max_tokens={kind: reason * longest + WRAPPING for kind, longest in limits.example.items()},
             on_failure=config.revisor.on_failure,
             seed=seed.sample,
+            guidelines=guidelines,
         )
 
     # Repeats go (4.1), an embedder learns from the rest (3.4), and MTEB judges it (4.2).

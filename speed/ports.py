@@ -133,9 +133,10 @@ class Generate(Spec):
     max_tokens: int = 512
 
 
-def request_seed(seed: int, stage: str, row: int) -> int:
-    """The seed of one row's generation: 0..2^53, a function of (seed, stage, row) alone."""
-    return int(generator(seed, "generate", stage, row).random() * 2**53)
+def request_seed(seed: int, stage: str, row: int, attempt: int = 0) -> int:
+    """The seed of one row's generation: 0..2^53, a function of (seed, stage, row, attempt) alone."""
+    further = (attempt,) if attempt else ()
+    return int(generator(seed, "generate", stage, row, *further).random() * 2**53)
 
 
 class Generated(Spec):
@@ -158,7 +159,10 @@ class Engine(Backend, ABC):
     def generate(
         self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context
     ) -> Iterator[list[Generated]]:
-        """For each call (one block of requests) its texts, ordered by (request, index). The model is loaded once."""
+        """For each call (one block of requests) its texts, ordered by (request, index). The model is loaded once.
+
+        A call is read when the texts of the one before have been handed out: it may depend on them.
+        """
 
 
 class Sft(Spec):

@@ -145,11 +145,17 @@ def stages_table(lines: list[StageLine], why: bool = True) -> Table:
 
 def remarks(lines: list[StageLine]) -> list[str]:
     """What a reader of the table should know beside it."""
+    found = []
     unknown = {line.label: line.noted.get("topics_unknown_to_teacher", 0) for line in lines}
-    if not any(unknown.values()):
-        return []
-    where = ", ".join(f"{count:,} of {label}" for label, count in unknown.items() if count)
-    return [f"The teacher knew nothing of the topic of {where}: there it wrote from the topic's words alone."]
+    if any(unknown.values()):
+        where = ", ".join(f"{count:,} of {label}" for label, count in unknown.items() if count)
+        found.append(f"The teacher knew nothing of the topic of {where}: there it wrote from the topic's words alone.")
+    for line in lines:
+        if short := line.metrics.get("short"):
+            missing = ", ".join(f"{count:,} {kind}" for kind, count in short.items())
+            tried = sum(line.metrics["candidates"].values())
+            found.append(f"{line.label} is short of {missing}: all attempts are spent, after {tried:,} candidates.")
+    return found
 
 
 def scores_table(scores: Scores) -> Table:

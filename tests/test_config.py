@@ -115,6 +115,7 @@ def test_files_of_groups_do_not_repeat_themselves() -> None:
         ("diversity.tasks_per_topic=9", "tasks_per_topic=9 is more than tasks_requested=5"),
         ("+preference.betta=0.1", r"preference\.betta: there is no such key"),
         ("judge.margin=0.5", r"judge: margin=0\.5 with decide=unanimous: a margin above 0 belongs to decide=margin"),
+        ("guidelines.drop=[ugly]", "guidelines.drop: ugly is no guideline that is checked; those are query_length, "),
         ("teacher.error_rate=2", r"teacher\.error_rate: .*less than or equal to 1"),
         ("embedder.temperature=0", r"embedder\.temperature: .*greater than 0"),
         ("tracker._target_=os.system", r"tracker\._target_: only parts of speed may be named, not 'os\.system'"),

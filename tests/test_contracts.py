@@ -145,6 +145,20 @@ def test_engines_answer_every_request_the_same_way_again(ctx: Context) -> None:
     assert all(text.tokens <= 12 and text.finish_reason in ("stop", "length") for text in first[0])
 
 
+def test_engines_read_a_call_when_the_one_before_is_answered(ctx: Context) -> None:
+    """Rows that are tried again depend on what came of them."""
+    answered: list[list[Any]] = []
+
+    def calls() -> Iterator[list[Generate]]:
+        for number in range(3):
+            assert len(answered) == number
+            yield [Generate(key=str(number), prompt=f"Notes on {number}", seed=number, max_tokens=4)]
+
+    for texts in made("TransformersEngine").generate(LLAMA, calls(), Sampling(temperature=1.0), ctx):
+        answered.append(texts)
+    assert [texts[0].key for texts in answered] == ["0", "1", "2"]
+
+
 @pytest.mark.parametrize("name", ["NoTracker", "WandbTracker"])
 def test_trackers_never_fail_a_run(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made(name).mirror(tmp_path / "nothing is here", tmp_path)

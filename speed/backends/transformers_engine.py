@@ -48,18 +48,25 @@ class TransformersEngine(Engine):
         loaded = load(weights, self.precision, device_of(ctx))
         name = format_of(loaded, weights)
         meter = _Meter(ctx)
-        for requests in calls:
+        for number, requests in enumerate(calls):
             begun = time.monotonic()
-            found = self._block(requests, loaded, name, sampling, ctx)
+            found = self._block(requests, loaded, name, sampling, ctx, first=number == 0)
             meter.made(found, time.monotonic() - begun)
             yield found
 
     def _block(
-        self, requests: Sequence[Generate], loaded: Loaded, name: FormatName, sampling: Sampling, ctx: Context
+        self,
+        requests: Sequence[Generate],
+        loaded: Loaded,
+        name: FormatName,
+        sampling: Sampling,
+        ctx: Context,
+        *,
+        first: bool,
     ) -> list[Generated]:
         """The texts of one block."""
         eos = end_tokens(loaded)
-        work = self._work(requests, loaded, name, ctx)
+        work = self._work(requests, loaded, name, ctx, first)
         found: dict[tuple[int, int], list[int]] = {}
         for batch in batches(work, self.batch_tokens):
             self._batch(work, batch, loaded, sampling, eos, found, ctx)
@@ -69,8 +76,11 @@ class TransformersEngine(Engine):
             for index in range(request.n)
         ]
 
-    def _work(self, requests: Sequence[Generate], loaded: Loaded, name: FormatName, ctx: Context) -> list[Prefix]:
-        """Each request as token ids; one whose prompt fills the model's context wants no texts and gets empty ones."""
+    def _work(
+        self, requests: Sequence[Generate], loaded: Loaded, name: FormatName, ctx: Context, first: bool
+    ) -> list[Prefix]:
+        """Each request as token ids; one whose prompt fills the model's context wants no texts and gets empty ones. A
+        first block of nothing else is a mistake of the user; a later one may be a few rows that are tried again."""
         context = context_length(loaded.model)
         work = []
         for request in requests:
@@ -78,7 +88,7 @@ class TransformersEngine(Engine):
             room = request.max_tokens if context is None else min(request.max_tokens, context - len(ids))
             work.append(Prefix(ids, request.seed, range(request.n) if room > 0 else (), room))
         full = [request.key for request, prefix in zip(requests, work, strict=True) if prefix.max_tokens < 1]
-        if full and len(full) == len(requests):
+        if first and full and len(full) == len(requests):
             raise UserError(
                 f"every prompt of a block has more tokens than the model's context of {context} (first: {full[0]})\n"
                 "  choose a generator with a longer context, or shorter prompts"

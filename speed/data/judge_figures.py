@@ -36,6 +36,7 @@ def counts(pair: Pair, same: Sequence[int]) -> Counter[str]:
         chosen, rejected = len(pair.chosen), len(pair.rejected_text)
         found.update({"pairs": 1, "longer": chosen > rejected, "shorter": chosen < rejected})
         found.update({"chosen_characters": chosen, "rejected_characters": rejected})
+        found.update({"chosen_faulty": bool(pair.chosen_faults), "rejected_faulty": bool(pair.rejected_faults)})
     return Counter({PREFIX + name: count for name, count in found.items() if count})
 
 
@@ -47,9 +48,9 @@ def figures(counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str,
     """The figures of some counts; None where nothing was seen that could tell.
 
     Places are compared with an even spread by a chi-square test. `longer_wins` is the share of pairs whose chosen
-    answer is the longer one, equal lengths aside. `swap_flips`: of the lists shown to the same model in an order and in
-    its reverse, those for which it did not name the same best and worst. Agreement is over all pairs of judgements of
-    a list.
+    answer is the longer one, equal lengths aside; faulty is what breaks a guideline of its prompt or cannot be read.
+    `swap_flips`: of the lists shown to the same model in an order and in its reverse, those for which it did not name
+    the same best and worst. Agreement is over all pairs of judgements of a list.
     """
     found = Counter({name.removeprefix(PREFIX): count for name, count in counts.items() if name.startswith(PREFIX)})
     shown = {int(name.removeprefix("shown/")): count for name, count in found.items() if name.startswith("shown/")}
@@ -64,6 +65,8 @@ def figures(counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str,
         "longer_wins": _share(found["longer"], found["longer"] + found["shorter"]),
         "chosen_characters": _share(found["chosen_characters"], found["pairs"]),
         "rejected_characters": _share(found["rejected_characters"], found["pairs"]),
+        "chosen_faulty": _share(found["chosen_faulty"], found["pairs"]),
+        "rejected_faulty": _share(found["rejected_faulty"], found["pairs"]),
         "swap_flips": _share(found["flipped"], found["swapped"]),
         "agreement_best": _share(found["same_best"], found["compared"]),
         "agreement_worst": _share(found["same_worst"], found["compared"]),

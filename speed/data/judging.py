@@ -20,7 +20,7 @@ from speed.core.spec import Spec
 from speed.data.draws import shuffled_order
 from speed.data.outcome import sample
 from speed.data.parse import rendered
-from speed.data.records import Candidates, Rejected, Vote
+from speed.data.records import Candidates, Rejected, Sample, Vote
 
 
 class Judge(Spec):
@@ -65,7 +65,13 @@ class Shortlist(NamedTuple):
     """The worst one, where it is known without asking."""
 
 
-def shortlist(found: Candidates, judge: Judge) -> Shortlist | Rejected:
+def readings(found: Candidates) -> list[Sample]:
+    """Each candidate, read and held against the guidelines of its prompt."""
+    texts = zip(found.texts, found.finish_reasons, strict=True)
+    return [sample(found.row, found.prompt, text, reason, 0) for text, reason in texts]
+
+
+def shortlist(read: Sequence[Sample], judge: Judge) -> Shortlist | Rejected:
     """Who is in the running.
 
     Where guidelines come first, an answer without a fault stands above one that breaks a guideline, and that above one
@@ -73,13 +79,9 @@ def shortlist(found: Candidates, judge: Judge) -> Shortlist | Rejected:
     faults of the lowest. A single answer in the highest class needs no judge; where all are in one class, the teacher
     judges them all; and where none can be read, there is nothing to prefer.
     """
-    everyone = tuple(range(len(found.texts)))
+    everyone = tuple(range(len(read)))
     if not judge.verified:
         return Shortlist(everyone)
-    read = [
-        sample(found.row, found.prompt, text, reason, 0)
-        for text, reason in zip(found.texts, found.finish_reasons, strict=True)
-    ]
     standing = [2 if row.rejected else 1 if row.faults else 0 for row in read]
     highest, lowest = min(standing), max(standing)
     if highest == 2:
@@ -112,16 +114,15 @@ def orders(shown: Sequence[int], candidates: int, votes: int, seed: int, row: in
     return found
 
 
-def alike(found: Candidates) -> tuple[int, ...]:
+def alike(read: Sequence[Sample]) -> tuple[int, ...]:
     """For each candidate the first one that says the same: naming either is the same judgement."""
-    plain = [normalised(found, place) for place in range(len(found.texts))]
+    plain = [normalised(row) for row in read]
     return tuple(plain.index(text) for text in plain)
 
 
-def normalised(found: Candidates, place: int) -> str:
+def normalised(row: Sample) -> str:
     """What a candidate says: the example in it, or its text, without case, spacing and forms of the same character."""
-    read = sample(found.row, found.prompt, found.texts[place], found.finish_reasons[place], 0).example
-    text = found.texts[place] if read is None else rendered(read)
+    text = row.text if row.example is None else rendered(row.example)
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
+from speed.core.spec import Json
 from speed.data.parse import example as read_example
-from speed.data.records import Prompt, Rejected, Sample
-from speed.data.verify import faults
+from speed.data.records import Kind, Prompt, Rejected, Sample
+from speed.data.verify import Guidelines, faults
+
+KEEP = Guidelines()
+"""Faults are recorded and cost nothing."""
 
 
-def sample(row: int, prompt: Prompt, text: str, finish_reason: str, tokens: int) -> Sample:
+def sample(
+    row: int, prompt: Prompt, text: str, finish_reason: str, tokens: int, guidelines: Guidelines = KEEP
+) -> Sample:
     """The row of one answer to a data prompt."""
     assert prompt.kind is not None
     made = Sample(row=row, prompt=prompt, text=text, finish_reason=finish_reason, tokens=tokens)
     found = read_example(prompt.kind, prompt.task, text, finish_reason)
     if isinstance(found, Rejected):
         return made.turned_away(found.cause, found.detail)
-    broken = tuple(fault.cause for fault in faults(found, prompt))
-    return made.model_copy(update={"example": found, "faults": broken})
+    broken = faults(found, prompt)
+    made = made.model_copy(update={"example": found, "faults": tuple(fault.cause for fault in broken)})
+    dropped = next((fault for fault in broken if guidelines.drops(fault.cause)), None)
+    return made if dropped is None else made.turned_away(dropped.cause, dropped.detail)
+
+
+def counts_by_kind(row: Sample, kind: Kind) -> Counter[str]:
+    """What a row adds to the figures of its kind."""
+    names = Counter({"rows": 1, "accepted": int(row.rejected is None), "candidates": row.attempt + 1})
+    return Counter({f"{name}/{kind}": count for name, count in names.items()})
+
+
+def figures_by_kind(counts: Mapping[str, int], attempts: int) -> dict[str, Json]:
+    """Rows accepted and candidates tried, by kind; where all rows were to be filled, how many are not."""
+    seen = [kind for kind in Kind if counts.get(f"rows/{kind}")]
+
+    def by_kind(name: str) -> dict[str, int]:
+        return {kind.value: counts.get(f"{name}/{kind}", 0) for kind in seen}
+
+    accepted, rows = by_kind("accepted"), by_kind("rows")
+    short = {kind: rows[kind] - accepted[kind] for kind in rows if accepted[kind] < rows[kind]}
+    found: dict[str, Json] = {"accepted": accepted, "candidates": by_kind("candidates")}
+    return {**found, "short": short} if attempts > 1 else found

@@ -121,6 +121,8 @@ class Sample(Row):
     """Guidelines of the prompt that the example breaks (speed.data.verify); kept unless the config drops them."""
     revised: bool = False
     """True where the example is the revisor's, not the writer's own."""
+    attempt: int = 0
+    """Which candidate for this row it is: those before it were rejected."""
 
 
 class Candidates(Row):
@@ -161,6 +163,9 @@ class Pair(Row):
     worst: int = -1
     votes: tuple[Vote, ...] = ()
     """Every judgement; none where the guidelines alone decided."""
+    chosen_faults: tuple[str, ...] = ()
+    """Guidelines that the chosen answer breaks, or the cause for which it cannot be read."""
+    rejected_faults: tuple[str, ...] = ()
 
 
 class Revision(Row):

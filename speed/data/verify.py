@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from itertools import combinations
+from typing import Literal
+
+from pydantic import field_validator
 
 from speed.core.spec import Spec
 from speed.data.records import Example, Kind, Prompt
@@ -45,6 +48,25 @@ class Fault(Spec):
     """A key of `CAUSES`."""
     detail: str
     """Which text, what was asked for, what was found."""
+
+
+class Guidelines(Spec):
+    """Which faults cost an example its place. Faults are recorded either way."""
+
+    drop: Literal["none", "all"] | tuple[str, ...] = "none"
+    """`none` keeps all, as the paper does; `all` drops whatever has a fault; a list names causes of `CAUSES`."""
+
+    @field_validator("drop")
+    @classmethod
+    def _known(cls, drop: Literal["none", "all"] | tuple[str, ...]) -> Literal["none", "all"] | tuple[str, ...]:
+        for cause in () if isinstance(drop, str) else drop:
+            if cause not in CAUSES:
+                raise ValueError(f"{cause} is no guideline that is checked; those are {', '.join(CAUSES)}")
+        return drop
+
+    def drops(self, cause: str) -> bool:
+        """Whether an example with this fault is dropped."""
+        return self.drop == "all" or (self.drop != "none" and cause in self.drop)
 
 
 def faults(example: Example, prompt: Prompt) -> tuple[Fault, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import tee
 from typing import ClassVar, NamedTuple
@@ -13,10 +13,11 @@ from speed.core.spec import Json
 from speed.core.stage import Pool, Work
 from speed.data import judge_figures
 from speed.data.cost import EXPECTED_TOKENS
-from speed.data.judging import Judge, Shortlist, alike, orders, shortlist, verdict
+from speed.data.judging import Judge, Shortlist, alike, orders, readings, shortlist, verdict
 from speed.data.parse import judgement
 from speed.data.prompts import RolePrompts, judge_prompt
-from speed.data.records import Candidates, Pair, Rejected, Vote
+from speed.data.records import Candidates, Pair, Rejected, Sample, Vote
+from speed.data.verify import Guidelines
 from speed.ports import Answer, Ask, Check, Teacher, all_in_step
 
 
@@ -24,6 +25,7 @@ class Drawn(NamedTuple):
     """A list with the votes that it will be asked for."""
 
     found: Candidates
+    read: Sequence[Sample]
     short: Shortlist | Rejected
     votes: tuple[Vote, ...]
 
@@ -38,6 +40,8 @@ class Preferences(Pool[Pair]):
     prompts: RolePrompts
     max_tokens: int
     seed: int
+    guidelines: Guidelines
+    """An answer that breaks one of those that drop is never the chosen one."""
 
     name: ClassVar[str] = "preferences"
     row: ClassVar[type[Pair]] = Pair
@@ -69,17 +73,18 @@ class Preferences(Pool[Pair]):
     def _drawn(self, found: Candidates) -> Drawn:
         """Renders everything that will be asked about a list."""
         if found.rejected is not None or not found.texts:
-            return Drawn(found, Rejected(cause=found.rejected or "no_candidates"), ())
-        short = shortlist(found, self.judge)
+            return Drawn(found, (), Rejected(cause=found.rejected or "no_candidates"), ())
+        read = readings(found)
+        short = shortlist(read, self.judge)
         if isinstance(short, Rejected) or not short.shown:
-            return Drawn(found, short, ())
+            return Drawn(found, read, short, ())
         models = self.judge.models or ("",)
         votes = []
         for place, order in enumerate(orders(short.shown, len(found.texts), self.judge.votes, self.seed, found.row)):
             shown = [found.texts[index] for index in order]
             text = judge_prompt(found.prompt.text, shown, self.prompts.config).text
             votes.append(Vote(model=models[place % len(models)], order=order, prompt=text))
-        return Drawn(found, short, tuple(votes))
+        return Drawn(found, read, short, tuple(votes))
 
     def _answers(self, judge: int, lists: Iterator[Drawn], ctx: Context) -> Iterator[list[Answer]]:
         """For each list the answers of one judge to its share of the votes."""
@@ -116,16 +121,31 @@ class Preferences(Pool[Pair]):
     def _pair(self, one: Drawn, votes: tuple[Vote, ...], ctx: Context) -> Pair:
         found = one.found
         pair = Pair(row=found.row, prompt=found.prompt, votes=votes)
-        if not found.texts:
+        if not one.read:
             return pair.turned_away(found.rejected or "no_candidates")
-        same = alike(found)
+        same = alike(one.read)
         chosen = one.short if isinstance(one.short, Rejected) else verdict(votes, one.short, same, self.judge)
         if isinstance(chosen, Rejected):
             pair = pair.turned_away(chosen.cause, chosen.detail)
         else:
-            best, worst = chosen
-            texts = {"chosen": found.texts[best], "rejected_text": found.texts[worst]}
-            remarks = "; ".join(dict.fromkeys(vote.detail for vote in votes if vote.detail and not vote.cause))
-            pair = pair.model_copy(update={"best": best, "worst": worst, **texts}).noted(remarks)
+            pair = self._named(pair, one, *chosen)
         ctx.tally.counts.update(judge_figures.counts(pair, same))
         return pair
+
+    def _named(self, pair: Pair, one: Drawn, best: int, worst: int) -> Pair:
+        """The pair of two candidates, with their faults."""
+        faults = [(row.rejected,) if row.rejected else row.faults for row in one.read]
+        named = pair.model_copy(
+            update={
+                "best": best,
+                "worst": worst,
+                "chosen": one.found.texts[best],
+                "rejected_text": one.found.texts[worst],
+                "chosen_faults": faults[best],
+                "rejected_faults": faults[worst],
+            }
+        )
+        if dropped := next(filter(self.guidelines.drops, faults[best]), None):
+            return named.turned_away(dropped, "the best answer breaks a guideline that drops")
+        remarks = (vote.detail for vote in pair.votes if vote.detail and not vote.cause)
+        return named.noted("; ".join(dict.fromkeys(remarks)))

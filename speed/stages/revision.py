@@ -12,7 +12,7 @@ from speed.core.stage import Pool, Stage, Work
 from speed.data.parse import revision as read_revision
 from speed.data.prompts import RolePrompts, revise_prompt
 from speed.data.records import Kind, Rejected, Sample
-from speed.data.verify import faults
+from speed.data.verify import Guidelines, faults
 from speed.ports import Engine, Generate, Generated, Sampling, Weights, request_seed
 
 
@@ -29,6 +29,8 @@ class Revision(Pool[Sample]):
     """Longest answer: the example, its wrapping, and the reason where the revisor writes one."""
     on_failure: Literal["keep_original", "drop"]
     seed: int
+    guidelines: Guidelines
+    """A repair that breaks one of those that drop has failed."""
 
     name: ClassVar[str] = "revision"
     row: ClassVar[type[Sample]] = Sample
@@ -66,11 +68,12 @@ class Revision(Pool[Sample]):
         assert row.prompt.kind is not None
         found = read_revision(row.prompt.kind, row.prompt.task, written.text, written.finish_reason)
         if isinstance(found, Rejected):
-            ctx.tally.counts[f"revision failed: {found.cause}"] += 1
-            return row if self.on_failure == "keep_original" else row.turned_away(found.cause, found.detail)
+            return self._failed(row, found.cause, found.detail, ctx)
         example = found[1]
-        ctx.tally.counts["unchanged" if example == row.example else "changed"] += 1
         broken = tuple(fault.cause for fault in faults(example, row.prompt))
+        if dropped := next(filter(self.guidelines.drops, broken), None):
+            return self._failed(row, dropped, "", ctx)
+        ctx.tally.counts["unchanged" if example == row.example else "changed"] += 1
         return Sample(
             row=row.row,
             prompt=row.prompt,
@@ -81,3 +84,7 @@ class Revision(Pool[Sample]):
             faults=broken,
             revised=True,
         )
+
+    def _failed(self, row: Sample, cause: str, detail: str, ctx: Context) -> Sample:
+        ctx.tally.counts[f"revision failed: {cause}"] += 1
+        return row if self.on_failure == "keep_original" else row.turned_away(cause, detail)

@@ -14,6 +14,7 @@ from speed.data.parse import rendered
 from speed.data.parse import revision as read_revision
 from speed.data.prompts import RolePrompts, revise_prompt
 from speed.data.records import Candidates, Rejected, Revision
+from speed.data.verify import Guidelines, faults
 from speed.ports import Answer, Ask, Check, Teacher, in_step
 
 
@@ -27,6 +28,7 @@ class Revisions(Pool[Revision]):
     temperature: float
     max_tokens: int
     seed: int
+    guidelines: Guidelines
 
     name: ClassVar[str] = "revisions"
     row: ClassVar[type[Revision]] = Revision
@@ -80,4 +82,8 @@ class Revisions(Pool[Revision]):
         if isinstance(found, Rejected):
             return drawn.turned_away(found.cause, found.detail)
         reason, example = found
-        return drawn.model_copy(update={"reason": reason, "revision": rendered(example)}).noted(answer.detail)
+        drawn = drawn.model_copy(update={"reason": reason, "revision": rendered(example)})
+        broken = (fault for fault in faults(example, drawn.prompt) if self.guidelines.drops(fault.cause))
+        if dropped := next(broken, None):
+            return drawn.turned_away(dropped.cause, dropped.detail)
+        return drawn.noted(answer.detail)

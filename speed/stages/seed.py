@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar
 
 from speed.core.context import Context
+from speed.core.spec import Json
 from speed.core.stage import Pool, Stage, Work
-from speed.data.assignment import Assignment, load_topics
+from speed.data.assignment import Assignment, Draft, load_topics
 from speed.data.cost import EXPECTED_TOKENS
-from speed.data.outcome import sample
+from speed.data.outcome import counts_by_kind, figures_by_kind, sample
 from speed.data.parse import example as read_example
 from speed.data.records import Kind, Prompt, Rejected, Sample, TaskList, Topic
+from speed.data.verify import Guidelines
 from speed.ports import Ask, Check, Teacher, in_step
 
 
@@ -26,6 +29,10 @@ class SeedData(Pool[Sample]):
     teacher: Teacher
     temperature: float
     max_tokens: dict[Kind, int]
+    attempts: int
+    """Candidates that a row may take; with more than one, exactly as many examples of each kind as rows, or a shortfall
+    that the report tells."""
+    guidelines: Guidelines
 
     name: ClassVar[str] = "seed data"
     row: ClassVar[type[Sample]] = Sample
@@ -37,22 +44,45 @@ class SeedData(Pool[Sample]):
         tokens_in, tokens_out = EXPECTED_TOKENS["seed"]
         return self.teacher.price(stop - start, tokens_in * (stop - start), tokens_out * (stop - start))
 
+    def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
+        return figures_by_kind(counts, self.attempts)
+
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Sample]:
         topics = load_topics(ctx.folder(self.topics))
         tasks = ctx.rows(self.tasks.take(self.assignment.brainstorm_rows(stop)))
-        prompts = self.assignment.prompts_of(start, stop, tasks, topics)
-        requests = ((item, self._request(*item)) for item in prompts)
-        for done, ((row, prompt), answer) in enumerate(in_step(self.teacher, requests, ctx), 1):
-            if prompt is None or answer is None:
-                yield Sample(row=row, prompt=Prompt(text="", template="")).turned_away("no_task")
-            elif answer.cause != "ok":
-                yield Sample(row=row, prompt=prompt, text=answer.text).turned_away(answer.cause, answer.detail)
-            else:
-                made = sample(row, prompt, answer.text, answer.finish_reason, answer.tokens_out)
-                yield made.noted(answer.detail)
+        drafts = self.assignment.drafts(start, stop, tasks, topics)
+        rows = self._tried(drafts, 0, ctx) if self.attempts == 1 else self._settled(drafts, ctx)
+        for done, row in enumerate(rows, 1):
+            ctx.tally.counts.update(counts_by_kind(row, self.assignment.mix.kind_of(row.row)))
+            yield row
             ctx.progress(done, stop - start, "calls")
 
-    def _request(self, row: int, prompt: Prompt | None) -> tuple[Ask, Check] | None:
+    def _settled(self, drafts: Iterator[Draft], ctx: Context) -> Iterator[Sample]:
+        """The rows of one block after another, each tried until a candidate is accepted or the attempts are spent."""
+        while block := list(islice(drafts, self.block)):
+            found: dict[int, Sample] = {}
+            left = block
+            for attempt in range(self.attempts):
+                if left:
+                    found.update((row.row, row) for row in self._tried(left, attempt, ctx))
+                    left = [draft for draft in left if found[draft.row].rejected is not None]
+            yield from (found[draft.row] for draft in block)
+
+    def _tried(self, drafts: Iterable[Draft], attempt: int, ctx: Context) -> Iterator[Sample]:
+        """One candidate for each row."""
+        prompts = ((draft.row, self.assignment.prompt(draft, attempt)) for draft in drafts)
+        requests = (((row, prompt), self._request(row, prompt, attempt)) for row, prompt in prompts)
+        for (row, prompt), answer in in_step(self.teacher, requests, ctx):
+            if prompt is None or answer is None:
+                made = Sample(row=row, prompt=Prompt(text="", template="")).turned_away("no_task")
+            elif answer.cause != "ok":
+                made = Sample(row=row, prompt=prompt, text=answer.text).turned_away(answer.cause, answer.detail)
+            else:
+                made = sample(row, prompt, answer.text, answer.finish_reason, answer.tokens_out, self.guidelines)
+                made = made.noted(answer.detail)
+            yield made.model_copy(update={"attempt": attempt}) if attempt else made
+
+    def _request(self, row: int, prompt: Prompt | None, attempt: int) -> tuple[Ask, Check] | None:
         if prompt is None:
             return None
         kind, task = prompt.kind, prompt.task
@@ -68,6 +98,6 @@ class SeedData(Pool[Sample]):
             max_tokens=self.max_tokens[kind],
             purpose="seed",
             kind=kind,
-            index=self.assignment.sample_index(row),
+            index=self.assignment.sample_index(row, attempt),
         )
         return ask, fault

@@ -58,5 +58,5 @@ def test_nothing_seen_is_null_and_not_zero() -> None:
     found = figures({}, {})
     assert {name for name, value in found.items() if value is None} == {
         "calls_per_list", "best_by_place_p", "worst_by_place_p", "longer_wins", "chosen_characters",
-        "rejected_characters", "swap_flips", "agreement_best", "agreement_worst",
+        "rejected_characters", "chosen_faulty", "rejected_faulty", "swap_flips", "agreement_best", "agreement_worst",
     }  # fmt: skip

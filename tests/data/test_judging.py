@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from speed.data.draws import shuffled_order
-from speed.data.judging import Judge, Shortlist, alike, orders, verdict
+from speed.data.judging import Judge, Shortlist, alike, orders, readings, verdict
 from speed.data.records import Candidates, Kind, Prompt, Rejected, Vote
 
 EVERYONE = Shortlist((0, 1, 2, 3))
@@ -113,7 +113,7 @@ def test_answers_are_compared_by_what_they_say() -> None:
     found = Candidates(
         row=0, prompt=Prompt(text="", template="", kind=Kind.SHORT_SHORT), texts=texts, finish_reasons=("stop",) * 6
     )
-    assert alike(found) == (0, 0, 0, 3, 4, 4)
+    assert alike(readings(found)) == (0, 0, 0, 3, 4, 4)
 
 
 @pytest.mark.parametrize(

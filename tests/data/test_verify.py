@@ -5,10 +5,13 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from pydantic import ValidationError
 
+from speed.data.outcome import sample
+from speed.data.parse import rendered
 from speed.data.prompts import PromptsConfig, data_prompt
 from speed.data.records import Example, Kind, Prompt
-from speed.data.verify import CAUSES, faults, word_bounds
+from speed.data.verify import CAUSES, Guidelines, faults, word_bounds
 
 
 def words(count: int, word: str = "leaf") -> str:
@@ -76,6 +79,19 @@ def test_faults(of: Prompt, texts: tuple[str, str, str | None], causes: set[str]
     found = faults(record, of)
     assert {fault.cause for fault in found} == causes
     assert all(fault.detail for fault in found)
+
+
+def test_dropping_is_a_choice() -> None:
+    documents = Example(kind=Kind.RETRIEVAL, task="t", query=QUERY, positive=words(50), negative=words(50))
+    text, verdicts = rendered(documents), {}
+    for drop in ("none", "all", ("same_texts",), ("too_short", "unit")):
+        row = sample(0, RETRIEVAL, text, "stop", 0, Guidelines(drop=drop))
+        assert (row.faults, row.example) == (("same_texts",), documents)
+        verdicts[drop] = row.rejected
+    assert verdicts == {"none": None, "all": "same_texts", ("same_texts",): "same_texts", ("too_short", "unit"): None}
+    with pytest.raises(ValidationError, match="ugly is no guideline that is checked"):
+        Guidelines(drop=("ugly",))
+    assert Guidelines.model_validate({"drop": ["unit"]}).drops("unit")
 
 
 def test_table_names_every_cause() -> None:

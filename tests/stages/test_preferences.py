@@ -16,8 +16,10 @@ from speed.core.journal import journal_at
 from speed.core.store import Store
 from speed.data.draws import shuffled_order
 from speed.data.judging import Judge
+from speed.data.outcome import KEEP
 from speed.data.prompts import Choices, Lengths, PromptsConfig, data_prompt, judge_prompt
 from speed.data.records import Candidates, Kind, Pair, Prompt, Scores
+from speed.data.verify import Guidelines
 from speed.miniature.quality import points
 from speed.miniature.rules import answer
 from speed.miniature.teacher import RulesTeacher
@@ -40,8 +42,8 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "home").open()
 
 
-def preferences(given: list[Candidates], teacher: Teacher, judge: Judge) -> Preferences:
-    return Preferences(Lists(tuple(given)), teacher, judge, PROMPTS.of("judge"), 200, seed=0)
+def preferences(given: list[Candidates], teacher: Teacher, judge: Judge, guidelines: Guidelines = KEEP) -> Preferences:
+    return Preferences(Lists(tuple(given)), teacher, judge, PROMPTS.of("judge"), 200, 0, guidelines)
 
 
 def pair_of(one: str, other: str) -> str:
@@ -222,6 +224,20 @@ def test_guidelines_decide_what_they_can(
     assert found == expected
     assert len(teacher._heard) == asked
     assert manifests[0].metrics["calls_per_list"] == asked
+
+
+def test_faults_are_said_and_a_guideline_that_drops_is_never_broken_by_the_chosen_answer(store: Store) -> None:
+    given = [short_list(0, CLEAN, BROKEN), short_list(1, FAULTY, CLEANER), short_list(2, BROKEN, "}")]
+    kept, manifests = built(store, preferences(given, Scripted.saying(honest), Judge()), 3)
+    assert [pair.rejected for pair in kept] == [None, None, None]
+    assert [(pair.chosen_faults, pair.rejected_faults) for pair in kept] == [
+        ((), ("truncated",)), (("same_texts",), ()), (("truncated",), ("no_json",))
+    ]  # fmt: skip
+    assert (manifests[0].metrics["chosen_faulty"], manifests[0].metrics["rejected_faulty"]) == (0.6667, 0.6667)
+    strict, _ = built(store, preferences(given, Scripted.saying(honest), Judge(), Guidelines(drop="all")), 3)
+    assert [pair.rejected for pair in strict] == [None, "same_texts", "truncated"]
+    one, _ = built(store, preferences(given, Scripted.saying(honest), Judge(), Guidelines(drop=("same_texts",))), 3)
+    assert [pair.rejected for pair in one] == [None, "same_texts", None]
 
 
 def test_guidelines_and_votes_combine(store: Store) -> None:
