@@ -82,7 +82,7 @@ def test_faults(of: Prompt, texts: tuple[str, str, str | None], causes: set[str]
 
 
 def test_dropping_is_a_choice() -> None:
-    documents = Example(kind=Kind.RETRIEVAL, task="t", query=QUERY, positive=words(50), negative=words(50))
+    documents = Example(kind=Kind.RETRIEVAL, task="", query=QUERY, positive=words(50), negative=words(50))
     text, verdicts = rendered(documents), {}
     for drop in ("none", "all", ("same_texts",), ("too_short", "unit")):
         row = sample(0, RETRIEVAL, text, "stop", 0, Guidelines(drop=drop))
