@@ -9,6 +9,7 @@ python -m speed.run --config-dir sweeps --config-name beta     an axis of the pa
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -115,11 +116,21 @@ def _stop(message: str, in_sweep: bool) -> NoReturn:
 def main() -> None:
     """Console entry: `speed ...` is `python -m speed.run ...`."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "0")
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         hydra.main(version_base="1.3", config_path=CONF, config_name="config")(_job)()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as how:
         print("\nstopped. Nothing built is lost: the same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(143 if isinstance(how, Terminated) else 130)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as machines that may be taken away send it: the same orderly end as after Ctrl-C."""
+
+
+def _terminated(*signal_and_frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough, and the trainings are saving
+    raise Terminated
 
 
 if __name__ == "__main__":

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from speed.backends import zero3
+from speed.backends.processes import FOLDER, STOP, several
+from speed.backends.stopping import Stop
+from speed.backends.training_checkpoints import CHECKPOINTS, last_whole, refuse_another_spread, remove_cut_short
 from speed.backends.weights import CARD, WeightsCard, write_card
 from speed.core.context import Context
 from speed.core.errors import UserError
@@ -51,24 +55,29 @@ def carry_out(run: Run, out: Path, ctx: Context) -> None:
     """Train from the last whole checkpoint (or from the start) and write the payload.
 
     Raises:
-        UserError: when the loss is no number, or the GPU's memory does not suffice.
+        UserError: when the loss is no number, the GPU's memory does not suffice, or the training was asked to end (then
+            it has saved where it stands).
     """
     import torch
     from transformers import PrinterCallback
 
-    from speed.backends.training_watch import Watch, last_whole, remove_cut_short
+    from speed.backends.training_watch import Watch
 
     trainer = run.trainer
+    if ctx.runtime.strategy == "zero3":
+        zero3.one_dtype(trainer.model)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Watch(ctx, out / "checkpoints", run.first_loss))
+    stop = Stop(out / FOLDER / STOP if several(ctx.runtime) else None)
+    watch = Watch(trainer, ctx, out / CHECKPOINTS, run.first_loss, stop)
+    trainer.add_callback(watch)
     if trainer.is_world_process_zero():
-        remove_cut_short(out / "checkpoints")
+        remove_cut_short(out / CHECKPOINTS)
     trainer.accelerator.wait_for_everyone()
-    resume = last_whole(out / "checkpoints")
+    resume = last_whole(out / CHECKPOINTS)
     if resume is not None:
         ctx.say(f"the training goes on from {resume.name}")
     try:
-        with disk_errors(out):
+        with disk_errors(out), stop.listening():
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except torch.OutOfMemoryError as error:
         raise UserError(
@@ -76,32 +85,46 @@ def carry_out(run: Run, out: Path, ctx: Context) -> None:
             "  set trainer.micro_batch to a smaller divisor of the batch size, or trainer.gradient_checkpointing=true; "
             "the last checkpoint is kept"
         ) from error
+    if watch.stopped_at is not None:
+        raise UserError(
+            f"the training was told to end and saved step {watch.stopped_at} of {trainer.state.max_steps}\n"
+            "  run the same command again: it goes on from there"
+        )
+    after = run.after(trainer) if run.after else {}  # in every rank: under ZeRO-3 each holds a part of the weights
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if ctx.runtime.strategy == "zero3" else None
     if trainer.is_world_process_zero():
         with disk_errors(out):
-            _write(run, out, ctx)
+            _write(run, weights, after, out, ctx)
     trainer.accelerator.wait_for_everyone()
 
 
-def _write(run: Run, out: Path, ctx: Context) -> None:
+def _write(run: Run, weights: dict[str, Any] | None, after: dict[str, float], out: Path, ctx: Context) -> None:
     """Weights, curve and card."""
     from speed.backends.training_watch import figures
 
     trainer = run.trainer
-    save_model(trainer.model, run.tokenizer, run.card.base, out / "model")
+    save_model(trainer.model, run.tokenizer, run.card.base, out / "model", weights)
     curve = [{"step": line["step"], **figures(line)} for line in trainer.state.log_history if "loss" in line]
-    summary = summary_of(curve) | (run.after(trainer) if run.after else {})
+    summary = summary_of(curve) | after
     (out / CURVE).write_text(json.dumps({"summary": summary, "curve": curve}, indent=1) + "\n")
     write_card(out, run.card)
     ctx.tally.metrics.update(summary)
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    if not several(ctx.runtime):  # what an earlier attempt in several processes left
+        shutil.rmtree(out / FOLDER, ignore_errors=True)
 
 
 def finished_before(out: Path, ctx: Context) -> bool:
-    """True when an interrupted build had come to the end of its training: the card is written last."""
+    """True when an interrupted build had come to the end of its training: the card is written last.
+
+    Raises:
+        UserError: when it had not, and was done by other processes than are there now.
+    """
     if not (out / CARD).is_file():
+        refuse_another_spread(out / CHECKPOINTS, ctx.runtime)
         return False
     ctx.tally.metrics.update(json.loads((out / CURVE).read_text())["summary"])
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return True
 
 
@@ -118,19 +141,24 @@ def disk_errors(out: Path) -> Iterator[None]:
         raise
 
 
-def save_model(model: Any, tokenizer: Any, base: str, folder: Path) -> None:
-    """Write the trained adapter (never TRL's frozen copy of it) or the whole model, with its tokenizer."""
+def save_model(model: Any, tokenizer: Any, base: str, folder: Path, weights: dict[str, Any] | None = None) -> None:
+    """Write the trained adapter (never TRL's frozen copy of it) or the whole model, with its tokenizer.
+
+    `weights` stand in for the model's own where they are spread over processes.
+    """
     from peft import PeftModel
 
     if isinstance(model, PeftModel):
         shape = model.peft_config["default"]
         shape.base_model_name_or_path = base
         shape.target_modules = sorted(shape.target_modules)  # a set, whose order would differ from run to run
-        model.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
+        model.save_pretrained(
+            str(folder), selected_adapters=["default"], save_embedding_layers=False, state_dict=weights
+        )
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form of a model card
     else:
         model.config.use_cache = True
-        model.save_pretrained(str(folder))
+        model.save_pretrained(str(folder), state_dict=weights)
     tokenizer.save_pretrained(str(folder))
 
 

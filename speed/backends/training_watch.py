@@ -1,10 +1,8 @@
-"""What watches a training: progress, curves, checkpoints by time, and the two signs that it has gone wrong."""
+"""What watches a training: progress, curves, checkpoints by time or before an end, and signs that it has gone wrong."""
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,11 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from speed.backends.rank import assert_engine
+from speed.backends.stopping import Stop
+from speed.backends.training_checkpoints import seal
 from speed.core.context import Context
 from speed.core.errors import UserError
-
-WHOLE = "whole.json"
-"""Written into a checkpoint after everything else; a checkpoint without it was cut short and is never used."""
 
 LEFT_OUT = {"epoch", "num_tokens", "total_flos"}
 
@@ -24,17 +22,31 @@ LEFT_OUT = {"epoch", "num_tokens", "total_flos"}
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Sends progress and curves, saves by time, and stops a training that shows NaN or a wrong first loss."""
 
-    def __init__(self, ctx: Context, checkpoints: Path, first_loss: float | None) -> None:
+    def __init__(self, trainer: Any, ctx: Context, checkpoints: Path, first_loss: float | None, stop: Stop) -> None:
+        self.trainer = trainer
         self.ctx = ctx
         self.checkpoints = checkpoints
         self.first_loss = first_loss
         """What the loss must be while the model still equals its reference; None where nothing is known."""
+        self.stop = stop
+        self.stopped_at: int | None = None
+        """Step after which the training ended because it was asked to."""
         self.saved = time.monotonic()
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """The engine is made: it must be the one that was asked for."""
+        assert_engine(self.trainer.model_wrapped, self.ctx)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Ask for a checkpoint when the last one is old enough."""
+        """Ask for a checkpoint when the last one is old enough, or when the training is to end."""
         due = time.monotonic() - self.saved >= self.ctx.runtime.checkpoint_seconds
-        control.should_save = _agreed(due) and state.global_step < state.max_steps
+        due, ends = _agreed((due, self.stop.wanted))
+        if state.global_step >= state.max_steps:
+            return
+        control.should_save = due or ends
+        if ends:
+            control.should_training_stop = True
+            self.stopped_at = state.global_step
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """The checkpoint is whole now; the ones before it may go."""
@@ -43,11 +55,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             torch.distributed.barrier()
         if not state.is_world_process_zero:
             return
-        newest = self.checkpoints / f"checkpoint-{state.global_step}"
-        (newest / WHOLE).write_text(json.dumps({"step": state.global_step}))
-        for older in self.checkpoints.glob("checkpoint-*"):
-            if older != newest:
-                shutil.rmtree(older)
+        seal(self.checkpoints, state.global_step, self.ctx.runtime)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **rest: Any) -> None:
         """Check a step's figures and pass them on."""
@@ -74,23 +82,10 @@ def figures(logs: dict[str, Any]) -> dict[str, float]:
     return {key: float(value) for key, value in kept.items() if isinstance(value, (int, float)) and key != "step"}
 
 
-def remove_cut_short(checkpoints: Path) -> None:
-    """Remove the checkpoints whose writing was interrupted."""
-    for folder in checkpoints.glob("checkpoint-*"):
-        if not (folder / WHOLE).is_file():
-            shutil.rmtree(folder)
-
-
-def last_whole(checkpoints: Path) -> Path | None:
-    """The newest whole checkpoint."""
-    whole = [folder for folder in checkpoints.glob("checkpoint-*") if (folder / WHOLE).is_file()]
-    return max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
-
-
-def _agreed(due: bool) -> bool:
+def _agreed(opinion: tuple[bool, bool]) -> tuple[bool, bool]:
     """Rank 0's opinion, in every rank: clocks differ, and a checkpoint needs all of them."""
     if not torch.distributed.is_initialized():
-        return due
-    said = [due]
+        return opinion
+    said = [opinion]
     torch.distributed.broadcast_object_list(said, src=0)
     return said[0]

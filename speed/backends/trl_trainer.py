@@ -8,22 +8,23 @@ reference is the junior itself: TRL's copy of the adapter under the name `ref`, 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from speed.backends import zero3
 from speed.backends.batch_order import BatchOrder, in_order
 from speed.backends.device import device_of, quietly
 from speed.backends.divergence import kl_reference
+from speed.backends.processes import run_in_processes, several
 from speed.backends.prompt_format import FormatName, prompt_format
-from speed.backends.training_job import Job, run_in_processes
+from speed.backends.training_job import WORKER, TrainingJob
 from speed.backends.training_rows import dpo_rows, sft_rows
 from speed.backends.training_run import Run, carry_out, finished_before
 from speed.backends.weights import Loaded, Precision, WeightsCard, base_of, load
-from speed.core.context import Context
+from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.ports import Completion, Dpo, Preference, Sft, Trainer
 
@@ -67,11 +68,11 @@ class TrlTrainer(Trainer):
         """Supervised training on completions (paper, equation 1), in as many processes as the runtime says."""
         if finished_before(out, ctx):
             return
-        if ctx.runtime.processes == 1:
+        if not several(ctx.runtime):
             self.train_sft(base, rows, config, out, ctx)
             return
-        job = Job(kind="sft", sft=config, completions=tuple(rows), **self._job(base, out, ctx))
-        run_in_processes(job, ctx)
+        job = TrainingJob(kind="sft", sft=config, completions=tuple(rows), **self._job(base, out, ctx))
+        run_in_processes(job, WORKER, ctx)
 
     def train_sft(self, base: str, rows: Sequence[Completion], config: Sft, out: Path, ctx: Context) -> None:
         """Supervised training in this process, which may be one of several ranks."""
@@ -82,10 +83,10 @@ class TrlTrainer(Trainer):
 
             torch.set_num_threads(ctx.runtime.threads)
             device = device_of(ctx)
-            start = self._start(base, device)
+            start = self._start(base, device, ctx.runtime)
             data = sft_rows(rows, self.prompt_format, start.tokenizer, config.max_length, ctx.tally.rejected)
             options = SFTConfig(
-                **self._options(config, len(data), out, device, ctx.runtime.processes),
+                **self._options(config, len(data), out, device, ctx.runtime),
                 max_length=None,
                 completion_only_loss=True,
                 loss_type="nll",
@@ -111,11 +112,11 @@ class TrlTrainer(Trainer):
             )
         if finished_before(out, ctx):
             return
-        if ctx.runtime.processes == 1:
+        if not several(ctx.runtime):
             self.train_dpo(start, rows, config, out, ctx)
             return
-        job = Job(kind="dpo", dpo=config, preferences=tuple(rows), **self._job(start, out, ctx))
-        run_in_processes(job, ctx)
+        job = TrainingJob(kind="dpo", dpo=config, preferences=tuple(rows), **self._job(start, out, ctx))
+        run_in_processes(job, WORKER, ctx)
 
     def train_dpo(self, start: Path, rows: Sequence[Preference], config: Dpo, out: Path, ctx: Context) -> None:
         """Preference training in this process, which may be one of several ranks."""
@@ -126,10 +127,10 @@ class TrlTrainer(Trainer):
 
             torch.set_num_threads(ctx.runtime.threads)
             device = device_of(ctx)
-            loaded = self._start(start, device)
+            loaded = self._start(start, device, ctx.runtime)
             data = dpo_rows(rows, self.prompt_format, loaded.tokenizer, config.max_length, ctx.tally.rejected)
             options = DPOConfig(
-                **self._options(config, len(data), out, device, ctx.runtime.processes),
+                **self._options(config, len(data), out, device, ctx.runtime),
                 max_length=config.max_length,
                 beta=config.beta,
                 loss_type=[config.loss],
@@ -152,9 +153,9 @@ class TrlTrainer(Trainer):
     def _job(self, source: str | Path, out: Path, ctx: Context) -> dict[str, Any]:
         fields = self.model_dump(mode="json")
         there = {"source": str(source), "out": str(out.resolve())}
-        return {"trainer": fields, **there, "runtime": ctx.runtime, "parent": os.getpid()}
+        return {"trainer": fields, **there, "runtime": ctx.runtime}
 
-    def _start(self, source: str | Path, device: str) -> Loaded:
+    def _start(self, source: str | Path, device: str, runtime: Runtime) -> Loaded:
         """The weights to start from: an adapter goes on as a trainable one, or is merged where all weights are trained.
 
         Raises:
@@ -163,7 +164,8 @@ class TrlTrainer(Trainer):
         if self.precision == "fp16" and device == "cpu":
             raise UserError("trainer.precision=fp16 needs a GPU\n  take trainer.precision=fp32 (or bf16)")
         precision = self.precision if self.method == "lora" else "fp32"
-        loaded = load(source, precision, device, for_training=self.method == "lora")
+        place = "cpu" if runtime.strategy == "zero3" else device  # DeepSpeed takes each process's part to its device
+        loaded = load(source, precision, place, for_training=self.method == "lora")
         if self.method == "full":
             loaded.model.requires_grad_(True)
         elif loaded.card is not None and loaded.card.adapter:
@@ -203,14 +205,14 @@ class TrlTrainer(Trainer):
         layout = prompt_format(self.prompt_format, start.tokenizer)
         return WeightsCard(base=base, base_sha256=content, adapter=self.method == "lora", prompt_format=layout)
 
-    def _options(self, config: Sft | Dpo, rows: int, out: Path, device: str, processes: int) -> dict[str, Any]:
+    def _options(self, config: Sft | Dpo, rows: int, out: Path, device: str, runtime: Runtime) -> dict[str, Any]:
         """The options that both of TRL's configs share; none is left to a default that could change a result."""
-        share, rest = divmod(config.batch_size, processes)
+        share, rest = divmod(config.batch_size, runtime.processes)
         micro_batch = min(self.micro_batch or share, share)
         if rest or share % micro_batch:
             raise UserError(
-                f"a batch of {config.batch_size} cannot be computed by {processes} processes in micro batches of "
-                f"{micro_batch}\n  choose trainer.micro_batch and runtime.processes so that their product divides it"
+                f"a batch of {config.batch_size} cannot be computed by {runtime.processes} processes in micro batches "
+                f"of {micro_batch}\n  choose trainer.micro_batch and runtime.processes so that their product divides it"
             )
         steps = math.ceil(config.epochs * math.ceil(rows / config.batch_size))
         constant = self.schedule == "constant"
@@ -237,6 +239,7 @@ class TrlTrainer(Trainer):
             "logging_steps": 1,
             "logging_nan_inf_filter": False,
             "report_to": [],
+            "deepspeed": zero3.settings(self.precision) if runtime.strategy == "zero3" else None,
             "disable_tqdm": True,
         }
 

@@ -232,11 +232,19 @@ class _Nursery:
             yield goal, event
 
     def close(self) -> None:
-        for _, child, connection in self.running.values():
+        """End what still runs. A training answers by saving a checkpoint, for which there is some time."""
+        for _, child, _ in self.running.values():
             child.terminate()
-            child.join(5)
-            connection.close()
-        self.running.clear()
+        deadline = time.monotonic() + self.runtime.grace_seconds
+        try:
+            for _, child, _ in self.running.values():
+                child.join(max(0.0, deadline - time.monotonic()))
+        finally:  # time is up, or Ctrl-C was pressed again
+            for _, child, connection in self.running.values():
+                child.kill()
+                child.join(5)
+                connection.close()
+            self.running.clear()
 
 
 def _log_name(goal: Goal) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from pydantic import Field
+
 from speed.core.spec import Json, Spec
 from speed.core.stage import Row, Stage, Take
 from speed.core.store import Store
@@ -38,8 +40,16 @@ class Runtime(Spec):
     """Time between two checkpoints of a training."""
     tracking_dir: Path | None = None
     """Folder of W&B's files; inside the run's folder when null."""
-    processes: int = 1
-    """Training processes of one stage; more than one needs a distributed trainer."""
+    processes: int = Field(default=1, ge=1)
+    """Training processes of one stage, all nodes together; more than one needs a distributed trainer."""
+    strategy: Literal["ddp", "zero3"] = "ddp"
+    """How processes share a training: each with the whole model, or DeepSpeed's ZeRO-3 with a part of it each."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines that the processes stand on: nodes of the Slurm job, or machines where the printed command is typed."""
+    rendezvous: str | None = None
+    """HOST:PORT where several machines meet; from Slurm's variables, or this machine's name, when null."""
+    grace_seconds: float = 60.0
+    """How long a run that is told to end waits for the checkpoints of its trainings."""
 
 
 @dataclass

@@ -1,0 +1,47 @@
+"""DeepSpeed's ZeRO stage 3: weights, gradients and optimizer state in one part a process (Rajbhandari et al. 2020).
+
+The optimizer stays torch's AdamW, so that a loss is the one of a single process.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from speed.core.errors import UserError
+
+
+def require() -> None:
+    """Refuse to start without DeepSpeed.
+
+    Raises:
+        UserError: when it is not installed.
+    """
+    if find_spec("deepspeed") is None:
+        raise UserError(
+            "runtime.strategy=zero3 needs DeepSpeed, which is not installed\n"
+            "  pip install 'speed-embedding[deepspeed]', or set runtime.strategy=ddp"
+        )
+
+
+def settings(precision: Literal["fp32", "bf16", "fp16"]) -> dict[str, Any]:
+    """DeepSpeed's configuration; `auto` is filled in by transformers from the training's own options."""
+    return {
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True},
+        "bf16": {"enabled": precision == "bf16"},
+        "fp16": {"enabled": precision == "fp16"},
+    }
+
+
+def one_dtype(model: Any) -> None:
+    """Give every floating weight the dtype that most have: ZeRO-3 gathers parts of one dtype, and PEFT keeps adapters
+    of a bf16 model in fp32."""
+    wanted = next(weight.dtype for name, weight in model.named_parameters() if "lora_" not in name)
+    for weight in model.parameters():
+        if weight.is_floating_point() and weight.dtype != wanted:
+            weight.data = weight.data.to(wanted)
