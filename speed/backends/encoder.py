@@ -11,21 +11,24 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from speed.backends.embedding_model import ignores_later_tokens, transformer, vectors
+from speed.backends.text_encoder import Vectors, encoded
 from speed.backends.token_rows import Frame, frame_of, token_rows
 from speed.core.errors import UserError
 from speed.core.spec import Json
 from speed.model.batching import chunks
 from speed.model.pooling import Pooling
 
-WINDOW = 32_768
-"""Texts tokenised and sorted together; what bounds the memory beside the vectors themselves."""
+CHUNK_TOKENS = 16_384
+"""Padded tokens encoded at once."""
 PADDING_SHARE = 64
 """Of a chunk's tokens, one in so many at most may be padding."""
+
+
+class UnknownLayout(UserError):
+    """A model of sentence-transformers with parts that this encoder does not have (a dense layer, a T5 ...)."""
 
 
 class Encoder:
@@ -53,19 +56,24 @@ class Encoder:
         """The embedder of a folder in sentence-transformers layout, in eval mode and its own precision.
 
         Raises:
-            UserError: for a folder without a model, or a layout with parts that this encoder does not know.
+            UserError: for a folder without a model.
+            UnknownLayout: for one that only sentence-transformers itself can encode with.
         """
         root = Path(folder)
-        if not (root / "config.json").is_file():
+        own = _json(root / "sentence_bert_config.json")
+        config = _json(root / "config.json")
+        if not config:
+            if (root / "modules.json").is_file():
+                raise UnknownLayout(f"{root}: the transformer lies in a folder of its own")
             raise UserError(
                 f"{root} holds no embedder: config.json is missing; give a folder in sentence-transformers layout"
             )
-        model, tokenizer = transformer(str(root), None, "auto")
+        if config.get("is_encoder_decoder") or own.get("do_lower_case"):
+            raise UnknownLayout(f"{root}: an encoder-decoder, or one that reads everything in lower case")
         how, normalize = _pooling_and_norm(root)
-        own = _json(root / "sentence_bert_config.json").get("max_seq_length")
-        limit = (
-            max_length or own or min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
-        )
+        model, tokenizer = transformer(str(root), None, "auto")
+        widest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
+        limit = max_length or own.get("max_seq_length") or widest
         prompts = _json(root / "config_sentence_transformers.json").get("prompts") or {}
         return cls(model.to(device).eval(), tokenizer, frame_of(tokenizer), how, normalize, int(limit), prompts)
 
@@ -79,34 +87,24 @@ class Encoder:
         texts: Sequence[str],
         prefix: str = "",
         normalize: bool | None = None,
-        chunk_tokens: int = 16_384,
         progress: Callable[[int], None] = lambda done: None,
-    ) -> NDArray[np.float32]:
-        """`[texts dim]` fp32 vectors, in the order of the texts; equal texts of a window are encoded once.
+    ) -> Vectors:
+        """`[texts dim]` fp32 vectors, in the order of the texts; see `speed.backends.text_encoder.encoded`."""
+        return encoded(self, texts, prefix, normalize, None, progress)
 
-        Args:
-            prefix: stands in front of every text (an instruction).
-            normalize: vectors of length 1; None as the model says.
-            chunk_tokens: padded tokens encoded at once.
-            progress: called with the number of texts that are done.
+    def pieces(self, texts: Sequence[str], prefix: str = "") -> Iterator[tuple[list[int], Vectors]]:
+        """Vectors `[rows dim]`, fp32, not normalised, with the places of their texts, the longest texts first.
+
+        Raises:
+            UserError: for a prefix that leaves no room for the texts.
         """
-        out = np.empty((len(texts), self.dimension), dtype=np.float32)
-        unit = self.normalize if normalize is None else normalize
         if prefix:
             self._check_room(prefix)
-        for start in range(0, len(texts), WINDOW):
-            window = texts[start : start + WINDOW]
-            places: dict[str, list[int]] = {}
-            for place, text in enumerate(window, start=start):
-                places.setdefault(text, []).append(place)
-            members = list(places.values())
-            done = start
-            for part, found in self._chunks([prefix + text for text in places], unit, chunk_tokens):
-                for row, vector in zip(part, found, strict=True):
-                    out[members[row]] = vector
-                    done += len(members[row])
-                progress(done)
-        return out
+        rows = token_rows(self.tokenizer, [prefix + text for text in texts], self.frame, self.max_length)
+        for part in chunks([len(row) for row in rows], CHUNK_TOKENS, PADDING_SHARE):
+            with torch.inference_mode():
+                found = vectors(self.model, [rows[row] for row in part], self.pad, self.causal, self.how, False)
+            yield part, found.float().cpu().numpy()
 
     def _check_room(self, prefix: str) -> None:
         taken = len(token_rows(self.tokenizer, [prefix], self.frame, 10**6)[0])
@@ -116,24 +114,15 @@ class Encoder:
                 "nothing is left of the texts; raise max_length, shorten the instruction, or take protocol: native"
             )
 
-    def _chunks(
-        self, texts: list[str], unit: bool, chunk_tokens: int
-    ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-        rows = token_rows(self.tokenizer, texts, self.frame, self.max_length)
-        for part in chunks([len(row) for row in rows], chunk_tokens, PADDING_SHARE):
-            with torch.inference_mode():
-                found = vectors(self.model, [rows[row] for row in part], self.pad, self.causal, self.how, unit)
-            yield part, found.float().cpu().numpy()
-
 
 def _pooling_and_norm(root: Path) -> tuple[Pooling, bool]:
     modules = _json(root / "modules.json")
     if not modules:
-        return "mean", True  # a bare transformer, as sentence-transformers reads it
+        return "mean", False  # a bare transformer, as sentence-transformers reads it
     kinds = {str(module["type"]).rsplit(".", 1)[-1]: str(module.get("path", "")) for module in modules}
     unknown = set(kinds) - {"Transformer", "Pooling", "Normalize"}
     if unknown:
-        raise UserError(f"{root}/modules.json has parts that this encoder does not know: {', '.join(sorted(unknown))}")
+        raise UnknownLayout(f"{root}/modules.json has parts unknown here: {', '.join(sorted(unknown))}")
     config = _json(root / kinds.get("Pooling", "1_Pooling") / "config.json")
     names: dict[str, Pooling] = {
         "lasttoken": "last",
@@ -142,13 +131,11 @@ def _pooling_and_norm(root: Path) -> tuple[Pooling, bool]:
         "mean": "mean",
         "cls": "cls",
     }
-    mode = config.get("pooling_mode") or next(
-        (name.removeprefix("pooling_mode_") for name, on in config.items() if name.startswith("pooling_mode_") and on),
-        "mean",
-    )
-    if mode not in names:
-        raise UserError(f"{root}: pooling {mode!r} is not one of {', '.join(get_args(Pooling))}")
-    return names[mode], "Normalize" in kinds
+    on = [name.removeprefix("pooling_mode_") for name, on in config.items() if name.startswith("pooling_mode_") and on]
+    modes = [config["pooling_mode"]] if config.get("pooling_mode") else on or ["mean"]
+    if len(modes) > 1 or modes[0] not in names:
+        raise UnknownLayout(f"{root}: pooling {'+'.join(modes)} is not one of {', '.join(get_args(Pooling))}")
+    return names[modes[0]], "Normalize" in kinds
 
 
 def _json(file: Path) -> Json:

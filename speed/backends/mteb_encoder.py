@@ -1,4 +1,4 @@
-"""Our encoder as mteb's model: the E5 protocol (or a model's own) around `speed.backends.encoder`."""
+"""Any encoder as mteb's model: the E5 protocol (or the model's own) around `speed.backends.text_encoder`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from mteb.models.model_meta import ScoringFunction
 from mteb.types import PromptType
 from numpy.typing import NDArray
 
-from speed.backends.encoder import Encoder
+from speed.backends.evaluated_model import template_of
 from speed.backends.instructions import InstructionTable
+from speed.backends.text_encoder import TextEncoder, encoded
+from speed.backends.vector_cache import VectorCache
 
 Protocol = Literal["e5", "native"]
 TEMPLATE = "Instruct: {task}\nQuery: "
-"""What stands in front of a text (E5-mistral, §3.2)."""
+"""What stands in front of a text (E5-mistral, §3.2), unless the model's own prompts have it otherwise."""
 
 
 class MtebEncoder(AbsEncoder):  # type: ignore[misc]
@@ -29,27 +31,32 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: TextEncoder,
         protocol: Protocol,
         table: InstructionTable,
         instructions: Mapping[str, str],
         revision: str,
         seen: Callable[[int], None],
+        cache: VectorCache | None = None,
+        name: str = "speed/embedder",
     ) -> None:
         """Args:
         instructions: by task name, from the evaluated folder itself; they win over the table.
         revision: identity of weights, tokenizer and protocol.
         seen: called with the number of texts encoded since the last call.
+        cache: vectors that are kept, whatever the task.
+        name: `organisation/name`, as in mteb's result files.
         """
         self.encoder, self.protocol, self.table, self.instructions = encoder, protocol, table, instructions
-        self.seen = seen
+        self.seen, self.cache = seen, cache
+        self.template = template_of(encoder.prompts, TEMPLATE)
         self.model = None
         self.mteb_model_meta = ModelMeta.create_empty(
             overwrites={
-                "name": "speed/embedder",
+                "name": name,
                 "revision": revision,
                 "embed_dim": encoder.dimension,
-                "max_tokens": float(encoder.max_length),
+                "max_tokens": None if encoder.max_length is None else float(encoder.max_length),
                 "use_instructions": protocol == "e5",
                 "similarity_fn_name": ScoringFunction.COSINE,
             }
@@ -78,7 +85,7 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]
         normalize = None
         if self.protocol == "e5":
             normalize = self.encoder.normalize and task_metadata.type not in self.table.not_normalized
-        return self.encoder.encode(texts, prefix, normalize, progress=progress)
+        return encoded(self.encoder, texts, prefix, normalize, self.cache, progress)
 
     def prefix(self, metadata: Any, prompt_type: PromptType | None) -> str:
         """What stands in front of every text of one side of a task."""
@@ -88,7 +95,7 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]
             return next((self.encoder.prompts[name] for name in names if name in self.encoder.prompts), "")
         if side == "document" and metadata.type not in self.table.both_sides:
             return ""
-        return TEMPLATE.replace("{task}", self.instruction(metadata))
+        return self.template.replace("{task}", self.instruction(metadata))
 
     def instruction(self, metadata: Any) -> str:
         """The task's instruction: the folder's own, the table's, mteb's, or the one for its type."""

@@ -1,4 +1,4 @@
-"""Evaluation with mteb (paper §4.2, Tables 1 and 8): its named benchmarks, or a local folder of tasks.
+"""Evaluation with mteb (paper §4.2, Tables 1 and 8): its named benchmarks, any of its tasks, or a folder of tasks.
 
 Every task's result is a file in mteb's own layout, written when the task is done: an interrupted evaluation goes on
 with the next task. Files lie under the identity of weights, tokenizer and protocol, since mteb's cache, which
@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from speed.backends.instructions import instruction_table
-from speed.core.content import Content, sha256_of
+from speed.core.content import Content
 from speed.core.context import Context
 from speed.core.spec import Json, digest, recipe
 from speed.data.records import Scores
 from speed.ports import Evaluator
+
+if TYPE_CHECKING:
+    from speed.backends.mteb_run import Job
 
 BENCHMARKS = {"mteb_v1": "MTEB(eng, v1)", "mteb_v2": "MTEB(eng, v2)"}
 """mteb's names; v1 is the paper's 56 tasks."""
@@ -49,51 +52,77 @@ class ProtocolEvaluator(Evaluator):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the arithmetic inside the transformer; vectors and similarities are always fp32."""
 
+    only: tuple[str, ...] = ()
+    """Names of the tasks to evaluate; empty for all."""
+
+    @abstractmethod
+    def jobs(self, ctx: Context) -> list[Job]:
+        """The tasks, not loaded yet.
+
+        Raises:
+            UserError: for a task that is not there or cannot be read; the file, row and column are named.
+        """
+
+    def evaluate(self, embedder: Path, out: Path, ctx: Context) -> Scores:
+        """Scores of the tasks; mteb's result files under `out/results`."""
+        from speed.backends.evaluated_model import LocalModel
+        from speed.backends.mteb_run import run
+
+        return run(self, self.jobs(ctx), LocalModel(embedder), out, ctx).scores
+
     def recipe(self) -> Json:
         """Identity: the fields, and under `e5` the instructions themselves."""
         table = digest(recipe(instruction_table())) if self.protocol == "e5" else None
         return {**super().recipe(), "instructions": table}
 
-    def identity(self, embedder: Path) -> str:
-        """What a score belongs to: the model's files (weights, tokenizer, pooling) and the protocol."""
-        own = {name: value for name, value in self.recipe().items() if name not in ("tasks", "only", "benchmark")}
-        return digest({**own, "model": sha256_of(embedder)})[:40]
+    def identity(self, model: Json) -> str:
+        """What a score belongs to: the model (its files, or its endpoint) and the protocol; which tasks, does not matter.
+
+        Args:
+            model: `EvaluatedModel.identity()`.
+        """
+        names = ("protocol", "max_length", "precision")
+        own = {name: getattr(self, name) for name in names}
+        own |= {"version": self.version, "instructions": ProtocolEvaluator.recipe(self)["instructions"]}
+        return digest({**own, "model": model})[:40]
 
 
 class MtebEvaluator(ProtocolEvaluator):
-    """A benchmark that mteb names; the data come from the Hugging Face hub or its local cache."""
+    """A benchmark that mteb names, or some of its tasks. Data come from a mirror, the hub's local cache, or the hub."""
 
-    benchmark: Literal["mteb_v1", "mteb_v2", "dev"]
+    benchmark: Literal["mteb_v1", "mteb_v2", "dev", "any"]
+    """`any`: whichever tasks of mteb `only` names."""
+    mirror: Content | None = None
+    """A folder with copies of the data sets (`mirror/<task>` or `mirror/<organisation>/<data set>`); no hub is asked."""
 
-    def evaluate(self, embedder: Path, out: Path, ctx: Context) -> Scores:
-        """Scores of the benchmark's tasks; mteb's result files under `out/results`."""
+    @model_validator(mode="after")
+    def _names_tasks(self) -> MtebEvaluator:
+        if self.benchmark == "any" and not self.only:
+            raise ValueError("benchmark: any needs the names of the tasks in `only`")
+        return self
+
+    def jobs(self, ctx: Context) -> list[Job]:
+        """The benchmark's tasks."""
         import datasets
 
-        from speed.backends.mteb_run import benchmark_jobs, run
+        from speed.backends.mteb_run import benchmark_jobs
 
         datasets.config.HF_DATASETS_CACHE = ctx.store.home / "cache" / "datasets"
-        return run(self, benchmark_jobs(self.benchmark), embedder, out, ctx)
+        return benchmark_jobs(self.benchmark, self.only, self.mirror.path.expanduser() if self.mirror else None)
 
 
 class FolderEvaluator(ProtocolEvaluator):
-    """All tasks of a folder; where the folder is, a subclass says."""
-
-    only: tuple[str, ...] = ()
-    """Names of the tasks to evaluate; empty for all."""
+    """All tasks of a folder; where the folder is, a subclass says. Needs no network."""
 
     @abstractmethod
     def task_folder(self, ctx: Context) -> Path:
         """The folder of tasks (`speed.backends.task_folder` describes its layout)."""
 
-    def evaluate(self, embedder: Path, out: Path, ctx: Context) -> Scores:
-        """Scores of the folder's tasks; mteb's result files under `out/results`. Needs no network.
+    def jobs(self, ctx: Context) -> list[Job]:
+        """The folder's tasks."""
+        from speed.backends.mteb_run import folder_jobs
 
-        Raises:
-            UserError: for a task that cannot be read; the file, row and column are named.
-        """
-        from speed.backends.mteb_run import folder_jobs, run
-
-        return run(self, folder_jobs(self.task_folder(ctx), self.only), embedder, out, ctx)
+        return folder_jobs(self.task_folder(ctx), self.only)
 
 
 class LocalEvaluator(FolderEvaluator):

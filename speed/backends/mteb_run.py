@@ -1,4 +1,4 @@
-"""Running mteb's tasks one by one, each result on disk before the next begins."""
+"""Running mteb's tasks one by one, each result on disk before the next begins, each vector before the next task."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import importlib.metadata
 import json
 import logging
 import math
+import os
 import random
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,16 +25,19 @@ from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.results import TaskResult
 from tqdm.std import tqdm  # type: ignore[import-untyped]
 
-from speed.backends.device import device_of
-from speed.backends.encoder import Encoder
+from speed.backends.evaluated_model import EvaluatedModel
+from speed.backends.hub_data import load_data, take_from_mirror
 from speed.backends.instructions import instruction_table
 from speed.backends.local_tasks import load, mteb_task
 from speed.backends.mteb_encoder import MtebEncoder
 from speed.backends.mteb_evaluator import BENCHMARKS, DEV, ProtocolEvaluator
 from speed.backends.task_folder import task_folders
+from speed.backends.text_encoder import TextEncoder
+from speed.backends.vector_cache import VectorCache
 from speed.core.context import Context
 from speed.core.errors import UserError
-from speed.data.records import Scores
+from speed.core.spec import digest, recipe
+from speed.data.judged import Judged, Pins, scores_of
 
 MTEB_BATCH = 1024
 """Texts that mteb hands over at once; our encoder makes its own batches."""
@@ -47,6 +51,8 @@ class Job(NamedTuple):
     instruction: str | None
     parts: tuple[Any, ...] = ()
     """Tasks whose results this one aggregates."""
+    characters: int | None = None
+    """Of its texts, about; None where nobody has counted them."""
 
 
 def folder_jobs(folder: Path, only: Sequence[str]) -> list[Job]:
@@ -63,106 +69,180 @@ def folder_jobs(folder: Path, only: Sequence[str]) -> list[Job]:
         task.check()
         with _globals_seeded(0):  # a task seeds the global generators when it is made
             target = mteb_task(task)
-        jobs.append(Job(target, functools.partial(load, target, task), task.instruction))
+        characters = sum(file.stat().st_size for splits in task.files.values() for file in splits.values())
+        jobs.append(Job(target, functools.partial(load, target, task), task.instruction, characters=characters))
     return jobs
 
 
-def benchmark_jobs(benchmark: str) -> list[Job]:
-    """The tasks of a named benchmark, or of the development tier."""
+def benchmark_jobs(benchmark: str, only: Sequence[str] = (), mirror: Path | None = None) -> list[Job]:
+    """The tasks of a named benchmark, of the development tier, or any that mteb knows.
+
+    Args:
+        only: their names; empty for all of the benchmark.
+        mirror: a folder with copies of the data sets.
+
+    Raises:
+        UserError: for a name that is not there.
+    """
     if benchmark == "dev":
         tasks = [mteb.get_task(name, languages=["eng"], eval_splits=split and [split]) for name, split in DEV.items()]
+    elif benchmark == "any":
+        tasks = [_task_of_mteb(name) for name in only]
     else:
         tasks = list(mteb.get_benchmark(BENCHMARKS[benchmark]).tasks)
+    missing = set(only) - {task.metadata.name for task in tasks}
+    if missing:
+        raise UserError(f"eval.only names {', '.join(sorted(missing))}, which {benchmark} does not have")
     jobs = []
     for task in tasks:
+        if only and task.metadata.name not in only:
+            continue
         parts = tuple(task.metadata.tasks) if isinstance(task, AbsTaskAggregate) else ()
-        jobs += [Job(part, functools.partial(_load_from_hub, part), None) for part in parts]
-        jobs.append(Job(task, functools.partial(_load_from_hub, task), None, parts))
+        jobs += [_hub_job(part, mirror) for part in parts]
+        jobs.append(Job(task, lambda: None, None, parts, 0) if parts else _hub_job(task, mirror))
     return jobs
 
 
-def _load_from_hub(task: Any) -> None:
+def _task_of_mteb(name: str) -> Any:
     try:
-        task.load_data()
-    except (OSError, datasets.exceptions.DatasetsError) as error:  # ConnectionError is an OSError
-        raise UserError(
-            f"the data of {task.metadata.name} ({task.metadata.dataset['path']}) cannot be loaded: {error}\n"
-            "  check the connection to the hub, bring a filled cache (HF_HOME), or evaluate a folder of tasks with "
-            "eval=local; finished tasks are kept"
-        ) from error
+        return mteb.get_task(name, languages=["eng"])
+    except KeyError as error:
+        raise UserError(f"mteb {importlib.metadata.version('mteb')} has no task {name!r}: check the name") from error
 
 
-def run(config: ProtocolEvaluator, jobs: list[Job], embedder: Path, out: Path, ctx: Context) -> Scores:
+def _hub_job(task: Any, mirror: Path | None) -> Job:
+    if mirror is not None:
+        take_from_mirror(task, mirror)
+    return Job(task, functools.partial(load_data, task), None, characters=_characters(task))
+
+
+def _characters(task: Any) -> int | None:
+    """Of the texts of a task's splits, as mteb has counted them."""
+    counted = task.metadata.descriptive_stats or {}
+
+    def below(value: Any) -> int:
+        if not isinstance(value, dict):
+            return 0
+        own = value.get("total_text_length") or 0
+        return int(own) + sum(below(inner) for key, inner in value.items() if key != "hf_subset_descriptive_stats")
+
+    return sum(below(counted.get(split)) for split in task.eval_splits) or None
+
+
+def run(config: ProtocolEvaluator, jobs: list[Job], model: EvaluatedModel, out: Path, ctx: Context) -> Judged:
     """Run what has no result yet; the scores of all, as they stand in the result files.
 
     Args:
-        embedder: a model folder, or the payload of a training with the model in `model/`.
+        out: mteb's result files come under `out/results`.
     """
-    if (embedder / "model" / "config.json").is_file():
-        embedder = embedder / "model"
     torch.set_num_threads(ctx.runtime.threads)
-    revision = config.identity(embedder)
-    results = out / "results" / "speed__embedder" / revision
+    revision = config.identity(model.identity())
+    results = out / "results" / model.name.replace("/", "__") / revision
     results.mkdir(parents=True, exist_ok=True)
-    encoder: MtebEncoder | None = None
-    texts = 0
     done: dict[str, TaskResult] = {}
-    pins = {"mteb": importlib.metadata.version("mteb"), "protocol": config.protocol, "precision": config.precision}
+    texts = 0
 
     def seen(more: int) -> None:
         nonlocal texts
         texts += more
         ctx.progress(len(done), len(jobs), "tasks", texts=float(texts))
 
-    for job in jobs:
-        name = job.task.metadata.name
-        file = results / f"{name}.json"
-        if not _finished(file, job.task):
-            if encoder is None:
-                encoder = _encoder(config, embedder, jobs, revision, seen, ctx)
-                _write(results / "model_meta.json", encoder.mteb_model_meta.to_dict())
-            result = _aggregated(job, done) if job.parts else _result(job, encoder)
-            partial = file.with_suffix(".partial")
-            result.to_disk(partial)
-            partial.replace(file)
-        done[name] = TaskResult.from_disk(file)
-        ctx.progress(len(done), len(jobs), "tasks", texts=float(texts))
+    with ExitStack() as closing:
+        encoder: MtebEncoder | None = None
+        for job in jobs:
+            name = job.task.metadata.name
+            file = results / f"{name}.json"
+            if not _finished(file, job.task):
+                if encoder is None:
+                    encoder = _encoder(config, model, jobs, revision, seen, ctx, closing)
+                    _write(results / "model_meta.json", encoder.mteb_model_meta.to_dict())
+                result = _aggregated(job, done) if job.parts else _result(job, encoder)
+                partial = file.with_suffix(f".{os.getpid()}.partial")
+                result.to_disk(partial)
+                partial.replace(file)
+            done[name] = TaskResult.from_disk(file)
+            ctx.progress(len(done), len(jobs), "tasks", texts=float(texts))
+        if encoder is not None:
+            _count(encoder, ctx)
+    found = _judged(config, model, jobs, done, revision, ctx)
+    ctx.tally.counts["tasks"] += len(found.kinds)
+    ctx.tally.metrics["judged"] = found.model_dump(mode="json")
+    return found
+
+
+def _judged(
+    config: ProtocolEvaluator,
+    model: EvaluatedModel,
+    jobs: list[Job],
+    done: dict[str, TaskResult],
+    revision: str,
+    ctx: Context,
+) -> Judged:
     parts = {part.metadata.name for job in jobs for part in job.parts}
-    wanted = [job for job in jobs if job.task.metadata.name not in parts]
-    ctx.tally.counts["tasks"] += len(wanted)
-    ctx.tally.metrics |= {**pins, "model": revision, "datasets": {n: r.dataset_revision for n, r in done.items()}}
-    kinds = {job.task.metadata.name: job.task.metadata.type for job in wanted}
+    kinds = {job.task.metadata.name: str(job.task.metadata.type) for job in jobs}
+    kinds = {name: kind for name, kind in kinds.items() if name not in parts}
     main = {name: 100 * float(done[name].get_score()) for name in kinds}
     for name in (name for name, score in main.items() if math.isnan(score)):
         main[name] = 0.0
         ctx.say(f"{name}: the embedder gives all texts the same vector, so its score is undefined and counts as 0")
-    return scores_of(main, kinds)
-
-
-def scores_of(tasks: dict[str, float], kinds: dict[str, str]) -> Scores:
-    """Scores by task, mean by type, mean over tasks and over types.
-
-    Args:
-        tasks: main score of each task, 0..100.
-        kinds: type of each task.
-    """
-    types = {
-        kind: _mean([tasks[name] for name in tasks if kinds[name] == kind]) for kind in sorted(set(kinds.values()))
-    }
-    return Scores(tasks=tasks, types=types, mean=_mean(list(tasks.values())), mean_of_types=_mean(list(types.values())))
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+    pins = Pins(
+        mteb=importlib.metadata.version("mteb"),
+        precision=model.precision(config.precision),
+        batch=model.batch,
+        instructions=digest(recipe(instruction_table())),
+        datasets={name: str(result.dataset_revision) for name, result in done.items()},
+    )
+    return Judged(
+        name=model.name,
+        model=revision,
+        protocol=config.protocol,
+        max_length=config.max_length,
+        pins=pins,
+        kinds=kinds,
+        scores=scores_of(main, kinds),
+    )
 
 
 def _encoder(
-    config: ProtocolEvaluator, embedder: Path, jobs: list[Job], revision: str, seen: Callable[[int], None], ctx: Context
+    config: ProtocolEvaluator,
+    model: EvaluatedModel,
+    jobs: list[Job],
+    revision: str,
+    seen: Callable[[int], None],
+    ctx: Context,
+    closing: ExitStack,
 ) -> MtebEncoder:
-    encoder = Encoder.load(embedder, device_of(ctx), config.max_length)
-    encoder.model.to({"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision])
+    encoder = model.load(config.max_length, config.precision, ctx)
+    cache = _cache(config, model, encoder, ctx)
+    if cache is not None:
+        closing.callback(cache.close)
     own = {job.task.metadata.name: job.instruction for job in jobs if job.instruction}
-    return MtebEncoder(encoder, config.protocol, instruction_table(), own, revision, seen)
+    return MtebEncoder(encoder, config.protocol, instruction_table(), own, revision, seen, cache, model.name)
+
+
+def _cache(
+    config: ProtocolEvaluator, model: EvaluatedModel, encoder: TextEncoder, ctx: Context
+) -> VectorCache | None:
+    if not ctx.runtime.vectors_gb:
+        return None
+    identity = {
+        "model": model.identity(),
+        "precision": config.precision,
+        "max_length": config.max_length,
+        "version": config.version,
+    }
+    root = ctx.store.home / "cache" / "vectors"
+    return VectorCache(root, identity, encoder.dimension, int(ctx.runtime.vectors_gb * 1e9), ctx.say)
+
+
+def _count(encoder: MtebEncoder, ctx: Context) -> None:
+    """How many texts were encoded, and how many had been before, for the manifest."""
+    if encoder.cache is not None:
+        ctx.tally.counts["texts_encoded"] += encoder.cache.misses
+        ctx.tally.counts["texts_from_cache"] += encoder.cache.hits
+    if cut := getattr(encoder.encoder, "cut", 0):
+        ctx.tally.counts["texts_cut_for_endpoint"] += cut
+        ctx.say(f"{cut} texts were longer than the endpoint takes, and were cut")
 
 
 def _finished(file: Path, task: Any) -> bool:

@@ -50,6 +50,8 @@ class Runtime(Spec):
     """HOST:PORT where several machines meet; from Slurm's variables, or this machine's name, when null."""
     grace_seconds: float = 60.0
     """How long a run that is told to end waits for the checkpoints of its trainings."""
+    vectors_gb: float = Field(default=50.0, ge=0)
+    """Largest cache of text vectors on disk (`cache/vectors` under the root); 0 keeps none."""
 
 
 @dataclass

@@ -13,6 +13,7 @@ import pytest
 from tiny_generator import context, make_base
 
 from speed.backends.contrastive import ContrastiveTrainer, Lora
+from speed.backends.evaluated_model import LocalModel
 from speed.backends.instructions import instruction_table
 from speed.backends.mteb_evaluator import DEV, LocalEvaluator, MtebEvaluator
 from speed.backends.task_folder import task_folders
@@ -119,7 +120,7 @@ def test_all_seven_types_score_and_leave_mtebs_own_files(
         stored = json.loads(file.read_text())
         assert stored["scores"]["test"][0]["main_score"] * 100 == pytest.approx(scores.tasks[name])
         assert stored["dataset_revision"] == f"local-{sha256_of(folder / name)[:12]}"
-        assert stored["mteb_version"] == ctx.tally.metrics["mteb"]
+        assert stored["mteb_version"] == ctx.tally.metrics["judged"]["pins"]["mteb"]
     progress = [event["done"] for event in ctx.events if event["event"] == "progress"]  # type: ignore[attr-defined]
     assert progress[-1] == 7
     assert progress == sorted(progress)
@@ -176,8 +177,9 @@ def test_two_models_of_one_name_get_their_own_scores(models: tuple[Path, Path], 
     changed = shutil.copytree(models[0], tmp_path / "changed")
     tokenizer = changed / "model" / "tokenizer_config.json"
     tokenizer.write_text(tokenizer.read_text().replace("192", "100"))
-    assert evaluator.identity(changed) != evaluator.identity(models[0])
-    assert evaluator.identity(models[0]) != LocalEvaluator(tasks=folder, protocol="native").identity(models[0])
+    one = LocalModel(models[0]).identity()
+    assert evaluator.identity(LocalModel(changed).identity()) != evaluator.identity(one)
+    assert evaluator.identity(one) != LocalEvaluator(tasks=folder, protocol="native").identity(one)
 
 
 @pytest.mark.usefixtures("no_network")
@@ -246,25 +248,28 @@ def test_only_classification_is_encoded_without_normalisation() -> None:
 
     from speed.backends.mteb_encoder import MtebEncoder
 
-    class Watched:
-        dimension, max_length, normalize = 4, 48, True
+    class Long:
+        """Vectors of length 5."""
+
+        dimension, max_length = 2, 48
         prompts: dict[str, str] = {}
-        asked: bool | None = None
 
-        def encode(self, texts: list[str], prefix: str, normalize: bool | None, **_: Any) -> Any:
-            self.asked = normalize
-            return np.zeros((len(texts), 4), np.float32)
+        def __init__(self, normalize: bool) -> None:
+            self.normalize = normalize
 
-    def asked(name: str, protocol: Any) -> bool | None:
-        watched = Watched()
-        encoder = MtebEncoder(watched, protocol, instruction_table(), {}, "r", lambda _: None)  # type: ignore[arg-type]
+        def pieces(self, texts: list[str], prefix: str) -> Any:
+            yield list(range(len(texts))), np.full((len(texts), 2), [3, 4], np.float32)
+
+    def length(name: str, protocol: Any, own: bool = True) -> float:
+        encoder = MtebEncoder(Long(own), protocol, instruction_table(), {}, "r", lambda _: None)
         metadata = mteb.get_task(name).metadata
-        encoder.encode([{"text": ["a"]}], task_metadata=metadata, hf_split="test", hf_subset="default")
-        return watched.asked
+        found = encoder.encode([{"text": ["a"]}], task_metadata=metadata, hf_split="test", hf_subset="default")
+        return round(float(np.linalg.norm(found)), 5)
 
-    names = ["EmotionClassification", "STS12", "SciFact", "TwentyNewsgroupsClustering"]
-    assert [asked(name, "e5") for name in names] == [False, True, True, True]
-    assert [asked(name, "native") for name in names] == [None] * 4
+    names = ["EmotionClassification", "STS12", "SciFact", "TwentyNewsgroupsClustering", "SummEval", "SciDocsRR"]
+    assert [length(name, "e5") for name in names] == [5, 1, 1, 1, 1, 1]
+    assert [length(name, "native") for name in names] == [1] * 6
+    assert [length(name, "native", own=False) for name in names] == [5] * 6
 
 
 def test_every_task_of_the_papers_benchmark_has_an_instruction() -> None:

@@ -10,6 +10,7 @@ LIST_PRICES = {
     "gpt-4o-2024-05-13": (5, 15), "gpt-4o": (2.5, 10), "gpt-4o-2024-08-06": (2.5, 10), "gpt-4o-mini": (0.15, 0.6),
     "gpt-4.1": (2, 8), "gpt-4.1-mini": (0.4, 1.6), "gpt-5": (1.25, 10), "gpt-5-mini": (0.25, 2), "gpt-4-0613": (30, 60),
     "gpt-4-turbo": (10, 30), "gpt-3.5-turbo": (0.5, 1.5),
+    "text-embedding-3-large": (0.13, 0), "text-embedding-3-small": (0.02, 0), "text-embedding-ada-002": (0.1, 0),
 }  # fmt: skip
 
 # Table 5's calls, and their tokens in and out split as the lengths of the prompts and answers give it.

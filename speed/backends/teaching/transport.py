@@ -99,10 +99,12 @@ _BROKE = ("insufficient_quota", "billing_hard_limit_reached", "credit balance is
 AGAIN = frozenset({408, 409, 425, 429})
 
 
-def failure_of(status: int, body: str, headers: Mapping[str, str], remedy: str) -> TransportError | UserError:
+def failure_of(
+    status: int, body: str, headers: Mapping[str, str], remedy: str, who: str = "the teacher"
+) -> TransportError | UserError:
     """What an HTTP error means: worth another try, lost for this request alone, or an error of the whole run.
 
-    `remedy` says which environment variable or field to look at; it never holds the key.
+    `remedy` says which environment variable or field to look at; it never holds the key. `who` is asked.
     """
     said = _message(body)
     small = body.lower()
@@ -112,7 +114,7 @@ def failure_of(status: int, body: str, headers: Mapping[str, str], remedy: str) 
         return TransportError("too_long", said, again=False)
     if status in (402, 429) and any(mark in small for mark in _BROKE):
         return UserError(
-            f"the teacher's account has no credit left: {said}\n  add credit and run the same command again"
+            f"{who}'s account has no credit left: {said}\n  add credit and run the same command again"
         )
     if status in AGAIN or status >= 500:
         return TransportError(
@@ -124,7 +126,7 @@ def failure_of(status: int, body: str, headers: Mapping[str, str], remedy: str) 
         )
     if status == 413:
         return TransportError("too_long", f"{status} {said}", again=False)
-    return UserError(f"the teacher refused the request with HTTP {status}: {said}\n  {remedy}")
+    return UserError(f"{who} refused the request with HTTP {status}: {said}\n  {remedy}")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

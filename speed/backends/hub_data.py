@@ -1,0 +1,86 @@
+"""Data sets of mteb: from a mirror folder, from the hub, or from what the hub's clients have left on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from speed.core.content import sha256_of
+from speed.core.errors import UserError
+
+
+def take_from_mirror(task: Any, mirror: Path) -> None:
+    """Let a task of mteb read its data from `mirror/<task>` or `mirror/<organisation>/<data set>`.
+
+    The results name the copy by its content (`local-...`), since nobody knows what it is a copy of.
+
+    Raises:
+        UserError: when the mirror lacks it.
+    """
+    name, path, revision = task.metadata.name, task.metadata.dataset["path"], task.metadata.dataset["revision"]
+    folder = next((mirror / place for place in (name, path) if (mirror / place).is_dir()), None)
+    if folder is None:
+        raise UserError(
+            f"the mirror {mirror} lacks {name}: it should hold the folder {path} (a copy of that data set, at "
+            f"revision {revision}) or {name}"
+        )
+    _read_from(task, folder, f"local-{sha256_of(folder)[:12]}")
+
+
+def load_data(task: Any) -> None:
+    """Load a task's data: from our cache or the hub, else from tables or snapshots that others have left.
+
+    Raises:
+        UserError: when there are none.
+    """
+    ways: list[Callable[[], None]] = [task.load_data, lambda: _from_usual_cache(task), lambda: _from_snapshot(task)]
+    first: Exception | None = None
+    for way in ways:
+        try:
+            way()
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # ConnectionError is an OSError
+            first = first or error
+        else:
+            return
+    raise UserError(
+        f"the data of {task.metadata.name} ({task.metadata.dataset['path']}) cannot be loaded: {first}\n"
+        "  check the connection to the hub, bring a filled cache (HF_HOME) or a mirror (eval.mirror=DIR), or "
+        "evaluate a folder of tasks with eval=local; finished tasks are kept"
+    ) from first
+
+
+def _from_usual_cache(task: Any) -> None:
+    """From tables that were prepared outside of this project."""
+    usual = Path(os.environ.get("HF_DATASETS_CACHE", Path(datasets.config.HF_CACHE_HOME) / "datasets"))
+    with _prepared_in(usual):
+        task.load_data()
+
+
+def _from_snapshot(task: Any) -> None:
+    """From the data set as it was downloaded, under the commit that mteb asks for: it keeps the hub's revision."""
+    from huggingface_hub import snapshot_download
+
+    path, revision = task.metadata.dataset["path"], task.metadata.dataset["revision"]
+    folder = snapshot_download(path, repo_type="dataset", revision=revision, local_files_only=True)
+    _read_from(task, Path(folder), revision)
+    task.load_data()
+
+
+@contextmanager
+def _prepared_in(folder: Path) -> Iterator[None]:
+    before = datasets.config.HF_DATASETS_CACHE
+    datasets.config.HF_DATASETS_CACHE = folder
+    try:
+        yield
+    finally:
+        datasets.config.HF_DATASETS_CACHE = before
+
+
+def _read_from(task: Any, folder: Path, revision: str) -> None:
+    dataset = {**task.metadata.dataset, "path": str(folder.resolve()), "revision": revision}
+    task.metadata = task.metadata.model_copy(update={"dataset": dataset})
