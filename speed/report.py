@@ -206,7 +206,10 @@ def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: S
         by_task.add(task, f"{score:.2f}")
     parts += [by_task.markdown(), "## Stages", stages_table(lines).markdown(), *remarks(lines)]
     for line in lines:
-        figures = {**line.noted, **{name: value for name, value in line.metrics.items() if name not in ("scores", "judged")}}
+        figures = {
+            **line.noted,
+            **{name: value for name, value in line.metrics.items() if name not in ("scores", "judged")},
+        }
         if figures:
             parts += [f"### {line.label}", _figures(figures)]
     parts += ["## Keys", "\n".join(f"- {line.label}: `{line.key}`" for line in lines)]

@@ -46,12 +46,19 @@ class EndpointModel:
     batch = SERVERS_OWN
 
     def __init__(
-        self, url: str, model: str, dimensions: int | None = None, usd_per_million: float | None = None
+        self,
+        url: str,
+        model: str,
+        dimensions: int | None = None,
+        usd_per_million: float | None = None,
+        name: str | None = None,
     ) -> None:
         """Args:
         url: such as `https://api.openai.com/v1`.
         dimensions: asked of the server, where the model has a choice; every vector is checked.
-        usd_per_million: price of a million tokens, where the table does not know it.
+        usd_per_million: price of a million tokens, where the table does not know it; a server on this machine
+            costs nothing.
+        name: for tables and result files; `host/model` when None.
 
         Raises:
             UserError: for something that is no URL.
@@ -61,16 +68,11 @@ class EndpointModel:
             raise UserError(f"{url} is not a URL: give one such as http://127.0.0.1:8000/v1")
         self.url, self.model, self.dimensions = url.rstrip("/"), model, dimensions
         self.variable = KEYS.get(host, OTHER_KEY)
-        self.nearby = host in ("localhost", "127.0.0.1", "::1")
         known = cost.price(model) if host == OPENAI else None
         self.price = usd_per_million if usd_per_million is not None else known.input if known else None
-        if self.price is None and self.nearby:
+        if self.price is None and host in ("localhost", "127.0.0.1", "::1"):
             self.price = 0.0
-
-    @property
-    def name(self) -> str:
-        """`host/model`, as in mteb's result files."""
-        return f"{urlsplit(self.url).hostname}/{self.model.replace('/', '_')}"
+        self.name = name or f"{host}/{model.replace('/', '_')}"
 
     def precision(self, asked: str) -> str:
         """The server's own."""
@@ -246,9 +248,9 @@ def _batches(texts: Sequence[str], prefix: str) -> Iterator[list[int]]:
         yield rows
 
 
-def estimated(model: EndpointModel, characters: int) -> str:
-    """What so much text will cost, for the reader, before anything is sent."""
+def estimated(model: EndpointModel, characters: int) -> tuple[str, float | None]:
+    """What so much text will cost: for the reader, and in dollars (None when the price is not known)."""
     tokens = math.ceil(characters / cost.CHARACTERS_PER_TOKEN)
     dollars = model.dollars(tokens)
     price = "at a price that is not known" if dollars is None else f"about ${dollars:,.2f}"
-    return f"{characters:,} characters, about {tokens:,} tokens, {price}"
+    return f"{characters:,} characters, about {tokens:,} tokens, {price}", dollars

@@ -76,7 +76,7 @@ class ProtocolEvaluator(Evaluator):
         return {**super().recipe(), "instructions": table}
 
     def identity(self, model: Json) -> str:
-        """What a score belongs to: the model (its files, or its endpoint) and the protocol; which tasks, does not matter.
+        """What a score belongs to: the model (its files, or its endpoint) and the protocol, whatever the tasks.
 
         Args:
             model: `EvaluatedModel.identity()`.
@@ -88,7 +88,7 @@ class ProtocolEvaluator(Evaluator):
 
 
 class MtebEvaluator(ProtocolEvaluator):
-    """A benchmark that mteb names, or some of its tasks. Data come from a mirror, the hub's local cache, or the hub."""
+    """A benchmark that mteb names, or some of its tasks. Data come from a mirror, the hub, or the hub's local cache."""
 
     benchmark: Literal["mteb_v1", "mteb_v2", "dev", "any"]
     """`any`: whichever tasks of mteb `only` names."""

@@ -220,9 +220,7 @@ def _encoder(
     return MtebEncoder(encoder, config.protocol, instruction_table(), own, revision, seen, cache, model.name)
 
 
-def _cache(
-    config: ProtocolEvaluator, model: EvaluatedModel, encoder: TextEncoder, ctx: Context
-) -> VectorCache | None:
+def _cache(config: ProtocolEvaluator, model: EvaluatedModel, encoder: TextEncoder, ctx: Context) -> VectorCache | None:
     if not ctx.runtime.vectors_gb:
         return None
     identity = {

@@ -19,7 +19,7 @@ from typing import Literal, get_args
 
 from speed.core.content import sha256_of
 from speed.core.errors import UserError
-from speed.core.spec import Json, Spec
+from speed.core.spec import Json, Spec, digest
 
 TaskType = Literal[
     "Classification", "Clustering", "PairClassification", "Reranking", "Retrieval", "STS", "Summarization"
@@ -58,7 +58,7 @@ class TaskFolder(Spec):
     files: dict[str, dict[str, Path]]
     """Configuration (`default`, `corpus`, ...) to split to file."""
     revision: str
-    """`local-` and the first 12 digits of the content's sha256."""
+    """`local-` and 12 digits of the sha256 of the folder, and of what tasks.json says of it."""
 
     def split(self, wanted: Sequence[str]) -> str:
         """The split to evaluate on: the first of the wanted ones that is there, or the only one."""
@@ -186,7 +186,7 @@ def _task(folder: Path, entry: dict[str, Json]) -> TaskFolder:
         mteb=known if known and known not in ("none", "None", "null", "-") else None,
         instruction=entry.get("instruction") or _line(text, "instruction"),
         files=files,
-        revision=f"local-{sha256_of(folder)[:12]}",
+        revision=f"local-{(digest([sha256_of(folder), entry]) if entry else sha256_of(folder))[:12]}",
     )
 
 

@@ -1,4 +1,4 @@
-"""What turns texts into vectors, whatever it is, and the way to ask it: each different text once, kept ones not at all."""
+"""What turns texts into vectors, and the way to ask it: each different text once, and one that is kept not at all."""
 
 from __future__ import annotations
 

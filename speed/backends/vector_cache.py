@@ -175,9 +175,9 @@ class VectorCache:
             if not len(here):
                 continue  # somebody has deleted or cut it
             heads = np.memmap(name, dtype="<u8", mode="r", shape=(whole[0], 3))[rows[here]]
-            vectors = np.memmap(
-                name.with_suffix(".vectors"), dtype="<f4", mode="r", shape=(whole[1], self.dimension)
-            )[rows[here]]
+            vectors = np.memmap(name.with_suffix(".vectors"), dtype="<f4", mode="r", shape=(whole[1], self.dimension))[
+                rows[here]
+            ]
             out[here] = vectors
             for place, head, vector in zip(here, heads, vectors, strict=True):
                 key = keys[place]
@@ -190,9 +190,7 @@ class VectorCache:
         if self._written - self._looked < LOOK_EVERY:
             return True
         self._looked = self._written
-        others = sorted(
-            (path for path in self.root.iterdir() if path.is_dir() and path != self.folder), key=_when_used
-        )
+        others = sorted((path for path in self.root.iterdir() if path.is_dir() and path != self.folder), key=_when_used)
         while _bytes_below(self.root) + wanted > self.max_bytes or shutil.disk_usage(self.root).free < FREE_BYTES:
             if not others:
                 self._stop(f"it holds {self.max_bytes / 1e9:g} GB, or the disk is nearly full")

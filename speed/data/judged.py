@@ -10,7 +10,6 @@ from speed.core.errors import UserError
 from speed.core.spec import Json, Spec
 from speed.data.records import Scores
 
-
 SERVERS_OWN = "endpoint"
 """Precision and batch of a model behind a server: part of the model, as far as one can know."""
 

@@ -113,9 +113,7 @@ def failure_of(
     if 400 <= status < 500 and any(mark in small for mark in _TOO_LONG):
         return TransportError("too_long", said, again=False)
     if status in (402, 429) and any(mark in small for mark in _BROKE):
-        return UserError(
-            f"{who}'s account has no credit left: {said}\n  add credit and run the same command again"
-        )
+        return UserError(f"{who}'s account has no credit left: {said}\n  add credit and run the same command again")
     if status in AGAIN or status >= 500:
         return TransportError(
             "http_5xx" if status >= 500 else "http_4xx",

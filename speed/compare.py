@@ -1,0 +1,152 @@
+"""Evaluations side by side, by task and by type, next to published scores of the same tasks.
+
+    python -m speed.compare RUN RUN ...        folders of runs: of speed.evaluate or of whole experiments
+
+Runs with other pins (version of mteb, revision of the data, precision, batch) are refused, and the difference is named.
+A published score stands beside tasks of the same name only, and every mean says over which tasks it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from speed.core.errors import UserError
+from speed.data.judged import Judged, judged, mean, refuse_other_pins
+from speed.data.published import published
+from speed.report import Table
+
+Columns = dict[str, dict[str, float]]
+"""Scores by task, by the title of a column."""
+
+
+def comparison(runs: Sequence[Judged], with_published: bool = True) -> list[Table | str]:
+    """Tables and remarks, in the order of reading.
+
+    Raises:
+        UserError: for runs with other pins, or without a task in common.
+    """
+    refuse_other_pins(runs)
+    tasks = [task for task in runs[0].kinds if all(task in run.kinds for run in runs)]
+    if not tasks:
+        raise UserError("these runs have no task in common, so there is nothing to compare")
+    own = _titled(runs)
+    columns, sources = dict(own), dict[str, str]()
+    for row in published().rows if with_published else ():
+        if any(task in row.tasks for task in tasks):
+            title = f"{row.name.split(',')[0]} [{len(sources) + 1}]"
+            columns[title] = row.tasks
+            sources[title] = f"{row.name}; {row.source}"
+    kinds = {task: runs[0].kinds[task] for task in tasks}
+    out: list[Table | str] = [_by_task(columns, kinds), _by_type(columns, kinds)]
+    out += [f"{title}: {source}" for title, source in sources.items()]
+    out += _remarks(runs, tasks, columns)
+    if with_published and set(tasks) == published().benchmark:
+        out += [_table_1(own, kinds), published().table_1.source]
+    return out
+
+
+def _titled(runs: Sequence[Judged]) -> Columns:
+    out: Columns = {}
+    for run in runs:
+        title = run.name if run.name not in out else f"{run.name} {run.model[:8]}"
+        while title in out:
+            title += "'"
+        out[title] = run.scores.tasks
+    return out
+
+
+def _by_task(columns: Columns, kinds: dict[str, str]) -> Table:
+    table = Table("task", "type", *columns)
+    for task, kind in sorted(kinds.items(), key=lambda item: (item[1], item[0])):
+        table.add(task, kind, *(_shown(scores.get(task)) for scores in columns.values()))
+    return table
+
+
+def _by_type(columns: Columns, kinds: dict[str, str]) -> Table:
+    """Means; a column without all the tasks of a mean has none."""
+    table = Table("mean over", "tasks", *columns)
+
+    def add(title: str, tasks: Sequence[str], figure: Callable[[dict[str, float]], float]) -> None:
+        cells = (_shown(figure(scores) if all(t in scores for t in tasks) else None) for scores in columns.values())
+        table.add(title, len(tasks), *cells)
+
+    types = sorted(set(kinds.values()))
+    by_type = {kind: [task for task in kinds if kinds[task] == kind] for kind in types}
+    for kind, members in by_type.items():
+        add(kind, members, lambda scores, members=members: mean([scores[t] for t in members]))  # type: ignore[misc]
+    every = list(kinds)
+    add("all tasks", every, lambda scores: mean([scores[task] for task in every]))
+    add(
+        f"the {len(types)} types",
+        every,
+        lambda scores: mean([mean([scores[t] for t in members]) for members in by_type.values()]),
+    )
+    shared = [task for task in every if all(task in scores for scores in columns.values())]
+    if shared and len(shared) < len(every):
+        add("tasks that all columns have", shared, lambda scores: mean([scores[task] for task in shared]))
+    return table
+
+
+def _remarks(runs: Sequence[Judged], tasks: Sequence[str], columns: Columns) -> list[str]:
+    out = []
+    left_out = sorted({task for run in runs for task in run.kinds} - set(tasks))
+    if left_out:
+        out.append(f"Not in every run, so left out: {', '.join(left_out)}.")
+    shared = [task for task in tasks if all(task in scores for scores in columns.values())]
+    if len(columns) > len(runs) and shared and len(shared) < len(tasks):
+        out.append(f"Tasks that all columns have: {', '.join(shared)}.")
+    local = [task for task in tasks if runs[0].pins.datasets.get(task, "").startswith("local-")]
+    if local and len(columns) > len(runs):
+        out.append(
+            f"Read from local copies, which may differ from the data of the published scores: {len(local)} tasks."
+        )
+    pins = runs[0].pins
+    how = "; ".join(f"{run.name}: {run.protocol}, {run.max_length or 'its own'} tokens" for run in runs)
+    out.append(f"mteb {pins.mteb}, {pins.precision}, batches of {pins.batch}. Protocol: {how}.")
+    return out
+
+
+def _table_1(own: Columns, kinds: dict[str, str]) -> Table:
+    rows = published().table_1.rows
+    types = list(rows[0].types)
+    table = Table("model", "trained on", *types, "Avg")
+    for row in rows:
+        table.add(row.name, f"{row.group}, {row.examples}", *(row.types[kind] for kind in types), row.mean)
+    for name, scores in own.items():
+        means = (mean([scores[task] for task in kinds if kinds[task] == kind]) for kind in types)
+        table.add(name, "this run", *map(_shown, means), _shown(mean([scores[task] for task in kinds])))
+    return table
+
+
+def _shown(score: float | None) -> str:
+    return "-" if score is None else f"{score:.2f}"
+
+
+def printed(parts: Sequence[Table | str]) -> str:
+    """For a terminal."""
+    return "\n".join(f"{part.plain()}\n" if isinstance(part, Table) else part for part in parts)
+
+
+def markdown(parts: Sequence[Table | str]) -> str:
+    """For a file."""
+    return "\n\n".join(part.markdown() if isinstance(part, Table) else part for part in parts) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Console entry."""
+    parser = argparse.ArgumentParser(prog="python -m speed.compare", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("--no-published", action="store_true", help="leave the published scores out")
+    given = parser.parse_args(arguments)
+    try:
+        print(printed(comparison([judged(run) for run in given.runs], not given.no_published)))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""The second door: one model, ours or anybody's, on tasks of mteb; its scores next to published ones.
+
+python -m speed.evaluate speed_home/runs/DATE/RUN --folder my_tasks       the embedder of a run, on a folder of tasks
+python -m speed.evaluate intfloat/e5-small-v2 --benchmark mteb_v1         a model of the hub, or of its local cache
+python -m speed.evaluate models/mine --tasks SciFact STSBenchmark         any folder, on some tasks of mteb
+python -m speed.evaluate text-embedding-3-small --url https://api.openai.com/v1 --max-usd 2 --benchmark dev
+
+Results are kept in mteb's own layout under `<home>/evaluations/results`, by the identity of model and protocol: the
+same command goes on where it was stopped, and a model that has changed is another model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pydantic import ValidationError
+
+from speed import compare
+from speed.config import explanation
+from speed.core.content import load_memory, save_memory
+from speed.core.context import Context, Runtime
+from speed.core.errors import UserError, explained
+from speed.core.manifest import commit
+from speed.core.store import Store
+from speed.data.judged import Judged
+from speed.experiment import QUIET, run_folder
+from speed.screen import Screen
+
+if TYPE_CHECKING:
+    from speed.backends.evaluated_model import EvaluatedModel
+    from speed.backends.mteb_evaluator import ProtocolEvaluator
+    from speed.backends.mteb_run import Job
+
+
+def parser() -> argparse.ArgumentParser:
+    """What can be typed."""
+    out = argparse.ArgumentParser(
+        prog="python -m speed.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    out.add_argument("model", help="folder of a run or a model, name on the hub (with @revision), or name at --url")
+    what = out.add_argument_group("what it is judged on")
+    what.add_argument("--benchmark", choices=("mteb_v1", "mteb_v2", "dev", "miniature"), help="a list of tasks")
+    what.add_argument("--folder", type=Path, metavar="DIR", help="a folder of tasks (README: your own tasks)")
+    what.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="these alone; by themselves: of mteb")
+    what.add_argument("--mirror", type=Path, metavar="DIR", help="copies of mteb's data sets, instead of the hub")
+    how = out.add_argument_group("how")
+    how.add_argument(
+        "--protocol", choices=("e5", "native"), help="instructions, or the model's own way (default: its own)"
+    )
+    how.add_argument("--max-length", type=int, metavar="TOKENS", help="of a text (default: the model's own)")
+    how.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    how.add_argument("--name", help="the model's name in tables and result files")
+    how.add_argument("--no-published", action="store_true", help="leave the published scores out")
+    where = out.add_argument_group("an endpoint (the key comes from the environment)")
+    where.add_argument("--url", help="of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1")
+    where.add_argument("--dimensions", type=int, metavar="N", help="width of vectors to ask for")
+    where.add_argument(
+        "--price", type=float, metavar="USD", help="of a million tokens, where the table does not know it"
+    )
+    where.add_argument("--max-usd", type=float, metavar="USD", help="what may be spent; nothing is bought without it")
+    machine = out.add_argument_group("the machine")
+    machine.add_argument("--home", type=Path, default=Path(os.environ.get("SPEED_HOME") or "speed_home"))
+    machine.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    machine.add_argument("--threads", type=int, default=1)
+    machine.add_argument("--concurrency", type=int, default=16, help="requests to an endpoint in flight")
+    machine.add_argument("--vectors-gb", type=float, default=50.0, help="largest cache of vectors; 0 keeps none")
+    return out
+
+
+def evaluate(given: argparse.Namespace) -> tuple[Judged, Path]:
+    """The evaluation, and the folder that it is written to.
+
+    Raises:
+        UserError: for a mistake in what was typed, a task or a model that cannot be read, and unallowed expense.
+    """
+    for variable, value in QUIET.items():
+        os.environ.setdefault(variable, value)
+    store = Store(given.home.expanduser().resolve()).open()
+    load_memory(store.home / "cache" / "hashes.json")
+    runtime = Runtime(
+        home=store.home,
+        device=given.device,
+        threads=given.threads,
+        concurrency=given.concurrency,
+        max_usd=given.max_usd,
+        vectors_gb=given.vectors_gb,
+    )
+    with Screen() as screen:
+        ctx = Context(store=store, runtime=runtime, label=Path(given.model).name)
+        ctx.send = lambda event: screen.show(ctx.label, event)
+        model = _model(given)
+        evaluator = _evaluator(given, model)
+        jobs = evaluator.jobs(ctx)
+        _show_price(model, jobs, given.max_usd)
+        from speed.backends.mteb_run import run
+
+        begun = time.monotonic()
+        found = run(evaluator, jobs, model, store.home / "evaluations", ctx)
+    save_memory(store.home / "cache" / "hashes.json")
+    folder = run_folder(store, f"evaluate-{model.name.replace('/', '_')}")
+    (folder / "evaluation.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
+    about = {
+        "command": " ".join(sys.argv),
+        "commit": commit(),
+        "seconds": f"{time.monotonic() - begun:.1f}",
+        "texts encoded": ctx.tally.counts["texts_encoded"],
+        "texts from the cache": ctx.tally.counts["texts_from_cache"],
+        "calls": ctx.tally.cost["calls"],
+        "dollars": "unknown" if ctx.tally.dollars is None else f"{ctx.tally.dollars:.4f}",
+        "result files": store.home / "evaluations" / "results" / model.name.replace("/", "__") / found.model,
+    }
+    lines = "\n".join(f"- {name}: {value}" for name, value in about.items())
+    table = compare.markdown(compare.comparison([found], not given.no_published))
+    (folder / "report.md").write_text(f"# {model.name}\n\n{lines}\n\n{table}", encoding="utf-8")
+    print(lines, file=sys.stderr)
+    return found, folder
+
+
+def _model(given: argparse.Namespace) -> EvaluatedModel:
+    from speed.backends.embeddings_endpoint import EndpointModel
+    from speed.backends.evaluated_model import LocalModel, hub_model
+
+    if given.url is not None:
+        return EndpointModel(given.url, given.model, given.dimensions, given.price, given.name)
+    for option in ("dimensions", "price", "max_usd"):
+        if getattr(given, option) is not None:
+            raise UserError(f"--{option.replace('_', '-')} is for an endpoint: give its --url, or leave it out")
+    folder = Path(given.model).expanduser()
+    if folder.is_dir():
+        inner = folder / "stages" / "embedder"
+        name = given.name or f"local/{folder.resolve().name}"
+        return LocalModel(inner.resolve() if inner.is_dir() else folder, name)
+    found = hub_model(given.model)
+    return found if given.name is None else LocalModel(found.folder, given.name)
+
+
+def _evaluator(given: argparse.Namespace, model: EvaluatedModel) -> ProtocolEvaluator:
+    from speed.backends.evaluated_model import LocalModel, asks_for_instructions
+    from speed.backends.mteb_evaluator import LocalEvaluator, MtebEvaluator
+
+    own = "e5" if isinstance(model, LocalModel) and asks_for_instructions(model.folder) else "native"
+    fields: dict[str, Any] = {
+        "protocol": given.protocol or own,
+        "max_length": given.max_length,
+        "precision": given.precision,
+        "only": tuple(given.tasks),
+    }
+    if given.folder is not None and (given.benchmark or given.mirror):
+        raise UserError("--folder stands alone: it is a folder of tasks, --mirror one of mteb's data sets")
+    if given.mirror is not None and given.benchmark == "miniature":
+        raise UserError("the miniature's tasks are written here: leave --mirror out")
+    if not (given.folder or given.benchmark or given.tasks):
+        raise UserError("say what to judge on: --benchmark NAME, --folder DIR or --tasks TASK ...")
+    try:
+        if given.folder is not None:
+            return LocalEvaluator(tasks=given.folder, **fields)
+        if given.benchmark == "miniature":
+            from speed.miniature.evaluation import MiniatureEvaluator
+
+            return MiniatureEvaluator(**fields)
+        return MtebEvaluator(benchmark=given.benchmark or "any", mirror=given.mirror, **fields)
+    except ValidationError as error:
+        raise UserError("the options have mistakes:\n" + explanation(error)) from error
+
+
+def _show_price(model: EvaluatedModel, jobs: Sequence[Job], allowed: float | None) -> None:
+    """What an endpoint would cost, before anything is sent.
+
+    Raises:
+        UserError: when that is not allowed, or nobody knows.
+    """
+    from speed.backends.embeddings_endpoint import EndpointModel, estimated
+
+    if not isinstance(model, EndpointModel):
+        return
+    uncounted = [job.task.metadata.name for job in jobs if job.characters is None]
+    characters = sum(job.characters or 0 for job in jobs)
+    shown, dollars = estimated(model, characters)
+    print(
+        f"{len(jobs)} tasks go to {model.name}: at most {shown}"
+        + (f", and {', '.join(uncounted)}, which nobody has counted" if uncounted else "")
+        + "; texts that are kept already cost nothing",
+        file=sys.stderr,
+    )
+    if dollars is None:
+        raise UserError(
+            f"the price of {model.model} is not known: give --price USD (of a million tokens) and --max-usd"
+        )
+    if dollars > 0 and allowed is None:
+        raise UserError("nothing is bought without a cap: run the same command again with --max-usd USD")
+    if allowed is not None and dollars > allowed:
+        raise UserError(f"that is more than --max-usd {allowed:g}: raise it, or take fewer tasks")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Console entry."""
+    given = parser().parse_args(arguments)
+    try:
+        found, folder = evaluate(given)
+        print(compare.printed(compare.comparison([found], not given.no_published)))
+        print(f"\nReport: {folder / 'report.md'}")
+    except UserError as error:
+        _stop(str(error))
+    except OSError as error:
+        known = explained(error, "evaluating")
+        if known is None:
+            raise
+        _stop(str(known))
+    except KeyboardInterrupt:
+        _stop("\nstopped. Finished tasks and encoded texts are kept: the same command goes on from here.", 130)
+
+
+def _stop(message: str, code: int = 1) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
