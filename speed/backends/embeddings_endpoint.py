@@ -159,7 +159,7 @@ class EndpointEncoder:
         Args:
             whole: False for a text that has been cut already.
         """
-        failures, limited = 0, 0.0
+        failures, hard, limited = 0, 0, 0.0
         while True:
             try:
                 return await self._asked(texts)
@@ -167,10 +167,10 @@ class EndpointEncoder:
                 if trouble.cause == "too_long":
                     break
                 failures += 1
+                hard += not trouble.limited
                 pause = self.patience.pause(failures, trouble, self._draw)
                 limited += pause if trouble.limited else 0.0
-                too_often = not trouble.limited and failures >= self.patience.attempts
-                if not trouble.again or too_often or limited > self.patience.limited_seconds:
+                if not trouble.again or hard >= self.patience.attempts or limited > self.patience.limited_seconds:
                     raise
                 self.ctx.tally.cost["retries"] += 1
                 await asyncio.sleep(pause)

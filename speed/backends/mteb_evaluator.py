@@ -88,12 +88,12 @@ class ProtocolEvaluator(Evaluator):
 
 
 class MtebEvaluator(ProtocolEvaluator):
-    """A benchmark that mteb names, or some of its tasks. Data come from a mirror, the hub, or the hub's local cache."""
+    """A benchmark that mteb names, or some of its tasks. Data: a mirror, the hub or its cache."""
 
     benchmark: Literal["mteb_v1", "mteb_v2", "dev", "any"]
     """`any`: whichever tasks of mteb `only` names."""
     mirror: Content | None = None
-    """A folder with copies of the data sets (`mirror/<task>` or `mirror/<organisation>/<data set>`); no hub is asked."""
+    """A folder with copies of the data sets, `<task>` or `<organisation>/<data set>`; then no hub is asked."""
 
     @model_validator(mode="after")
     def _names_tasks(self) -> MtebEvaluator:

@@ -36,7 +36,8 @@ class SentenceTransformerEncoder:
     @property
     def dimension(self) -> int:
         """Width of the vectors."""
-        return int(self.model.get_sentence_embedding_dimension())
+        newer = getattr(self.model, "get_embedding_dimension", None)  # its name in newer releases
+        return int((newer or self.model.get_sentence_embedding_dimension)())
 
     @property
     def max_length(self) -> int | None:

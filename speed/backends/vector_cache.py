@@ -104,20 +104,22 @@ class VectorCache:
         """(places in `keys`, vectors) of those that are there, piece by piece."""
         left = np.arange(len(keys))
         for run in reversed(self._runs):
-            if not len(left):
-                break
-            at = np.searchsorted(run.first, keys[left, 0]).clip(max=len(run.first) - 1)
-            same = run.first[at] == keys[left, 0]
-            rows, places = left[same], run.places[at[same]]
-            seen = [left[~same]]
-            for start in range(0, len(rows), READ):
-                part = rows[start : start + READ]
-                vectors, sound = self._read(keys[part], places[start : start + READ])
-                seen.append(part[~sound])
-                if sound.any():
-                    self.hits += int(sound.sum())
-                    yield part[sound].tolist(), vectors[sound]
-            left = np.concatenate(seen)
+            missed = [left[:0]]
+            at = np.searchsorted(run.first, keys[left, 0])
+            while len(left):  # again where a row was not whole and another one of the same key follows it
+                same = run.first.take(at, mode="clip") == keys[left, 0]
+                same &= at < len(run.first)
+                missed.append(left[~same])
+                left, at = left[same], at[same]
+                whole = np.zeros(len(left), dtype=bool)
+                for start in range(0, len(left), READ):
+                    part = slice(start, start + READ)
+                    vectors, whole[part] = self._read(keys[left[part]], run.places[at[part]])
+                    if whole[part].any():
+                        self.hits += int(whole[part].sum())
+                        yield left[part][whole[part]].tolist(), vectors[whole[part]]
+                left, at = left[~whole], at[~whole] + 1
+            left = np.concatenate(missed)
         self.misses += len(left)
 
     def add(self, keys: Keys, vectors: Vectors) -> None:
@@ -148,7 +150,7 @@ class VectorCache:
         self._insert(keys[:, 0], start, file)
 
     def _insert(self, first: NDArray[np.uint64], start: int, file: int) -> None:
-        """Index rows `start`, `start + 1` ... of a file; runs of like size are merged, the newest in front."""
+        """Index rows `start`, `start + 1` ... of a file; runs of like size are merged."""
         places = (np.uint64(file) << np.uint64(ROW_BITS)) + np.arange(start, start + len(first), dtype=np.uint64)
         order = np.argsort(first, kind="stable")
         run = Run(first[order], places[order])

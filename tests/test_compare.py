@@ -1,0 +1,131 @@
+"""Comparing evaluations: only what was measured alike, and published scores beside the same tasks alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speed.compare import comparison, main, printed
+from speed.core.errors import UserError
+from speed.data.judged import Judged, Pins, judged, scores_of
+from speed.data.published import published
+
+KINDS = {"STS13": "STS", "STSBenchmark": "STS", "SciFact": "Retrieval", "MyOwn": "Retrieval"}
+
+
+def made(name: str = "mine", tasks: dict[str, float] | None = None, protocol: str = "e5", **pins: Any) -> Judged:
+    scores = tasks or {"STS13": 50.0, "STSBenchmark": 60.0, "SciFact": 30.0}
+    types = sorted(published().table_1.rows[0].types)
+    kinds = {task: KINDS.get(task, types[place % 7]) for place, task in enumerate(scores)}
+    fields = {"mteb": "2.26", "precision": "fp32", "batch": "b", "instructions": "i", **pins}
+    fields.setdefault("datasets", dict.fromkeys(scores, "r1"))
+    return Judged(
+        name=name, model="0" * 40, protocol=protocol, max_length=None, pins=Pins(**fields), kinds=kinds,
+        scores=scores_of(scores, kinds),
+    )  # fmt: skip
+
+
+def rows(parts: list[Any], place: int) -> dict[str, list[str]]:
+    return {row[0]: list(row[2:]) for row in parts[place].rows}
+
+
+@pytest.mark.parametrize(
+    ("pins", "named"),
+    [
+        ({"mteb": "2.27"}, "mteb 2.26 and 2.27"),
+        ({"precision": "bf16"}, "precision fp32 and bf16"),
+        ({"batch": "another"}, "batch b and another"),
+        ({"instructions": "j"}, "instructions i and j"),
+        ({"datasets": {"STS13": "r1", "STSBenchmark": "r2", "SciFact": "r1"}}, "data of STSBenchmark r1 and r2"),
+    ],
+)
+def test_runs_with_other_pins_are_refused_and_the_difference_is_named(pins: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named) as refused:
+        comparison([made("one"), made("two"), made("three", **pins)])
+    assert "one and three" in str(refused.value)
+
+
+def test_what_belongs_to_a_model_may_differ() -> None:
+    other = made("theirs", protocol="native", instructions="j")
+    server = made("server", protocol="native", precision="endpoint", batch="endpoint", instructions="j")
+    assert comparison([made(), other, server])
+    with pytest.raises(UserError, match="precision fp32 and bf16"):
+        comparison([made(), made("x", precision="bf16"), server])
+
+
+def test_means_by_type_over_tasks_and_over_types() -> None:
+    parts = comparison([made()], with_published=False)
+    means = rows(parts, 1)
+    assert means["STS"] == ["55.00"]
+    assert means["Retrieval"] == ["30.00"]
+    assert means["all tasks"] == ["46.67"]
+    assert means["the 2 types"] == ["42.50"]
+
+
+def test_published_scores_stand_beside_the_same_tasks_alone() -> None:
+    run = made(tasks={"STS13": 50.0, "SciFact": 30.0, "MyOwn": 99.0})
+    parts = comparison([run])
+    table, means = rows(parts, 0), rows(parts, 1)
+    own = parts[0].head.index("SPEED [1]") - 2
+    assert table["SciFact"][own] == "71.90"
+    assert table["MyOwn"][own] == "-"
+    assert means["all tasks"][own] == "-", "no mean over tasks that were not published"
+    assert means["all tasks"][0] == "59.67"
+    assert means["tasks that all columns have"][0] == "40.00"
+    assert means["tasks that all columns have"][own] == f"{(87.9 + 71.9) / 2:.2f}"
+    shown = printed(parts)
+    assert "Tasks that all columns have: STS13, SciFact." in shown
+    assert "paper's: arXiv 2410.18634, Table 8" in shown
+
+
+def test_nothing_is_published_about_tasks_of_ones_own() -> None:
+    [table, _, remark] = comparison([made(tasks={"MyOwn": 10.0})])
+    assert table.head == ("task", "type", "mine")
+    assert "fp32" in remark
+
+
+def test_local_copies_are_said_to_be_such() -> None:
+    pins = {"STS13": "local-1", "STSBenchmark": "r1", "SciFact": "local-2"}
+    assert "may differ from the data of the published scores: 2 tasks" in printed(comparison([made(datasets=pins)]))
+
+
+def test_runs_of_other_tasks_are_compared_on_what_they_share() -> None:
+    parts = comparison([made("a"), made("b", {"STS13": 70.0, "MyOwn": 1.0})], with_published=False)
+    assert rows(parts, 0) == {"STS13": ["50.00", "70.00"]}
+    assert "left out: MyOwn, STSBenchmark, SciFact" in printed(parts)
+    with pytest.raises(UserError, match="no task in common"):
+        comparison([made("a"), made("b", {"MyOwn": 1.0})])
+
+
+def test_two_runs_of_one_name_stay_two_columns() -> None:
+    parts = comparison([made(), made(tasks={"STS13": 1.0})], with_published=False)
+    assert rows(parts, 0)["STS13"] == ["50.00", "1.00"]
+
+
+def test_table_1_is_for_the_whole_benchmark() -> None:
+    whole = dict.fromkeys(sorted(published().benchmark), 50.0)
+    shown = printed(comparison([made(tasks=whole)]))
+    assert "text-embedding-3-large" in shown
+    whole.popitem()
+    assert "text-embedding-3-large" not in printed(comparison([made(tasks=whole)]))
+
+
+def test_runs_are_read_from_their_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = made("one", {"MyOwn": 10.0})
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "evaluation.json").write_text(one.model_dump_json())
+    (tmp_path / "b").mkdir()
+    stages = [{"metrics": {}}, {"metrics": {"judged": one.model_dump(mode="json")}}]
+    (tmp_path / "b" / "summary.json").write_text(json.dumps({"name": "experiment", "stages": stages}))
+    assert judged(tmp_path / "b").name == "experiment"
+    main([str(tmp_path / "a"), str(tmp_path / "b")])
+    assert "experiment" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "a"), str(tmp_path)])
+    assert "holds no evaluation" in capsys.readouterr().err
+    (tmp_path / "b" / "summary.json").write_text(json.dumps({"name": "experiment", "stages": stages[:1]}))
+    with pytest.raises(UserError, match="no record of an evaluation with its pins"):
+        judged(tmp_path / "b")
