@@ -48,6 +48,7 @@ class Encoder:
         self.how, self.normalize, self.max_length = how, normalize, max_length
         self.prompts = prompts
         """Prefix by name: a task, a task type, `query` or `document`."""
+        self.chunk_tokens = CHUNK_TOKENS
         self.causal = ignores_later_tokens(model)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
 
@@ -101,7 +102,7 @@ class Encoder:
         if prefix:
             self._check_room(prefix)
         rows = token_rows(self.tokenizer, [prefix + text for text in texts], self.frame, self.max_length)
-        for part in chunks([len(row) for row in rows], CHUNK_TOKENS, PADDING_SHARE):
+        for part in chunks([len(row) for row in rows], self.chunk_tokens, PADDING_SHARE):
             with torch.inference_mode():
                 found = vectors(self.model, [rows[row] for row in part], self.pad, self.causal, self.how, False)
             yield part, found.float().cpu().numpy()

@@ -43,9 +43,10 @@ def main() -> None:
         framed(tokenizer, training_frame(tokenizer, "last", "as_base"), config.max_length).save_pretrained(folder)
         write_layout(config, folder, 96)
         ours = Encoder.load(folder)
+        ours.chunk_tokens = CHUNK_TOKENS
         theirs = SentenceTransformer(str(folder), device="cpu")
         works = {
-            "ours": lambda: ours.encode(texts, chunk_tokens=CHUNK_TOKENS),
+            "ours": lambda: ours.encode(texts),
             "theirs": lambda: theirs.encode(texts, batch_size=32, show_progress_bar=False),
         }
         found = {who: work() for who, work in works.items()}  # also warms both up
