@@ -23,7 +23,7 @@ from speed.model.pooling import Pooling
 
 CHUNK_TOKENS = 16_384
 """Padded tokens encoded at once."""
-PADDING_SHARE = 64
+PADDING_SHARE = 80
 """Of a chunk's tokens, one in so many at most may be padding."""
 
 
