@@ -16,6 +16,7 @@ from speed.core.errors import UserError
 from speed.core.spec import Backend, Spec
 from speed.core.stage import Work
 from speed.data.draws import generator
+from speed.data.forms import Form
 from speed.data.records import Kind, Scores
 
 T = TypeVar("T")
@@ -40,6 +41,8 @@ class Ask(Spec):
     kind: Kind | None = None
     index: int = 0
     """Sample index: the same prompt asked again on purpose has another one (DESIGN D5)."""
+    form: Form | None = None
+    """Of the answer, for teachers that are asked for structured output."""
 
 
 class Answer(Spec):

@@ -29,7 +29,7 @@ class LitellmTeacher(JournaledTeacher):
         """Import litellm (3 s), quiet and off the network, and look for the provider's key.
 
         Raises:
-            UserError: when a key is missing; names its environment variable.
+            UserError: when a key is missing (names its environment variable), or structured output.
         """
         litellm = _litellm()
         self.register()
@@ -42,6 +42,15 @@ class LitellmTeacher(JournaledTeacher):
                     f"teacher.model={self.model} needs {' and '.join(missing)} in the environment\n"
                     f"  export {missing[0]}=... and run the same command again"
                 )
+        self._check_structured()
+
+    def _check_structured(self) -> None:
+        """litellm leaves out what a provider does not take, and the answers would be other ones than the key says."""
+        known = _litellm().get_supported_openai_params(model=self.model) or []
+        if self.structured != "none" and "response_format" not in known:
+            raise UserError(
+                f"teacher.structured={self.structured}: {self.model} has no structured output: set it to none"
+            )
 
     def endpoint(self, runtime: Runtime) -> str:
         """The provider, or the server that `runtime.api_base` names."""
@@ -52,7 +61,7 @@ class LitellmTeacher(JournaledTeacher):
         litellm = _litellm()
         arguments = {name: call.params[name] for name in ("temperature", "top_p", "max_tokens")}
         if "response_format" in call.params:
-            arguments["response_format"] = {"type": call.params["response_format"]}
+            arguments["response_format"] = call.params["response_format"]
         if runtime.api_base is not None:
             arguments["api_base"] = runtime.api_base
         try:

@@ -57,8 +57,6 @@ class OpenAICompatibleTeacher(JournaledTeacher):
     def _body(self, call: Call) -> bytes:
         fields: dict[str, Json] = {"model": self.model, "messages": call.messages, **call.params}
         fields.pop("retry", None)
-        if "response_format" in fields:
-            fields["response_format"] = {"type": fields["response_format"]}
         return json.dumps(fields).encode("ascii")
 
 

@@ -13,6 +13,7 @@ from speed.core.spec import Json
 from speed.core.stage import Pool, Work
 from speed.data import judge_figures
 from speed.data.cost import EXPECTED_TOKENS
+from speed.data.forms import judgement_form
 from speed.data.judging import Judge, Shortlist, alike, orders, readings, shortlist, verdict
 from speed.data.parse import judgement
 from speed.data.prompts import RolePrompts, judge_prompt
@@ -106,6 +107,7 @@ class Preferences(Pool[Pair]):
             purpose="judge",
             kind=one.found.prompt.kind,
             index=one.votes[:place].count(vote),
+            form=judgement_form(len(vote.order)),
         )
         return ask, fault
 

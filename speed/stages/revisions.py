@@ -10,6 +10,7 @@ from speed.core.context import Context
 from speed.core.stage import Pool, Work
 from speed.data.cost import EXPECTED_TOKENS
 from speed.data.draws import generator
+from speed.data.forms import revision_form
 from speed.data.parse import rendered
 from speed.data.parse import revision as read_revision
 from speed.data.prompts import RolePrompts, revise_prompt
@@ -68,6 +69,7 @@ class Revisions(Pool[Revision]):
             purpose="revise",
             kind=kind,
             index=drawn.row,
+            form=revision_form(kind),
         )
         return ask, fault
 

@@ -12,6 +12,7 @@ from speed.core.spec import Json
 from speed.core.stage import Pool, Stage, Work
 from speed.data.assignment import Assignment, Draft, load_topics
 from speed.data.cost import EXPECTED_TOKENS
+from speed.data.forms import example_form
 from speed.data.outcome import counts_by_kind, figures_by_kind, sample
 from speed.data.parse import example as read_example
 from speed.data.records import Kind, Prompt, Rejected, Sample, TaskList, Topic
@@ -99,5 +100,6 @@ class SeedData(Pool[Sample]):
             purpose="seed",
             kind=kind,
             index=self.assignment.sample_index(row, attempt),
+            form=example_form(kind),
         )
         return ask, fault

@@ -11,6 +11,7 @@ from speed.core.stage import Pool, Stage, Work
 from speed.data.assignment import Brainstormed, load_topics
 from speed.data.cost import EXPECTED_TOKENS
 from speed.data.draws import generator, permutation
+from speed.data.forms import tasks_form
 from speed.data.parse import tasks as read_tasks
 from speed.data.prompts import RolePrompts, brainstorm_prompt
 from speed.data.records import Prompt, Rejected, TaskList, Topic
@@ -68,6 +69,7 @@ class Tasks(Pool[TaskList]):
             purpose="brainstorm",
             kind=prompt.kind,
             index=self.plan.kind_and_call(row)[1],
+            form=tasks_form(),
         )
 
     def _row(self, row: int, prompt: Prompt, answer: Answer) -> TaskList:

@@ -18,7 +18,7 @@ class Call:
     ask: Ask
     messages: tuple[dict[str, str], ...]
     params: dict[str, Json]
-    """temperature, top_p, max_tokens; `response_format` and `retry` where they are used."""
+    """temperature, top_p, max_tokens; `response_format` (whole) and `retry` where they are used."""
     key: str
 
 

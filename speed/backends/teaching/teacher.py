@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, PrivateAttr
 
@@ -33,6 +33,9 @@ PROVIDERS = frozenset(
 """First words of a model's name that say who serves it, not what it is."""
 
 
+Structured = Literal["none", "json_object", "json_schema"]
+
+
 class JournaledTeacher(Teacher):
     """Asks a model through `send`, never twice for the same answer. Every field is science."""
 
@@ -48,8 +51,9 @@ class JournaledTeacher(Teacher):
     """The paper: 1.0 (Appendix B)."""
     content_retries: int = Field(default=1, ge=0)
     """Paid second tries when an answer is of no use."""
-    json_mode: bool = False
-    """Ask the provider for a JSON object (`response_format`)."""
+    structured: Structured = "none"
+    """What is asked of the provider (`response_format`): free text, as in the paper; any JSON object; or the very form
+    of the answer. It is in the journal's key where it is used, and only there."""
 
     _patience: Patience = PrivateAttr(default_factory=Patience)
 
@@ -133,8 +137,8 @@ class JournaledTeacher(Teacher):
         if self.system:
             messages = ({"role": "system", "content": self.system}, *messages)
         params: dict[str, Json] = {"temperature": ask.temperature, "top_p": self.top_p, "max_tokens": max_tokens}
-        if self.json_mode:
-            params["response_format"] = "json_object"
+        if (form := _response_format(self.structured, ask)) is not None:
+            params["response_format"] = form
         if retry:
             params["retry"] = retry
         return Call(ask, messages, params, key(self.model_name, messages, params, ask.index))
@@ -151,6 +155,14 @@ class JournaledTeacher(Teacher):
         if self.model_name not in _unpriced:
             _unpriced.add(self.model_name)
             ctx.say(f"the price of {self.model_name} is unknown: dollars are not counted")
+
+
+def _response_format(structured: Structured, ask: Ask) -> Json:
+    """`response_format` as OpenAI words it; None where the answer is free text."""
+    if structured == "json_schema" and ask.form is not None:
+        schema = {"name": ask.form.name, "strict": True, "schema": ask.form.body}
+        return {"type": "json_schema", "json_schema": schema}
+    return {"type": "json_object"} if structured == "json_object" else None
 
 
 _unpriced: set[str] = set()
