@@ -122,6 +122,9 @@ class PreferenceConfig(Spec):
     """The senior's training, or none."""
 
     enabled: bool
+    pairs: Literal["judged", "verified", "fields"] = "judged"
+    """Who prefers: the teacher (paper); the guidelines of the prompt alone, without a call; or the guidelines field by
+    field, the junior itself writing the better continuation."""
     dpo: Dpo | None = None
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from speed.core.spec import Json, Spec
 from speed.core.stage import Pool, Stage, Work
 from speed.core.store import Store
 from speed.data.records import Scores
+from speed.machines import machine_table
 from speed.pipeline import Pipeline, pipeline
 from speed.screen import Screen
 
@@ -128,6 +129,9 @@ def print_plan(config: Config, origin: Origin, found: list[Standing], pipe: Pipe
     """The plan on the screen."""
     print(f"plan of {config.name} (preset {origin.preset}), key {pipe.key[:12]}, store {config.runtime.home}")
     print(report.plan_table(found).plain())
+    machines = machine_table(config, found)
+    if machines is not None:
+        print(f"\n{machines.plain()}")
     print(
         "\ncalls are what the teacher will be asked, retries aside; tokens are estimates at the paper's lengths"
         "\n(Table 5, whose 45K calls leave out brainstorming); dollars are list prices of the dated table in speed/data"

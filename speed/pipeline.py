@@ -8,11 +8,12 @@ from speed.config import Config
 from speed.core.graph import Goal, goals
 from speed.core.stage import Pool, Stage
 from speed.data.assignment import Assignment, Brainstormed, Role
-from speed.data.records import Example, Sample, Scores
+from speed.data.records import Example, Pair, Sample, Scores
 from speed.ports import Weights
 from speed.stages.dedup import Dedup
 from speed.stages.embedder import Embedder
 from speed.stages.evaluation import Evaluation
+from speed.stages.field_pairs import FieldPairs
 from speed.stages.junior import Junior
 from speed.stages.preferences import Preferences
 from speed.stages.revision import Revision
@@ -24,6 +25,7 @@ from speed.stages.senior import Senior
 from speed.stages.synthesis import Synthesis
 from speed.stages.tasks import Tasks
 from speed.stages.topics import Topics
+from speed.stages.verified_pairs import VerifiedPairs
 
 WRAPPING = 16
 """Tokens around a revision: its key and braces."""
@@ -92,7 +94,7 @@ def pipeline(config: Config) -> Pipeline:
     seeds_taken = seed_data.take(round(counts.sft * counts.sft_factor))
     junior = Junior(config.generator.base, sft, config.trainer, seeds_taken)
 
-    # The junior answers each prompt K times; the teacher judges the lists, and the senior learns its taste (3.2.2).
+    # The junior answers each prompt K times; the teacher (or rules) judges the lists for the senior (3.2.2).
     root = RootData(
         junior=junior,
         assignment=assignment("root"),
@@ -107,11 +109,20 @@ def pipeline(config: Config) -> Pipeline:
     writer: Stage[Weights] = junior
     if config.preference.enabled:
         assert config.preference.dpo is not None
-        preferences = Preferences(
-            root, teacher, config.judge, prompts.of("judge"), limits.judgement, seed.data, guidelines
-        )
+        pairs: Pool[Pair]
+        match config.preference.pairs:
+            case "judged":
+                pairs = Preferences(
+                    root, teacher, config.judge, prompts.of("judge"), limits.judgement, seed.data, guidelines
+                )
+            case "verified":
+                pairs = VerifiedPairs(root)
+            case "fields":
+                pairs = FieldPairs(
+                    root, junior, engine, config.sampling.root, counts.candidates, limits.example, seed.sample
+                )
         dpo = config.preference.dpo.model_copy(update={"seed": seed.train})
-        writer = Senior(dpo, config.trainer, junior, preferences.take(round(counts.pairs * counts.pairs_factor)))
+        writer = Senior(dpo, config.trainer, junior, pairs.take(round(counts.pairs * counts.pairs_factor)))
 
     # The writer synthesises at scale (3.3).
     samples: Pool[Sample] = Synthesis(

@@ -11,12 +11,15 @@ from itertools import tee
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from pydantic import Field
+
 from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.core.spec import Backend, Spec
 from speed.core.stage import Work
 from speed.data.draws import generator
 from speed.data.forms import Form
+from speed.data.memory import Footprint
 from speed.data.records import Kind, Scores
 
 T = TypeVar("T")
@@ -133,6 +136,8 @@ class Generate(Spec):
     """Seed of this request alone: its text does not depend on its neighbours' seeds."""
     n: int = 1
     """Texts wanted."""
+    begun: str = ""
+    """What the answer has begun with already; texts go on from there and do not repeat it."""
     max_tokens: int = 512
 
 
@@ -183,14 +188,19 @@ class Sft(Spec):
 class Dpo(Spec):
     """Direct preference optimisation (paper, equation 2 and Appendix B)."""
 
-    beta: float
+    beta: float = Field(gt=0.0)
+    """Strength of the reference; with loss=ipo it is that paper's tau, on log-probabilities a token."""
     learning_rate: float
     batch_size: int
     epochs: float
     max_length: int
     warmup_ratio: float = 0.1
     loss: Literal["sigmoid", "ipo", "robust", "hinge"] = "sigmoid"
-    label_smoothing: float = 0.0
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
+    """Share of judgements taken to be wrong, for loss=robust."""
+    sft_weight: float = Field(default=0.0, ge=0.0)
+    """Weight of a further term: the mean negative log-likelihood of the chosen answer's tokens, which keeps the
+    likelihood of form (JSON) from falling with both answers (Pang et al. 2024, whose weight is 1; Llama 3: 0.2)."""
     seed: int = 0
 
 
@@ -207,6 +217,8 @@ class Preference(Spec):
     prompt: str
     chosen: str
     rejected: str
+    begun: str = ""
+    """What both answers begin with; it is context, and nothing is learned on it."""
 
 
 class Weights:
@@ -226,6 +238,10 @@ class Trainer(Backend, ABC):
     @abstractmethod
     def dpo(self, start: Path, rows: Sequence[Preference], config: Dpo, out: Path, ctx: Context) -> None:
         """Optimise `start` on preferences, with `start` itself as the frozen reference."""
+
+    def footprint(self) -> Footprint | None:
+        """What of its settings decides over memory, for plans; None where that is not known."""
+        return None
 
 
 class EmbedderTrainer(Backend, ABC):

@@ -22,8 +22,12 @@ class BatchOrder:
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by accelerate before each pass; also when a training resumes."""
+        """Called before each pass."""
         self.epoch = epoch
+
+    def set_step(self, step: int) -> None:
+        """Be in the pass in which `step` steps are behind."""
+        self.set_epoch(step // -(-len(self.lengths) // self.batch_size))
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -36,9 +40,23 @@ class BatchOrder:
 
 
 def in_order(trainer_class: Any, order: BatchOrder) -> Any:
-    """A subclass of one of TRL's trainers that takes its rows in this order, already as token ids."""
+    """A subclass of one of TRL's trainers that takes its rows in this order, already as token ids.
+
+    The order is told its pass by the steps that are behind: in a training of several processes that goes on from the
+    middle of a pass, transformers 5.23 and accelerate 1.15 do not reach it with `set_epoch`, and the rest of that pass
+    would be in the order of the first one.
+    """
+    from transformers import TrainerCallback
+
+    class Passes(TrainerCallback):  # type: ignore[misc]
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            order.set_step(state.global_step)
 
     class Ordered(trainer_class):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.add_callback(Passes())
+
         def _get_train_sampler(self, train_dataset: Any = None) -> BatchOrder:
             return order
 

@@ -57,13 +57,16 @@ def rendered(prompt: str, name: FormatName, tokenizer: Any) -> str:
     return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
 
 
-def prompt_ids(prompt: str, name: FormatName, tokenizer: Any) -> list[int]:
-    """Token ids of a laid-out prompt: one BOS where the tokenizer has one, never an EOS."""
+def prompt_ids(prompt: str, name: FormatName, tokenizer: Any, begun: str = "") -> list[int]:
+    """Token ids of a laid-out prompt: one BOS where the tokenizer has one, never an EOS.
+
+    `begun` is the first part of the answer, where the rest is to be written (or learned) in its context.
+    """
     ids: list[int] = tokenizer(rendered(prompt, name, tokenizer), add_special_tokens=False)["input_ids"]
     bos = tokenizer.bos_token_id
     if name != "chat" and _begins_with_bos(tokenizer) and ids[:1] != [bos]:
         ids = [bos, *ids]
-    return ids
+    return ids + (tokenizer(begun, add_special_tokens=False)["input_ids"] if begun else [])
 
 
 def completion_ids(completion: str, tokenizer: Any) -> list[int]:

@@ -48,7 +48,7 @@ def dpo_rows(
     """
     usable = []
     for row in rows:
-        prompt = prompt_ids(row.prompt, name, tokenizer)
+        prompt = prompt_ids(row.prompt, name, tokenizer, row.begun)
         chosen, worse = completion_ids(row.chosen, tokenizer), completion_ids(row.rejected, tokenizer)
         cause = _cause(prompt, [chosen, worse], max_length, tokenizer.eos_token_id)
         if cause is None and chosen == worse:

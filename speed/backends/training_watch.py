@@ -16,6 +16,9 @@ from speed.backends.training_checkpoints import seal
 from speed.core.context import Context
 from speed.core.errors import UserError
 
+FIRST_LOSS_WITHIN = 1e-3
+"""How near the first preference loss must be to what theory says; a loss moves by half as much as the margin."""
+
 LEFT_OUT = {"epoch", "num_tokens", "total_flos"}
 
 
@@ -67,10 +70,16 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 f"the training's loss became {loss} (gradient norm {logs.get('grad_norm')}) at step "
                 f"{state.global_step} of {state.max_steps}\n  lower its learning_rate (or leave fp16 for bf16)"
             )
-        if self.first_loss is not None and state.global_step == 1 and abs(loss - self.first_loss) > 1e-3:
+        if self.first_loss is not None and state.global_step == 1 and abs(loss - self.first_loss) > FIRST_LOSS_WITHIN:
             raise RuntimeError(
                 f"the first preference loss is {loss:.6f} and must be {self.first_loss:.6f}: the reference model is "
                 "not the model that the training started from"
+            )
+        margin = float(logs.get("rewards/margins", 0.0))
+        if state.global_step == 1 and abs(margin) > 2 * FIRST_LOSS_WITHIN:
+            raise RuntimeError(
+                f"the first margin between chosen and rejected answers is {margin:.6f} and must be 0: the reference "
+                "model is not the model that the training started from"
             )
         self.ctx.metric(state.global_step, **figures(logs))
         self.ctx.progress(state.global_step, state.max_steps, "steps", loss=loss)

@@ -84,7 +84,7 @@ class TransformersEngine(Engine):
         context = context_length(loaded.model)
         work = []
         for request in requests:
-            ids = prompt_ids(request.prompt, name, loaded.tokenizer)
+            ids = prompt_ids(request.prompt, name, loaded.tokenizer, request.begun)
             room = request.max_tokens if context is None else min(request.max_tokens, context - len(ids))
             work.append(Prefix(ids, request.seed, range(request.n) if room > 0 else (), room))
         full = [request.key for request, prefix in zip(requests, work, strict=True) if prefix.max_tokens < 1]

@@ -26,6 +26,7 @@ from speed.backends.training_run import Run, carry_out, finished_before
 from speed.backends.weights import Loaded, Precision, WeightsCard, base_of, load
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
+from speed.data.memory import Footprint
 from speed.ports import Completion, Dpo, Preference, Sft, Trainer
 
 TRAINERS = ("trl.trainer.sft_trainer", "trl.trainer.dpo_trainer")
@@ -133,7 +134,8 @@ class TrlTrainer(Trainer):
                 **self._options(config, len(data), out, device, ctx.runtime),
                 max_length=config.max_length,
                 beta=config.beta,
-                loss_type=[config.loss],
+                loss_type=[config.loss, "sft"] if config.sft_weight else [config.loss],
+                loss_weights=[1.0, config.sft_weight] if config.sft_weight else None,
                 label_smoothing=config.label_smoothing,
                 disable_dropout=True,
             )
@@ -149,6 +151,14 @@ class TrlTrainer(Trainer):
             card = self._card(start, loaded, out)
             run = Run(trainer, loaded.tokenizer, card, loss_at_start(config), lambda done: kl_reference(done, data))
             carry_out(run, out, ctx)
+
+    def footprint(self) -> Footprint:
+        return Footprint(
+            lora=self.r if self.method == "lora" else None,
+            weight_bytes=4 if self.precision == "fp32" else 2,
+            checkpointing=self.gradient_checkpointing,
+            embeddings=self.embeddings,
+        )
 
     def _job(self, source: str | Path, out: Path, ctx: Context) -> dict[str, Any]:
         fields = self.model_dump(mode="json")
@@ -244,8 +254,10 @@ class TrlTrainer(Trainer):
         }
 
 
-def loss_at_start(config: Dpo) -> float:
-    """Loss of a policy that equals its reference, by objective (all margins are 0)."""
+def loss_at_start(config: Dpo) -> float | None:
+    """Loss of a policy that equals its reference (all margins are 0), by objective; None beside a likelihood term."""
+    if config.sft_weight:
+        return None
     return {
         "sigmoid": math.log(2),
         "robust": math.log(2),

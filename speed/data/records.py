@@ -156,6 +156,8 @@ class Pair(Row):
 
     prompt: Prompt
     """The data prompt that the answers were written for."""
+    begun: str = ""
+    """What both answers begin with, where only what follows is preferred (preference.pairs=fields)."""
     chosen: str = ""
     rejected_text: str = ""
     best: int = -1

@@ -48,6 +48,8 @@ class Fault(Spec):
     """A key of `CAUSES`."""
     detail: str
     """Which text, what was asked for, what was found."""
+    fields: tuple[str, ...] = ()
+    """JSON keys of the texts that it shows in: two where they do not go together."""
 
 
 class Guidelines(Spec):
@@ -109,9 +111,21 @@ def _length(name: str, text: str, bounds: tuple[int, int | None], cause: str = "
     least, most = bounds
     words = len(text.split())
     if words < least:
-        return [Fault(cause=cause or "too_short", detail=f"{name}: {words} words, at least {least} were asked for")]
+        return [
+            Fault(
+                cause=cause or "too_short",
+                detail=f"{name}: {words} words, at least {least} were asked for",
+                fields=(name,),
+            )
+        ]
     if most is not None and words > most:
-        return [Fault(cause=cause or "too_long", detail=f"{name}: {words} words, at most {most} were asked for")]
+        return [
+            Fault(
+                cause=cause or "too_long",
+                detail=f"{name}: {words} words, at most {most} were asked for",
+                fields=(name,),
+            )
+        ]
     return []
 
 
@@ -123,9 +137,11 @@ def _retrieval(example: Example, slots: dict[str, str], plain: dict[str, str]) -
     for name, text in ((positive, example.positive), (negative, example.negative or "")):
         found += _length(name, text, bounds)
         if long_enough and f" {plain[query]} " in f" {plain[name]} ":
-            found.append(Fault(cause="query_copied", detail=f"{name} contains {example.query[:80]!r}"))
+            found.append(
+                Fault(cause="query_copied", detail=f"{name} contains {example.query[:80]!r}", fields=(query, name))
+            )
         if says := _SPEAKS.search(text):
-            found.append(Fault(cause="speaks_of_query", detail=f"{name} says {says.group()!r}"))
+            found.append(Fault(cause="speaks_of_query", detail=f"{name} says {says.group()!r}", fields=(name,)))
     return found
 
 
@@ -141,7 +157,9 @@ def _classification(example: Example, slots: dict[str, str], plain: dict[str, st
     found = _length(text, example.query, word_bounds(slots.get("num_words", "")))
     for name, value in ((label, example.positive), (misleading, example.negative or "")):
         if plain[name] and f" {plain[name]} " in f" {plain[text]} ":
-            found.append(Fault(cause="label_in_text", detail=f"{text} contains the {name} {value[:80]!r}"))
+            found.append(
+                Fault(cause="label_in_text", detail=f"{text} contains the {name} {value[:80]!r}", fields=(text, name))
+            )
     return found
 
 
@@ -150,16 +168,18 @@ def _sts(example: Example, slots: dict[str, str], plain: dict[str, str]) -> list
     first, *others = plain
     for name in others:
         if set(plain[first].split()).isdisjoint(plain[name].split()):
-            found.append(Fault(cause="no_overlap", detail=f"{first} and {name} have no word in common"))
+            found.append(
+                Fault(cause="no_overlap", detail=f"{first} and {name} have no word in common", fields=(first, name))
+            )
     for name, text in example.fields().items():
         words, ends = len(text.split()), len(_SENTENCE_END.findall(text))
         match slots.get("unit"):
             case "phrase" if words > PHRASE_WORDS:
-                found.append(Fault(cause="unit", detail=f"{name}: {words} words are no phrase"))
+                found.append(Fault(cause="unit", detail=f"{name}: {words} words are no phrase", fields=(name,)))
             case "sentence" if ends > SENTENCES_OF_A_SENTENCE:
-                found.append(Fault(cause="unit", detail=f"{name}: {ends} sentences instead of one"))
+                found.append(Fault(cause="unit", detail=f"{name}: {ends} sentences instead of one", fields=(name,)))
             case "passage" if ends < 2 and words <= PHRASE_WORDS:
-                found.append(Fault(cause="unit", detail=f"{name}: {words} words are no passage"))
+                found.append(Fault(cause="unit", detail=f"{name}: {words} words are no passage", fields=(name,)))
     return found
 
 
@@ -169,7 +189,7 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 def _distinct(example: Example, plain: dict[str, str]) -> list[Fault]:
     compared = {name: plain[name] or text for name, text in example.fields().items()}
     return [
-        Fault(cause="same_texts", detail=f"{left} and {right} are the same")
+        Fault(cause="same_texts", detail=f"{left} and {right} are the same", fields=(left, right))
         for left, right in combinations(compared, 2)
         if compared[left] == compared[right]
     ]
@@ -183,7 +203,7 @@ def _characters(example: Example) -> list[Fault]:
     found: list[Fault] = []
     for name, text in example.fields().items():
         if bad := _CONTROL.search(text):
-            found.append(Fault(cause="control_character", detail=f"{name} contains {bad.group()!a}"))
+            found.append(Fault(cause="control_character", detail=f"{name} contains {bad.group()!a}", fields=(name,)))
         if text == name or _PLACEHOLDER.fullmatch(text):
-            found.append(Fault(cause="placeholder", detail=f"{name} is {text[:80]!r}"))
+            found.append(Fault(cause="placeholder", detail=f"{name} is {text[:80]!r}", fields=(name,)))
     return found

@@ -28,7 +28,7 @@ class Senior(Stage[Weights]):
 
     def run(self, out: Path, ctx: Context) -> None:
         rows = [
-            Preference(prompt=pair.prompt.text, chosen=pair.chosen, rejected=pair.rejected_text)
+            Preference(prompt=pair.prompt.text, chosen=pair.chosen, rejected=pair.rejected_text, begun=pair.begun)
             for pair in ctx.accepted(self.pairs)
         ]
         ctx.tally.counts["in"] = len(rows)

@@ -31,3 +31,12 @@ def test_epochs_and_seeds_shuffle_anew() -> None:
     assert batches(0, 0) == batches(0, 0)
     assert batches(0, 0) != batches(0, 1)
     assert batches(0, 0) != batches(1, 0)
+
+
+def test_the_pass_follows_from_the_steps_that_are_behind() -> None:
+    order = BatchOrder([1] * 10, 4, 0)
+    passes = []
+    for step in range(7):
+        order.set_step(step)
+        passes.append(order.epoch)
+    assert passes == [0, 0, 0, 1, 1, 1, 2]

@@ -75,21 +75,21 @@ def told_to_end(ctx: Context, step: int) -> Context:
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_training_that_is_told_to_end_saves_and_goes_on_later(processes: int, tmp_path: Path) -> None:
-    base, config = make_base(tmp_path / "base"), SFT.model_copy(update={"epochs": 10.0})
+    base, config = make_base(tmp_path / "base"), SFT.model_copy(update={"epochs": 3.0})
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    LORA.sft(str(base), completions(12), config, straight, context(tmp_path, processes=processes))
+    LORA.sft(str(base), completions(40), config, straight, context(tmp_path, processes=processes))
     before = signal.getsignal(signal.SIGTERM)
-    ctx = told_to_end(context(tmp_path, processes=processes), 2)
+    ctx = told_to_end(context(tmp_path, processes=processes), 11)  # in the midst of the second pass of ten steps
     with pytest.raises(UserError, match="told to end and saved step .* of 30"):
-        LORA.sft(str(base), completions(12), config, stopped, ctx)
+        LORA.sft(str(base), completions(40), config, stopped, ctx)
     assert signal.getsignal(signal.SIGTERM) == before
     assert not (stopped / "weights.json").exists()
     with pytest.raises(UserError, match=f"go on with runtime.processes={processes} runtime.strategy=ddp"):
-        LORA.sft(str(base), completions(12), config, stopped, context(tmp_path, processes=3 - processes))
+        LORA.sft(str(base), completions(40), config, stopped, context(tmp_path, processes=3 - processes))
     ctx = context(tmp_path, processes=processes)
-    LORA.sft(str(base), completions(12), config, stopped, ctx)
+    LORA.sft(str(base), completions(40), config, stopped, ctx)
     first = next(event["step"] for event in ctx.events if event["event"] == "metric")  # type: ignore[attr-defined]
-    assert first > 2
+    assert first > 11
     assert losses(stopped) == losses(straight)
     assert len(losses(stopped)) == 30
 

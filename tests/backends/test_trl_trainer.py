@@ -132,6 +132,31 @@ def test_the_reference_stays_the_start(
     assert float(again) == pytest.approx(float(policy), abs=1e-4)
 
 
+def test_the_likelihood_term_is_that_of_the_chosen_answers(junior: Path, tmp_path: Path) -> None:
+    config = DPO.model_copy(update={"sft_weight": 0.5})
+    LORA.dpo(junior, preferences(4), config, tmp_path, context(tmp_path))
+    model, tokenizer, _ = load(junior, "fp32", "cpu")
+    rows = dpo_rows(preferences(4), "plain", tokenizer, 128, context(tmp_path).tally.rejected)
+    with torch.no_grad():
+        nats = -sum(float(log_prob(model, row["prompt_ids"], row["chosen_ids"])) for row in rows)
+    expected = math.log(2) + 0.5 * nats / sum(len(row["chosen_ids"]) for row in rows)
+    assert curve(tmp_path)[0]["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_both_answers_begin_with_is_context_and_nothing_is_learned_on_it(junior: Path, tmp_path: Path) -> None:
+    pairs = [pair.model_copy(update={"begun": '{"input":'}) for pair in preferences(4)]
+    _, tokenizer, _ = load(junior, "fp32", "cpu")
+    tally = context(tmp_path).tally
+    bare, begun = (dpo_rows(rows, "plain", tokenizer, 128, tally.rejected) for rows in (preferences(4), pairs))
+    ids = tokenizer('{"input":', add_special_tokens=False)["input_ids"]
+    assert [row["prompt_ids"] for row in begun] == [row["prompt_ids"] + ids for row in bare]
+    assert [(row["chosen_ids"], row["rejected_ids"]) for row in begun] == [
+        (row["chosen_ids"], row["rejected_ids"]) for row in bare
+    ]
+    LORA.dpo(junior, pairs, DPO, tmp_path, context(tmp_path))
+    assert curve(tmp_path)[0]["loss"] == pytest.approx(math.log(2), abs=1e-3)
+
+
 def test_the_preference_gradient_is_the_hand_written_one(full_junior: Path, tmp_path: Path) -> None:
     """At the start: -beta/2 (grad log p(chosen) - grad log p(rejected)), mean over pairs (paper, equation 2)."""
     pairs = [Preference(prompt="Q", chosen="ab", rejected="c"), Preference(prompt="R", chosen="d", rejected="ef")]
@@ -212,6 +237,7 @@ def test_what_saves_memory_changes_no_result(
         {"loss": "hinge"},
         {"loss": "robust"},
         {"loss": "robust", "label_smoothing": 0.3},
+        {"sft_weight": 0.5},
         {"learning_rate": 2e-2},
         {"seed": 3},
     ],

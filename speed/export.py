@@ -1,0 +1,98 @@
+"""The third door: a trained model of a run, in the form that other programs load, with its model card.
+
+python -m speed.export speed_home/runs/DATE/RUN --stage senior --to models/senior     one model, adapters merged
+python -m speed.export speed_home/runs/DATE/RUN --stage senior --to models/adapter --adapter
+python -m speed.export speed_home/store/junior/KEY --to models/junior --precision bf16
+
+A merged generator is what transformers and vLLM load, an adapter what PEFT loads on its base; an embedder is copied as
+it is: sentence-transformers reads it. The card is written from the artifact's manifest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from speed.core.errors import CorruptArtifact, UserError, explained
+
+STAGES = ("senior", "junior", "revisor", "embedder")
+
+
+def parser() -> argparse.ArgumentParser:
+    """What can be typed."""
+    out = argparse.ArgumentParser(
+        prog="python -m speed.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    out.add_argument("artifact", type=Path, help="folder of a run, or of one stage in the store")
+    out.add_argument("--stage", choices=STAGES, help="which model of a run (default: the first of these that it has)")
+    out.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder")
+    out.add_argument("--adapter", action="store_true", help="the adapter alone, for PEFT (default: merged)")
+    out.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of merged weights")
+    return out
+
+
+def payload_of(artifact: Path, stage: str | None) -> Path:
+    """The folder of a trained model: the one given, or a stage of the run given.
+
+    Raises:
+        UserError: where there is none.
+    """
+    if (artifact / "model").is_dir():
+        return artifact.resolve()
+    wanted = STAGES if stage is None else (stage,)
+    for name in wanted:
+        if (artifact / "stages" / name / "model").is_dir():
+            return (artifact / "stages" / name).resolve()
+    raise UserError(
+        f"{artifact} holds no trained model ({', '.join(wanted)})\n"
+        "  give a folder of speed_home/runs (and --stage), or one of speed_home/store/<stage>"
+    )
+
+
+def export(artifact: Path, stage: str | None, to: Path, adapter: bool, precision: str) -> Path:
+    """Write the model and its card into the new folder `to`.
+
+    Raises:
+        UserError: for an artifact without a model or with a damaged file, a folder that is not empty, or an adapter
+            that is none.
+    """
+    from speed.backends.exporting import write_embedder, write_generator
+    from speed.core.manifest import check, read_manifest
+
+    payload = payload_of(artifact, stage)
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UserError(f"{to} is there already: give a new folder, or empty it")
+    try:
+        manifest = read_manifest(payload / "manifest.json")
+        check(payload, () if manifest is None else manifest.outputs)
+    except CorruptArtifact as corrupt:
+        raise UserError(f"{corrupt}\n  build it again: python -m speed.run verify=true") from corrupt
+    partial = to.with_name(to.name + ".partial")
+    if (payload / "model" / "modules.json").is_file():
+        write_embedder(payload, partial, adapter, manifest)
+    else:
+        write_generator(payload, partial, adapter, precision, manifest)  # type: ignore[arg-type]
+    if to.exists():
+        to.rmdir()
+    partial.rename(to)
+    return to
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Console entry."""
+    given = parser().parse_args(arguments)
+    try:
+        print(f"written: {export(given.artifact, given.stage, given.to, given.adapter, given.precision)}")
+    except UserError as error:
+        sys.exit(str(error))
+    except OSError as error:
+        known = explained(error, "exporting")
+        if known is None:
+            raise
+        sys.exit(str(known))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Field-DPO: preferences begin where an answer goes wrong (after Step-DPO, Lai et al. 2024, arXiv 2406.18629; ours).
+
+Of each list the first answer with a fault is cut where its first faulty field begins. The junior writes on from there
+some times; the first continuation that makes a faultless record is preferred to the one that it had written. Both stand
+behind the prompt and the same faultless beginning, so that nothing is learned on what was right. No teacher is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, tee
+from typing import ClassVar, NamedTuple
+
+from speed.core.context import Context
+from speed.core.stage import Pool, Stage, Work
+from speed.data.fields import Broken, first_fault
+from speed.data.outcome import sample
+from speed.data.records import Candidates, Kind, Pair
+from speed.ports import Engine, Generate, Generated, Sampling, Weights, request_seed
+
+
+class Cut(NamedTuple):
+    """A list, and the answer of it that goes wrong."""
+
+    found: Candidates
+    place: int = -1
+    broken: Broken | None = None
+
+
+@dataclass(frozen=True)
+class FieldPairs(Pool[Pair]):
+    """One row, one list, one answer continued anew from its first faulty field."""
+
+    root: Pool[Candidates]
+    junior: Stage[Weights]
+    engine: Engine
+    sampling: Sampling
+    continuations: int
+    """Tries to write on without a fault."""
+    max_tokens: dict[Kind, int]
+    seed: int
+
+    name: ClassVar[str] = "field pairs"
+    row: ClassVar[type[Pair]] = Pair
+    whole_blocks: ClassVar[bool] = True
+
+    @property
+    def block(self) -> int:
+        return self.engine.block
+
+    def work(self, start: int, stop: int) -> Work:
+        return Work(generated=(stop - start) * self.continuations)
+
+    def build(self, start: int, stop: int, ctx: Context) -> Iterator[Pair]:
+        lists = (found for found in ctx.rows(self.root.take(stop)) if found.row >= start)
+        blocks = ([_cut(found) for found in islice(lists, self.block)] for _ in range(start, stop, self.block))
+        given, kept = tee(blocks)
+        requests = ([self._request(cut, cut.broken) for cut in block if cut.broken] for block in given)
+        answers = self.engine.generate(ctx.folder(self.junior), requests, self.sampling, ctx)
+        for done, (block, texts) in enumerate(zip(kept, answers, strict=True), 1):
+            by_row: dict[str, list[Generated]] = {}
+            for text in texts:
+                by_row.setdefault(text.key, []).append(text)
+                ctx.tally.cost["generated_tokens"] += text.tokens
+            for cut in block:
+                yield _pair(cut, by_row.get(str(cut.found.row), ()))
+            ctx.progress(done * self.block, stop - start, "lists")
+
+    def _request(self, cut: Cut, broken: Broken) -> Generate:
+        assert cut.found.prompt.kind is not None
+        return Generate(
+            key=str(cut.found.row),
+            prompt=cut.found.prompt.text,
+            begun=broken.begun,
+            seed=request_seed(self.seed, self.name, cut.found.row),
+            n=self.continuations,
+            max_tokens=self.max_tokens[cut.found.prompt.kind],
+        )
+
+
+def _cut(found: Candidates) -> Cut:
+    """The first answer of a list that goes wrong in a field."""
+    for place, text in enumerate(found.texts):
+        broken = first_fault(text, found.finish_reasons[place], found.prompt)
+        if broken is not None:
+            return Cut(found, place, broken)
+    return Cut(found)
+
+
+def _pair(cut: Cut, texts: Sequence[Generated]) -> Pair:
+    found, broken = cut.found, cut.broken
+    pair = Pair(row=found.row, prompt=found.prompt)
+    if found.rejected is not None or not found.texts:
+        return pair.turned_away(found.rejected or "no_candidates")
+    if broken is None:
+        return pair.turned_away("no_faulty_field")
+    pair = pair.model_copy(update={"begun": broken.begun, "worst": cut.place, "rejected_faults": (broken.cause,)})
+    for text in texts:
+        whole = sample(found.row, found.prompt, broken.begun + text.text, text.finish_reason, text.tokens)
+        if whole.rejected is None and not whole.faults:
+            return pair.model_copy(update={"chosen": text.text, "rejected_text": broken.rest})
+    return pair.turned_away("none_faultless", broken.cause)

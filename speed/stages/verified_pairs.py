@@ -1,0 +1,53 @@
+"""Pairs from guidelines alone: a faultless answer is preferred to a faulty one, and no teacher is asked.
+
+What every judge must beat: it costs nothing, and it knows only what a rule can see (`speed.data.verify`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from speed.core.context import Context
+from speed.core.stage import Pool
+from speed.data.judging import Judge, alike, readings, shortlist
+from speed.data.records import Candidates, Pair, Rejected
+
+GUIDELINES_FIRST = Judge(verified=True)
+
+
+@dataclass(frozen=True)
+class VerifiedPairs(Pool[Pair]):
+    """One row, one list: its first faultless answer, and the worst by number of faults (one that cannot be read is
+    worse than any other)."""
+
+    root: Pool[Candidates]
+
+    name: ClassVar[str] = "verified pairs"
+    row: ClassVar[type[Pair]] = Pair
+
+    def build(self, start: int, stop: int, ctx: Context) -> Iterator[Pair]:
+        lists = (found for found in ctx.rows(self.root.take(stop)) if found.row >= start)
+        for done, found in enumerate(lists, 1):
+            yield self._pair(found)
+            ctx.progress(done, stop - start, "lists")
+
+    def _pair(self, found: Candidates) -> Pair:
+        pair = Pair(row=found.row, prompt=found.prompt)
+        if found.rejected is not None or not found.texts:
+            return pair.turned_away(found.rejected or "no_candidates")
+        read = readings(found)
+        short = shortlist(read, GUIDELINES_FIRST)
+        if isinstance(short, Rejected):
+            return pair.turned_away(short.cause, short.detail)
+        if short.worst is None:
+            return pair.turned_away("all_faulty" if read[0].faults else "all_faultless")
+        best, worst = (short.shown[0] if short.best is None else short.best), short.worst
+        if read[best].faults:
+            return pair.turned_away("none_faultless", ", ".join(read[best].faults))
+        if alike(read)[best] == alike(read)[worst]:
+            return pair.turned_away("identical", "the faultless and the faulty answer say the same")
+        why = read[worst].faults or (str(read[worst].rejected),)
+        taken = {"best": best, "worst": worst, "chosen": found.texts[best], "rejected_text": found.texts[worst]}
+        return pair.model_copy(update={**taken, "rejected_faults": why})
