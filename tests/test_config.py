@@ -41,10 +41,10 @@ def test_what_ships_is_what_these_tests_cover() -> None:
     assert PRESETS == ["laptop", "miniature", "one_gpu", "paper"]
     assert EXPERIMENTS == ["ablation_no_dpo", "ablation_no_revisor", "ablation_sft_only", "smoke"]
     assert SWEEP_FILES == [
-        "base_model", "beta", "objective", "pair_source", "pairs", "revisions", "scaling", "sft", "tasks_per_topic",
-        "temperature",
+        "base_model", "beta", "judge", "objective", "pair_source", "pairs", "revisions", "scaling", "sft",
+        "tasks_per_topic", "temperature",
     ]  # fmt: skip
-    assert sum(len(points(sweep)) for sweep in SWEEP_FILES) == 3 + 5 + 3 + 3 + 5 + 5 + 6 + 5 + 4 + 6
+    assert sum(len(points(sweep)) for sweep in SWEEP_FILES) == 3 + 5 + 5 + 3 + 3 + 5 + 5 + 6 + 5 + 4 + 6
     assert len(OPTIONS) == len(list(CONF.glob("*/*.yaml"))) - len(PRESETS) - len(EXPERIMENTS)
 
 

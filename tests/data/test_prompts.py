@@ -130,7 +130,9 @@ def chi_square(seen: Counter[str | None], expected: Mapping[str | None, float]) 
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_slot_frequencies(kind: Kind) -> None:
-    prompts = [data_prompt(kind, "t", "x", CONFIG, generator(0, "synthesis", row)) for row in range(RENDERS)]
+    prompts = [
+        data_prompt(kind, "t", "x", CONFIG, generator(0, "prompt", "synthesis", kind, row)) for row in range(RENDERS)
+    ]
     drawn = set(FREQUENCIES[kind]) | ({"guidelines_order"} if kind in (Kind.RETRIEVAL, Kind.CLASSIFICATION) else set())
     assert set().union(*(prompt.slots for prompt in prompts)) == drawn
     for slot, expected in FREQUENCIES[kind].items():
@@ -138,6 +140,18 @@ def test_slot_frequencies(kind: Kind) -> None:
         assert set(seen) == set(expected), slot
         if len(expected) > 1:
             assert chi_square(seen, expected) < CHI_SQUARE[len(expected) - 1], slot
+
+
+@pytest.mark.parametrize("kind", BRAINSTORMED)
+def test_examples_of_brainstorming_stand_in_every_place_as_often(kind: Kind) -> None:
+    prompts = [brainstorm_prompt(kind, "x", 5, CONFIG, generator(0, kind, row)) for row in range(RENDERS)]
+    orders = [prompt.slots["examples_order"].split() for prompt in prompts]
+    assert {prompt.slots["request"] for prompt in prompts} == {"5"}
+    count = len(orders[0])
+    assert 4 <= count <= 10
+    for place in (0, count - 1):
+        seen = Counter[str | None](order[place] for order in orders)
+        assert chi_square(seen, {str(number): 1 / count for number in range(count)}) < CHI_SQUARE.get(count - 1, 40.0)
 
 
 def test_what_is_recorded_is_what_stands_in_the_text() -> None:

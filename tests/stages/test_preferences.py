@@ -128,6 +128,17 @@ def test_models_judge_in_turn(store: Store) -> None:
     assert preferences([five(0)], teacher, judge).work(0, 10).calls == 50
 
 
+def test_a_further_model_is_reached_on_the_teachers_own_road(store: Store) -> None:
+    """The same list in two orders, one for each model; what the first has answered is not asked again."""
+    given = [known_list(row) for row in range(3)]
+    built(store, preferences(given, RulesTeacher(), Judge()), 3)
+    judge = Judge(votes=2, models=("miniature/rules", "miniature/other"))
+    _, manifests = built(store, preferences(given, RulesTeacher(), judge), 3)
+    assert (manifests[0].cost["calls"], manifests[0].cost["cached"]) == (3, 3)
+    journal = journal_at(store.home / "journal")
+    assert sorted(entry.model for entry in journal) == ["miniature/other"] * 3 + ["miniature/rules"] * 3
+
+
 # -- what is kept ------------------------------------------------------------------------------------------------------
 
 
