@@ -86,8 +86,8 @@ class EndpointModel:
         """Price of so many tokens; None when it is not known."""
         return None if self.price is None else tokens * self.price / 1e6
 
-    def load(self, max_length: int | None, precision: str, ctx: Context) -> TextEncoder:
-        """The encoder, after one request that shows that the server answers.
+    def load(self, max_length: int | None, at_most: int | None, precision: str, ctx: Context) -> TextEncoder:
+        """The encoder, after one request that shows that the server answers; how long a text may be is its affair.
 
         Raises:
             UserError: for a length or precision, which are the server's affair, and for a server that does not answer.

@@ -39,8 +39,12 @@ class EvaluatedModel(Protocol):
     def identity(self) -> Json:
         """What its vectors depend on, beside precision and length."""
 
-    def load(self, max_length: int | None, precision: str, ctx: Context) -> TextEncoder:
-        """The encoder."""
+    def load(self, max_length: int | None, at_most: int | None, precision: str, ctx: Context) -> TextEncoder:
+        """The encoder.
+
+        Args:
+            max_length: tokens of a text; None as the model says, but `at_most` so many.
+        """
 
 
 class LocalModel:
@@ -64,7 +68,7 @@ class LocalModel:
         """The content of the folder."""
         return {"files": sha256_of(self.folder)}
 
-    def load(self, max_length: int | None, precision: str, ctx: Context) -> TextEncoder:
+    def load(self, max_length: int | None, at_most: int | None, precision: str, ctx: Context) -> TextEncoder:
         """Our encoder, or sentence-transformers' own where the model has parts that ours does not.
 
         Raises:
@@ -73,12 +77,15 @@ class LocalModel:
         import torch
 
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        encoder: Encoder | SentenceTransformerEncoder
         try:
-            encoder: TextEncoder = Encoder.load(self.folder, device_of(ctx), max_length)
+            encoder = Encoder.load(self.folder, device_of(ctx), max_length)
         except UnknownLayout as reason:
             ctx.say(f"{reason}; sentence-transformers encodes")
             encoder = SentenceTransformerEncoder(self.folder, device_of(ctx), max_length)
-        encoder.model.to(dtype)  # type: ignore[attr-defined]
+        if max_length is None and at_most is not None and (encoder.max_length or 0) > at_most:
+            encoder.max_length = at_most
+        encoder.model.to(dtype)
         return encoder
 
 

@@ -20,6 +20,8 @@ class InstructionTable(Spec):
     """Task types whose documents get the instruction as well; all but retrieval (E5-mistral's evaluation)."""
     not_normalized: tuple[str, ...]
     """Task types whose vectors are not brought to length 1: classification (E5-mistral's evaluation)."""
+    max_length: int
+    """Tokens of a text at most, unless the config says otherwise (SPEED, §4.1)."""
 
     def of(self, name: str, kind: str) -> str | None:
         """The instruction of a task that the table names, under whatever type."""

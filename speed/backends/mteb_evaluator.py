@@ -48,7 +48,7 @@ class ProtocolEvaluator(Evaluator):
     protocol: Literal["e5", "native"] = "e5"
     """`e5`: instructions per task, no normalisation for classification; `native`: as the model itself says."""
     max_length: int | None = Field(default=None, ge=8)
-    """Tokens of a text; null as the model says."""
+    """Tokens of a text; null as the model says, and under `e5` 512 at most."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the arithmetic inside the transformer; vectors and similarities are always fp32."""
 

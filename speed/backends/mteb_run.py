@@ -212,7 +212,8 @@ def _encoder(
     ctx: Context,
     closing: ExitStack,
 ) -> MtebEncoder:
-    encoder = model.load(config.max_length, config.precision, ctx)
+    at_most = instruction_table().max_length if config.protocol == "e5" else None
+    encoder = model.load(config.max_length, at_most, config.precision, ctx)
     cache = _cache(config, model, encoder, ctx)
     if cache is not None:
         closing.callback(cache.close)
@@ -226,7 +227,7 @@ def _cache(config: ProtocolEvaluator, model: EvaluatedModel, encoder: TextEncode
     identity = {
         "model": model.identity(),
         "precision": config.precision,
-        "max_length": config.max_length,
+        "max_length": encoder.max_length,
         "version": config.version,
     }
     root = ctx.store.home / "cache" / "vectors"

@@ -44,6 +44,10 @@ class SentenceTransformerEncoder:
         """Tokens of a text; None for a model that reads any number."""
         return self.model.max_seq_length if isinstance(self.model.max_seq_length, int) else None
 
+    @max_length.setter
+    def max_length(self, tokens: int) -> None:
+        self.model.max_seq_length = tokens
+
     @property
     def prompts(self) -> Mapping[str, str]:
         """Prefix by name."""

@@ -228,6 +228,64 @@ def test_only_classification_is_encoded_without_normalisation() -> None:
     assert [length(name, "native", own=False) for name in names] == [5] * 6
 
 
+def test_the_protocol_of_every_task_is_the_one_of_the_golden_table() -> None:
+    """`e5_protocol.tsv`: task, type, split, prefix of queries, prefix of documents, whether vectors have length 1."""
+    import mteb
+    import numpy as np
+    from mteb.types import PromptType
+
+    from speed.backends.mteb_encoder import MtebEncoder
+
+    class Watched:
+        dimension, max_length, normalize = 2, 512, True
+        prompts: dict[str, str] = {}
+
+        def pieces(self, texts: list[str], prefix: str) -> Any:
+            self.prefix = prefix
+            yield [0], np.array([[3, 4]], np.float32)
+
+    found = {}
+    for benchmark in ("MTEB(eng, v1)", "MTEB(eng, v2)"):
+        for task in mteb.get_benchmark(benchmark).tasks:
+            watched, metadata = Watched(), task.metadata
+            encoder = MtebEncoder(watched, "e5", instruction_table(), {}, "r", lambda _: None)
+            searching = metadata.type in ("Retrieval", "Reranking")
+            sides = []
+            for side in (PromptType.query, PromptType.document) if searching else (None, None):
+                given = {"task_metadata": metadata, "hf_split": "test", "hf_subset": "default", "prompt_type": side}
+                vectors = encoder.encode([{"text": ["a"]}], **given)
+                sides.append(watched.prefix.replace("\n", "\\n"))
+            unit = "unit" if abs(np.linalg.norm(vectors) - 1) < 1e-5 else "as they are"
+            found[metadata.name] = [metadata.type, *task.eval_splits, *sides, unit]
+    lines = (Path(__file__).parent / "e5_protocol.tsv").read_text(encoding="utf-8").splitlines()
+    golden = {name: rest for name, *rest in (line.split("\t") for line in lines[1:])}
+    assert len(golden) == 72
+    assert found == golden
+    assert [name for name, row in golden.items() if row[1] != "test"] == ["MSMARCO"]
+    assert instruction_table().max_length == 512
+
+
+def test_a_text_is_cut_at_the_protocols_length(models: tuple[Path, Path], tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    folder = shutil.copytree(models[0] / "model", tmp_path / "long")
+    said = folder / "sentence_bert_config.json"
+    said.write_text(json.dumps({"max_seq_length": 4096}))
+    model = LocalModel(folder)
+    assert model.load(None, None, "fp32", ctx).max_length == 4096
+    assert model.load(None, 512, "fp32", ctx).max_length == 512
+    assert model.load(600, 512, "fp32", ctx).max_length == 600
+    said.write_text(json.dumps({"max_seq_length": 100}))
+    assert model.load(None, 512, "fp32", ctx).max_length == 100
+
+
+def test_an_embedder_is_asked_in_the_words_that_it_was_trained_with(tmp_path: Path) -> None:
+    from speed.backends.evaluated_model import template_of
+
+    table = instruction_table()
+    assert template_of(table.prompts("Do: {task} | {query}"), "default") == "Do: {task} | "
+    assert template_of({"query": "query: "}, "default") == "default"
+
+
 def test_every_task_of_the_papers_benchmark_has_an_instruction() -> None:
     import mteb
 
