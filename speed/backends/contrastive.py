@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from speed.core.content import ModelReference
-from speed.core.context import Context
+from speed.core.content import Content, ModelReference
+from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.spec import Spec
+from speed.data.records import Kind
 from speed.ports import EmbedderTrainer
 
 if TYPE_CHECKING:
@@ -44,11 +45,59 @@ class Masks(Spec):
     own_duplicates: bool = True
     same_label: bool = True
     score_margin: float | None = None
+    """Leave out documents that score higher than the positive by more than this (Qwen3-Embedding: 0.1)."""
+    guide: ModelReference | None = None
+    """An embedder in sentence-transformers layout that judges instead: documents which it scores above the positive are
+    left out (GISTEmbed, arXiv 2402.16829). It reads bare queries under its own prompts, without a gradient."""
+    guide_margin: float = 0.0
+    """By how much the guide must score a document above the positive."""
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        if self.guide_margin and self.guide is None:
+            raise ValueError("guide_margin has no effect without guide; name the guide's model, or leave the margin out")
+        return self
+
+
+class Batching(Spec):
+    """Which records meet in a batch (`speed.model.batching.epoch`); the same for all processes of a training."""
+
+    homogeneous: Share = 0.0
+    """Share of a batch that comes from one group: 0 mixes all in their proportions, 1 takes one group only."""
+    by: Literal["kind", "task", "source"] = "kind"
+    """What makes a group."""
+
+
+class Source(Spec):
+    """A JSONL file of labelled records that is trained on beside the synthetic ones (paper §4.2: 13 data sets).
+
+    A line: `query`, `positive`, and where they are known `negative` or `negatives`, `task`, `kind`.
+    """
+
+    path: Content
+    weight: Positive = 1.0
+    """How often a record is seen an epoch: 0.1 draws a tenth anew for each epoch, 2 takes every record twice."""
+    tasks: tuple[str, ...] = ()
+    """Instructions for records that state none, taken in turn (E5-mistral gives NLI and Quora two each)."""
+    kind: Kind | None = None
+    """Kind of records that state none."""
+
+
+class Development(Spec):
+    """A cheap score during training: each held-out query searches the documents of all held-out records.
+
+    Held-out records are not trained on, so the default is none: the paper trains on all of them.
+    """
+
+    records: Annotated[int, Field(ge=2)] = 256
+    every: Annotated[int, Field(ge=1)] = 50
+    """Steps between two scores; the last step always has one."""
 
 
 class ContrastiveTrainer(EmbedderTrainer):
-    """InfoNCE with in-batch and hard negatives; LoRA or full fine-tuning; one process."""
+    """InfoNCE with in-batch and hard negatives; LoRA or full fine-tuning; one process or several."""
 
+    version: ClassVar[int] = 2
     heavy: ClassVar[tuple[str, ...]] = ("torch", "peft", "transformers.modeling_utils")
 
     base: ModelReference
@@ -77,17 +126,23 @@ class ContrastiveTrainer(EmbedderTrainer):
     """Whether a BOS token stands in front of every text."""
     instruction: str = "Instruct: {task}\nQuery: {query}"
     """How a query is written (E5-mistral, §3.2); documents stand alone."""
-    batching: Literal["mixed", "homogeneous"] = "mixed"
-    """Whether a batch holds all kinds of examples in their proportions, or one kind."""
+    batching: Batching = Batching()
+    sources: tuple[Source, ...] = ()
+    """Labelled records to train on as well."""
     masks: Masks = Masks()
-    hard_negatives: bool = True
-    """Whether the records' hard negatives are used."""
+    hard_negatives: Annotated[int, Field(ge=0)] = 1
+    """Hard negatives of a record that are used at most, drawn anew each epoch (E5-mistral: 1)."""
     share_hard_negatives: bool = True
     """Whether a hard negative also counts for the other queries of the batch."""
     chunk_tokens: Annotated[int, Field(ge=1)] = 4096
     """Padded tokens encoded at once. Bounds the memory of a step."""
     kept_tokens: Annotated[int, Field(ge=0)] = 32768
     """Padded tokens whose activations are kept between the two passes of a step; the others are computed twice."""
+    checkpointing: Literal["off", "kept", "all"] = "off"
+    """Where layers keep their inputs only and compute the rest again: nowhere, in the activations that are kept between the
+    passes, or everywhere. `all` computes most activations three times; it is for texts that alone are too long."""
+    development: Development | None = None
+    """Held-out records that are scored during the training."""
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
@@ -95,7 +150,31 @@ class ContrastiveTrainer(EmbedderTrainer):
             raise ValueError("instruction must contain {task} and {query}")
         if not self.instruction.endswith("{query}"):
             raise ValueError("instruction must end with {query}, so that it can be kept as a prompt in front of a text")
+        if self.checkpointing == "kept" and not self.kept_tokens:
+            raise ValueError(
+                "checkpointing: kept has no effect with kept_tokens: 0, where every chunk is computed twice already; "
+                "set kept_tokens, or take checkpointing: off"
+            )
         return self
+
+    def check(self, runtime: Runtime) -> None:
+        """Refuse what this machine's settings cannot carry out.
+
+        Raises:
+            UserError: with the remedy.
+        """
+        if runtime.processes > self.batch_size:
+            raise UserError(
+                f"runtime.processes={runtime.processes} is more than embedder.batch_size={self.batch_size}: "
+                "each process needs a record\n  take fewer processes or a larger batch"
+            )
+        if runtime.strategy == "zero3" and self.precision == "fp16":
+            raise UserError(
+                "embedder.precision=fp16 needs a loss scaler, which does not see shared weights\n"
+                "  take embedder.precision=bf16, or runtime.strategy=ddp"
+            )
+        if self.precision == "fp16" and runtime.device == "cpu":
+            raise UserError("embedder.precision=fp16 needs a GPU\n  take embedder.precision=fp32 (or bf16) on a CPU")
 
     def steps(self, examples: int) -> int:
         """Optimiser steps for so many examples (with homogeneous batches up to four more an epoch)."""
@@ -110,11 +189,16 @@ class ContrastiveTrainer(EmbedderTrainer):
             UserError: no usable records, a base that cannot be loaded, a setting that this machine cannot carry out,
                 or a loss that is no longer a number (with the step and the records; checkpoints stay).
         """
-        from speed.backends.contrastive_loop import run
+        from speed.backends.contrastive_loop import run, table_of
+        from speed.backends.embedder_job import WORKER, EmbedderJob
+        from speed.backends.processes import run_in_processes, several
 
-        if ctx.runtime.processes > 1:
-            raise UserError(
-                f"runtime.processes={ctx.runtime.processes}, but this embedder trains in one process: "
-                "set runtime.processes=1"
-            )
-        run(self, examples, out, seed, ctx)
+        self.check(ctx.runtime)
+        if not several(ctx.runtime):
+            run(self, examples, out, seed, ctx)
+            return
+        table_of(self, examples, ctx)  # tokenised once and here, with this process's cores
+        fields = self.model_dump(mode="json")
+        runtime = ctx.runtime.model_copy(update={"home": ctx.store.home})
+        job = EmbedderJob(trainer=fields, examples=str(examples), seed=seed, out=str(out.resolve()), runtime=runtime)
+        run_in_processes(job, WORKER, ctx)

@@ -14,20 +14,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from speed.backends.contrastive_ranks import Ranks
+
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-def save(folder: Path, step: int, identity: str, weights: dict[str, Tensor], optimizer: Any, scaler: Any) -> None:
-    """Write the state after `step` steps, then remove older checkpoints."""
+def save(
+    folder: Path, step: int, identity: str, weights: dict[str, Tensor], optimizer: Any, scaler: Any, ranks: Ranks
+) -> None:
+    """Write the state after `step` steps, then remove older checkpoints. Called by all processes; the first writes."""
     from safetensors.torch import save_file
 
+    tensors: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        state = {"weight": weight.detach(), **{moment: optimizer.state[weight][moment] for moment in MOMENTS}}
+        for moment, value in state.items():
+            whole = ranks.whole(torch.as_tensor(value))
+            if ranks.rank == 0:
+                tensors[f"{moment}.{name}"] = whole.cpu().contiguous()
+    if ranks.rank != 0:
+        return
     partial = folder / "partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    tensors = {f"weight.{name}": weight.detach().contiguous() for name, weight in weights.items()}
-    for name, weight in weights.items():
-        state = optimizer.state[weight]
-        tensors |= {f"{moment}.{name}": torch.as_tensor(state[moment]).contiguous() for moment in MOMENTS}
     save_file(tensors, partial / "state.safetensors")
     (partial / "state.json").write_text(json.dumps({"step": step, "identity": identity, "scaler": scaler.state_dict()}))
     whole = folder / f"step-{step:09d}"
@@ -48,18 +57,18 @@ def last_checkpoint(folder: Path, identity: str) -> Path | None:
     return None
 
 
-def restore(checkpoint: Path, weights: dict[str, Tensor], optimizer: Any, scaler: Any) -> int:
-    """Put a saved state in place; the number of steps it has behind it."""
+def restore(checkpoint: Path, weights: dict[str, Tensor], optimizer: Any, scaler: Any, ranks: Ranks) -> int:
+    """Put a saved state in place; the number of steps it has behind it. The number of processes may have changed."""
     from safetensors.torch import load_file
 
     state = json.loads((checkpoint / "state.json").read_text())
     tensors = load_file(checkpoint / "state.safetensors")
     with torch.no_grad():
         for name, weight in weights.items():
-            weight.copy_(tensors[f"weight.{name}"])
+            weight.copy_(ranks.part(tensors[f"weight.{name}"], weight))
             # the step counter of a fused optimiser lies beside its weight
-            optimizer.state[weight] = {
-                moment: tensors[f"{moment}.{name}"].to(weight.device, copy=True) for moment in MOMENTS
+            optimizer.state[weight] = {"step": tensors[f"step.{name}"].to(weight.device, copy=True)} | {
+                moment: ranks.part(tensors[f"{moment}.{name}"], weight) for moment in MOMENTS[1:]
             }
     if state["scaler"]:
         scaler.load_state_dict(state["scaler"])

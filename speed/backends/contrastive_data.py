@@ -1,130 +1,122 @@
-"""Records to what a contrastive step needs: token rows, and the identities that the mask compares."""
+"""Which records meet in which step, and what a step needs of them: token rows, and the identities that the mask compares."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
-from pydantic import ValidationError
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speed.backends.contrastive import ContrastiveTrainer
-from speed.backends.token_rows import Frame, token_rows
+from speed.backends.contrastive_records import CORPUS
+from speed.backends.token_table import TokenTable
 from speed.core.errors import UserError
-from speed.data.records import Example, Kind
-from speed.model.batching import Ids
-from speed.model.loss import Identities, label_hash, text_hash
+from speed.model.batching import epoch
+from speed.model.loss import Identities
+
+HELD_OUT, DRAWN, ORDER, NEGATIVES = range(4)
+"""What a generator draws: streams of one seed that do not depend on one another."""
 
 
-class Record(NamedTuple):
-    """One record as token rows and hashes."""
+class Plan:
+    """The batches of a training; a function of the records, the trainer and the seed."""
 
-    number: int
-    """Line in the file, from 1."""
-    kind: str
-    query: Ids
-    positive: Ids
-    negative: Ids | None
-    query_hash: int
-    positive_hash: int
-    negative_hash: int
-    positive_label: int
-    negative_label: int
+    def __init__(self, table: TokenTable, config: ContrastiveTrainer, seed: int) -> None:
+        self.table, self.config, self.seed = table, config, seed
+        self.held_out = self._held_out()
+        weights = np.array([*(source.weight for source in config.sources), 1.0])  # the corpus is number -1
+        self._weights = weights[table.groups("source")]
+        self._weights[self.held_out] = 0.0
+        if config.batching.homogeneous:
+            self._groups = table.groups(config.batching.by)
+        else:  # mixed batches keep the proportions of kinds and of sources
+            self._groups = table.groups("source") * 64 + table.groups("kind")
+        self._last: tuple[int, list[NDArray[np.int64]]] = (-1, [])
+        self._begins = np.cumsum([0, *(len(self._epoch(number)) for number in range(config.epochs))])
 
+    def __len__(self) -> int:
+        """Steps."""
+        return int(self._begins[-1])
 
-def read_examples(file: Path) -> list[tuple[int, Example]]:
-    """(line number, example) of every line.
+    def batch(self, step: int) -> NDArray[np.int64]:
+        """Numbers of the records of a step."""
+        number = int(np.searchsorted(self._begins, step, side="right")) - 1
+        return self._epoch(number)[step - int(self._begins[number])]
 
-    Raises:
-        UserError: for a missing or empty file, a line that is no example, or an empty query or positive.
-    """
-    if not file.is_file():
-        raise UserError(f"{file} does not exist: the embedder needs a JSONL file of examples")
-    out: list[tuple[int, Example]] = []
-    with file.open(encoding="utf-8", errors="surrogateescape") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                example = Example.model_validate_json(line)
-            except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(map(str, first["loc"])) or "line"
-                raise UserError(f"{file}, line {number}: no usable example ({where}: {first['msg']})") from error
-            for field in ("query", "positive"):
-                if not getattr(example, field).strip():
-                    raise UserError(
-                        f"{file}, line {number}: {field} is empty; every record needs a query and a positive"
-                    )
-            out.append((number, example))
-    if len(out) < 2:
-        raise UserError(
-            f"{file} holds {len(out)} examples; contrastive training needs at least 2 (and better thousands)"
-        )
-    return out
+    def negatives(self, record: int, step: int) -> list[int]:
+        """Rows of the hard negatives that a record brings to a step."""
+        found, most = self.table.rows_of(record)[2:], self.config.hard_negatives
+        if len(found) <= most:
+            return list(found)
+        number = int(np.searchsorted(self._begins, step, side="right")) - 1
+        draw = np.random.default_rng([self.seed, NEGATIVES, max(0, number), record])
+        return sorted(int(found[place]) for place in draw.permutation(len(found))[:most])
 
+    def _epoch(self, number: int) -> list[NDArray[np.int64]]:
+        if self._last[0] != number:
+            whole = np.floor(self._weights).astype(np.int64)
+            entries = np.repeat(np.arange(len(whole)), whole)
+            draw = np.random.default_rng([self.seed, DRAWN, number])
+            for source in range(CORPUS, len(self.config.sources)):
+                members = np.flatnonzero((self.table.groups("source") == source) & (self._weights > whole))
+                rest = self.config.sources[source].weight % 1.0 if source != CORPUS else 0.0
+                drawn = draw.permutation(members)[: round(rest * len(members))]
+                entries = np.concatenate([entries, drawn])
+            config = self.config
+            seed = (self.seed, ORDER, number)
+            batches = epoch(self._groups[entries], config.batch_size, config.batching.homogeneous, seed)
+            self._last = (number, [entries[batch] for batch in batches])
+        return self._last[1]
 
-def records_of(
-    examples: Sequence[tuple[int, Example]], config: ContrastiveTrainer, tokenizer: Any, frame: Frame
-) -> list[Record]:
-    """Token rows and hashes; each distinct text is tokenised once."""
-    queries = [query_text(example, config.instruction) for _, example in examples]
-    negatives = [example.negative or None if config.hard_negatives else None for _, example in examples]
-    texts = dict.fromkeys([*queries, *(example.positive for _, example in examples), *(n for n in negatives if n)])
-    rows = dict(zip(texts, token_rows(tokenizer, list(texts), frame, config.max_length), strict=True))
-    out: list[Record] = []
-    for (number, example), query, negative in zip(examples, queries, negatives, strict=True):
-        is_label = example.kind is Kind.CLASSIFICATION
-        out.append(
-            Record(
-                number=number,
-                kind=example.kind.value,
-                query=rows[query],
-                positive=rows[example.positive],
-                negative=rows[negative] if negative else None,
-                query_hash=text_hash(example.query),
-                positive_hash=text_hash(example.positive),
-                negative_hash=text_hash(negative) if negative else 0,
-                positive_label=label_hash(example.positive) if is_label else 0,
-                negative_label=label_hash(negative) if is_label and negative else 0,
+    def _held_out(self) -> NDArray[np.int64]:
+        if self.config.development is None:
+            return np.zeros(0, np.int64)
+        wanted = self.config.development.records
+        if 2 * wanted > len(self.table):
+            raise UserError(
+                f"embedder.development.records={wanted} would hold out more than half of the {len(self.table)} records\n"
+                "  take fewer, or set embedder.development=null"
             )
-        )
-    return out
-
-
-def query_text(example: Example, instruction: str) -> str:
-    """The query under its instruction; alone where the record has no task."""
-    if not example.task:
-        return example.query
-    before, _, after = instruction.partition("{query}")
-    return before.replace("{task}", example.task) + example.query + after
+        draw = np.random.default_rng([self.seed, HELD_OUT])
+        return np.sort(draw.permutation(len(self.table))[:wanted])
 
 
 class Batch(NamedTuple):
     """The rows of one step: queries, then their positives, then the hard negatives there are."""
 
-    records: list[Record]
-    rows: list[Ids]
+    records: NDArray[np.int64]
+    """Number of each record."""
+    rows: list[int]
+    """Row of each text in the table."""
+    lengths: list[int]
+    """Tokens of each row."""
     ids: Identities
     targets: Tensor
+    """Number of each query's positive among the documents: those follow the queries, numbered from 0."""
 
 
-def batch_of(records: list[Record], device: torch.device) -> Batch:
-    """Rows and identities of one step; documents are numbered from 0 after the queries."""
-    with_negative = [record for record in records if record.negative is not None]
-    rows = [record.query for record in records] + [record.positive for record in records]
-    rows += [record.negative for record in with_negative if record.negative is not None]
+def batch_of(plan: Plan, records: NDArray[np.int64], step: int, device: torch.device) -> Batch:
+    """Rows and identities of these records in a step."""
+    table = plan.table
+    queries = [table.rows_of(int(record))[0] for record in records]
+    negatives = [(place, row) for place, record in enumerate(records) for row in plan.negatives(int(record), step)]
+    documents = [*(row + 1 for row in queries), *(row for _, row in negatives)]
+    owners = [*range(len(records)), *(place for place, _ in negatives)]
+    rows = [*queries, *documents]
 
-    def tensor(values: list[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=device)
+    def tensor(values: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(device)
 
+    asked = np.asarray(table.texts[queries])
     ids = Identities(
-        query=tensor([r.query_hash for r in records]),
-        document=tensor([r.positive_hash for r in records] + [r.negative_hash for r in with_negative]),
-        label=tensor([r.positive_label for r in records] + [r.negative_label for r in with_negative]),
-        answers=tensor([r.query_hash for r in records] + [0] * len(with_negative)),
-        owner=tensor([r.number for r in records] + [r.number for r in with_negative]),
+        query=tensor(asked),
+        document=tensor(table.texts[documents]),
+        label=tensor(table.labels[documents]),
+        answers=tensor(np.concatenate([asked, np.zeros(len(negatives), np.int64)])),
+        owner=tensor(records[owners]),
     )
-    return Batch(records, rows, ids, torch.arange(len(records), device=device))
+    starts = table.starts
+    lengths = [int(starts[row + 1] - starts[row]) for row in rows]
+    return Batch(records, rows, lengths, ids, torch.arange(len(records), device=device))

@@ -4,23 +4,29 @@ model/  modules.json, 1_Pooling/, 2_Normalize/      what sentence-transformers r
         config.json, model.safetensors              the transformer, adapters merged (AutoModel reads it too)
         tokenizer.json, tokenizer_config.json       puts the trainer's special tokens around every text
         config_sentence_transformers.json           prompts, by MTEB task
-adapter/                                            the adapters alone (PEFT)
+        README.md                                   model card: what it was trained on, how, and how to use it
+adapter/                                            the same, with adapters (PEFT) in the place of the transformer
+        base.json                                   content of the base that they belong to
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from speed.backends.contrastive import ContrastiveTrainer
-from speed.backends.embedding_model import ignores_later_tokens, vectors
+from speed.backends.embedding_model import BASE, ignores_later_tokens, vectors
 from speed.backends.encoder import Encoder
 from speed.backends.instructions import instruction_table
 from speed.backends.token_rows import Frame, token_rows
+from speed.backends.weights import resolved
+from speed.core.content import sha256_of
+from speed.core.spec import Json
 
 PROBES = ("", "a", "Instruct: Retrieve semantically similar text.\nQuery: the quick brown fox", "long text " * 2000)
 """What the exported model is compared on with the trained one."""
@@ -29,9 +35,20 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
 
 
 def export(
-    config: ContrastiveTrainer, model: Any, tokenizer: Any, frame: Frame, pad: int, out: Path, dtype: torch.dtype
+    config: ContrastiveTrainer,
+    model: Any,
+    tokenizer: Any,
+    frame: Frame,
+    pad: int,
+    out: Path,
+    dtype: torch.dtype,
+    facts: dict[str, Json],
 ) -> None:
-    """Write `out/model` whole or not at all, after checking that it embeds as the trained model does."""
+    """Write `out/model` whole or not at all, after checking that it embeds as the trained model does.
+
+    Args:
+        facts: what the model card says beside the trainer's settings.
+    """
     model.eval()
     rows = token_rows(tokenizer, PROBES, frame, config.max_length)
     with torch.no_grad():
@@ -41,12 +58,11 @@ def export(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     if config.lora is not None:
-        model.peft_config["default"].base_model_name_or_path = config.base.name
-        model.save_pretrained(str(out / "adapter"))
+        write_adapter(config, model, tokenizer, frame, out / "adapter", facts)
         model = model.merge_and_unload()
     model.to(dtype).save_pretrained(str(partial))
     framed(tokenizer, frame, config.max_length).save_pretrained(str(partial))
-    write_layout(config, partial, int(model.config.hidden_size))
+    write_layout(config, partial, int(model.config.hidden_size), facts)
     encoder = Encoder.load(partial, device=model.device)
     worst = float((torch.from_numpy(encoder.encode(PROBES)) - expected).abs().max())
     if not worst <= TOLERANCE[dtype]:
@@ -55,6 +71,22 @@ def export(
         )
     shutil.rmtree(out / "model", ignore_errors=True)
     partial.rename(out / "model")
+
+
+def write_adapter(
+    config: ContrastiveTrainer, model: Any, tokenizer: Any, frame: Frame, folder: Path, facts: dict[str, Json]
+) -> None:
+    """The adapters in a folder that sentence-transformers and AutoModel load on top of the base."""
+    shutil.rmtree(folder, ignore_errors=True)
+    source, revision = resolved(config.base.name)
+    shape = model.peft_config["default"]
+    shape.base_model_name_or_path, shape.revision = source, revision
+    shape.target_modules = sorted(shape.target_modules)  # a set, whose order would differ from run to run
+    model.save_pretrained(str(folder))
+    framed(tokenizer, frame, config.max_length).save_pretrained(str(folder))
+    write_layout(config, folder, int(model.config.hidden_size), facts)
+    if Path(source).is_dir():
+        _write_json(folder / BASE, {"sha256": sha256_of(Path(source))})
 
 
 def framed(tokenizer: Any, frame: Frame, max_length: int) -> Any:
@@ -85,7 +117,7 @@ def framed(tokenizer: Any, frame: Frame, max_length: int) -> Any:
     )
 
 
-def write_layout(config: ContrastiveTrainer, folder: Path, width: int) -> None:
+def write_layout(config: ContrastiveTrainer, folder: Path, width: int, facts: dict[str, Json]) -> None:
     """The files that make a folder with a transformer of hidden size `width` a sentence-transformers model."""
     modules = ["Transformer", "Pooling", *(["Normalize"] if config.normalize else [])]
     paths = ["", "1_Pooling", "2_Normalize"]
@@ -105,7 +137,7 @@ def write_layout(config: ContrastiveTrainer, folder: Path, width: int) -> None:
     if config.normalize:
         (folder / "2_Normalize").mkdir()
         _write_json(folder / "2_Normalize" / "config.json", {})
-    (folder / "README.md").write_text(_card(config), encoding="utf-8")
+    (folder / "README.md").write_text(_card(config, facts), encoding="utf-8")
     prompts = instruction_table().prompts(config.instruction)
     _write_json(
         folder / "config_sentence_transformers.json",
@@ -113,11 +145,13 @@ def write_layout(config: ContrastiveTrainer, folder: Path, width: int) -> None:
     )
 
 
-def _card(config: ContrastiveTrainer) -> str:
+def _card(config: ContrastiveTrainer, facts: dict[str, Json]) -> str:
     """A model card: how the model was trained, and how to use it."""
     base = Path(config.base.name).name if Path(config.base.name).is_dir() else config.base.name
     trained = config.model_dump(mode="json", exclude={"base"})
-    lines = "\n".join(f"| {name} | {json.dumps(value)} |" for name, value in trained.items())
+    packages = {name: version(name) for name in ("torch", "transformers", "peft")}
+    rows = {**facts, **trained, **packages}
+    lines = "\n".join(f"| {name} | {json.dumps(value)} |" for name, value in rows.items())
     example = config.instruction.replace("{task}", "Retrieve semantically similar text.").removesuffix("{query}")
     return f"""---
 library_name: sentence-transformers

@@ -1,80 +1,150 @@
-"""The loop of contrastive training: load, step, checkpoint, export."""
+"""The loop of contrastive training: load, step, checkpoint, export. The same in one process and as a rank of several."""
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from speed.backends.contrastive import ContrastiveTrainer
 from speed.backends.contrastive_checkpoint import last_checkpoint, restore, save
-from speed.backends.contrastive_data import Batch, Record, batch_of, read_examples, records_of
+from speed.backends.contrastive_data import Plan
+from speed.backends.contrastive_development import development_figures
 from speed.backends.contrastive_export import export
+from speed.backends.contrastive_forward import DTYPES, Forward
+from speed.backends.contrastive_guide import Guide
+from speed.backends.contrastive_ranks import Ranks, Sharded, joined
+from speed.backends.contrastive_records import Labelled, labelled
+from speed.backends.contrastive_step import Steps
 from speed.backends.device import device_of, quietly
-from speed.backends.embedding_model import ignores_later_tokens, transformer, vectors
-from speed.backends.token_rows import training_frame
+from speed.backends.embedding_model import tokenizer_of, transformer
+from speed.backends.token_rows import Frame, training_frame
+from speed.backends.token_table import TokenTable, Wording, token_table
 from speed.backends.weights import resolved
+from speed.core.content import sha256_of
 from speed.core.context import Context
 from speed.core.errors import UserError
-from speed.core.spec import digest
-from speed.model.batching import backward, chunks, drawn_from, epoch
-from speed.model.loss import Nce, blocked, info_nce
+from speed.core.spec import Json, digest
+from speed.model.batching import drawn_from
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+class Rows(NamedTuple):
+    """The records of a training, tokenised."""
+
+    table: TokenTable
+    tokenizer: Any
+    frame: Frame
 
 
 def run(config: ContrastiveTrainer, examples: Path, out: Path, seed: int, ctx: Context) -> None:
-    """`ContrastiveTrainer.train`."""
+    """`ContrastiveTrainer.train` in this process, which may be one of several ranks."""
     torch.set_num_threads(ctx.runtime.threads)
     device = torch.device(device_of(ctx))
     if config.precision == "fp16" and device.type == "cpu":
         raise UserError("precision: fp16 needs a GPU; take precision: fp32 (or bf16) on a CPU")
-    read = read_examples(examples)
-    source, revision = resolved(config.base.name)
-    # adapters stand on a base in the arithmetic's type; fully trained weights stay fp32 and autocast does the rest
-    model, tokenizer = transformer(source, revision, DTYPES[config.precision] if config.lora else torch.float32)
-    frame = training_frame(tokenizer, config.pooling, config.bos)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
-    records = records_of(read, config, tokenizer, frame)
-    model = adapted(model, config, seed).to(device).train()
-    plan = [
-        batch
-        for number in range(config.epochs)
-        for batch in epoch(
-            [r.kind for r in records], config.batch_size, config.batching == "homogeneous", seed + number
-        )
-    ]
-    steps = Steps(config, model, pad, device, seed, len(plan))
+    rows = table_of(config, examples, ctx)
+    plan = Plan(rows.table, config, seed)
+    ranks = joined(ctx, device)
+    model = trainable(config, seed, rows)
+    pad = rows.tokenizer.pad_token_id if rows.tokenizer.pad_token_id is not None else (rows.tokenizer.eos_token_id or 0)
+    model = ranks.spread(model, device).train()
+    ranks.check(model)
+    forward = Forward(config, model, rows.table, pad, device, ranks)
+    guide = None
+    if config.masks.guide is not None:
+        guide = Guide(config, lambda: labelled(examples, config.sources), content(config, examples), ctx, device, ranks)
+    steps = Steps(config, forward, plan, seed, guide)
     checkpoints = out / "checkpoints"
-    identity = digest(
-        {
-            "config": config.recipe(),
-            "seed": seed,
-            "data": [[r.kind, r.query_hash, r.positive_hash, r.negative_hash] for r in records],
-        }
-    )
+    identity = digest({"config": config.recipe(), "seed": seed, "data": rows.table.key})
     done = resume(steps, checkpoints, identity, ctx)
     saved = time.monotonic()
     for step in range(done, len(plan)):
-        figures = steps.take(step, [records[number] for number in plan[step]], checkpoints)
+        figures = steps.take(step, examples, checkpoints)
+        last = step + 1 == len(plan)
+        if config.development is not None and (last or (step + 1) % config.development.every == 0):
+            figures |= development_figures(plan, forward)
+            ctx.tally.metrics["development"] = {k: v for k, v in figures.items() if k.startswith("development")}
         ctx.metric(step, **figures)
         ctx.progress(step + 1, len(plan), "steps", loss=figures["loss"], tokens_per_second=figures["tokens_per_second"])
-        if time.monotonic() - saved >= ctx.runtime.checkpoint_seconds and step + 1 < len(plan):
-            save(checkpoints, step + 1, identity, steps.trained(), steps.optimizer, steps.scaler)
+        due = time.monotonic() - saved >= ctx.runtime.checkpoint_seconds
+        if ranks.agreed(due) and not last:
+            save(checkpoints, step + 1, identity, steps.trained(), steps.optimizer, steps.scaler, ranks)
             saved = time.monotonic()
-        if step + 1 == len(plan):
+        if last:
             ctx.tally.metrics["last"] = figures
-    ctx.tally.counts["in"] += len(records)
-    ctx.tally.metrics |= {"steps": len(plan), "truncated": truncated(records, config.max_length)}
+    ctx.tally.counts["in"] += len(rows.table)
+    truncated = int((rows.table.lengths() >= config.max_length).sum())
+    ctx.tally.metrics |= {"steps": len(plan), "truncated": truncated, "engine": ranks.engine}
     with quietly():
-        export(config, model, tokenizer, frame, pad, out, DTYPES[config.precision])
-    shutil.rmtree(checkpoints, ignore_errors=True)
+        model = whole_model(config, seed, rows, steps)
+        if ranks.rank == 0:
+            facts = facts_of(ctx, plan, seed)
+            export(config, model, rows.tokenizer, rows.frame, pad, out, DTYPES[config.precision], facts)
+            shutil.rmtree(checkpoints, ignore_errors=True)
+    ranks.wait()
+
+
+def table_of(config: ContrastiveTrainer, examples: Path, ctx: Context) -> Rows:
+    """The token rows of the corpus and of all sources, from the cache or made now."""
+    source, revision = resolved(config.base.name)
+    tokenizer = tokenizer_of(source, revision)
+    frame = training_frame(tokenizer, config.pooling, config.bos)
+    files = [examples, *(source.path.path.expanduser() for source in config.sources)]
+
+    def records() -> Iterator[Labelled]:
+        return labelled(examples, config.sources)
+
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{file} does not exist: the embedder needs a JSONL file of examples")
+    size = max(1, sum(file.stat().st_size for file in files))
+    table = token_table(
+        records,
+        content(config, examples),
+        tokenizer,
+        frame,
+        config.max_length,
+        Wording(query=config.instruction),
+        ctx.store.home / "cache",
+        lambda read: ctx.progress(min(read, size - 1), size, "bytes tokenised"),
+    )
+    return Rows(table, tokenizer, frame)
+
+
+def content(config: ContrastiveTrainer, examples: Path) -> Json:
+    """Identity of the records: what the files hold, and what their sources add."""
+    sources = [[sha256_of(source.path.path), list(source.tasks), source.kind] for source in config.sources]
+    return [sha256_of(examples), *sources]
+
+
+def trainable(config: ContrastiveTrainer, seed: int, rows: Rows) -> Any:
+    """The base model with what is trained on it.
+
+    Raises:
+        UserError: for a base that cannot be loaded, or that has fewer tokens than its tokenizer.
+    """
+    source, revision = resolved(config.base.name)
+    # adapters stand on a base in the arithmetic's type; fully trained weights stay fp32 and autocast does the rest
+    model, _ = transformer(source, revision, DTYPES[config.precision] if config.lora else torch.float32)
+    known, highest = model.get_input_embeddings().num_embeddings, int(rows.table.ids.max())
+    if highest >= known:
+        raise UserError(
+            f"the tokenizer of {config.base.name} gives token {highest}, and the model knows {known}: they do not belong "
+            "together\n  give a folder whose tokenizer is the model's own"
+        )
+    return adapted(model, config, seed)
+
+
+def facts_of(ctx: Context, plan: Plan, seed: int) -> dict[str, Json]:
+    """What a model card says of a training, from what its manifest will hold; nothing that depends on the machine."""
+    metrics = ctx.tally.metrics
+    figures = {name: metrics["last"][name] for name in ("loss", "positive_similarity", "negative_similarity")}
+    held_out = metrics.get("development", {})
+    return {"seed": seed, "records": len(plan.table), "steps": metrics["steps"], **figures, **held_out}
 
 
 def resume(steps: Steps, checkpoints: Path, identity: str, ctx: Context) -> int:
@@ -82,9 +152,24 @@ def resume(steps: Steps, checkpoints: Path, identity: str, ctx: Context) -> int:
     found = last_checkpoint(checkpoints, identity)
     if found is None:
         return 0
-    done = restore(found, steps.trained(), steps.optimizer, steps.scaler)
-    ctx.say(f"resumed at step {done} of {steps.total}")
+    done = restore(found, steps.trained(), steps.optimizer, steps.scaler, steps.ranks)
+    ctx.say(f"resumed at step {done} of {len(steps.plan)}")
     return done
+
+
+def whole_model(config: ContrastiveTrainer, seed: int, rows: Rows, steps: Steps) -> Any:
+    """The trained model in one piece; called by all processes, of use in the first."""
+    if not isinstance(steps.ranks, Sharded):
+        return steps.forward.model
+    trained = {name: steps.ranks.whole(weight.detach()).cpu() for name, weight in steps.trained().items()}
+    if steps.ranks.rank != 0:
+        return None
+    model = trainable(config, seed, rows)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.requires_grad:
+                weight.copy_(trained[name])
+    return model.to(steps.device)
 
 
 def adapted(model: Any, config: ContrastiveTrainer, seed: int) -> Any:
@@ -112,117 +197,3 @@ def adapted(model: Any, config: ContrastiveTrainer, seed: int) -> Any:
             return get_peft_model(model, adapter)
     except ValueError as error:
         raise UserError(f"lora.targets {config.lora.targets} do not fit {config.base.name}: {error}") from error
-
-
-def truncated(records: list[Record], max_length: int) -> int:
-    """Texts that fill `max_length`, nearly all of which were longer."""
-    texts = (row for r in records for row in (r.query, r.positive, r.negative) if row is not None)
-    return sum(len(row) >= max_length for row in texts)
-
-
-class Steps:
-    """What changes from step to step: weights, optimiser, scaler."""
-
-    def __init__(
-        self, config: ContrastiveTrainer, model: Any, pad: int, device: torch.device, seed: int, total: int
-    ) -> None:
-        self.config, self.model, self.pad, self.device, self.seed, self.total = config, model, pad, device, seed, total
-        self.causal = ignores_later_tokens(model)
-        weights = list(self.trained().values())
-        decayed, plain = [w for w in weights if w.ndim > 1], [w for w in weights if w.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, fused=True)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-
-    def trained(self) -> dict[str, Tensor]:
-        """The trainable weights by name."""
-        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
-
-    def take(self, step: int, records: list[Record], checkpoints: Path) -> dict[str, float]:
-        """One optimiser step; the figures of the training curves.
-
-        Raises:
-            UserError: when the loss or the gradient is no longer a number.
-        """
-        began = time.perf_counter()
-        batch = batch_of(records, self.device)
-        lengths = [len(row) for row in batch.rows]
-        parts = chunks(lengths, self.config.chunk_tokens)
-        sizes = [len(part) * lengths[part[0]] for part in parts]
-        seen: list[Nce] = []
-        loss = backward(
-            encode=lambda part: self._vectors(batch, part),
-            parts=parts,
-            sizes=sizes,
-            loss_of=lambda found: self._loss(found, batch, seen),
-            kept_tokens=self.config.kept_tokens,
-            seed=(self.seed << 32) + step * 4096,
-            device=self.device,
-        )
-        self.scaler.unscale_(self.optimizer)
-        limit = self.config.max_gradient_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(list(self.trained().values()), limit)
-        value = float(seen[0].loss.mean())
-        if not math.isfinite(value) or (self.config.precision != "fp16" and not math.isfinite(float(norm))):
-            raise not_a_number(step, records, checkpoints, float(loss))
-        rate = self.config.learning_rate * schedule(self.config, step, self.total)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        real = sum(lengths)
-        return {
-            "loss": value,
-            "learning_rate": rate,
-            "gradient_norm": float(norm),
-            "tokens_per_second": real / (time.perf_counter() - began),
-            "padding": sum(sizes) / real - 1.0,
-            "masked": float(seen[0].masked),
-            "positive_similarity": float(seen[0].positive),
-            "negative_similarity": float(seen[0].negative),
-        }
-
-    def _vectors(self, batch: Batch, part: list[int]) -> Tensor:
-        half = self.config.precision != "fp32"
-        with torch.autocast(self.device.type, DTYPES[self.config.precision]) if half else nullcontext():
-            rows = [batch.rows[row] for row in part]
-            return vectors(self.model, rows, self.pad, self.causal, self.config.pooling, self.config.normalize)
-
-    def _loss(self, found: Tensor, batch: Batch, seen: list[Nce]) -> Tensor:
-        masks = self.config.masks
-        mask = blocked(
-            batch.ids,
-            batch.targets,
-            identical_positives=masks.identical_positives,
-            own_duplicates=masks.own_duplicates,
-            same_label=masks.same_label,
-            share_hard_negatives=self.config.share_hard_negatives,
-        )
-        count = len(batch.records)
-        nce = info_nce(found[:count], found[count:], batch.targets, mask, self.config.temperature, masks.score_margin)
-        seen.append(nce._replace(loss=nce.loss.detach()))
-        loss: Tensor = self.scaler.scale(nce.loss.mean())
-        return loss
-
-
-def schedule(config: ContrastiveTrainer, step: int, total: int) -> float:
-    """Factor of the learning rate: linear warm-up over a share of the steps, then the decay. No step has rate 0."""
-    warmup = math.ceil(config.warmup_ratio * total)
-    if step < warmup:
-        return (step + 1) / warmup
-    left = (total - step) / max(1, total - warmup)
-    if config.schedule == "constant":
-        return 1.0
-    return left if config.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
-
-
-def not_a_number(step: int, records: list[Record], checkpoints: Path, loss: float) -> UserError:
-    """What to say when training has diverged."""
-    lines = ", ".join(str(record.number) for record in records[:8]) + (" ..." if len(records) > 8 else "")
-    kept = sorted(checkpoints.glob("step-*")) if checkpoints.is_dir() else []
-    last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
-    return UserError(
-        f"the embedder's loss is no longer a number ({loss}) at step {step}, on the records of lines {lines}; {last}\n"
-        "  lower embedder.learning_rate, raise embedder.temperature, or take precision: bf16 instead of fp16"
-    )

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import torch
 
-from speed.backends.embedding_model import ignores_later_tokens, transformer, vectors
+from speed.backends.embedding_model import ADAPTER, ignores_later_tokens, transformer, vectors
 from speed.backends.text_encoder import Vectors, encoded
 from speed.backends.token_rows import Frame, frame_of, token_rows
 from speed.core.errors import UserError
@@ -63,7 +63,7 @@ class Encoder:
         root = Path(folder)
         own = _json(root / "sentence_bert_config.json")
         config = _json(root / "config.json")
-        if not config:
+        if not config and not (root / ADAPTER).is_file():
             if (root / "modules.json").is_file():
                 raise UnknownLayout(f"{root}: the transformer lies in a folder of its own")
             raise UserError(

@@ -10,7 +10,6 @@ computes 1.3 instead of 3 to 5 tokens for each real one. Chunks whose graphs fit
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -28,54 +27,79 @@ Encode = Callable[[list[int]], Tensor]
 """Vectors `[rows dim]` of the rows with these numbers, with a graph when autograd is on."""
 
 
-def epoch(kinds: Sequence[str], batch_size: int, homogeneous: bool, seed: int) -> list[list[int]]:
-    """The batches of one epoch: every record once, as many batches as needed, all of nearly one size.
+def epoch(
+    groups: NDArray[np.int64], batch_size: int, homogeneous: float, seed: int | Sequence[int]
+) -> list[Annotated[NDArray[np.int64], "batch"]]:
+    """The batches of one epoch: every record once, no remainder that would be a batch of a few records.
 
-    A remainder would be a batch with few negatives and another scale of loss; so n records make ceil(n / batch_size)
-    batches whose sizes differ by one at most. Mixed batches keep the proportions of the kinds throughout (each kind is
-    shuffled, then all are merged evenly); homogeneous batches hold one kind each, in random order.
+    n records make ceil(n / batch_size) mixed batches whose sizes differ by one at most, and which keep the proportions
+    of the groups throughout (each group is shuffled, then all are merged evenly). With `homogeneous` above 0, that share of
+    a batch comes from one group and the rest from all of them (KaLM, arXiv 2501.01028); at 1 a batch holds one group only.
+    Groups that cannot fill half of their share of a batch meet in mixed batches of their own.
 
     Args:
-        kinds: kind of each record.
+        groups: code of each record's group.
     """
-    rng = random.Random(seed)
-    by_kind: dict[str, list[int]] = {}
-    for number, kind in enumerate(kinds):
-        by_kind.setdefault(kind, []).append(number)
-    for members in by_kind.values():
-        rng.shuffle(members)
-    if homogeneous:
-        batches = [part for members in by_kind.values() for part in _even_parts(members, batch_size)]
-        rng.shuffle(batches)
-        return batches
-    places = [
-        ((place + rng.random()) / len(members), number)
-        for members in by_kind.values()
-        for place, number in enumerate(members)
-    ]
-    return _even_parts([number for _, number in sorted(places)], batch_size)
+    draw = np.random.default_rng(seed)
+    members = _shuffled_groups(groups, draw)
+    room = int(homogeneous * batch_size)
+    own: list[NDArray[np.int64]] = []
+    common: list[NDArray[np.int64]] = []
+    for group in members:
+        kept = round(homogeneous * len(group))
+        if room and 2 * kept >= room:
+            own += _even_parts(group[:kept], room)
+            common.append(group[kept:])
+        else:
+            common.append(group)
+    rest = _merged(common, draw)
+    sizes = [len(part) for part in own]
+    ends = np.floor(np.cumsum(sizes) * ((1 - homogeneous) / homogeneous)).astype(np.int64) if own else np.zeros(0, int)
+    ends = np.minimum(ends, len(rest))
+    batches = [np.concatenate([part, rest[a:b]]) for part, (a, b) in zip(own, pairwise([0, *ends]), strict=True)]
+    batches += _even_parts(rest[ends[-1] :] if own else rest, batch_size)
+    return [batches[place] for place in draw.permutation(len(batches))] if own else batches
 
 
-def _even_parts(members: list[int], size: int) -> list[list[int]]:
+def _shuffled_groups(groups: NDArray[np.int64], draw: np.random.Generator) -> list[NDArray[np.int64]]:
+    order = draw.permutation(len(groups))
+    order = order[np.argsort(groups[order], kind="stable")]
+    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+
+
+def _merged(members: list[NDArray[np.int64]], draw: np.random.Generator) -> NDArray[np.int64]:
+    """All members, each group spread evenly over the whole length."""
+    places = [(np.arange(len(group)) + draw.random(len(group))) / len(group) for group in members if len(group)]
+    numbers = np.concatenate([*members, np.zeros(0, np.int64)]).astype(np.int64)
+    return numbers[np.argsort(np.concatenate([*places, np.zeros(0)]), kind="stable")]
+
+
+def _even_parts(members: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
     parts = math.ceil(len(members) / size)
-    cuts = [len(members) * part // parts for part in range(parts + 1)]
-    return [members[start:stop] for start, stop in pairwise(cuts)]
+    return [members[len(members) * part // parts : len(members) * (part + 1) // parts] for part in range(parts)]
 
 
-def chunks(lengths: Sequence[int], tokens: int, share: int = 16) -> list[list[int]]:
+def chunks(lengths: Sequence[int], tokens: int, share: int = 16, ranks: int = 1) -> list[list[int]]:
     """Rows sorted by length, longest first, and cut into chunks.
 
     A chunk's rows x longest row stays within `tokens` (one row at least), and its padding within `tokens / share`:
     about what an additional chunk costs (a sixteenth with the backward pass and the adapters' many small layers).
+
+    Args:
+        ranks: processes that share each chunk, rank r taking the rows `chunk[r::ranks]`. Then the bounds hold for each
+            rank's part, and every chunk has at least one row a rank, so that all of them make the same number of passes.
     """
     out: list[list[int]] = []
     width = padding = 0
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         padding += width - lengths[row]
-        if not out or (len(out[-1]) + 1) * width > tokens or padding > tokens // share:
+        full = not out or (len(out[-1]) + 1) * width > tokens * ranks or padding > tokens * ranks // share
+        if not out or (full and len(out[-1]) >= ranks):
             out.append([])
             width, padding = max(1, lengths[row]), 0
         out[-1].append(row)
+    if len(out) > 1 and len(out[-1]) < ranks:
+        out[-2:] = [out[-2] + out[-1]]
     return out
 
 
@@ -112,21 +136,28 @@ def backward(
     kept_tokens: int,
     seed: int,
     device: torch.device,
+    rows: int | None = None,
+    together: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Add the gradient of `loss_of(vectors of all rows)` to the parameters; returns the loss, detached.
 
+    In several processes each one passes its own chunks; all of them then see all vectors and compute the same loss, and
+    the sum of the gradients that they leave is the gradient of the whole batch.
+
     Args:
         encode: vectors of a chunk of rows.
-        parts: the chunks; together each row 0..n-1 once.
+        parts: the chunks; together each row 0..n-1 once (over all processes).
         sizes: padded tokens of each chunk.
         loss_of: from vectors `[n dim]`, in the order of the row numbers, to a scalar.
         kept_tokens: graphs are kept for chunks of up to so many padded tokens together; the others are encoded twice.
         seed: what dropout draws from; a chunk's place is added.
+        rows: n, where other processes hold the rest of the rows.
+        together: adds up a tensor over all processes, in place.
     """
     kept: dict[int, Tensor] = {}
     vectors: Tensor | None = None
     room = kept_tokens
-    total = sum(len(part) for part in parts)
+    total = rows or sum(len(part) for part in parts)
     for place in reversed(range(len(parts))):  # the shortest first: they leave the most graphs in the same room
         fits = sizes[place] <= room
         with drawn_from(seed + place, device), torch.set_grad_enabled(fits):
@@ -135,9 +166,11 @@ def backward(
             kept[place] = chunk
             room -= sizes[place]
         if vectors is None:
-            vectors = torch.empty(total, chunk.shape[1], dtype=chunk.dtype, device=chunk.device)
+            vectors = torch.zeros(total, chunk.shape[1], dtype=chunk.dtype, device=chunk.device)
         vectors[torch.tensor(parts[place], device=chunk.device)] = chunk.detach()
     assert vectors is not None, "a step needs rows"
+    if together is not None:
+        together(vectors)  # rows of other processes are zero here, and x + 0 is x: no order of ranks to get wrong
     vectors.requires_grad_()
     loss = loss_of(vectors)
     loss.backward()  # type: ignore[no-untyped-call]

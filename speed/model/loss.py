@@ -74,6 +74,15 @@ def blocked(
     return out
 
 
+def above_positive(
+    similarity: Annotated[Tensor, "rows documents"], targets: Annotated[Tensor, "rows"], margin: float
+) -> Annotated[Tensor, "rows documents"]:
+    """True for documents that score higher than the query's positive by more than the margin; never for the positive."""
+    out = similarity.detach() > similarity.detach().gather(1, targets[:, None]) + margin
+    out[torch.arange(len(targets), device=out.device), targets] = False
+    return out
+
+
 class Nce(NamedTuple):
     """The loss of each row and what the curves show; all detached but the loss."""
 
@@ -104,9 +113,7 @@ def info_nce(
         similarity = queries.float() @ documents.float().T
         own = similarity.gather(1, targets[:, None])
         if score_margin is not None:
-            above = similarity.detach() > own.detach() + score_margin
-            above[torch.arange(len(targets), device=above.device), targets] = False
-            mask = mask | above
+            mask = mask | above_positive(similarity, targets, score_margin)
         logits = (similarity / temperature).masked_fill(mask, float("-inf"))
         loss = torch.logsumexp(logits, dim=1) - own[:, 0] / temperature
     with torch.no_grad():

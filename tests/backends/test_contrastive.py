@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,38 +10,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from contrastive_examples import TEXTS, WORDS, examples, exported, figures, small
 from tiny_generator import context, make_base
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+from transformers import AutoModel, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
-from speed.backends.contrastive import ContrastiveTrainer, Lora, Masks
-from speed.backends.contrastive_data import batch_of, query_text, read_examples, records_of
-from speed.backends.contrastive_loop import Steps, schedule
+from speed.backends.contrastive import Batching, ContrastiveTrainer, Lora, Masks
+from speed.backends.contrastive_data import Plan, batch_of
+from speed.backends.contrastive_forward import Forward
+from speed.backends.contrastive_loop import table_of
+from speed.backends.contrastive_ranks import Ranks
+from speed.backends.contrastive_records import CORPUS, Labelled, labelled
+from speed.backends.contrastive_step import Steps, schedule
 from speed.backends.encoder import Encoder
 from speed.backends.token_rows import token_rows, training_frame
+from speed.backends.token_table import query_text
 from speed.core.errors import UserError
 from speed.core.spec import digest
 from speed.data.records import Example, Kind
 from speed.model.loss import blocked
-
-TEXTS = ("", "a", "Write about water", "stone " * 900, "Instruct: x\nQuery: y")
-WORDS = ["water", "stone", "river", "topic", "input", "output", "one", "two", "write", "about"]
-
-
-def examples(file: Path, count: int, seed: int = 0) -> Path:
-    """Pairs that share a word, of all kinds and unlike lengths."""
-    draw = random.Random(seed)
-    lines = []
-    for _ in range(count):
-        kind = draw.choice(list(Kind))
-        word = draw.choice(WORDS)
-        long = [word, *draw.choices(WORDS, k=draw.randrange(2, 14))]
-        negative = None if kind in (Kind.SHORT_SHORT, Kind.LONG_LONG) else draw.choice(WORDS)
-        example = Example(kind=kind, task=f"find {word}", query=" ".join(long), positive=word, negative=negative)
-        lines.append(example.model_dump_json())
-    file.write_text("\n".join(lines) + "\n")
-    return file
-
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -51,21 +37,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trainer(base: Path) -> Callable[..., ContrastiveTrainer]:
-    def made(**changes: Any) -> ContrastiveTrainer:
-        settings: dict[str, Any] = {
-            "base": str(base), "lora": Lora(r=4, alpha=8), "learning_rate": 3e-3, "batch_size": 8, "max_length": 64
-        }  # fmt: skip
-        return ContrastiveTrainer(**(settings | changes))
-
-    return made
-
-
-def figures(ctx: Any, name: str) -> list[float]:
-    return [event["figures"][name] for event in ctx.events if event["event"] == "metric"]
-
-
-def exported(out: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in (out / "model").rglob("*") if file.is_file()}
+    return lambda **changes: small(**({"base": base} | changes))
 
 
 # -- tokens ------------------------------------------------------------------------------------------------------------
@@ -124,26 +96,28 @@ def test_a_tokenizer_without_eos_is_refused_for_last_token_pooling() -> None:
 
 
 def test_the_instruction_stands_on_the_query_only() -> None:
-    example = Example(kind=Kind.STS, task="Find {query} like it.", query="a", positive="b")
+    record = Labelled(CORPUS, 1, 0, Kind.STS, "Find {query} like it.", "a", "b", ())
     template = ContrastiveTrainer(base="org/name").instruction
-    assert query_text(example, template) == "Instruct: Find {query} like it.\nQuery: a"
-    assert query_text(example.model_copy(update={"task": ""}), template) == "a"
+    assert query_text(record, template) == "Instruct: Find {query} like it.\nQuery: a"
+    assert query_text(record._replace(task=""), template) == "a"
 
 
-def test_only_labels_of_classification_are_compared_as_labels(base: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    config = ContrastiveTrainer(base=str(base))
+def test_only_labels_of_classification_are_compared_as_labels(base: Path, tmp_path: Path) -> None:
     given = [
         Example(kind=Kind.CLASSIFICATION, task="t", query="a", positive="Very good", negative="bad"),
         Example(kind=Kind.CLASSIFICATION, task="t", query="b", positive="very  good", negative="good"),
         Example(kind=Kind.RETRIEVAL, task="t", query="c", positive="very good"),
     ]
-    frame = training_frame(tokenizer, "last", "as_base")
-    records = records_of(list(enumerate(given, start=1)), config, tokenizer, frame)
-    assert records[0].positive_label == records[1].positive_label != 0
-    assert (records[2].positive_label, records[2].negative, records[2].negative_hash) == (0, None, 0)
-    batch = batch_of(records, torch.device("cpu"))
-    assert len(batch.rows) == 8
+    file = tmp_path / "examples.jsonl"
+    file.write_text("".join(example.model_dump_json() + "\n" for example in given))
+    config = ContrastiveTrainer(base=str(base))
+    rows = table_of(config, file, context(tmp_path / "home"))
+    batch = batch_of(Plan(rows.table, config, 0), np.arange(3), 0, torch.device("cpu"))
+    decoded = rows.tokenizer.batch_decode([rows.table.row(row) for row in batch.rows])
+    assert decoded[0] == "<s>Instruct: t\nQuery: a</s>"
+    assert decoded[3:] == [f"<s>{text}</s>" for text in ("Very good", "very  good", "very good", "bad", "good")]
+    assert batch.ids.label[0] == batch.ids.label[1] != 0
+    assert batch.ids.label[2] == 0
     assert blocked(batch.ids, batch.targets).int().tolist() == [[0, 1, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
 
 
@@ -164,7 +138,7 @@ def test_training_lowers_the_loss_and_leaves_only_the_model(trainer: Any, tmp_pa
     assert ctx.tally.metrics["steps"] == 24
 
 
-@pytest.mark.parametrize("changes", [{}, {"lora": None, "batching": "homogeneous", "learning_rate": 1e-3}])
+@pytest.mark.parametrize("changes", [{}, {"lora": None, "batching": Batching(homogeneous=1.0), "learning_rate": 1e-3}])
 def test_ten_steps_equal_five_a_kill_and_five(trainer: Any, tmp_path: Path, changes: dict[str, Any]) -> None:
     config = trainer(chunk_tokens=128, kept_tokens=256, **changes)
     data = examples(tmp_path / "examples.jsonl", 80)
@@ -246,7 +220,7 @@ def test_any_decoder_or_encoder_trains_and_exports_the_same_model_twice(family: 
 def test_mean_pooling_without_normalisation_trains_and_exports(trainer: Any, tmp_path: Path) -> None:
     ctx = context(tmp_path / "home")
     config = trainer(
-        pooling="mean", normalize=False, temperature=1.0, hard_negatives=False, masks=Masks(score_margin=0.1)
+        pooling="mean", normalize=False, temperature=1.0, hard_negatives=0, masks=Masks(score_margin=0.1)
     )
     config.train(examples(tmp_path / "examples.jsonl", 16), tmp_path / "out", 0, ctx)
     vectors = Encoder.load(tmp_path / "out" / "model").encode(["one two", "water"])
@@ -288,24 +262,6 @@ def embedder(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     config.train(examples(folder / "examples.jsonl", 32), folder, 0, context(folder / "home"))
     return folder / "model"
-
-
-def test_other_libraries_embed_as_the_trainer_does(embedder: Path) -> None:
-    from sentence_transformers import SentenceTransformer
-
-    ours = Encoder.load(embedder).encode(TEXTS)
-    theirs = SentenceTransformer(str(embedder), device="cpu")
-    assert abs(theirs.encode(list(TEXTS)) - ours).max() < 1e-5
-    assert theirs.prompts["SciFact-query"].startswith("Instruct: Given a scientific claim")
-    assert theirs.prompts["STS12"] == "Instruct: Retrieve semantically similar text.\nQuery: "
-    tokenizer, model = AutoTokenizer.from_pretrained(embedder), AutoModel.from_pretrained(embedder)
-    for text, vector in zip(TEXTS, ours, strict=True):
-        row = tokenizer(text, truncation=True, max_length=64, return_tensors="pt")
-        ids = row["input_ids"][0].tolist()
-        assert (ids[0], ids[-1], ids.count(1)) == (0, 1, 1), "one BOS in front, one EOS at the end"
-        with torch.no_grad():
-            state = model(**row).last_hidden_state[0, -1]
-        assert abs(torch.nn.functional.normalize(state, dim=0).numpy() - vector).max() < 1e-5
 
 
 def test_the_export_is_not_the_base(embedder: Path, base: Path) -> None:
@@ -365,7 +321,7 @@ def test_records_that_cannot_be_used_are_named(tmp_path: Path, text: str, messag
     file = tmp_path / "examples.jsonl"
     file.write_text(text)
     with pytest.raises(UserError, match=message):
-        read_examples(file)
+        list(labelled(file, ()))
 
 
 @pytest.mark.parametrize(
@@ -396,8 +352,6 @@ def test_what_this_machine_or_base_cannot_do_is_said(trainer: Any, tmp_path: Pat
     ]:
         with pytest.raises(UserError, match=message):
             trainer(**wrong).train(data, tmp_path / "out", 0, ctx)
-    with pytest.raises(UserError, match="processes"):
-        trainer().train(data, tmp_path / "out", 0, context(tmp_path / "home", processes=2))
 
 
 def test_a_base_enters_the_key_by_its_content(base: Path, tmp_path: Path) -> None:
@@ -424,10 +378,12 @@ def test_causal_models_need_no_mask_for_padding_on_the_right() -> None:
     torch.testing.assert_close(found[0], alone, atol=1e-6, rtol=0)
 
 
-def test_weights_below_two_dimensions_are_not_decayed(base: Path) -> None:
-    model = AutoModel.from_pretrained(base)
-    steps = Steps(ContrastiveTrainer(base=str(base), lora=None), model, 2, torch.device("cpu"), 0, 10)
-    decayed, plain = steps.optimizer.param_groups
+def test_weights_below_two_dimensions_are_not_decayed(base: Path, tmp_path: Path) -> None:
+    config = ContrastiveTrainer(base=str(base), lora=None)
+    table = table_of(config, examples(tmp_path / "examples.jsonl", 8), context(tmp_path / "home")).table
+    cpu = torch.device("cpu")
+    forward = Forward(config, AutoModel.from_pretrained(base), table, 2, cpu, Ranks())
+    decayed, plain = Steps(config, forward, Plan(table, config, 0), 0).optimizer.param_groups
     assert decayed["weight_decay"] == 0.1
     assert plain["weight_decay"] == 0.0
     assert all(weight.ndim == 1 for weight in plain["params"])

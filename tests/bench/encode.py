@@ -41,7 +41,7 @@ def main() -> None:
         config = ContrastiveTrainer(base=str(folder))
         tokenizer = AutoTokenizer.from_pretrained(folder)
         framed(tokenizer, training_frame(tokenizer, "last", "as_base"), config.max_length).save_pretrained(folder)
-        write_layout(config, folder, 96)
+        write_layout(config, folder, 96, {})
         ours = Encoder.load(folder)
         ours.chunk_tokens = CHUNK_TOKENS
         theirs = SentenceTransformer(str(folder), device="cpu")

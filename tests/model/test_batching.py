@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from speed.model.batching import backward, chunks, drawn_from, epoch, padded
@@ -19,38 +20,70 @@ CPU = torch.device("cpu")
 MIX = ["retrieval"] * 700 + ["classification"] * 700 + ["sts"] * 700 + ["long_long"] * 200
 
 
-@settings(deadline=None, max_examples=80)
+def codes(kinds: list[str]) -> NDArray[np.int64]:
+    return np.array([sorted(set(kinds)).index(kind) for kind in kinds], dtype=np.int64)
+
+
+@settings(deadline=None, max_examples=150)
 @given(
     kinds=st.lists(st.sampled_from("abc"), min_size=1, max_size=60),
     size=st.integers(1, 20),
-    homogeneous=st.booleans(),
+    share=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
     seed=st.integers(0, 5),
 )
-def test_every_record_once_in_batches_of_nearly_one_size(
-    kinds: list[str], size: int, homogeneous: bool, seed: int
-) -> None:
-    batches = epoch(kinds, size, homogeneous, seed)
+def test_every_record_once_in_batches_of_nearly_one_size(kinds: list[str], size: int, share: float, seed: int) -> None:
+    batches = epoch(codes(kinds), size, share, seed)
     assert sorted(number for batch in batches for number in batch) == list(range(len(kinds)))
     assert max(map(len, batches)) <= size
-    groups = (
-        {kind: [b for b in batches if kinds[b[0]] == kind] for kind in set(kinds)} if homogeneous else {"": batches}
-    )
-    for kind, members in groups.items():
-        sizes = [len(batch) for batch in members]
+    if share == 0.0:
+        sizes = [len(batch) for batch in batches]
         assert max(sizes) - min(sizes) <= 1
-        if homogeneous:
-            assert {kinds[number] for batch in members for number in batch} == {kind}
-        assert len(members) == math.ceil(sum(sizes) / size)
+        assert len(batches) == math.ceil(len(kinds) / size)
+    if share == 1.0:
+        small = {kind for kind in kinds if 2 * kinds.count(kind) < size}
+        for batch in batches:
+            found = {kinds[number] for number in batch}
+            assert len(found) == 1 or found <= small, "only kinds that fill no half batch may meet"
+            assert len(found) > 1 or found <= small or 2 * len(batch) >= size
 
 
 def test_the_mix_holds_in_every_batch_and_the_seed_draws_the_order() -> None:
-    batches = epoch(MIX, 230, homogeneous=False, seed=0)
+    def shares(batch: NDArray[np.int64]) -> Counter[str]:
+        return Counter(MIX[number] for number in batch)
+
+    batches = epoch(codes(MIX), 230, homogeneous=0.0, seed=0)
+    for batch in batches:
+        assert shares(batch)["long_long"] == pytest.approx(20, abs=2)
+        assert shares(batch)["sts"] == pytest.approx(70, abs=3)
+    assert all((a == b).all() for a, b in zip(epoch(codes(MIX), 230, 0.0, 0), batches, strict=True))
+    assert any((a != b).any() for a, b in zip(epoch(codes(MIX), 230, 0.0, 1), batches, strict=True))
+
+
+def test_a_semi_homogeneous_batch_takes_its_share_from_one_kind_and_the_rest_from_all() -> None:
+    batches = epoch(codes(MIX), 100, homogeneous=0.5, seed=0)
+    assert len(batches) == pytest.approx(23, abs=2)
+    leading = Counter()
     for batch in batches:
         shares = Counter(MIX[number] for number in batch)
-        assert shares["long_long"] == pytest.approx(20, abs=2)
-        assert shares["sts"] == pytest.approx(70, abs=3)
-    assert epoch(MIX, 230, False, 0) == batches
-    assert epoch(MIX, 230, False, 1) != batches
+        kind, most = shares.most_common(1)[0]
+        leading[kind] += 1
+        own = (most - len(batch) / 2) / (len(batch) / 2)
+        assert own == pytest.approx(MIX.count(kind) / len(MIX), abs=0.1), "the rest of the batch is mixed"
+    assert leading == {"retrieval": 7, "classification": 7, "sts": 7, "long_long": 2}
+
+
+@settings(deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 50), min_size=2, max_size=80), tokens=st.integers(1, 300), ranks=st.integers(2, 5)
+)
+def test_every_process_gets_a_part_of_every_chunk(lengths: list[int], tokens: int, ranks: int) -> None:
+    whole = chunks(lengths, tokens, ranks=ranks)
+    assert sorted(row for part in whole for row in part) == list(range(len(lengths)))
+    if len(lengths) >= ranks:
+        assert min(map(len, whole)) >= ranks
+    for part in whole[:-1]:
+        width = max(lengths[row] for row in part)
+        assert len(part) == ranks or len(part) * width <= tokens * ranks
 
 
 @settings(deadline=None)

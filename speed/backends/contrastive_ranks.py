@@ -1,0 +1,151 @@
+"""The processes that share an embedder's training: none, copies of the model (DDP), or parts of it (ZeRO-3).
+
+Every process computes the loss of the whole batch from the vectors of all rows, which are added up over the processes
+(each fills in its own). The sum of their gradients is then the exact gradient, without a factor of the number of processes
+anywhere. ZeRO-3 is torch's own `fully_shard`: weights, gradients and optimizer state lie in parts, and a layer is
+whole only while it computes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from speed.core.context import Context
+
+BUCKET = 2**24
+"""Gradient entries that are added up in one go."""
+
+
+class Ranks:
+    """One process."""
+
+    rank, count, engine = 0, 1, "one process"
+
+    def spread(self, model: Any, device: torch.device) -> Any:
+        """The model as it is trained, on the device."""
+        return model.to(device)
+
+    def together(self, tensor: Tensor) -> None:
+        """Add up over all processes, in place."""
+
+    def add_gradients(self, weights: Iterable[Tensor]) -> None:
+        """Make every process's gradient the sum over all of them."""
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """All of a tensor of which each process may hold a part; called by all of them."""
+        return tensor
+
+    def part(self, whole: Tensor, like: Tensor) -> Tensor:
+        """This process's part of a tensor, as `like` is one; a new tensor on its device."""
+        return whole.to(like.device, copy=True)
+
+    def agreed(self, opinion: bool) -> bool:
+        """Rank 0's opinion, in every process."""
+        return opinion
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+
+    def check(self, model: Any) -> None:
+        """Raise unless the model is spread as it should be."""
+
+
+class Replicated(Ranks):
+    """Each process has the whole model."""
+
+    def __init__(self, ctx: Context, device: torch.device) -> None:
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        self.device = device
+        self.rank, self.count = dist.get_rank(), dist.get_world_size()
+        self.engine = f"ddp, {self.count} processes, {dist.get_backend()}"
+        if self.count != ctx.runtime.processes:
+            raise RuntimeError(f"{ctx.runtime.processes} processes were asked for, and {self.count} train")
+
+    def together(self, tensor: Tensor) -> None:
+        dist.all_reduce(tensor)
+
+    def add_gradients(self, weights: Iterable[Tensor]) -> None:
+        bucket: list[Tensor] = []
+        for weight in [*weights, None]:
+            if weight is not None and weight.grad is not None:
+                bucket.append(weight.grad)
+            if bucket and (weight is None or sum(grad.numel() for grad in bucket) >= BUCKET):
+                flat = torch.cat([grad.flatten() for grad in bucket])
+                dist.all_reduce(flat)
+                for grad, summed in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
+                    grad.copy_(summed.view_as(grad))
+                bucket = []
+
+    def agreed(self, opinion: bool) -> bool:
+        said = torch.tensor([opinion], dtype=torch.int32, device=self.device)
+        dist.broadcast(said, src=0)
+        return bool(said.item())
+
+    def wait(self) -> None:
+        dist.barrier()
+
+    def check(self, model: Any) -> None:
+        """All processes must start from the same weights."""
+        sums = torch.stack([weight.detach().double().sum() for weight in model.parameters() if weight.requires_grad])
+        most, least = sums.clone(), sums.clone()
+        dist.all_reduce(most, op=dist.ReduceOp.MAX)
+        dist.all_reduce(least, op=dist.ReduceOp.MIN)
+        if not torch.equal(most, least):
+            raise RuntimeError("the processes do not start from the same weights")
+
+
+class Sharded(Replicated):
+    """Each process holds a part of every weight (ZeRO stage 3)."""
+
+    def __init__(self, ctx: Context, device: torch.device) -> None:
+        super().__init__(ctx, device)
+        self.engine = f"zero3 (fully_shard), {self.count} processes, {dist.get_backend()}"
+
+    def spread(self, model: Any, device: torch.device) -> Any:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh(device.type, (self.count,))
+        names = set(getattr(model, "_no_split_modules", None) or ())
+        for module in list(model.modules()):
+            if type(module).__name__ in names:
+                fully_shard(module, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        return model.to(device)
+
+    def add_gradients(self, weights: Iterable[Tensor]) -> None:
+        for weight in weights:
+            if weight.grad is not None:  # fully_shard has left the mean
+                weight.grad.mul_(self.count)
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[no-any-return]
+
+    def part(self, whole: Tensor, like: Any) -> Tensor:
+        from torch.distributed.tensor import distribute_tensor
+
+        if not hasattr(like, "device_mesh"):
+            return whole.to(like.device, copy=True)
+        return distribute_tensor(whole.to(self.device), like.device_mesh, like.placements)
+
+    def check(self, model: Any) -> None:
+        """Every weight must be a part, and the parts together one model."""
+        from torch.distributed.tensor import DTensor
+
+        for name, weight in model.named_parameters():
+            if not isinstance(weight, DTensor) or not weight.placements[0].is_shard():
+                raise RuntimeError(f"strategy zero3 was asked for, and {name} lies whole in every process")
+
+
+def joined(ctx: Context, device: torch.device) -> Ranks:
+    """The processes of this training, as torchrun started them."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return Ranks()
+    return Sharded(ctx, device) if ctx.runtime.strategy == "zero3" else Replicated(ctx, device)
