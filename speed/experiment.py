@@ -58,6 +58,7 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
     store = Store(config.runtime.home.expanduser().resolve())
     if not config.plan:
         store.open()
+    config.embedder.check(config.runtime)
     load_memory(store.home / "cache" / "hashes.json")
     pipe = pipeline(config)
     order = pipe.goals()

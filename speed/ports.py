@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 from pydantic import Field
 
-from speed.core.context import Context
+from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.spec import Backend, Spec
 from speed.core.stage import Work
@@ -246,6 +246,13 @@ class Trainer(Backend, ABC):
 
 class EmbedderTrainer(Backend, ABC):
     """Turns a language model into an embedder."""
+
+    def check(self, runtime: Runtime) -> None:
+        """Refuse, before anything is built, what the runtime's settings cannot carry out.
+
+        Raises:
+            UserError: with the remedy.
+        """
 
     @abstractmethod
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:

@@ -55,7 +55,9 @@ class Masks(Spec):
     @model_validator(mode="after")
     def _used(self) -> Self:
         if self.guide_margin and self.guide is None:
-            raise ValueError("guide_margin has no effect without guide; name the guide's model, or leave the margin out")
+            raise ValueError(
+                "guide_margin has no effect without guide; name the guide's model, or leave the margin out"
+            )
         return self
 
 
@@ -139,8 +141,8 @@ class ContrastiveTrainer(EmbedderTrainer):
     kept_tokens: Annotated[int, Field(ge=0)] = 32768
     """Padded tokens whose activations are kept between the two passes of a step; the others are computed twice."""
     checkpointing: Literal["off", "kept", "all"] = "off"
-    """Where layers keep their inputs only and compute the rest again: nowhere, in the activations that are kept between the
-    passes, or everywhere. `all` computes most activations three times; it is for texts that alone are too long."""
+    """Where layers keep their inputs only and compute the rest again: nowhere, in the activations that are kept
+    between the passes, or everywhere. `all` computes most of them three times: for texts that alone are too long."""
     development: Development | None = None
     """Held-out records that are scored during the training."""
 

@@ -29,9 +29,9 @@ def save(
     for name, weight in weights.items():
         state = {"weight": weight.detach(), **{moment: optimizer.state[weight][moment] for moment in MOMENTS}}
         for moment, value in state.items():
-            whole = ranks.whole(torch.as_tensor(value))
+            gathered = ranks.whole(torch.as_tensor(value))
             if ranks.rank == 0:
-                tensors[f"{moment}.{name}"] = whole.cpu().contiguous()
+                tensors[f"{moment}.{name}"] = gathered.cpu().contiguous()
     if ranks.rank != 0:
         return
     partial = folder / "partial"

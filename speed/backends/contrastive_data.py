@@ -1,4 +1,4 @@
-"""Which records meet in which step, and what a step needs of them: token rows, and the identities that the mask compares."""
+"""Which records meet in which step, and what the step needs of them: token rows, and what the mask compares."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Plan:
         wanted = self.config.development.records
         if 2 * wanted > len(self.table):
             raise UserError(
-                f"embedder.development.records={wanted} would hold out more than half of the {len(self.table)} records\n"
+                f"embedder.development.records={wanted} would hold out more than half of {len(self.table)} records\n"
                 "  take fewer, or set embedder.development=null"
             )
         draw = np.random.default_rng([self.seed, HELD_OUT])

@@ -28,6 +28,6 @@ def ranks_of_positives(
     targets: Annotated[Tensor, "rows"],
     mask: Annotated[Tensor, "rows documents"],
 ) -> Annotated[Tensor, "rows"]:
-    """How many documents stand before each positive. Equal scores do: a model that maps all to one point finds nothing."""
+    """How many documents stand before each positive. Equal ones do: a model that maps all to one point finds none."""
     own = similarity.gather(1, targets[:, None])
     return ((similarity >= own) & ~mask).sum(dim=1) - 1

@@ -1,4 +1,4 @@
-"""From rows of a token table to vectors: cut into chunks by length, shared by the processes, checkpointed where asked."""
+"""From rows of a token table to vectors: cut into chunks by length, shared by processes, checkpointed where asked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ class Forward:
     def __init__(
         self, config: ContrastiveTrainer, model: Any, table: TokenTable, pad: int, device: torch.device, ranks: Ranks
     ) -> None:
-        self.config, self.model, self.table, self.pad, self.device, self.ranks = config, model, table, pad, device, ranks
+        self.config, self.model, self.table, self.pad, self.device, self.ranks = (
+            config,
+            model,
+            table,
+            pad,
+            device,
+            ranks,
+        )
         self.causal = ignores_later_tokens(model)
         self.layers: list[Any] = []
         if config.checkpointing != "off":
@@ -45,7 +52,7 @@ class Forward:
         return [part[self.ranks.rank :: count] for part in whole], [-(-len(p) // count) * lengths[p[0]] for p in whole]
 
     def encoder(self, rows: list[int]) -> Callable[[list[int]], Tensor]:
-        """What turns a part into vectors; a part's second pass is recognised, since only kept graphs may be checkpointed."""
+        """What turns a part into vectors. It knows a part's second pass: `kept` checkpoints the first one only."""
         seen: set[int] = set()
 
         def encode(part: list[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The loop of contrastive training: load, step, checkpoint, export. The same in one process and as a rank of several."""
+"""The loop of contrastive training: load, step, checkpoint, export; in one process or as a rank of several."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from speed.backends.contrastive_development import development_figures
 from speed.backends.contrastive_export import export
 from speed.backends.contrastive_forward import DTYPES, Forward
 from speed.backends.contrastive_guide import Guide
-from speed.backends.contrastive_ranks import Ranks, Sharded, joined
+from speed.backends.contrastive_ranks import Sharded, joined
 from speed.backends.contrastive_records import Labelled, labelled
 from speed.backends.contrastive_step import Steps
 from speed.backends.device import device_of, quietly
 from speed.backends.embedding_model import tokenizer_of, transformer
+from speed.backends.processes import FOLDER, STOP, several
+from speed.backends.stopping import Stop
 from speed.backends.token_rows import Frame, training_frame
 from speed.backends.token_table import TokenTable, Wording, token_table
+from speed.backends.training_run import disk_errors
 from speed.backends.weights import resolved
 from speed.core.content import sha256_of
 from speed.core.context import Context
@@ -61,31 +64,61 @@ def run(config: ContrastiveTrainer, examples: Path, out: Path, seed: int, ctx: C
     checkpoints = out / "checkpoints"
     identity = digest({"config": config.recipe(), "seed": seed, "data": rows.table.key})
     done = resume(steps, checkpoints, identity, ctx)
-    saved = time.monotonic()
-    for step in range(done, len(plan)):
-        figures = steps.take(step, examples, checkpoints)
-        last = step + 1 == len(plan)
-        if config.development is not None and (last or (step + 1) % config.development.every == 0):
-            figures |= development_figures(plan, forward)
-            ctx.tally.metrics["development"] = {k: v for k, v in figures.items() if k.startswith("development")}
-        ctx.metric(step, **figures)
-        ctx.progress(step + 1, len(plan), "steps", loss=figures["loss"], tokens_per_second=figures["tokens_per_second"])
-        due = time.monotonic() - saved >= ctx.runtime.checkpoint_seconds
-        if ranks.agreed(due) and not last:
-            save(checkpoints, step + 1, identity, steps.trained(), steps.optimizer, steps.scaler, ranks)
-            saved = time.monotonic()
-        if last:
-            ctx.tally.metrics["last"] = figures
+    with disk_errors(out):
+        stopped_at = train(steps, done, examples, checkpoints, identity, ctx)
+    if stopped_at is not None:
+        raise UserError(
+            f"the embedder's training was told to end and saved step {stopped_at} of {len(plan)}\n"
+            "  run the same command again: it goes on from there"
+        )
     ctx.tally.counts["in"] += len(rows.table)
     truncated = int((rows.table.lengths() >= config.max_length).sum())
     ctx.tally.metrics |= {"steps": len(plan), "truncated": truncated, "engine": ranks.engine}
-    with quietly():
+    with quietly(), disk_errors(out):
         model = whole_model(config, seed, rows, steps)
         if ranks.rank == 0:
             facts = facts_of(ctx, plan, seed)
             export(config, model, rows.tokenizer, rows.frame, pad, out, DTYPES[config.precision], facts)
             shutil.rmtree(checkpoints, ignore_errors=True)
     ranks.wait()
+
+
+def train(steps: Steps, done: int, examples: Path, checkpoints: Path, identity: str, ctx: Context) -> int | None:
+    """All steps from `done` on; the number of steps behind it where the training was told to end before that.
+
+    Raises:
+        UserError: when the loss is no number, or the GPU's memory does not suffice.
+    """
+    plan, ranks, development = steps.plan, steps.ranks, steps.config.development
+    stop = Stop(checkpoints.parent / FOLDER / STOP if several(ctx.runtime) else None)
+    saved = time.monotonic()
+    with stop.listening():
+        for step in range(done, len(plan)):
+            try:
+                figures = steps.take(step, examples, checkpoints)
+            except torch.OutOfMemoryError as error:
+                raise UserError(
+                    "the embedder's training does not fit into the GPU's memory\n  set embedder.kept_tokens=0 or "
+                    "embedder.chunk_tokens lower, which changes no gradient; the last checkpoint is kept"
+                ) from error
+            last = step + 1 == len(plan)
+            if development is not None and (last or (step + 1) % development.every == 0):
+                figures |= development_figures(plan, steps.forward)
+                scores = {name: value for name, value in figures.items() if name.startswith("development")}
+                ctx.tally.metrics["development"] = scores
+            ctx.metric(step, **figures)
+            speed = figures["tokens_per_second"]
+            ctx.progress(step + 1, len(plan), "steps", loss=figures["loss"], tokens_per_second=speed)
+            if last:
+                ctx.tally.metrics["last"] = figures
+                return None
+            due, ends = ranks.agreed(time.monotonic() - saved >= ctx.runtime.checkpoint_seconds, stop.wanted)
+            if due or ends:
+                save(checkpoints, step + 1, identity, steps.trained(), steps.optimizer, steps.scaler, ranks)
+                saved = time.monotonic()
+            if ends:
+                return step + 1
+    return None
 
 
 def table_of(config: ContrastiveTrainer, examples: Path, ctx: Context) -> Rows:
@@ -133,8 +166,8 @@ def trainable(config: ContrastiveTrainer, seed: int, rows: Rows) -> Any:
     known, highest = model.get_input_embeddings().num_embeddings, int(rows.table.ids.max())
     if highest >= known:
         raise UserError(
-            f"the tokenizer of {config.base.name} gives token {highest}, and the model knows {known}: they do not belong "
-            "together\n  give a folder whose tokenizer is the model's own"
+            f"the tokenizer of {config.base.name} gives token {highest}, and the model knows {known} of them: "
+            "they do not belong together\n  give a folder whose tokenizer is the model's own"
         )
     return adapted(model, config, seed)
 

@@ -1,9 +1,9 @@
 """The processes that share an embedder's training: none, copies of the model (DDP), or parts of it (ZeRO-3).
 
 Every process computes the loss of the whole batch from the vectors of all rows, which are added up over the processes
-(each fills in its own). The sum of their gradients is then the exact gradient, without a factor of the number of processes
-anywhere. ZeRO-3 is torch's own `fully_shard`: weights, gradients and optimizer state lie in parts, and a layer is
-whole only while it computes.
+(each fills in its own). The sum of their gradients is then the exact gradient, without a factor of the number of
+processes anywhere. ZeRO-3 is torch's own `fully_shard`: weights, gradients and optimizer state lie in parts, and a
+layer is whole only while it computes.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Ranks:
         """This process's part of a tensor, as `like` is one; a new tensor on its device."""
         return whole.to(like.device, copy=True)
 
-    def agreed(self, opinion: bool) -> bool:
-        """Rank 0's opinion, in every process."""
-        return opinion
+    def agreed(self, *opinions: bool) -> tuple[bool, ...]:
+        """Rank 0's opinions, in every process: clocks differ, and a checkpoint needs all of them."""
+        return opinions
 
     def wait(self) -> None:
         """Until all processes are here."""
@@ -79,14 +79,15 @@ class Replicated(Ranks):
             if bucket and (weight is None or sum(grad.numel() for grad in bucket) >= BUCKET):
                 flat = torch.cat([grad.flatten() for grad in bucket])
                 dist.all_reduce(flat)
-                for grad, summed in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
+                sizes = [grad.numel() for grad in bucket]
+                for grad, summed in zip(bucket, torch.split(flat, sizes), strict=True):
                     grad.copy_(summed.view_as(grad))
                 bucket = []
 
-    def agreed(self, opinion: bool) -> bool:
-        said = torch.tensor([opinion], dtype=torch.int32, device=self.device)
+    def agreed(self, *opinions: bool) -> tuple[bool, ...]:
+        said = torch.tensor(opinions, dtype=torch.int32, device=self.device)
         dist.broadcast(said, src=0)
-        return bool(said.item())
+        return tuple(map(bool, said.tolist()))
 
     def wait(self) -> None:
         dist.barrier()
@@ -126,7 +127,7 @@ class Sharded(Replicated):
                 weight.grad.mul_(self.count)
 
     def whole(self, tensor: Tensor) -> Tensor:
-        return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[no-any-return]
+        return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
     def part(self, whole: Tensor, like: Any) -> Tensor:
         from torch.distributed.tensor import distribute_tensor

@@ -53,20 +53,21 @@ def labelled(examples: Path, sources: Sequence[Source]) -> Iterator[Labelled]:
     """
     count, answers = 0, set[str]()
     for place, source in [(CORPUS, None), *enumerate(sources)]:
+        before = count
         file = examples if source is None else source.path.path.expanduser()
         for record in _of_file(file, place, source):
             count += 1
             if len(answers) < 2:
                 answers |= {record.positive, *record.negatives}
             yield record
-        if source is not None and not count:
-            raise UserError(f"{file} holds no records")
+        if source is not None and count == before:
+            raise UserError(f"{file} holds no records; take it out of embedder.sources")
     if count < 2:
-        raise UserError(f"{examples} holds {count} examples; contrastive training needs at least 2 (and better thousands)")
+        raise UserError(f"{examples} holds {count} examples; contrastive training needs at least 2 (better thousands)")
     if len(answers) < 2:
         raise UserError(
-            f"all {count} records of {examples} have one positive, {next(iter(answers))[:80]!r}, and no negatives: there is "
-            "nothing to tell apart\n  give records with different positives, or with hard negatives"
+            f"all {count} records of {examples} have one positive, {next(iter(answers))[:80]!r}, and no negatives: "
+            "there is nothing to tell apart\n  give records with different positives, or with hard negatives"
         )
 
 
@@ -92,8 +93,8 @@ def _of_file(file: Path, place: int, source: Source | None) -> Iterator[Labelled
             kind = read.kind or (source.kind if source else None)
             if kind is None:
                 raise UserError(
-                    f"{file}, line {number}: kind is missing; state it in the line, or for all of them as the source's kind "
-                    f"({', '.join(Kind)})"
+                    f"{file}, line {number}: kind is missing; state it in the line, or for all as the source's "
+                    f"kind ({', '.join(Kind)})"
                 )
             tasks = source.tasks if source else ()
             task = read.task or (tasks[seen % len(tasks)] if tasks else "")

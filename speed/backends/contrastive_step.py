@@ -75,9 +75,7 @@ class Steps:
             "negative_similarity": float(seen[0].negative),
         }
 
-    def gradient(
-        self, batch: Batch, step: int, parts: list[list[int]], sizes: list[int], seen: list[Nce]
-    ) -> Tensor:
+    def gradient(self, batch: Batch, step: int, parts: list[list[int]], sizes: list[int], seen: list[Nce]) -> Tensor:
         """Leave the exact gradient of the whole batch's loss in every process; returns the (scaled) loss."""
         loss = backward(
             encode=self.forward.encoder(batch.rows),
@@ -124,7 +122,8 @@ class Steps:
         kept = sorted(checkpoints.glob("step-*")) if checkpoints.is_dir() else []
         last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
         return UserError(
-            f"the embedder's loss is no longer a number ({loss}) at step {step}, on the records of lines {where}{more}; {last}\n"
+            f"the embedder's loss is no longer a number ({loss}) at step {step}, on the records of lines "
+            f"{where}{more}; {last}\n"
             "  lower embedder.learning_rate, raise embedder.temperature, or take precision: bf16 instead of fp16"
         )
 
@@ -138,4 +137,3 @@ def schedule(config: ContrastiveTrainer, step: int, total: int) -> float:
     if config.schedule == "constant":
         return 1.0
     return left if config.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
-

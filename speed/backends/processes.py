@@ -20,7 +20,6 @@ from pathlib import Path
 
 from pydantic import Field
 
-from speed.backends import zero3
 from speed.backends.device import device_of
 from speed.backends.stopping import Stop
 from speed.backends.torchrun import torchrun
@@ -68,8 +67,6 @@ def run_in_processes(job: Job, worker: str, ctx: Context) -> None:
         UserError: what a rank raised as one, or a part that is not installed.
         RuntimeError: any other failure, with the end of the failing rank's output.
     """
-    if job.runtime.strategy == "zero3":
-        zero3.require()
     folder = Path(job.out).resolve() / FOLDER
     command = torchrun(worker, folder, job.runtime, os.environ)
     shutil.rmtree(folder, ignore_errors=True)

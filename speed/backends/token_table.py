@@ -130,7 +130,10 @@ def _write(
     files["starts"].write(np.zeros(1, "<i8").tobytes())
     try:
         for window in _windows(records):
-            texts, hashes, labels, found = [], [], [], []
+            texts: list[str] = []
+            hashes: list[int] = []
+            labels: list[int] = []
+            found: list[tuple[int, ...]] = []
             for record in window:
                 found.append((rows + len(texts), record.number, text_hash(record.task), record.source, _code(record)))
                 documents = (record.positive, *record.negatives)

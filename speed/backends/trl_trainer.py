@@ -161,6 +161,8 @@ class TrlTrainer(Trainer):
         )
 
     def _job(self, source: str | Path, out: Path, ctx: Context) -> dict[str, Any]:
+        if ctx.runtime.strategy == "zero3":
+            zero3.require()
         fields = self.model_dump(mode="json")
         there = {"source": str(source), "out": str(out.resolve())}
         return {"trainer": fields, **there, "runtime": ctx.runtime}

@@ -43,7 +43,8 @@ class Runtime(Spec):
     processes: int = Field(default=1, ge=1)
     """Training processes of one stage, all nodes together; more than one needs a distributed trainer."""
     strategy: Literal["ddp", "zero3"] = "ddp"
-    """How processes share a training: each with the whole model, or DeepSpeed's ZeRO-3 with a part of it each."""
+    """How processes share a training: each with the whole model, or with a part of it each (ZeRO-3: DeepSpeed's for
+    generators, torch's own fully_shard for embedders)."""
     nodes: int = Field(default=1, ge=1)
     """Machines that the processes stand on: nodes of the Slurm job, or machines where the printed command is typed."""
     rendezvous: str | None = None

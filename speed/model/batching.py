@@ -33,8 +33,8 @@ def epoch(
     """The batches of one epoch: every record once, no remainder that would be a batch of a few records.
 
     n records make ceil(n / batch_size) mixed batches whose sizes differ by one at most, and which keep the proportions
-    of the groups throughout (each group is shuffled, then all are merged evenly). With `homogeneous` above 0, that share of
-    a batch comes from one group and the rest from all of them (KaLM, arXiv 2501.01028); at 1 a batch holds one group only.
+    of the groups throughout (each group is shuffled, then all are merged evenly). With `homogeneous` above 0, that
+    share of a batch comes from one group and the rest from all (KaLM, arXiv 2501.01028); at 1 all comes from one.
     Groups that cannot fill half of their share of a batch meet in mixed batches of their own.
 
     Args:
@@ -86,8 +86,8 @@ def chunks(lengths: Sequence[int], tokens: int, share: int = 16, ranks: int = 1)
     about what an additional chunk costs (a sixteenth with the backward pass and the adapters' many small layers).
 
     Args:
-        ranks: processes that share each chunk, rank r taking the rows `chunk[r::ranks]`. Then the bounds hold for each
-            rank's part, and every chunk has at least one row a rank, so that all of them make the same number of passes.
+        ranks: processes that share each chunk, rank r taking the rows `chunk[r::ranks]`. Then the bounds hold for
+            each rank's part, and every chunk has at least one row a rank, so that all make the same number of passes.
     """
     out: list[list[int]] = []
     width = padding = 0

@@ -77,7 +77,7 @@ def blocked(
 def above_positive(
     similarity: Annotated[Tensor, "rows documents"], targets: Annotated[Tensor, "rows"], margin: float
 ) -> Annotated[Tensor, "rows documents"]:
-    """True for documents that score higher than the query's positive by more than the margin; never for the positive."""
+    """True for documents that score above the query's positive by more than the margin; never for the positive."""
     out = similarity.detach() > similarity.detach().gather(1, targets[:, None]) + margin
     out[torch.arange(len(targets), device=out.device), targets] = False
     return out

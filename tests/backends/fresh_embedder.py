@@ -1,6 +1,6 @@
 """Embeddings of an exported folder by other libraries, in a process that has loaded nothing else.
 
-    python fresh_embedder.py FOLDER < texts.json    prints {"sentence_transformers": [...], "auto_model": [...], ...}
+python fresh_embedder.py FOLDER < texts.json    prints {"sentence_transformers": [...], "auto_model": [...], ...}
 """
 
 from __future__ import annotations

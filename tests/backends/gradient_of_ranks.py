@@ -1,6 +1,6 @@
 """The gradient of the first step of a job, by one process or by one of several.
 
-    torchrun ... gradient_of_ranks.py FOLDER    for each NAME.job.json there, rank 0 writes NAME-STRATEGY.pt
+torchrun ... gradient_of_ranks.py FOLDER    for each NAME.job.json there, rank 0 writes NAME-STRATEGY.pt
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ def gradient_of(file: Path, strategy: str) -> dict[str, Any]:
     return first_gradient(ContrastiveTrainer(**job.trainer), Path(job.examples), job.seed, ctx, ranks)
 
 
-def first_gradient(
-    config: ContrastiveTrainer, examples: Path, seed: int, ctx: Context, ranks: Ranks
-) -> dict[str, Any]:
+def first_gradient(config: ContrastiveTrainer, examples: Path, seed: int, ctx: Context, ranks: Ranks) -> dict[str, Any]:
     """Loss and gradient of the first step, and how often a layer computed."""
     torch.set_num_threads(1)
     rows = table_of(config, examples, ctx)

@@ -30,6 +30,7 @@ from speed.core.spec import digest
 from speed.data.records import Example, Kind
 from speed.model.loss import blocked
 
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_base(tmp_path_factory.mktemp("base"))
@@ -219,9 +220,7 @@ def test_any_decoder_or_encoder_trains_and_exports_the_same_model_twice(family: 
 
 def test_mean_pooling_without_normalisation_trains_and_exports(trainer: Any, tmp_path: Path) -> None:
     ctx = context(tmp_path / "home")
-    config = trainer(
-        pooling="mean", normalize=False, temperature=1.0, hard_negatives=0, masks=Masks(score_margin=0.1)
-    )
+    config = trainer(pooling="mean", normalize=False, temperature=1.0, hard_negatives=0, masks=Masks(score_margin=0.1))
     config.train(examples(tmp_path / "examples.jsonl", 16), tmp_path / "out", 0, ctx)
     vectors = Encoder.load(tmp_path / "out" / "model").encode(["one two", "water"])
     assert abs(np.linalg.norm(vectors, axis=1) - 1).min() > 1e-3

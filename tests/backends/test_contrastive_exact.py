@@ -29,7 +29,9 @@ def taken(base: Path, folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("weights", ["adapters", "adapters with dropout", "all weights"])
-@pytest.mark.parametrize(("checkpointing", "kept"), [("off", 0), ("off", 300), ("kept", 300), ("kept", EVERY), ("all", 0)])
+@pytest.mark.parametrize(
+    ("checkpointing", "kept"), [("off", 0), ("off", 300), ("kept", 300), ("kept", EVERY), ("all", 0)]
+)
 def test_the_gradient_is_that_of_graphs_kept_whole(
     base: Path, tmp_path: Path, weights: str, checkpointing: str, kept: int
 ) -> None:

@@ -66,7 +66,14 @@ def test_a_fresh_process_embeds_as_the_trainer_did(trained: tuple[Path, NDArray[
 def test_the_card_says_what_the_manifest_says(trained: tuple[Path, NDArray[np.float32]]) -> None:
     for layout in ("model", "adapter"):
         card = (trained[0] / layout / "README.md").read_text()
-        for line in ("| records | 32 |", "| steps | 8 |", "| temperature | 0.02 |", "| seed | 0 |", '"r": 4', "| loss | "):
+        for line in (
+            "| records | 32 |",
+            "| steps | 8 |",
+            "| temperature | 0.02 |",
+            "| seed | 0 |",
+            '"r": 4',
+            "| loss | ",
+        ):
             assert line in card, line
         assert str(Path.home()) not in card
         assert str(trained[0]) not in card

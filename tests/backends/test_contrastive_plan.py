@@ -1,4 +1,4 @@
-"""Which records meet in a step: every one as often as its source weighs, in the mix or in groups, the same for all ranks."""
+"""Which records meet in a step: every one as often as its source weighs, in the mix or in groups."""
 
 from __future__ import annotations
 
@@ -41,6 +41,10 @@ def plan_of(config: ContrastiveTrainer, file: Path, seed: int = 0) -> Plan:
     return Plan(table_of(config, file, context(file.parent / "home")).table, config, seed)
 
 
+def flat(parts: list[list[int]]) -> list[int]:
+    return [record for part in parts for record in part]
+
+
 def batches(plan: Plan) -> list[list[int]]:
     return [plan.batch(step).tolist() for step in range(len(plan))]
 
@@ -50,13 +54,15 @@ def test_every_record_once_an_epoch_in_the_papers_mix(base: Path, tmp_path: Path
     assert len(plan) == 10
     found = batches(plan)
     for epoch in (found[:5], found[5:]):
-        assert sorted(sum(epoch, [])) == list(range(230))
+        assert sorted(flat(epoch)) == list(range(230))
         for batch in epoch:
             kinds = Counter(KINDS[plan.table.groups("kind")[record]] for record in batch)
             assert [kinds[kind] for kind in ("retrieval", "classification", "sts")] == pytest.approx([14] * 3, abs=1)
             assert kinds["short_short"] + kinds["long_long"] == pytest.approx(4, abs=2)
     assert found[:5] != found[5:]
-    assert [plan.batch(step).tolist() for step in (7, 2, 7)] == [found[7], found[2], found[7]], "in any order, as resumed"
+    assert [plan.batch(step).tolist() for step in (7, 2, 7)] == [found[7], found[2], found[7]], (
+        "in any order, as resumed"
+    )
 
 
 @pytest.mark.parametrize(("by", "groups"), [("kind", 5), ("task", 35)])
@@ -66,7 +72,7 @@ def test_homogeneous_batches_hold_one_group(base: Path, tmp_path: Path, by: str,
     codes = plan.table.groups(by)
     found = batches(plan)
     assert len(set(codes.tolist())) == groups
-    assert sorted(sum(found, [])) == list(range(230))
+    assert sorted(flat(found)) == list(range(230))
     sizes = Counter(codes.tolist())
     for batch in found:
         together = {int(codes[record]) for record in batch}
@@ -79,7 +85,7 @@ def test_a_source_weighs_how_often_its_records_are_seen(base: Path, tmp_path: Pa
     sources = (Source(path=rare, weight=0.1), Source(path=often, weight=2.5))
     plan = plan_of(small(base, batch_size=64, epochs=2, sources=sources), file)
     codes = plan.table.groups("source")
-    epochs = [sum(batches(plan)[part], []) for part in (slice(0, len(plan) // 2), slice(len(plan) // 2, None))]
+    epochs = [flat(batches(plan)[part]) for part in (slice(0, len(plan) // 2), slice(len(plan) // 2, None))]
     for records in epochs:
         assert Counter(codes[records].tolist()) == {-1: 230, 0: 23, 1: 575}
         seen = Counter(records)
@@ -108,7 +114,7 @@ def test_hard_negatives_are_as_many_as_asked_and_drawn_anew(base: Path, tmp_path
 def test_held_out_records_are_never_trained_on(base: Path, tmp_path: Path) -> None:
     file = corpus(tmp_path / "examples.jsonl")
     plan = plan_of(small(base, batch_size=16, development=Development(records=30, every=5)), file)
-    trained = sum(batches(plan), [])
+    trained = flat(batches(plan))
     assert sorted([*trained, *plan.held_out.tolist()]) == list(range(230))
     assert len(plan.held_out) == 30
     with pytest.raises(UserError, match="hold out more than half of the 230"):
@@ -154,4 +160,3 @@ def test_a_guide_leaves_out_what_it_scores_above_the_positive(base: Path, tmp_pa
         masked += figures(ctx, "masked")
     assert masked[0] == 0.0 < masked[1] < masked[2]
     assert masked[2] < 1.0, "the positive always counts"
-

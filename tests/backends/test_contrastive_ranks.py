@@ -7,15 +7,19 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from contrastive_examples import WORDS, small
+from contrastive_examples import TEXTS, WORDS, examples, figures, small
 from gradient_of_ranks import gradient_of
 from tiny_generator import context, make_base
 
-from speed.backends.contrastive import Lora
+from speed.backends.contrastive import Development, Lora
 from speed.backends.embedder_job import EmbedderJob
+from speed.backends.encoder import Encoder
+from speed.core.context import Runtime
+from speed.core.errors import UserError
 
 EXACT = {"chunk_tokens": 96, "batch_size": 12, "lora": Lora(r=4, alpha=8, dropout=0.0)}
 
@@ -35,7 +39,9 @@ def unlike(file: Path, count: int) -> Path:
         query = " ".join(draw.choices(WORDS, k=draw.randrange(1, 30)))
         negatives = draw.sample(WORDS, k=(0, 1, 3)[place % 3])
         kind = ("classification", "retrieval", "sts")[place % 3]
-        lines.append({"kind": kind, "task": "find", "query": query, "positive": WORDS[place % 5], "negatives": negatives})
+        lines.append(
+            {"kind": kind, "task": "find", "query": query, "positive": WORDS[place % 5], "negatives": negatives}
+        )
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return file
 
@@ -60,3 +66,64 @@ def test_the_gradient_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
             found, expected = two["gradient"].double(), one["gradient"].double()
             assert (found.norm() / expected.norm()).item() == pytest.approx(1.0, abs=1e-5)
             assert torch.nn.functional.cosine_similarity(found, expected, dim=0).item() == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("zero3", marks=pytest.mark.slow)])
+def test_two_processes_train_what_one_trains(strategy: str, tmp_path: Path) -> None:
+    data = examples(tmp_path / "examples.jsonl", 40)
+    more = {"lora": Lora(r=4, alpha=8, dropout=0.0), "development": Development(records=8, every=2)}
+    config = small(make_base(tmp_path / "base"), **more)
+    one, two = (
+        context(tmp_path / "home"),
+        context(tmp_path / "home", processes=2, strategy=strategy, checkpoint_seconds=0),
+    )
+    config.train(data, tmp_path / "one", 0, one)
+    config.train(data, tmp_path / "two", 0, two)
+    assert two.tally.metrics["engine"].startswith(strategy)
+    assert "2 processes, gloo" in two.tally.metrics["engine"]
+    assert two.tally.counts["in"] == 40
+    for name in ("loss", "gradient_norm", "positive_similarity"):
+        assert figures(two, name) == pytest.approx(figures(one, name), rel=1e-3), name
+    development = [ctx.tally.metrics["development"]["development_ndcg"] for ctx in (one, two)]
+    assert development[0] == pytest.approx(development[1], abs=1e-3)
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["adapter", "model"]
+    alone, shared = (Encoder.load(tmp_path / name / "model").encode(TEXTS) for name in ("one", "two"))
+    assert abs(alone - shared).max() < 1e-3
+
+
+@pytest.mark.slow
+def test_a_mistake_in_a_rank_is_said_and_checkpoints_stay_for_any_number_of_processes(tmp_path: Path) -> None:
+    data, base = examples(tmp_path / "examples.jsonl", 40), make_base(tmp_path / "base")
+    config = small(base, lora=Lora(r=4, alpha=8, dropout=0.0))
+    told = context(tmp_path / "home", processes=2, strategy="zero3", checkpoint_seconds=0.0)
+    send = told.send
+
+    def end(event: dict[str, Any]) -> None:
+        send(event)
+        if event["event"] == "metric" and event["step"] == 1:
+            (tmp_path / "out" / "processes" / "stop").touch()
+
+    told.send = end
+    with pytest.raises(UserError, match="told to end and saved step [234] of 5"):
+        config.train(data, tmp_path / "out", 0, told)
+    rest, straight = context(tmp_path / "home"), context(tmp_path / "home")
+    config.train(data, tmp_path / "out", 0, rest)
+    config.train(data, tmp_path / "straight", 0, straight)
+    left = figures(rest, "loss")
+    assert 0 < len(left) < 5
+    assert left == pytest.approx(figures(straight, "loss")[-len(left) :], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "runtime", "message"),
+    [
+        ({"batch_size": 4}, {"processes": 8}, "take fewer processes or a larger batch"),
+        ({"precision": "fp16"}, {"processes": 2, "strategy": "zero3"}, "take embedder.precision=bf16"),
+        ({"precision": "fp16"}, {"device": "cpu"}, "needs a GPU"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_built(
+    settings: dict[str, Any], runtime: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        small(Path("org/name"), **settings).check(Runtime(**runtime))
