@@ -117,7 +117,7 @@ def test_held_out_records_are_never_trained_on(base: Path, tmp_path: Path) -> No
     trained = flat(batches(plan))
     assert sorted([*trained, *plan.held_out.tolist()]) == list(range(230))
     assert len(plan.held_out) == 30
-    with pytest.raises(UserError, match="hold out more than half of the 230"):
+    with pytest.raises(UserError, match="hold out more than half of 230"):
         plan_of(small(base, development=Development(records=200)), file)
 
 
