@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,9 @@ POINTS = [
 """The stage in which each of the twenty kills falls, in the order in which a run comes to them."""
 
 
-def started(home: Path) -> subprocess.Popen[bytes]:
+def started(home: Path, checkpoint_seconds: int = 1) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "speed.run", SMOKE, "runtime.checkpoint_seconds=1", "tracker=none"],
+        [sys.executable, "-m", "speed.run", SMOKE, f"runtime.checkpoint_seconds={checkpoint_seconds}", "tracker=none"],
         cwd=home.parent,
         env=surroundings(home),
         stdout=subprocess.DEVNULL,
@@ -68,3 +69,21 @@ def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
     assert set(answers(killed)) == set(answers(calm))
     assert max(answers(killed).values()) == 1
     assert len(fallen) >= 17, f"kills fell into {fallen} only"
+
+
+@pytest.mark.slow
+def test_a_run_that_is_told_to_end_saves_its_training_first(tmp_path: Path) -> None:
+    """SIGTERM, as a cluster sends it to a job that it takes the machine from."""
+    home = tmp_path / "home"
+
+    def told_to_end(sign: Callable[[dict[str, object]], bool]) -> int:
+        process = started(home, checkpoint_seconds=9999)
+        while process.poll() is None and not any(map(sign, events(home))):
+            time.sleep(0.05)
+        process.terminate()
+        return process.wait(timeout=300)
+
+    assert told_to_end(lambda event: (event["stage"], event["event"]) == ("junior", "metric")) == 143
+    assert not list(home.glob("store/junior/*/manifest.json"))
+    (saved,) = home.glob("store/junior/*.partial/checkpoints/*/whole.json")
+    assert told_to_end(lambda event: saved.parent.name in str(event.get("message"))) == 143

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from speed.backends.written_samples import samples
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -19,10 +21,12 @@ def kl_reference(trainer: Any, rows: Sequence[dict[str, list[int]]]) -> dict[str
     """`kl_reference`: KL(policy || reference) in nats a token, over the whole vocabulary at each position.
 
     The mean over the chosen completions of the first pairs. Rafailov et al. 2024 (cited by the paper) measure
-    over-optimisation against it.
+    over-optimisation against it. Nothing where no reference is in memory (all weights, `precompute_reference`).
     """
     import torch
 
+    if not has_reference(trainer):
+        return {}
     trainer.model.eval()
     nats, tokens = 0.0, 0
     with torch.no_grad():
@@ -34,6 +38,30 @@ def kl_reference(trainer: Any, rows: Sequence[dict[str, list[int]]]) -> dict[str
             nats += float((policy.exp() * (policy - expected)).sum())
             tokens += len(row["chosen_ids"])
     return {"kl_reference": nats / tokens}
+
+
+def drift(
+    trainer: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], rows: Sequence[dict[str, list[int]]]
+) -> dict[str, float]:
+    """What policy and reference write (`written_samples`), and how long the preferred answers are beside the others.
+
+    `length_drift` is the policy's mean length over the reference's.
+    """
+    chosen, rejected = (sum(len(row[name]) for row in rows) / len(rows) for name in ("chosen_ids", "rejected_ids"))
+    longest = max(len(row["chosen_ids"]) for row in rows)
+    found = {"chosen_tokens": chosen, "rejected_tokens": rejected}
+    found |= samples(trainer.model, tokenizer, prompts, longest)
+    if has_reference(trainer):
+        with reference(trainer) as model:
+            found |= samples(getattr(model, "module", model), tokenizer, prompts, longest, "reference")
+        if found.get("reference_tokens"):
+            found["length_drift"] = found["written_tokens"] / found["reference_tokens"]
+    return found
+
+
+def has_reference(trainer: Any) -> bool:
+    """Whether the frozen reference is in memory."""
+    return trainer.ref_model is not None or hasattr(trainer.model, "peft_config")
 
 
 @contextmanager

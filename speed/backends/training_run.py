@@ -55,10 +55,8 @@ def carry_out(run: Run, out: Path, ctx: Context) -> None:
     """Train from the last whole checkpoint (or from the start) and write the payload.
 
     Raises:
-        UserError: when the loss is no number, the GPU's memory does not suffice, or the training was asked to end (then
-            it has saved where it stands).
+        UserError: when the loss is no number, or the training was asked to end (then it has saved where it stands).
     """
-    import torch
     from transformers import PrinterCallback
 
     from speed.backends.training_watch import Watch
@@ -76,15 +74,8 @@ def carry_out(run: Run, out: Path, ctx: Context) -> None:
     resume = last_whole(out / CHECKPOINTS)
     if resume is not None:
         ctx.say(f"the training goes on from {resume.name}")
-    try:
-        with disk_errors(out), stop.listening():
-            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            "the training does not fit into the GPU's memory\n"
-            "  set trainer.micro_batch to a smaller divisor of the batch size, or trainer.gradient_checkpointing=true; "
-            "the last checkpoint is kept"
-        ) from error
+    with disk_errors(out), stop.listening():
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if watch.stopped_at is not None:
         raise UserError(
             f"the training was told to end and saved step {watch.stopped_at} of {trainer.state.max_steps}\n"
@@ -126,6 +117,21 @@ def finished_before(out: Path, ctx: Context) -> bool:
     ctx.tally.metrics.update(json.loads((out / CURVE).read_text())["summary"])
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return True
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """What does not fit into a GPU, as a UserError that says what to change."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            "the training does not fit into the GPU's memory\n"
+            "  set trainer.micro_batch to a smaller divisor of the batch size, trainer.gradient_checkpointing=true, or "
+            "share it: runtime.processes=N runtime.strategy=zero3; the last checkpoint is kept"
+        ) from error
 
 
 @contextmanager

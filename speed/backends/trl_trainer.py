@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,13 +18,16 @@ from pydantic import Field
 from speed.backends import zero3
 from speed.backends.batch_order import BatchOrder, in_order
 from speed.backends.device import device_of, quietly
-from speed.backends.divergence import kl_reference
+from speed.backends.divergence import drift, kl_reference
 from speed.backends.processes import run_in_processes, several
-from speed.backends.prompt_format import FormatName, prompt_format
+from speed.backends.prompt_format import FormatName, prompt_format, prompt_ids
+from speed.backends.reference_log_probs import cache_file, with_reference
 from speed.backends.training_job import WORKER, TrainingJob
-from speed.backends.training_rows import dpo_rows, sft_rows
-from speed.backends.training_run import Run, carry_out, finished_before
+from speed.backends.training_rows import IGNORED, dpo_rows, sft_rows
+from speed.backends.training_run import Run, carry_out, finished_before, memory_errors
 from speed.backends.weights import Loaded, Precision, WeightsCard, base_of, load
+from speed.backends.written_samples import SAMPLE, samples
+from speed.core.content import sha256_of
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.data.memory import Footprint
@@ -64,6 +68,14 @@ class TrlTrainer(Trainer):
     """Learning rate after the warm-up (ours: linear to zero)."""
     max_grad_norm: float = Field(default=1.0, gt=0.0)
     """Longer gradients are scaled down to this norm (ours)."""
+    padding_free: bool = False
+    """Rows of a micro batch as one row without padding; supervised trainings only, where TRL really does it. (Packing
+    would add nothing: batches stand by length, and rows are never cut.)"""
+    precompute_reference: bool = False
+    """Log-probabilities of the reference once, before a preference training, and shared by trainings on the same pairs;
+    a training of all weights then holds no second model."""
+    liger: bool = False
+    """Fused kernels of the package liger-kernel, on GPUs."""
 
     def sft(self, base: str, rows: Sequence[Completion], config: Sft, out: Path, ctx: Context) -> None:
         """Supervised training on completions (paper, equation 1), in as many processes as the runtime says."""
@@ -77,7 +89,7 @@ class TrlTrainer(Trainer):
 
     def train_sft(self, base: str, rows: Sequence[Completion], config: Sft, out: Path, ctx: Context) -> None:
         """Supervised training in this process, which may be one of several ranks."""
-        with quietly():
+        with quietly(), memory_errors():
             import torch
             from datasets import Dataset
             from trl import SFTConfig, SFTTrainer
@@ -92,6 +104,7 @@ class TrlTrainer(Trainer):
                 completion_only_loss=True,
                 loss_type="nll",
                 packing=False,
+                padding_free=self.padding_free,
             )
             options._n_gpu = 1  # one process, one GPU: others in sight are not for it
             order = BatchOrder([len(row["input_ids"]) for row in data], config.batch_size, config.seed)
@@ -102,7 +115,13 @@ class TrlTrainer(Trainer):
                 processing_class=start.tokenizer,
                 peft_config=self._new_adapter(start.model),
             )
-            carry_out(Run(trainer, start.tokenizer, self._card(base, start, out)), out, ctx)
+            lengths = [sum(label != IGNORED for label in row["labels"]) for row in data]
+            prompts = [row["input_ids"][:-length] for row, length in zip(data, lengths, strict=True)]
+
+            def after(done: Any) -> dict[str, float]:
+                return samples(done.model, start.tokenizer, prompts, max(lengths))
+
+            carry_out(Run(trainer, start.tokenizer, self._card(base, start, out), after=after), out, ctx)
 
     def dpo(self, start: Path, rows: Sequence[Preference], config: Dpo, out: Path, ctx: Context) -> None:
         """Preference training from `start`, which is also the reference (paper, equation 2)."""
@@ -110,6 +129,16 @@ class TrlTrainer(Trainer):
             raise UserError(
                 f"preference.label_smoothing={config.label_smoothing} has no effect on loss={config.loss}\n"
                 "  set it to 0, or take loss=robust"
+            )
+        if self.padding_free:
+            raise UserError(
+                "trainer.padding_free=true has no effect on a preference training: TRL 1.16 accepts it and pads\n"
+                "  set it to false, or give a trainer with it to the revisor alone (revisor.trainer)"
+            )
+        if self.precompute_reference and ctx.runtime.strategy == "zero3":
+            raise UserError(
+                "trainer.precompute_reference=true needs whole models, and runtime.strategy=zero3 cuts them up\n"
+                "  set one of the two otherwise"
             )
         if finished_before(out, ctx):
             return
@@ -121,7 +150,7 @@ class TrlTrainer(Trainer):
 
     def train_dpo(self, start: Path, rows: Sequence[Preference], config: Dpo, out: Path, ctx: Context) -> None:
         """Preference training in this process, which may be one of several ranks."""
-        with quietly():
+        with quietly(), memory_errors():
             import torch
             from datasets import Dataset
             from trl import DPOConfig, DPOTrainer
@@ -138,19 +167,29 @@ class TrlTrainer(Trainer):
                 loss_weights=[1.0, config.sft_weight] if config.sft_weight else None,
                 label_smoothing=config.label_smoothing,
                 disable_dropout=True,
+                precompute_ref_log_probs=self.precompute_reference,
             )
             options._n_gpu = 1
             order = BatchOrder([sum(map(len, row.values())) for row in data], config.batch_size, config.seed)
-            trainer = in_order(DPOTrainer, order)(
+            trainer_class = in_order(DPOTrainer, order)
+            if self.precompute_reference:
+                weights = [sha256_of(start / "model"), loaded.card.base_sha256 if loaded.card else ""]
+                file = cache_file(ctx.store.home, weights, data, self.precision)
+                trainer_class = with_reference(trainer_class, file)
+            trainer = trainer_class(
                 model=loaded.model,
                 args=options,
                 train_dataset=Dataset.from_list(data),
                 processing_class=loaded.tokenizer,
                 peft_config=self._new_adapter(loaded.model),
             )
+            prompts = [prompt_ids(row.prompt, self.prompt_format, loaded.tokenizer) for row in rows[:SAMPLE]]
+
+            def after(done: Any) -> dict[str, float]:
+                return kl_reference(done, data) | drift(done, loaded.tokenizer, prompts, data)
+
             card = self._card(start, loaded, out)
-            run = Run(trainer, loaded.tokenizer, card, loss_at_start(config), lambda done: kl_reference(done, data))
-            carry_out(run, out, ctx)
+            carry_out(Run(trainer, loaded.tokenizer, card, loss_at_start(config), after), out, ctx)
 
     def footprint(self) -> Footprint:
         return Footprint(
@@ -166,6 +205,17 @@ class TrlTrainer(Trainer):
         fields = self.model_dump(mode="json")
         there = {"source": str(source), "out": str(out.resolve())}
         return {"trainer": fields, **there, "runtime": ctx.runtime}
+
+    def _liger(self, device: str) -> bool:
+        """Whether Liger's kernels are used.
+
+        Raises:
+            UserError: when they are asked for and cannot be.
+        """
+        if self.liger and (device == "cpu" or find_spec("liger_kernel") is None):
+            why = "there is no GPU for it" if device == "cpu" else "it is not installed (pip install liger-kernel)"
+            raise UserError(f"trainer.liger=true, and {why}\n  set trainer.liger=false")
+        return self.liger
 
     def _start(self, source: str | Path, device: str, runtime: Runtime) -> Loaded:
         """The weights to start from: an adapter goes on as a trainable one, or is merged where all weights are trained.
@@ -251,6 +301,7 @@ class TrlTrainer(Trainer):
             "logging_steps": 1,
             "logging_nan_inf_filter": False,
             "report_to": [],
+            "use_liger_kernel": self._liger(device),
             "deepspeed": zero3.settings(self.precision) if runtime.strategy == "zero3" else None,
             "disable_tqdm": True,
         }

@@ -81,6 +81,23 @@ def test_the_first_supervised_loss_is_that_of_the_completions_and_one_eos(base: 
     assert curve(tmp_path)[0]["loss"] == pytest.approx(nats / tokens, rel=1e-5)
 
 
+def test_a_tokenizer_without_a_padding_token_trains_the_same_end(base: Path, tmp_path: Path) -> None:
+    """Padding is then the end of text, as Llama-3's; a mask built from ids would leave the end unlearned."""
+    shutil.copytree(base, tmp_path / "base")
+    tokenizer = load(base, "fp32", "cpu").tokenizer
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path / "base")
+    for name, source in (("with", base), ("without", tmp_path / "base")):
+        LORA.sft(str(source), completions(8), SFT, tmp_path / name, context(tmp_path))
+        LORA.dpo(tmp_path / name, preferences(4), DPO, tmp_path / f"{name}-dpo", context(tmp_path))
+    assert load(tmp_path / "base", "fp32", "cpu").tokenizer.pad_token_id == tokenizer.eos_token_id
+    for stage in ("", "-dpo"):
+        with_padding, without = (
+            [line["loss"] for line in curve(tmp_path / f"{name}{stage}")] for name in ("with", "without")
+        )
+        assert without == pytest.approx(with_padding, rel=1e-5)
+
+
 def test_supervised_training_learns(base: Path, tmp_path: Path) -> None:
     config = SFT.model_copy(update={"epochs": 5.0})
     LORA.sft(str(base), completions(8), config, tmp_path, context(tmp_path))
@@ -185,6 +202,8 @@ SFT_KNOBS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"prompt_format": "inst"}, {}),
     ({"prompt_format": "released"}, {}),
     ({"precision": "bf16"}, {}),
+    ({"embeddings": True}, {}),
+    ({"method": "full"}, {}),
     ({}, {"learning_rate": 2e-2}),
     ({}, {"batch_size": 2}),
     ({}, {"epochs": 2}),
@@ -218,7 +237,9 @@ def test_every_knob_of_supervised_training_does_something(
     assert difference(plain_run, tmp_path) > 1e-5
 
 
-@pytest.mark.parametrize("trainer", [{}, {"micro_batch": 2}, {"gradient_checkpointing": True}])
+@pytest.mark.parametrize(
+    "trainer", [{}, {"micro_batch": 2}, {"gradient_checkpointing": True}, {"padding_free": True, "micro_batch": 2}]
+)
 def test_what_saves_memory_changes_no_result(
     trainer: dict[str, Any], base: Path, plain_run: Path, tmp_path: Path
 ) -> None:
@@ -229,19 +250,32 @@ def test_what_saves_memory_changes_no_result(
             assert (tmp_path / file).read_bytes() == (plain_run / file).read_bytes()
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"beta": 0.3},
-        {"loss": "ipo"},
-        {"loss": "hinge"},
-        {"loss": "robust"},
-        {"loss": "robust", "label_smoothing": 0.3},
-        {"sft_weight": 0.5},
-        {"learning_rate": 2e-2},
-        {"seed": 3},
-    ],
-)
+DPO_KNOBS: list[dict[str, Any]] = [
+    {"beta": 0.3},
+    {"loss": "ipo"},
+    {"loss": "hinge"},
+    {"loss": "robust"},
+    {"loss": "robust", "label_smoothing": 0.3},
+    {"sft_weight": 0.5},
+    {"learning_rate": 2e-2},
+    {"seed": 3},
+    {"batch_size": 2},
+    {"epochs": 2},
+    {"max_length": 24},
+    {"warmup_ratio": 0.5},
+]
+SAVES_MEMORY = {"micro_batch", "gradient_checkpointing", "padding_free", "precompute_reference", "liger"}
+"""Knobs that must change no result, or (liger) cannot be turned here."""
+
+
+def test_every_knob_has_a_test() -> None:
+    turned = {name for trainer, _ in SFT_KNOBS for name in trainer}
+    assert turned | SAVES_MEMORY == set(TrlTrainer.model_fields)
+    assert {name for _, config in SFT_KNOBS for name in config} == set(Sft.model_fields)
+    assert {name for config in DPO_KNOBS for name in config} == set(Dpo.model_fields)
+
+
+@pytest.mark.parametrize("config", DPO_KNOBS)
 def test_every_knob_of_preference_training_does_something(config: dict[str, Any], junior: Path, tmp_path: Path) -> None:
     before = {"loss": "robust"} if config.get("label_smoothing") else {}
     for name, update in (("before", before), ("after", config)):
@@ -367,3 +401,68 @@ def test_options_that_would_be_ignored_are_refused(base: Path, junior: Path, tmp
         LORA.model_copy(update={"micro_batch": 3}).sft(str(base), completions(4), SFT, tmp_path, ctx)
     with pytest.raises(UserError, match="chat template"):
         LORA.model_copy(update={"prompt_format": "chat"}).sft(str(base), completions(4), SFT, tmp_path, ctx)
+    with pytest.raises(UserError, match="padding_free=true has no effect on a preference training"):
+        LORA.model_copy(update={"padding_free": True}).dpo(junior, preferences(4), DPO, tmp_path, ctx)
+    zero3 = context(tmp_path, strategy="zero3")
+    with pytest.raises(UserError, match="precompute_reference=true needs whole models"):
+        LORA.model_copy(update={"precompute_reference": True}).dpo(junior, preferences(4), DPO, tmp_path, zero3)
+    with pytest.raises(UserError, match="trainer.liger=true, and there is no GPU"):
+        LORA.model_copy(update={"liger": True}).sft(str(base), completions(4), SFT, tmp_path, ctx)
+
+
+@pytest.mark.parametrize("start", ["adapter", "full"])
+def test_reference_log_probs_are_computed_once_for_all_that_share_them(
+    start: str, junior: Path, full_junior: Path, tmp_path: Path
+) -> None:
+    trainer, folder = (LORA, junior) if start == "adapter" else (FULL, full_junior)
+    once = trainer.model_copy(update={"precompute_reference": True})
+    for name, made, beta in (("plain", trainer, 0.1), ("once", once, 0.1), ("other", once, 0.3)):
+        config = DPO.model_copy(update={"beta": beta, "epochs": 2.0})
+        made.dpo(folder, preferences(9), config, tmp_path / name, context(tmp_path))
+    assert [line["loss"] for line in curve(tmp_path / "once")] == pytest.approx(
+        [line["loss"] for line in curve(tmp_path / "plain")], rel=1e-4
+    )
+    assert len(list((tmp_path / "cache" / "reference").iterdir())) == 1, "beta does not change the reference"
+    assert difference(tmp_path / "once", tmp_path / "other") > 1e-5
+    (cached,) = (tmp_path / "cache" / "reference").iterdir()
+    chosen, rejected = json.loads(cached.read_text())
+    cached.write_text(json.dumps([[value - 1 for value in chosen], rejected]))
+    with pytest.raises(RuntimeError, match="the reference model is not the model"):
+        once.dpo(folder, preferences(9), DPO, tmp_path / "tampered", context(tmp_path))
+
+
+def test_a_training_tells_what_it_did_to_the_writing(junior: Path, base: Path, tmp_path: Path) -> None:
+    rows = [Completion(prompt=f"Write {i}", completion='{"a": 1}') for i in range(8)]
+    ctx = context(tmp_path)
+    LORA.sft(str(base), rows, SFT.model_copy(update={"epochs": 20.0}), tmp_path / "json", ctx)
+    assert ctx.tally.metrics["written_valid_json"] == 1.0
+    tokens = len(completion_ids('{"a": 1}', load(base, "fp32", "cpu").tokenizer))
+    assert ctx.tally.metrics["written_tokens"] == tokens
+    ctx = context(tmp_path)
+    LORA.dpo(tmp_path / "json", preferences(8), DPO.model_copy(update={"learning_rate": 3e-2}), tmp_path / "dpo", ctx)
+    found = ctx.tally.metrics
+    assert found["reference_valid_json"] == 1.0
+    assert found["written_valid_json"] < 1.0, "so hard a training on other texts breaks the form"
+    assert found["length_drift"] == pytest.approx(found["written_tokens"] / found["reference_tokens"])
+    assert found["chosen_tokens"] > found["rejected_tokens"] > 0
+
+
+def test_a_gpu_that_is_too_small_is_said_and_the_checkpoint_is_kept(base: Path, tmp_path: Path) -> None:
+    ctx = context(tmp_path, checkpoint_seconds=0.0)
+
+    def fails(event: dict[str, Any]) -> None:
+        if event["event"] == "metric" and event["step"] == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    ctx.send = fails
+    with pytest.raises(UserError, match="set trainer.micro_batch to a smaller divisor.*the last checkpoint is kept"):
+        LORA.sft(str(base), completions(12), SFT.model_copy(update={"epochs": 2}), tmp_path / "out", ctx)
+    assert (tmp_path / "out/checkpoints/checkpoint-2/whole.json").is_file()
+
+
+def test_pairs_without_a_difference_train_nothing(junior: Path, tmp_path: Path) -> None:
+    same = [Preference(prompt=f"p{i}", chosen="same", rejected="same") for i in range(5)]
+    with pytest.raises(UserError, match="of 5 given there are 0 .5 chosen_equals_rejected"):
+        LORA.dpo(junior, same, DPO, tmp_path, context(tmp_path))
+    with pytest.raises(UserError, match="at least two usable rows"):
+        LORA.dpo(junior, preferences(1), DPO, tmp_path, context(tmp_path))
