@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from speed.backends.device import device_of
 from speed.backends.processes import EVENTS, JOB, RESULT, Failure, Job
 from speed.core.context import Context, Runtime
-from speed.core.errors import UserError
+from speed.core.errors import UserError, explained
 from speed.core.spec import Json
 from speed.core.store import Store
 
@@ -99,9 +99,10 @@ def engine_of(model: Any) -> str:
 
 def report_failure(folder: Path, rank: int, error: BaseException, trace: Sequence[str]) -> None:
     """Leave a rank's failure for the parent to read."""
-    known = isinstance(error, UserError)
-    message = str(error) if known else "".join(trace)[-4000:]
-    failure = Failure(rank=rank, at=time.time(), user_error=known, message=message)
+    known = explained(error, "working in several processes") if isinstance(error, OSError) else error
+    mistake = isinstance(known, UserError)
+    message = str(known) if mistake else "".join(trace)[-4000:]
+    failure = Failure(rank=rank, at=time.time(), user_error=mistake, message=message)
     (folder / f"failure-{rank}.json").write_text(failure.model_dump_json())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ from small_worker import SmallJob
 from tiny_generator import context
 
 from speed.backends import rank
-from speed.backends.processes import FOLDER, JOB, run_in_processes
+from speed.backends.processes import FOLDER, JOB, Failure, run_in_processes
 from speed.core.context import Context
 from speed.core.errors import UserError
 
@@ -87,6 +88,16 @@ def test_a_launcher_that_starts_fewer_processes_is_an_error(tmp_path: Path, monk
     with pytest.raises(RuntimeError, match="world size 1, and the job is for 2"):
         rank.main(SmallJob, lambda job, ctx: None)
     assert "world size 1" in json.loads((tmp_path / "failure-0.json").read_text())["message"]
+
+
+def test_a_full_disk_of_a_rank_is_told_as_anywhere_else(tmp_path: Path) -> None:
+    for rank_of, error in enumerate((OSError(errno.ENOSPC, "no space", "file"), OSError(errno.EBADF, "bad"))):
+        rank.report_failure(tmp_path, rank_of, error, ["Traceback"])
+    told = [Failure.model_validate_json((tmp_path / f"failure-{place}.json").read_text()) for place in (0, 1)]
+    assert told[0].user_error
+    assert "the disk is full" in told[0].message
+    assert not told[1].user_error
+    assert told[1].message == "Traceback"
 
 
 @pytest.mark.parametrize("runtime", [{"processes": 2}, {"strategy": "zero3"}])
