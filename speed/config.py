@@ -191,6 +191,11 @@ class Config(Spec):
     tracker: SerializeAsAny[Tracker]
     runtime: Runtime
 
+    @property
+    def asked(self) -> list[Teacher]:
+        """Every teacher that may be asked: the one that writes, and the judges that are named."""
+        return [self.teacher, *map(self.teacher.named, self.judge.models)]
+
 
 def validated(values: dict[str, Any]) -> Config:
     """The config of composed values.

@@ -66,7 +66,7 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
     for standing in found:
         if standing.damaged:
             print(f"damaged and set aside: {standing.damaged}; it will be built again", file=sys.stderr)
-    for remark in config.teacher.remarks():
+    for remark in dict.fromkeys(remark for teacher in config.asked for remark in teacher.remarks()):
         print(f"note: {remark}", file=sys.stderr)
     if config.plan:
         print_plan(config, origin, found, pipe)

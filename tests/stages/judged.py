@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,8 +16,16 @@ from speed.core.graph import Goal, goals
 from speed.core.manifest import Manifest
 from speed.core.stage import Pool, Work
 from speed.core.store import Store
-from speed.data.records import Candidates
+from speed.data.prompts import Choices, Lengths, PromptsConfig, data_prompt
+from speed.data.records import Candidates, Kind, Pair
+from speed.miniature.quality import points
+from speed.miniature.rules import answer
+from speed.miniature.world import world
 from speed.ports import Answer, Ask, Check, Teacher
+
+PROMPTS = PromptsConfig(
+    lengths=Lengths(retrieval_words=(12,), classification_words=Choices(values=("at least 12",)), long_words=24)
+)
 
 
 @dataclass(frozen=True)
@@ -72,3 +81,24 @@ def built(store: Store, pool: Pool[Any], rows: int) -> tuple[list[Any], list[Man
         build(Goal(goal.node, goal.rows, ()), store, Runtime(home=store.home), silence)
     manifests = (store.shard_manifest(pool, span) for span in store.shards(pool))
     return list(store.rows(pool.take(rows))), [manifest for manifest in manifests if manifest is not None]
+
+
+def known_list(row: int) -> Candidates:
+    """A right answer, three about something else, and one that cannot be read."""
+    entities = world().half("train")
+    prompt, other = (
+        data_prompt(Kind.STS, "", entities[place].topic, PROMPTS, random.Random(row))
+        for place in (row, row + len(entities) // 2)
+    )
+    right = answer(prompt.text, row)
+    texts = (answer(other.text, 1), answer(other.text, 2), right, right[:-9], answer(other.text, 3))
+    return Candidates(row=row, prompt=prompt, texts=texts, finish_reasons=("stop",) * 5)
+
+
+def truthful(rows: list[Pair], given: list[Candidates]) -> tuple[float, float]:
+    """Share of the kept pairs that name a truly best and a truly worst answer, and share of the lists kept."""
+    right, kept = 0, [pair for pair in rows if pair.rejected is None]
+    for pair in kept:
+        truth = [points(pair.prompt, text) for text in given[pair.row].texts]
+        right += truth[pair.best] == max(truth) and truth[pair.worst] == min(truth)
+    return right / len(kept), len(kept) / len(rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judged import Lists, Scripted, built, names
+from judged import PROMPTS, Lists, Scripted, built, known_list, names, truthful
 
 from speed.core.graph import Goal
 from speed.core.journal import journal_at
@@ -17,10 +17,9 @@ from speed.core.store import Store
 from speed.data.draws import shuffled_order
 from speed.data.judging import Judge
 from speed.data.outcome import KEEP
-from speed.data.prompts import Choices, Lengths, PromptsConfig, data_prompt, judge_prompt
-from speed.data.records import Candidates, Kind, Pair, Prompt, Scores
+from speed.data.prompts import data_prompt, judge_prompt
+from speed.data.records import Candidates, Kind, Prompt, Scores
 from speed.data.verify import Guidelines
-from speed.miniature.quality import points
 from speed.miniature.rules import answer
 from speed.miniature.teacher import RulesTeacher
 from speed.miniature.world import world
@@ -28,9 +27,6 @@ from speed.ports import Ask, Teacher
 from speed.report import markdown, stage_line
 from speed.stages.preferences import Preferences
 
-PROMPTS = PromptsConfig(
-    lengths=Lengths(retrieval_words=(12,), classification_words=Choices(values=("at least 12",)), long_words=24)
-)
 SWAP = Judge(votes=2)
 VOTE = Judge(votes=3, decide="majority")
 MARGIN = Judge(votes=3, decide="margin", margin=0.8)
@@ -270,27 +266,6 @@ def test_where_all_are_clean_nothing_is_paid_again(store: Store) -> None:
 
 
 # -- a judge that errs and likes long answers --------------------------------------------------------------------------
-
-
-def known_list(row: int) -> Candidates:
-    """A right answer, three about something else, and one that cannot be read."""
-    entities = world().half("train")
-    prompt, other = (
-        data_prompt(Kind.STS, "", entities[place].topic, PROMPTS, random.Random(row))
-        for place in (row, row + len(entities) // 2)
-    )
-    right = answer(prompt.text, row)
-    texts = (answer(other.text, 1), answer(other.text, 2), right, right[:-9], answer(other.text, 3))
-    return Candidates(row=row, prompt=prompt, texts=texts, finish_reasons=("stop",) * 5)
-
-
-def truthful(rows: list[Pair], given: list[Candidates]) -> tuple[float, float]:
-    """Share of the kept pairs that name a truly best and a truly worst answer, and share of the lists kept."""
-    right, kept = 0, [pair for pair in rows if pair.rejected is None]
-    for pair in kept:
-        truth = [points(pair.prompt, text) for text in given[pair.row].texts]
-        right += truth[pair.best] == max(truth) and truth[pair.worst] == min(truth)
-    return right / len(kept), len(kept) / len(rows)
 
 
 def test_swap_and_votes_make_an_erring_teacher_truthful(store: Store) -> None:
