@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
+from speed.core.caps import Caps
 from speed.core.spec import Json, Spec
 from speed.core.stage import Row, Stage, Take
 from speed.core.store import Store
@@ -34,8 +35,14 @@ class Runtime(Spec):
     """Requests to the teacher in flight."""
     api_base: str | None = None
     """URL of an OpenAI-compatible server, for teacher=openai_compatible."""
-    max_usd: float | None = None
-    """Refuse to start when the plan costs more, in dollars."""
+    max_usd: float | None = Field(None, ge=0)
+    """Dollars that teachers may ever cost under this root: refuse to start above it, stop buying at it."""
+    max_tokens: int | None = Field(None, ge=0)
+    """The same in tokens, input and output together."""
+    max_calls: int | None = Field(None, ge=0)
+    """The same in answers."""
+    watchdog_seconds: float = Field(900.0, gt=0)
+    """A teacher that says nothing for so long, with calls in flight, ends the run with the reason."""
     checkpoint_seconds: float = 60.0
     """Time between two checkpoints of a training."""
     tracking_dir: Path | None = None
@@ -53,6 +60,11 @@ class Runtime(Spec):
     """How long a run that is told to end waits for the checkpoints of its trainings."""
     vectors_gb: float = Field(default=50.0, ge=0)
     """Largest cache of text vectors on disk (`cache/vectors` under the root); 0 keeps none."""
+
+    @property
+    def caps(self) -> Caps:
+        """What may be spent."""
+        return Caps(self.max_usd, self.max_tokens, self.max_calls)
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """The call journal: every answer that was ever paid for, so that none is paid for again (DESIGN D5).
 
-    <home>/journal/<host>-<pid>-<start>.jsonl    appended by one process, one write per answer: the truth
-    <home>/journal/index-1.sqlite                where each entry lies; can be deleted at any time
+    <home>/journal/<host>-<pid>-<start>.jsonl        appended by one process, one write per answer: the truth
+    <home>/journal/<host>-<pid>-<start>.jsonl.zst    the same, once its process is done with it
+    <home>/journal/index-1.sqlite                    where each entry lies; can be deleted at any time
 
 An entry's key is (model, messages, sampling parameters, sample index) and nothing else: provider, endpoint and
 template version are recorded, never keyed. Answers are on the disk within half a second or 64 answers, whichever
@@ -19,8 +20,10 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from speed.core.journal_file import Appender, entry_in, line_of, lines_from
+from speed.core.errors import explained
+from speed.core.journal_file import Appender, entry_in, line_of
 from speed.core.journal_index import Index, Line, Place
+from speed.core.journal_pack import Packed, Plain, files_in, lines_of_file, opened
 from speed.core.spec import Json, Spec, digest
 
 GROUP = 64
@@ -87,7 +90,7 @@ class Journal:
         self._wake = threading.Condition()
         self._closed = False
         self._failure: Exception | None = None
-        self._readers: dict[str, int] = {}
+        self._readers: dict[str, Plain | Packed] = {}
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
         self._own = Appender(folder)
@@ -160,12 +163,33 @@ class Journal:
         with self._indexing:
             self._catch_up()
 
+    def rebuild(self) -> None:
+        """Fill the index anew from the files."""
+        self.flush()
+        with self._indexing:
+            self._index.empty()
+            self._catch_up()
+
+    def files(self) -> dict[str, int]:
+        """Name of every file of the folder, this process's own included, and the bytes of its text."""
+        return files_in(self.folder)
+
+    @property
+    def own_file(self) -> str:
+        """Name of the file that this process writes; creates and locks it."""
+        with self._lock:
+            try:
+                self._own.open()
+            except OSError as error:
+                raise explained(error, "opening the journal") or error from error
+            return self._own.path.name
+
     def __iter__(self) -> Iterator[Entry]:
         """Every sound entry, failures included, file by file; constant memory."""
         self.flush()
-        for path in sorted(self.folder.glob("*.jsonl")):
-            for found in lines_from(path, 0):
-                if found.entry is not None and (entry := _entry(found.entry)) is not None:
+        for name in files_in(self.folder):
+            for found in lines_of_file(self.folder, name):
+                if found.entry is not None and (entry := entry_of(found.entry)) is not None:
                     yield entry
 
     def __len__(self) -> int:
@@ -191,8 +215,8 @@ class Journal:
         with self._indexing:
             self._own.close()
             self._index.close()
-            for descriptor in self._readers.values():
-                os.close(descriptor)
+            for reader in self._readers.values():
+                reader.close()
             self._readers.clear()
 
     # -- the flusher: fsync beside the answers, so that they do not wait for the disk ----------------------------------
@@ -221,7 +245,7 @@ class Journal:
     def _catch_up(self) -> None:
         """Index whatever the files hold and the index does not."""
         filled = self._index.filled()
-        sizes = {path.name: path.stat().st_size for path in sorted(self.folder.glob("*.jsonl"))}
+        sizes = files_in(self.folder)
         for name in [name for name, end in filled.items() if end > sizes.get(name, -1)]:
             self._index.forget(name)
             filled.pop(name)
@@ -233,7 +257,7 @@ class Journal:
         """Index a file from a byte position on; damaged lines are counted, said and passed over."""
         lines: list[Line] = []
         end = start
-        for found in lines_from(self.folder / name, start):
+        for found in lines_of_file(self.folder, name, start):
             end = found.offset + found.length + 1
             fields = json.loads(found.entry) if found.entry is not None else None
             if isinstance(fields, dict) and "key" in fields:
@@ -257,13 +281,13 @@ class Journal:
     def _read(self, place: Place) -> Entry | None:
         if place.file not in self._readers:
             if len(self._readers) >= 64:
-                os.close(self._readers.pop(next(iter(self._readers))))
+                self._readers.pop(next(iter(self._readers))).close()
             try:
-                self._readers[place.file] = os.open(self.folder / place.file, os.O_RDONLY | os.O_CLOEXEC)
+                self._readers[place.file] = opened(self.folder, place.file)
             except OSError:
                 return None
-        body = entry_in(os.pread(self._readers[place.file], place.length, place.offset))
-        return _entry(body) if body is not None else None
+        body = entry_in(self._readers[place.file].read(place.offset, place.length))
+        return entry_of(body) if body is not None else None
 
     def _warn(self, message: str) -> None:
         self._say(f"journal {self.folder}: {message}")
@@ -282,7 +306,8 @@ def journal_at(folder: Path, say: Callable[[str], None] | None = None) -> Journa
         return _open[place]
 
 
-def _entry(body: bytes) -> Entry | None:
+def entry_of(body: bytes) -> Entry | None:
+    """The entry of a line's JSON, or None when it is none of ours."""
     try:
         return Entry.model_validate(json.loads(body))
     except (ValueError, ValidationError):

@@ -7,6 +7,7 @@ without parsing, and reading goes on behind the damage.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -14,7 +15,8 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,16 +49,28 @@ def entry_in(line: bytes) -> bytes | None:
     return body if line == b'{"crc":"%08x","entry":%b}' % (zlib.crc32(body), body) else None
 
 
-def lines_from(path: Path, offset: int) -> Iterator[Found]:
-    """What a file holds from a byte position on. Bytes behind the last newline are left out: a line half written."""
+def chunks_from(path: Path, offset: int) -> Iterator[bytes]:
+    """The bytes of a file from a position on, a megabyte at a time."""
     with path.open("rb") as file:
         file.seek(offset)
-        rest = b""
         while chunk := file.read(_CHUNK):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                yield from _pieces(line, offset)
-                offset += len(line) + 1
+            yield chunk
+
+
+def lines_in(chunks: Iterable[bytes], offset: int) -> Iterator[Found]:
+    """What stands in a stream of bytes that begins at `offset`. Bytes behind the last newline are left out: a line
+    half written."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield from _pieces(line, offset)
+            offset += len(line) + 1
+
+
+def lines_from(path: Path, offset: int) -> Iterator[Found]:
+    """What a file holds from a byte position on."""
+    return lines_in(chunks_from(path, offset), offset)
 
 
 def _pieces(line: bytes, offset: int) -> Iterator[Found]:
@@ -75,12 +89,41 @@ def _pieces(line: bytes, offset: int) -> Iterator[Found]:
             yield Found(offset + start, len(piece), entry_in(piece))
 
 
+def locked(descriptor: int) -> bool:
+    """Take the lock that says that a file has an owner; False when another process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_owned(path: Path) -> bool:
+    """Whether a process still writes this file. Its lock goes with the process, however that ends.
+
+    Where the file system knows no locks, every file counts as owned.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not locked(descriptor)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
 class Appender:
-    """This process's own file: opened at the first line, one write per line, never touched by anyone else."""
+    """This process's own file: opened at the first line, one write per line, never touched by anyone else.
+
+    It is locked for as long as it is open. A file that is closed is done: what comes later goes into another one.
+    """
 
     def __init__(self, folder: Path) -> None:
-        host = re.sub(r"[^A-Za-z0-9.]+", "-", socket.gethostname()) or "host"
-        self.path = folder / f"{host}-{os.getpid()}-{time.time_ns()}.jsonl"
+        self._folder = folder
+        self.path = self._name()
         self.size = 0
         self._descriptor: int | None = None
         self._closing = threading.Lock()
@@ -93,7 +136,7 @@ class Appender:
         """
         offset = self.size
         try:
-            descriptor = self._open()
+            descriptor = self.open()
             written = os.write(descriptor, line)
             while written < len(line):
                 written += os.write(descriptor, line[written:])
@@ -117,18 +160,29 @@ class Appender:
             except OSError as error:
                 raise explained(_named(error, self.path), "saving the teacher's answers") or error from error
 
+    def open(self) -> int:
+        """The file's descriptor; creates the file, and locks it, where that has not been done."""
+        while self._descriptor is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            with suppress(OSError):  # waits only for someone who is tidying the empty file away
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:
+                self._descriptor = descriptor
+            else:
+                os.close(descriptor)
+        return self._descriptor
+
     def close(self) -> None:
-        """Give the file back; a later line opens it again."""
+        """Give the file back."""
         with self._closing:
             if self._descriptor is not None:
                 os.close(self._descriptor)
-                self._descriptor = None
+                self._descriptor, self.size, self.path = None, 0, self._name()
 
-    def _open(self) -> int:
-        if self._descriptor is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        return self._descriptor
+    def _name(self) -> Path:
+        host = re.sub(r"[^A-Za-z0-9.]+", "-", socket.gethostname()) or "host"
+        return self._folder / f"{host}-{os.getpid()}-{time.time_ns()}.jsonl"
 
     def _take_back(self, size: int) -> None:
         if self._descriptor is not None:

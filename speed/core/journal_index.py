@@ -64,7 +64,6 @@ class Index:
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self._path = folder / f"index-{SCHEMA}.sqlite"
         self._say = say
-        self._files: dict[str, int] = {}
         self.emptied = 0
         """Times the table was begun anew; its owner refreshes when this has risen."""
         self._table = self._opened()
@@ -102,7 +101,16 @@ class Index:
                 table.execute("DELETE FROM entry WHERE file IN (SELECT id FROM file WHERE name = ?)", (file,))
                 table.execute("DELETE FROM file WHERE name = ?", (file,))
 
-        self._files.clear()
+        self._trying(work)
+
+    def empty(self) -> None:
+        """Drop everything; other processes that use the table fill it again with what they write."""
+
+        def work(table: sqlite3.Connection) -> None:
+            with table:
+                table.execute("DELETE FROM entry")
+                table.execute("DELETE FROM file")
+
         self._trying(work)
 
     def remove(self, place: Place) -> None:
@@ -124,10 +132,9 @@ class Index:
         self._table.close()
 
     def _number(self, table: sqlite3.Connection, file: str) -> int:
-        if file not in self._files:
-            table.execute("INSERT OR IGNORE INTO file (name, filled) VALUES (?, 0)", (file,))
-            self._files[file] = table.execute("SELECT id FROM file WHERE name = ?", (file,)).fetchone()[0]
-        return self._files[file]
+        # Never remembered: another process may empty the table, and numbers are given anew then.
+        table.execute("INSERT OR IGNORE INTO file (name, filled) VALUES (?, 0)", (file,))
+        return int(table.execute("SELECT id FROM file WHERE name = ?", (file,)).fetchone()[0])
 
     def _trying(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -142,7 +149,6 @@ class Index:
         """A damaged database is deleted, an unusable one replaced by memory; the owner fills it again."""
         self.emptied += 1
         self._say(f"the journal's index is made anew from its files ({error})")
-        self._files.clear()
         with suppress(sqlite3.Error):
             self._table.close()
         damaged = not isinstance(error, sqlite3.OperationalError)

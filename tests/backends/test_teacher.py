@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -337,11 +338,81 @@ def test_the_cap_holds_and_the_same_command_goes_on(provider: Provider, tmp_path
     with pytest.raises(UserError, match=r"max_usd=0.2 is reached.*\n.*larger runtime.max_usd") as stopped:
         answers(prompts, context(tmp_path, provider, max_usd=0.2, concurrency=16), by=teacher(Priced))
     assert sum(provider.paid.values()) == 20, "a cent each, twenty cents"
-    assert "$0.2000 spent" in str(stopped.value)
+    assert "$0.2000 paid under this root" in str(stopped.value)
     assert len(journal_at(tmp_path / "journal")) == 20
     found = answers(prompts, context(tmp_path, provider), by=teacher(Priced))
     assert [answer.cause for answer in found] == ["ok"] * 100
     assert set(provider.paid.values()) == {1}
+
+
+@pytest.mark.parametrize(("cap", "answers_bought"), [("max_calls", 20), ("max_tokens", 20), ("max_usd", 20)])
+def test_each_cap_bounds_what_the_root_ever_paid(
+    cap: str, answers_bought: int, provider: Provider, tmp_path: Path
+) -> None:
+    """A hundred tokens in, fifty out, a cent. The estimate before a call is one of at most 168 tokens."""
+    provider.latency = 0.01
+    size = {"max_calls": 20, "max_tokens": 20 * 150 + 30, "max_usd": 0.2}[cap]
+    program = [f"row {row} {'x' * 250}" for row in range(100)]
+    answers(program[:5], context(tmp_path, provider), by=teacher(Priced))
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"runtime\.{cap}={size:g} is reached.*in all its runs"):
+            answers(program, context(tmp_path, provider, concurrency=16, **{cap: size}), by=teacher(Priced))
+        assert sum(provider.paid.values()) == answers_bought
+    found = answers(program, context(tmp_path, provider, **{cap: 10_000_000}), by=teacher(Priced))
+    assert {answer.cause for answer in found} == {"ok"}
+    assert set(provider.paid.values()) == {1}
+
+
+CAPPED = """
+import sys
+from pathlib import Path
+from speed.backends.openai_teacher import OpenAICompatibleTeacher
+from speed.core.context import Context, Runtime
+from speed.core.errors import UserError
+from speed.core.store import Store
+from speed.ports import Ask
+url, home, name, cap = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+ctx = Context(Store(home).open(), Runtime(home=home, api_base=url, concurrency=16, max_calls=cap))
+asks = (Ask(prompt=f"{name} {row}", temperature=1.0, max_tokens=9, purpose="seed") for row in range(200))
+try:
+    for answer in OpenAICompatibleTeacher(model="m").ask(((ask, lambda _: None) for ask in asks), ctx):
+        pass
+except UserError as error:
+    print(error)
+    sys.exit(3)
+"""
+
+
+def test_processes_that_share_a_root_share_the_cap(provider: Provider, tmp_path: Path) -> None:
+    provider.latency = 0.02
+    running = [
+        subprocess.Popen([sys.executable, "-c", CAPPED, provider.url, str(tmp_path), name, "150"], stdout=-1, text=True)
+        for name in ("one", "two", "three")
+    ]
+    said = [process.communicate(timeout=60)[0] for process in running]
+    assert [process.returncode for process in running] == [3, 3, 3]
+    assert all("runtime.max_calls=150 is reached: 150 calls paid under this root" in text for text in said)
+    assert sum(provider.paid.values()) == 150
+    assert set(provider.paid.values()) == {1}
+
+
+def test_a_silent_server_ends_the_run_with_the_reason(provider: Provider, tmp_path: Path) -> None:
+    """Every sending runs into its timeout; nothing is ever said, and there is patience for hours of it."""
+    begun = time.monotonic()
+    patient = teacher(patience=Patience(attempts=10_000, base=0.01, cap=0.05, timeout=0.3))
+    prompts = ["fine"] + [f"row {row} | hang" for row in range(20)]
+    ctx = context(tmp_path, provider, watchdog_seconds=1.0)
+    with pytest.raises(UserError, match=r"said nothing for \d+ s .*watchdog_seconds=1.*\n.*same command goes on"):
+        answers(prompts, ctx, by=patient)
+    assert time.monotonic() - begun < 20
+    assert [entry.messages[-1]["content"] for entry in journal_at(tmp_path / "journal")] == ["fine"]
+
+
+def test_a_server_that_only_refuses_is_not_silent(provider: Provider, tmp_path: Path) -> None:
+    patient = teacher(patience=Patience(attempts=10_000, base=0.3, cap=0.3, timeout=5.0))
+    steps = " ".join(["503"] * 8)
+    ctx = context(tmp_path, provider, watchdog_seconds=1.2)
+    assert answers([f"row 0 | {steps} ok"], ctx, by=patient)[0].cause == "ok"
 
 
 def test_an_unknown_price_is_said_and_never_nought(provider: Provider, tmp_path: Path) -> None:

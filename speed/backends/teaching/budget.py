@@ -1,7 +1,7 @@
-"""The cap in dollars: each call reserves its highest price before it is sent, and settles when its answer is there.
+"""The caps on the teaching loop: each call holds its highest cost before it is sent, and settles once it is answered.
 
-The sum of what was paid and what is reserved never passes the cap, so the overshoot is at most what the estimate of
-the calls in flight was wrong by. What is paid here is what this process pays: answers of earlier runs are free.
+What is paid and held together never passes a cap, so the overshoot is at most what the estimate of the calls in flight
+was wrong by.
 """
 
 from __future__ import annotations
@@ -10,51 +10,50 @@ import asyncio
 import os
 from pathlib import Path
 
-from speed.core.errors import UserError
+from speed.core.account import Account, capped
+from speed.core.caps import Caps, Spending
+from speed.core.journal import Journal
+
+PATIENCE = 0.05
+"""Seconds between two looks at what other processes hold."""
 
 
 class Budget:
-    """Dollars of this process, shared by its stages. Lives on one event loop; not thread-safe."""
+    """The account of a journal, for the stages of this process. Lives on one event loop; not thread-safe."""
 
-    def __init__(self) -> None:
-        self.spent = 0.0
-        self.reserved = 0.0
-        self._holders = 0
-        self._waiting: list[asyncio.Future[None]] = []
+    def __init__(self, journal: Journal) -> None:
+        self._account = Account(journal)
+        self._turn = asyncio.Lock()
+        self._settled = asyncio.Event()
 
-    async def reserve(self, dollars: float, cap: float | None) -> None:
-        """Wait until the call is affordable.
+    async def hold(self, amount: Spending, caps: Caps) -> None:
+        """Wait until the call is affordable; the first to ask is the first to be served.
 
         Raises:
-            UserError: when it is not, and no call in flight can make it so.
+            UserError: when it is not, and no call in flight, of this process or another, can make it so.
         """
-        while cap is not None and self.spent + self.reserved + dollars > cap:
-            if self._holders == 0:
-                raise UserError(
-                    f"runtime.max_usd={cap:g} is reached: ${self.spent:.4f} spent now, and the next answer may cost "
-                    f"${dollars:.4f}\n  every answer paid for is kept: the same command with a larger runtime.max_usd "
-                    "goes on from here and pays for nothing twice"
-                )
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
-            await future
-        self.reserved += dollars
-        self._holders += 1
+        if caps.none:
+            return
+        async with self._turn:
+            while (short := self._account.hold(amount, caps)) is not None:
+                if caps.passed(short.paid.plus(amount)) or not short.held.calls:
+                    raise capped(caps, short, amount)
+                self._settled.clear()
+                try:
+                    await asyncio.wait_for(self._settled.wait(), PATIENCE)
+                except TimeoutError:
+                    continue  # another process may have settled
 
-    def settle(self, reserved: float, paid: float) -> None:
-        """Replace a reservation by what was paid."""
-        self.reserved -= reserved
-        self.spent += paid
-        self._holders -= 1
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+    def settle(self, held: Spending, paid: Spending, caps: Caps) -> None:
+        """Replace what was held by what was paid."""
+        if not caps.none:
+            self._account.settle(held, paid)
+            self._settled.set()
 
 
 _budgets: dict[tuple[int, Path], Budget] = {}
 
 
-def budget_of(journal: Path) -> Budget:
+def budget_of(journal: Journal) -> Budget:
     """The budget that all stages of this process share for a journal."""
-    return _budgets.setdefault((os.getpid(), journal.resolve()), Budget())
+    return _budgets.setdefault((os.getpid(), journal.folder.resolve()), Budget(journal))

@@ -21,6 +21,7 @@ from speed.backends.teaching.loop import teaching_loop
 from speed.backends.teaching.pace import Pacer
 from speed.backends.teaching.request import Call, Request
 from speed.backends.teaching.transport import Patience, Reply, TransportError
+from speed.core.caps import Spending
 from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.core.journal import Entry, Journal
@@ -69,6 +70,7 @@ class Flight:
         self._endpoint = endpoint
         self._prepare = prepare
         self._ctx = ctx
+        self._caps = ctx.runtime.caps
         self._loop = teaching_loop()
         self._ahead: deque[Request] = deque()
         self._tasks: dict[Request, asyncio.Task[None]] = {}
@@ -77,6 +79,8 @@ class Flight:
         self._stop: BaseException | None = None
         self._failures_in_a_row = 0
         self._alive = time.monotonic()
+        """When the teacher last said anything; later, where it asked for a pause."""
+        self._hung = False
         self._awaited: Request | None = None
         self._news = threading.Event()
 
@@ -127,6 +131,7 @@ class Flight:
 
     def _landed(self, request: Request) -> Answer:
         """Wait for one request."""
+        begun = time.monotonic()
         while request.answer is None:
             if self._stop is not None:
                 raise self._stop
@@ -136,18 +141,25 @@ class Flight:
             self._news.clear()
             if request.answer is None and request.error is None and self._stop is None:
                 self._news.wait(1.0)
-            self._watch()
+            self._watch(begun)
         self._awaited = None
         request.count(self._ctx.tally)
         return request.answer
 
-    def _watch(self) -> None:
-        """Never hang: every sending ends by its own timeout, so a long silence is a fault of ours, and is said."""
-        allowed = 2 * self._patience.timeout + 2 * self._patience.cap + 60
-        if time.monotonic() - self._alive > allowed and self._tasks:
-            raise UserError(
-                f"the teacher {self._model} has been silent for {allowed:.0f} s with {len(self._tasks)} requests open\n"
-                "  the run ends here instead of hanging: the same command goes on, nothing is paid for twice"
+    def _watch(self, begun: float) -> None:
+        """Never hang: a teacher that says nothing for too long, while the caller waits, ends the run.
+
+        Any response is a word of life, also a refusal (which may ask for a longer pause); a timeout is none.
+        """
+        silent = time.monotonic() - max(self._alive, begun)
+        if self._tasks and silent > self._ctx.runtime.watchdog_seconds:
+            sent = sum(request.sending for request in self._tasks)
+            self._hung = True
+            self._stop = UserError(
+                f"the teacher {self._model} has said nothing for {silent:.0f} s (runtime.watchdog_seconds="
+                f"{self._ctx.runtime.watchdog_seconds:g}): {len(self._tasks)} requests are open, {sent} of them in "
+                "flight\n  the run ends here instead of hanging; every answer so far is kept, and the same command "
+                "goes on from here"
             )
 
     def _land(self) -> None:
@@ -158,7 +170,7 @@ class Flight:
         self._stop = self._stop or asyncio.CancelledError()
         landed = threading.Event()
         self._loop.call_soon_threadsafe(self._cancel_unsent, landed)
-        landed.wait(self._patience.timeout)
+        landed.wait(5.0 if self._hung else self._patience.timeout)
         self._journal.flush()
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -169,7 +181,7 @@ class Flight:
 
     def _cancel_unsent(self, landed: threading.Event) -> None:
         for request, task in list(self._tasks.items()):
-            if not request.sending:
+            if self._hung or not request.sending:
                 task.cancel()
         if not self._tasks:
             landed.set()
@@ -189,7 +201,6 @@ class Flight:
                 self._stop = error
         finally:
             del self._tasks[request]
-            self._alive = time.monotonic()
             if self._awaited is request or self._stop is not None:
                 self._news.set()
 
@@ -217,9 +228,11 @@ class Flight:
         while True:
             try:
                 reply = await self._sent(request, call)
+                self._alive = time.monotonic()
                 break
             except TransportError as trouble:
-                self._alive = time.monotonic()
+                if trouble.cause not in ("timeout", "connection"):
+                    self._alive = time.monotonic() + (trouble.retry_after or 0.0)
                 failures += not trouble.limited
                 too_late = trouble.limited and time.monotonic() - begun > self._patience.limited_seconds
                 if not trouble.again or too_late or failures >= self._patience.attempts:
@@ -247,16 +260,18 @@ class Flight:
         epoch = await self._pacer.enter(request.place)
         crowded = answered = False
         begun = time.monotonic()
-        highest = self._sender.dollars(_tokens_at_most(call), call.params["max_tokens"]) or 0.0
-        paid = 0.0
+        tokens_in, tokens_out = _tokens_at_most(call), call.params["max_tokens"]
+        highest = Spending(self._sender.dollars(tokens_in, tokens_out) or 0.0, tokens_in + tokens_out, 1)
+        paid = Spending()
         try:
             if self._stop is not None:
                 raise asyncio.CancelledError
-            await self._budget.reserve(highest, self._ctx.runtime.max_usd)
+            await self._budget.hold(highest, self._caps)
             try:
                 request.sending = True
                 reply = await self._sender.send(call, self._patience.timeout)
-                paid = self._sender.dollars(reply.tokens_in, reply.tokens_out) or 0.0
+                dollars = self._sender.dollars(reply.tokens_in, reply.tokens_out)
+                paid = Spending(dollars or 0.0, reply.tokens_in + reply.tokens_out, 1)
                 answered = True
                 self._failures_in_a_row = 0
                 return reply
@@ -265,7 +280,7 @@ class Flight:
                 raise
             finally:
                 request.sending = False
-                self._budget.settle(highest, paid)
+                self._budget.settle(highest, paid, self._caps)
         finally:
             self._pacer.leave(epoch, crowded=crowded, answered=answered, seconds=time.monotonic() - begun)
 

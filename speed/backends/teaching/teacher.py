@@ -96,7 +96,7 @@ class JournaledTeacher(Teacher):
             self._request,
             journal,
             pacer_of(endpoint, self.model, ctx.runtime.concurrency),
-            budget_of(folder),
+            budget_of(journal),
             self._patience,
             model=self.model_name,
             endpoint=endpoint,
