@@ -6,15 +6,19 @@ import json
 import os
 import sys
 import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from speed import report
 from speed.config import Config
 from speed.core.build import build_all
+from speed.core.caps import Spending
 from speed.core.content import load_memory, save_memory
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.graph import Goal, Standing, standings
+from speed.core.journal_pack import pack_closed
 from speed.core.manifest import commit
 from speed.core.spec import Json, Spec
 from speed.core.stage import Pool, Stage, Work
@@ -71,7 +75,7 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
     if config.plan:
         print_plan(config, origin, found, pipe)
         return None
-    _refuse_over_budget(config, found)
+    _refuse_over_caps(config, store, found)
     config.eval.check()
     save_memory(store.home / "cache" / "hashes.json")
     if config.verify and verify(order, store):
@@ -103,6 +107,8 @@ def _build_and_report(
                 screen.show(label, event)
 
             build_all(order, store, config.runtime, listen, folder / "logs", PRELOAD)
+        with suppress(OSError):  # room and time to spare; a later run, or `python -m speed.journal compress`, does it
+            pack_closed(store.home / "journal")
     lines = [report.stage_line(goal, store, goal.key in todo) for goal in order]
     scores = _scores(pipe, store)
     seconds = time.monotonic() - begun
@@ -120,6 +126,8 @@ def _build_and_report(
     _link(folder, order, store)
     _append_to_ledger(store, folder, config, origin, about, lines, scores, todo)
     print("\n".join([report.stages_table(lines).plain(), *report.remarks(lines), ""]))
+    if asked := [each for line in lines for each in line.ledger]:
+        print(report.ledger_table(asked, kinds=False).plain() + "\n")
     print(report.scores_table(scores).plain())
     print(f"\n{len(todo)} of {len(order)} stages built, {seconds:.1f} s. Report: {_near(written)}")
     config.tracker.mirror(folder, config.runtime.tracking_dir or folder)
@@ -159,19 +167,33 @@ def verify(order: list[Goal], store: Store) -> int:
     return damaged
 
 
-def _refuse_over_budget(config: Config, found: list[Standing]) -> None:
-    cap = config.runtime.max_usd
-    if cap is None:
+def _refuse_over_caps(config: Config, store: Store, found: list[Standing]) -> None:
+    """A cap that the whole experiment cannot keep is told before anything is bought.
+
+    What its stages cost already counts with what they still want; answers that a killed run has paid for may be free
+    now, so the rest is left to the caps themselves, which hold while answers are bought.
+    """
+    caps, work = config.runtime.caps, sum((standing.work for standing in found), Work())
+    if caps.none or not work.calls:
         return
-    work = sum((standing.work for standing in found), Work())
-    if work.dollars is None:
+    if caps.dollars is not None and work.dollars is None:
         raise UserError(
             "runtime.max_usd is set, but the price of this teacher is unknown, so no cap can be kept\n"
-            "  take a teacher of the price table (speed/data/prices.json) or leave runtime.max_usd=null"
+            "  take a teacher of the price table (speed/data/prices.json) or leave runtime.max_usd=null;\n"
+            "  runtime.max_tokens and runtime.max_calls need no price"
         )
-    if work.dollars > cap:
+    whole = Spending(work.dollars or 0.0, work.tokens_in + work.tokens_out, work.calls)
+    for standing in found:
+        line = report.stage_line(standing.goal, store, built_now=False)
+        cost = Counter(line.cost)
+        calls = cost["calls"] + cost["retries"]
+        whole = whole.plus(Spending(line.dollars or 0.0, cost["tokens_in"] + cost["tokens_out"], calls))
+    passed = caps.passed(whole)
+    if passed is not None:
+        shown = f"${whole.dollars:,.2f}" if passed == "dollars" else f"{getattr(whole, passed):,} {passed}"
+        name, cap = ("max_usd" if passed == "dollars" else f"max_{passed}"), getattr(caps, passed)
         raise UserError(
-            f"the plan costs about ${work.dollars:,.2f}, more than runtime.max_usd={cap:g}\n"
+            f"the plan costs about {shown}, more than runtime.{name}={cap:g}\n"
             "  raise the cap, or take smaller counts; plan=true shows where the money goes"
         )
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from speed.core.graph import Goal, Standing
+from speed.core.ledger import Line, gathered
+from speed.core.ledger import total as sum_of
 from speed.core.manifest import Manifest
 from speed.core.spec import Json, Spec
 from speed.core.stage import Pool, Work
 from speed.core.store import Store
+from speed.data.cost import dollars
 from speed.data.records import Scores
 
 
@@ -39,6 +43,8 @@ class StageLine(Spec):
     metrics: dict[str, Json]
     noted: dict[str, int] = {}
     """Whatever else the stage counted."""
+    ledger: tuple[Line, ...] = ()
+    """Its requests to teachers, by purpose, kind, model and cause."""
 
 
 def stage_line(goal: Goal, store: Store, built_now: bool) -> StageLine:
@@ -66,6 +72,7 @@ def stage_line(goal: Goal, store: Store, built_now: bool) -> StageLine:
         dollars=None if None in prices else sum(price or 0.0 for price in prices),
         metrics={**manifests[-1].metrics, **figures} if manifests else {},
         noted={name: n for name, n in counts.items() if n and name not in ("in", "out") and "/" not in name},
+        ledger=tuple(gathered(line for manifest in manifests for line in manifest.ledger)),
     )
 
 
@@ -143,9 +150,43 @@ def stages_table(lines: list[StageLine], why: bool = True) -> Table:
     return table
 
 
+def ledger_table(lines: Iterable[Line], kinds: bool = True) -> Table:
+    """Requests to teachers by purpose, model and (unless told otherwise) kind: how they ended, what they took and cost.
+
+    The causes of a row sum to its requests. Brainstorming, which the paper's Table 5 leaves out, has rows of its own.
+    """
+    table = Table(
+        "purpose", "kind", "model", "requests", "cached", "retries", "resent", "tokens in", "out", "in its cache",
+        "dollars", "in batches", "ended",
+    )  # fmt: skip
+    lines = gathered(lines)
+    for names in dict.fromkeys(line.place[:3] for line in lines) if kinds else ():
+        _ledger_row(table, names, [line for line in lines if line.place[:3] == names])
+    for purpose, model in dict.fromkeys((line.purpose, line.model) for line in lines):
+        ended = [line for line in lines if (line.purpose, line.model) == (purpose, model)]
+        _ledger_row(table, (purpose, "all" if kinds else "", model), ended)
+    _ledger_row(table, ("total", "", ""), lines)
+    return table
+
+
+def _ledger_row(table: Table, names: tuple[str, str, str], lines: list[Line]) -> None:
+    whole, causes = sum_of(lines), Counter[str]()
+    for line in lines:
+        causes[line.cause] += line.requests
+    batches = [dollars(line.model, line.tokens_in, line.tokens_out, batch=True) for line in lines if line.calls]
+    counts = (whole.requests, whole.cached, whole.retries, whole.resent)
+    tokens = (whole.tokens_in, whole.tokens_out, whole.tokens_cached)
+    table.add(
+        *names, *(f"{count:,}" for count in (*counts, *tokens)), money(whole.dollars),
+        money(None if None in batches else sum(price or 0.0 for price in batches)),
+        ", ".join(f"{count:,} {cause}" for cause, count in causes.most_common()),
+    )  # fmt: skip
+
+
 def remarks(lines: list[StageLine]) -> list[str]:
     """What a reader of the table should know beside it."""
-    found = []
+    models = sorted({each.model for line in lines for each in line.ledger if each.dollars is None})
+    found = [f"The price of {model} is unknown: its answers are in no sum of dollars." for model in models]
     unknown = {line.label: line.noted.get("topics_unknown_to_teacher", 0) for line in lines}
     if any(unknown.values()):
         where = ", ".join(f"{count:,} of {label}" for label, count in unknown.items() if count)
@@ -205,6 +246,8 @@ def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: S
     for task, score in scores.tasks.items():
         by_task.add(task, f"{score:.2f}")
     parts += [by_task.markdown(), "## Stages", stages_table(lines).markdown(), *remarks(lines)]
+    asked = [each for line in lines for each in line.ledger]
+    parts += ["## Teacher", ledger_table(asked).markdown()] if asked else []
     for line in lines:
         figures = {
             **line.noted,

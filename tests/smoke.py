@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zstandard import ZstdDecompressor
+
+from speed.core.journal import Journal
+
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = "+experiment=smoke"
 
@@ -59,14 +63,15 @@ def summary(home: Path) -> dict[str, Any]:
 
 def answers(home: Path) -> Counter[str]:
     """How often each request to the teacher was answered, by the journal; a line that a kill tore is no answer."""
-    found: Counter[str] = Counter()
-    for path in (home / "journal").glob("*.jsonl"):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                found[json.loads(line)["entry"]["key"]] += 1
-            except ValueError:
-                continue
-    return found
+    return Counter(entry.key for entry in Journal(home / "journal"))
+
+
+def content(path: Path) -> bytes:
+    """What a file says: compressed ones unpacked, so that nothing hides in them."""
+    if path.suffix != ".zst":
+        return path.read_bytes()
+    with path.open("rb") as file:
+        return ZstdDecompressor().stream_reader(file, read_across_frames=True).read()
 
 
 def records(home: Path) -> dict[str, bytes]:

@@ -74,7 +74,9 @@ def test_a_root_that_is_a_file(tmp_path: Path) -> None:
 
 
 def test_a_budget_that_the_plan_exceeds(tmp_path: Path) -> None:
-    refused(speed(tmp_path / "home", "preset=paper", "runtime.max_usd=5"), "runtime.max_usd=5", "raise the cap")
+    for cap, said in (("max_usd=5", "$"), ("max_tokens=1000000", "tokens"), ("max_calls=45000", "calls")):
+        done = speed(tmp_path / "home", "preset=paper", f"runtime.{cap}")
+        refused(done, f"more than runtime.{cap.partition('=')[0]}=", "raise the cap", said)
 
 
 def test_a_teacher_without_its_key(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from smoke import ROOT, SMOKE, Finished, answers, records, runs, speed, summary
+from smoke import ROOT, SMOKE, Finished, answers, content, records, runs, speed, summary
 
 BOXES = [
     "topics", "tasks for seed", "seed data", "junior", "tasks for root", "root data", "preferences", "senior",
@@ -102,7 +102,7 @@ def test_no_key_is_written_anywhere(first: tuple[Path, Finished]) -> None:
     assert PLANTED not in done.out + done.err
     for path in home.rglob("*"):
         if path.is_file():
-            assert PLANTED.encode() not in path.read_bytes(), path
+            assert PLANTED.encode() not in content(path), path
 
 
 def test_the_store_may_be_moved_and_an_ablation_shares_it(first: tuple[Path, Finished], tmp_path: Path) -> None:

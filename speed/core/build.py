@@ -120,6 +120,7 @@ def _manifest(node: Node, tally: Tally, seconds: float, made_by: Maker, span: Sp
         rejected=dict(tally.rejected),
         cost=dict(tally.cost),
         dollars=tally.dollars,
+        ledger=tally.ledger.lines(),
         metrics=tally.metrics,
         seconds=round(seconds, 3),
         gpu_seconds=round(seconds, 3) if on_gpu else 0.0,

@@ -17,11 +17,11 @@ class Spending(NamedTuple):
 
     def plus(self, other: Spending) -> Spending:
         """The sum."""
-        return Spending(*(one + two for one, two in zip(self, other, strict=True)))
+        return Spending(self.dollars + other.dollars, self.tokens + other.tokens, self.calls + other.calls)
 
     def minus(self, other: Spending) -> Spending:
         """The difference."""
-        return Spending(*(one - two for one, two in zip(self, other, strict=True)))
+        return Spending(self.dollars - other.dollars, self.tokens - other.tokens, self.calls - other.calls)
 
 
 class Caps(NamedTuple):

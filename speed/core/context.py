@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field
 
 from speed.core.caps import Caps
+from speed.core.ledger import Ledger
 from speed.core.spec import Json, Spec
 from speed.core.stage import Row, Stage, Take
 from speed.core.store import Store
@@ -81,6 +82,8 @@ class Tally:
     """List price of the answers used; None as soon as one price is unknown."""
     metrics: dict[str, Json] = field(default_factory=dict)
     """Figures for the report, such as the last loss."""
+    ledger: Ledger = field(default_factory=Ledger)
+    """Every request to a teacher, by purpose, kind, model and cause."""
 
     def spend(self, dollars: float | None) -> None:
         """Add the price of one answer; an unknown price makes the sum unknown, never smaller."""

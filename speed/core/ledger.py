@@ -1,14 +1,16 @@
 """What the journal says was asked and paid, added up. The causes of a ledger always sum to its requests.
 
-Causes are those that the transport sees (ok, truncated, refusal, content_filter, empty, http_4xx, timeout ...);
-whether a text parses is decided anew by each reading, and stands in the manifest of the stage that read it.
+A ledger of the journal knows the causes that the transport sees (ok, truncated, refusal, content_filter, empty,
+http_4xx, timeout ...). Whether a text parses is decided anew by each reading: the ledger of a stage, in its manifest,
+has those causes too (no_json, bad_schema ...), and tells what was asked now from what was in the journal.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
-from speed.core.journal import Journal
+from speed.core.journal import Entry, Journal
 from speed.core.spec import Spec
 
 _QUERY = """
@@ -26,7 +28,9 @@ class Line(Spec):
     model: str = ""
     cause: str = ""
     calls: int = 0
-    """Requests that ended this way, second tries for a better content included."""
+    """Requests made that ended this way, second tries for a better content included."""
+    cached: int = 0
+    """Requests that ended this way and were answered by the journal, free."""
     retries: int = 0
     """Those of them that were second tries."""
     resent: int = 0
@@ -36,6 +40,16 @@ class Line(Spec):
     tokens_cached: int = 0
     dollars: float | None = 0.0
     """List price; None as soon as one price is unknown."""
+
+    @property
+    def requests(self) -> int:
+        """All of them; over the causes of a ledger they sum to what was asked."""
+        return self.calls + self.cached
+
+    @property
+    def place(self) -> tuple[str, str, str, str]:
+        """What tells lines apart."""
+        return self.purpose, self.kind, self.model, self.cause
 
 
 def ledger(journal: Journal) -> list[Line]:
@@ -72,7 +86,45 @@ def total(lines: Iterable[Line]) -> Line:
     }
     sums = {
         name: sum(getattr(line, name) for line in lines)
-        for name in ("calls", "retries", "resent", "tokens_in", "tokens_out", "tokens_cached")
+        for name in ("calls", "cached", "retries", "resent", "tokens_in", "tokens_out", "tokens_cached")
     }
     prices = [line.dollars for line in lines]
     return Line(**shared, **sums, dollars=None if None in prices else sum(price or 0.0 for price in prices))
+
+
+def gathered(lines: Iterable[Line]) -> list[Line]:
+    """The same lines, those of one purpose, kind, model and cause added up, in order."""
+    places: dict[tuple[str, str, str, str], list[Line]] = {}
+    for line in lines:
+        places.setdefault(line.place, []).append(line)
+    return [total(places[place]) for place in sorted(places)]
+
+
+class Ledger:
+    """A ledger that grows request by request; its size is that of its lines."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str, str, str], Counter[str]] = {}
+        self._dollars: dict[tuple[str, str, str, str], float | None] = {}
+
+    def add(self, entry: Entry, cause: str, *, cached: bool) -> None:
+        """One request: how it ended for the caller, and whether the journal had it."""
+        place = (entry.purpose, entry.kind, entry.model, cause)
+        counts = self._counts.setdefault(place, Counter())
+        dollars = self._dollars.setdefault(place, 0.0)
+        if cached:
+            counts["cached"] += 1
+            return
+        counts["calls"] += 1
+        counts["retries"] += entry.params.get("retry", 0) > 0
+        for name in ("resent", "tokens_in", "tokens_out", "tokens_cached"):
+            counts[name] += getattr(entry, name)
+        self._dollars[place] = None if dollars is None or entry.dollars is None else dollars + entry.dollars
+
+    def lines(self) -> tuple[Line, ...]:
+        """One line per purpose, kind, model and cause, in order."""
+        names = ("purpose", "kind", "model", "cause")
+        return tuple(
+            Line(**dict(zip(names, place, strict=True)), **self._counts[place], dollars=self._dollars[place])
+            for place in sorted(self._counts)
+        )

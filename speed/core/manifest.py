@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from speed.core.content import file_sha256
 from speed.core.errors import CorruptArtifact
+from speed.core.ledger import Line
 from speed.core.spec import Json, Spec, digest
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "litellm", "datasketch", "mteb", "hydra-core", "pydantic", "numpy")
@@ -55,6 +56,8 @@ class Manifest(Spec):
     rejected: dict[str, int] = {}
     cost: dict[str, int] = {}
     dollars: float | None = 0.0
+    ledger: tuple[Line, ...] = ()
+    """Every request to a teacher that this build made or found, by purpose, kind, model and cause."""
     metrics: dict[str, Json] = {}
     seconds: float = 0.0
     gpu_seconds: float = 0.0

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from speed.core.errors import UserError
 from speed.core.journal import Entry, Journal, journal_at, key
 from speed.core.journal_file import entry_in, line_of, lines_from
-from speed.core.ledger import ledger, total
 
 PARAMS = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 100}
 
@@ -274,46 +273,3 @@ def test_a_kill_loses_nothing_that_was_appended(tmp_path: Path) -> None:
 def test_a_process_opens_a_journal_once(tmp_path: Path) -> None:
     assert journal_at(tmp_path / "a") is journal_at(tmp_path / "a")
     assert journal_at(tmp_path / "a") is not journal_at(tmp_path / "b")
-
-
-def test_the_ledger_reproduces_table_5(tmp_path: Path) -> None:
-    """25K + 10K + 10K calls, 10M + 12M + 10M tokens, in a tenth of the size; brainstorming has its own line."""
-    plan = {
-        "seed": (2500, 200, 200),
-        "judge": (1000, 1150, 50),
-        "revise": (1000, 700, 300),
-        "brainstorm": (500, 80, 120),
-    }
-    journal = Journal(tmp_path)
-    row = 0
-    for purpose, (calls, tokens_in, tokens_out) in plan.items():
-        for _ in range(calls):
-            cost = {"tokens_in": tokens_in, "tokens_out": tokens_out, "dollars": 0.001}
-            journal.append(entry(row, purpose=purpose, kind="sts", **cost))
-            row += 1
-    journal.append(entry(row, purpose="seed", kind="sts", cause="timeout", answered=False, dollars=0.0))
-    lines = ledger(journal)
-    sums = {purpose: total(line for line in lines if line.purpose == purpose) for purpose in plan}
-    assert {purpose: line.calls for purpose, line in sums.items()} == {
-        "seed": 2501,
-        "judge": 1000,
-        "revise": 1000,
-        "brainstorm": 500,
-    }
-    assert {purpose: line.tokens_in + line.tokens_out for purpose, line in sums.items()} == {
-        "seed": 1_000_000,
-        "judge": 1_200_000,
-        "revise": 1_000_000,
-        "brainstorm": 100_000,
-    }
-    everything = total(lines)
-    assert everything.calls == len(journal) == sum(line.calls for line in lines)
-    assert everything.dollars == pytest.approx(5.0)
-    assert {line.cause: line.calls for line in lines if line.purpose == "seed"} == {"ok": 2500, "timeout": 1}
-
-
-def test_an_unknown_price_makes_the_sum_unknown(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
-    journal.append(entry(0))
-    journal.append(entry(1, dollars=None))
-    assert total(ledger(journal)).dollars is None

@@ -41,8 +41,8 @@ class Request:
     attempt: int = 0
     cached: bool = False
     """Whether its first answer was in the journal."""
-    paid: list[Entry] = field(default_factory=list)
-    """What was asked anew."""
+    judged: list[tuple[Entry, str, bool]] = field(default_factory=list)
+    """Every entry met on the way, what it was good for, and whether it was in the journal."""
     answer: Answer | None = None
     error: BaseException | None = None
     sending: bool = False
@@ -54,12 +54,11 @@ class Request:
         """Judge an entry. True when the answer is final; otherwise `call` is the next to make."""
         if self.attempt == 0:
             self.cached = cached
-        if not cached:
-            self.paid.append(entry)
         text = entry.text.encode("utf-8", "replace").decode("utf-8")
         cause = entry.cause
         if cause == "ok":
             cause = self.check(text) or "ok"
+        self.judged.append((entry, cause, cached))
         if cause == "ok" or not entry.answered or self.retries_left == 0:
             self.answer = Answer(
                 text=text,
@@ -78,10 +77,11 @@ class Request:
 
     def count(self, tally: Tally) -> None:
         """Add what this request cost now; answers from the journal are free."""
+        paid = [entry for entry, _, cached in self.judged if not cached]
         tally.cost["cached" if self.cached else "calls"] += 1
-        if retries := len(self.paid) - (not self.cached):
+        if retries := len(paid) - (not self.cached):
             tally.cost["retries"] += retries
-        for entry in self.paid:
+        for entry in paid:
             tally.cost["tokens_in"] += entry.tokens_in
             tally.cost["tokens_out"] += entry.tokens_out
             if entry.resent:
@@ -89,3 +89,5 @@ class Request:
             tally.spend(entry.dollars)
         if self.answer is not None and self.answer.cause != "ok":
             tally.cost[self.answer.cause] += 1
+        for entry, cause, cached in self.judged:
+            tally.ledger.add(entry, cause, cached=cached)
