@@ -13,7 +13,7 @@ from speed.report import StageLine, ledger_table, remarks
 GPT_4O = "gpt-4o-2024-05-13"
 ALIGNMENT = {"seed": (25_000, 244, 156), "judge": (10_000, 1_100, 100), "revise": (10_000, 620, 380)}
 """Calls and tokens a call in and out: Table 5's 10M + 12M + 10M tokens, split as the lengths of the prompts give it."""
-BRAINSTORM = (5_000, 280, 125)
+BRAINSTORM = (4_000, 280, 125)
 
 
 def entry(number: int, **fields: object) -> Entry:
@@ -36,9 +36,9 @@ def journaled(folder: Path) -> tuple[int, list[Line]]:
     """Size and ledger of a journal with a tenth of the calls."""
     journal, number = Journal(folder), 0
     for purpose, (calls, tokens_in, tokens_out) in {**ALIGNMENT, "brainstorm": BRAINSTORM}.items():
-        for number in range(number, number + calls // 10):
+        for _ in range(calls // 10):
             journal.append(paid(number, purpose, tokens_in, tokens_out))
-        number += 1
+            number += 1
     journal.append(entry(number, purpose="seed", cause="timeout", answered=False, dollars=0.0))
     return len(journal), ledger(journal)
 
