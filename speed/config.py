@@ -167,6 +167,10 @@ class Config(Spec):
     """Names the run's folder and its line in the ledger."""
     plan: bool = False
     """Say what would be done and what it would cost; build nothing."""
+    preview: bool = False
+    """Show prompts as the teacher would be sent them; ask and build nothing."""
+    status: bool = False
+    """Say how the runs of this root stand; build nothing."""
     verify: bool = False
     """Check the sha256 of everything built before starting."""
     seed: Seeds

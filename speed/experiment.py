@@ -23,10 +23,13 @@ from speed.core.manifest import commit
 from speed.core.spec import Json, Spec
 from speed.core.stage import Pool, Stage, Work
 from speed.core.store import Store
+from speed.data.cost import SECONDS_A_CALL, SECONDS_A_TOKEN
 from speed.data.records import Scores
 from speed.machines import machine_table
 from speed.pipeline import Pipeline, pipeline
+from speed.preview import previews
 from speed.screen import Screen
+from speed.status import recorded, runs_to_show, status_of, told
 
 PRELOAD = ("hydra", "speed.pipeline")
 """Modules that every stage's process needs."""
@@ -60,7 +63,10 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
     for variable, value in QUIET.items():
         os.environ.setdefault(variable, value)
     store = Store(config.runtime.home.expanduser().resolve())
-    if not config.plan:
+    if config.status:
+        print_status(store)
+        return None
+    if not config.plan and not config.preview:
         store.open()
     config.embedder.check(config.runtime)
     load_memory(store.home / "cache" / "hashes.json")
@@ -74,6 +80,10 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
         print(f"note: {remark}", file=sys.stderr)
     if config.plan:
         print_plan(config, origin, found, pipe)
+        return None
+    if config.preview:
+        for text in previews(order, store, config.runtime):
+            print(text)
         return None
     _refuse_over_caps(config, store, found)
     config.eval.check()
@@ -99,7 +109,9 @@ def _build_and_report(
     todo = {standing.goal.key for standing in found if standing.state != "hit"}
     print(_opening(config, origin, found, folder), file=sys.stderr)
     if todo:
-        with Screen() as screen, (folder / "events.jsonl").open("a", encoding="utf-8") as events:
+        labels = tuple(goal.label for goal in order)
+        missing = tuple(goal.label for goal in order if goal.key in todo)
+        with Screen() as screen, recorded(folder, config.name, " ".join(sys.argv), labels, missing) as events:
 
             def listen(label: str, event: dict[str, Json]) -> None:
                 events.write(json.dumps({"at": round(time.monotonic() - begun, 3), "stage": label, **event}) + "\n")
@@ -144,6 +156,25 @@ def print_plan(config: Config, origin: Origin, found: list[Standing], pipe: Pipe
     print(
         "\ncalls are what the teacher will be asked, retries aside; tokens are estimates at the paper's lengths"
         "\n(Table 5, whose 45K calls leave out brainstorming); dollars are list prices of the dated table in speed/data"
+    )
+    print(_hours(found, config.runtime.concurrency))
+
+
+def print_status(store: Store) -> None:
+    """How the runs of a root stand: those that live, or the last one."""
+    found = runs_to_show(store.home)
+    if not found:
+        raise UserError(f"no run has been started under {store.home}: set runtime.home or SPEED_HOME to its root")
+    print("\n\n".join(told(status_of(folder)) for folder in found))
+
+
+def _hours(found: list[Standing], concurrency: int) -> str:
+    """How long the teacher takes, and what that assumes."""
+    waiting = sum(standing.work.waiting for standing in found)
+    return (
+        f"answers of the teacher take about {waiting / concurrency / 3600:.2g} hours at runtime.concurrency="
+        f"{concurrency}: {SECONDS_A_CALL:g} s a call and {1 / SECONDS_A_TOKEN:g} tokens a second are assumed, and no rate limit; "
+        "rules answer at once"
     )
 
 

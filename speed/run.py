@@ -2,6 +2,8 @@
 
 python -m speed.run                                    the miniature, from topics to scores
 python -m speed.run plan=true                          what would be done, why, and what it would cost
+python -m speed.run preview=true                       five prompts of each kind, as the teacher would be sent them
+python -m speed.run status=true                        from another shell: how the runs of this root stand
 python -m speed.run +experiment=ablation_no_dpo        a named point
 python -m speed.run --config-dir sweeps --config-name beta     an axis of the paper
 """
@@ -107,9 +109,11 @@ def _job(cfg: DictConfig) -> float | None:
 
 def _stop(message: str, in_sweep: bool) -> NoReturn:
     """End with a message: at once, or, in a sweep, after the other points have had their turn."""
+    from speed.core.shown import shown
+
     if in_sweep:
-        raise Stopped(message)
-    print(message, file=sys.stderr)
+        raise Stopped(shown(message))
+    print(shown(message), file=sys.stderr)
     sys.exit(1)
 
 

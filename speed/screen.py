@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+from speed.core.shown import shown
 from speed.core.spec import Json
 
 
@@ -98,6 +99,7 @@ class Screen:
         return f"spent ${sum(known):.2f}" if any(known) else ""
 
     def _line(self, text: str) -> None:
+        text = shown(text)  # messages may quote a provider
         if self.bars is not None:
             self.bars.console.print(text, markup=False, highlight=False)
         else:

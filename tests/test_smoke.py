@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from smoke import ROOT, SMOKE, Finished, answers, content, records, runs, speed, summary
 
+from speed.core.journal import Journal
+
 BOXES = [
     "topics", "tasks for seed", "seed data", "junior", "tasks for root", "root data", "preferences", "senior",
     "tasks for synthesis", "synthesis", "revisions", "revisor", "revision", "dedup", "embedder", "evaluation",
@@ -61,6 +63,37 @@ def test_the_plans_calls_are_the_ledgers(first: tuple[Path, Finished]) -> None:
         assert f" {calls:,} " in planned[stage["label"]], (stage["label"], calls, planned[stage["label"]])
     asked = sum(stage["cost"].get("calls", 0) for stage in summary(home)["stages"])
     assert answers(home).total() == asked
+    assert "hours at runtime.concurrency=" in (home.parent / "plan.txt").read_text()
+    assert not list((home / "journal").glob("*.jsonl")), "a finished run leaves its journal compressed"
+
+
+def test_what_was_previewed_was_sent(first: tuple[Path, Finished], tmp_path: Path) -> None:
+    home, _ = first
+    sent = {entry.messages[-1]["content"] for entry in Journal(home / "journal")}
+    for root, wanted in ((tmp_path / "empty", ("tasks for seed",)), (home, BOXES)):
+        shown = speed(root, SMOKE, "preview=true", cwd=tmp_path)
+        assert shown.code == 0, shown.err
+        parts = [part.partition("\n") for part in f"\n{shown.out}".split("\n=== ")[1:]]
+        texts = {text.rstrip("\n") for head, _, text in parts if head.partition(",")[0] in wanted}
+        assert texts
+        assert texts <= {text.rstrip("\n") for text in sent}
+    assert not (tmp_path / "empty").exists()
+
+
+def test_the_status_of_a_run_that_is_over(first: tuple[Path, Finished]) -> None:
+    done = speed(first[0], SMOKE, "status=true")
+    assert done.code == 0, done.err
+    assert "smoke: finished" in done.out
+    assert all(f"{box} " in done.out for box in BOXES)
+
+
+def test_causes_sum_to_the_requests_of_every_stage(first: tuple[Path, Finished]) -> None:
+    for stage in summary(first[0])["stages"]:
+        asked = sum(line["calls"] for line in stage["ledger"])
+        assert asked == stage["cost"].get("calls", 0) + stage["cost"].get("retries", 0), stage["label"]
+        tokens = sum(line["tokens_in"] + line["tokens_out"] for line in stage["ledger"])
+        assert tokens == stage["cost"].get("tokens_in", 0) + stage["cost"].get("tokens_out", 0)
+    assert "## Teacher" in (runs(first[0])[0] / "report.md").read_text()
 
 
 def test_the_second_run_finds_everything(first: tuple[Path, Finished]) -> None:

@@ -162,6 +162,8 @@ class Work:
     """Texts that a small model writes."""
     trained: int = 0
     """Records seen in training, epochs counted."""
+    waiting: float = 0.0
+    """Seconds that the teacher takes, one request after another."""
 
     def __add__(self, other: Work) -> Work:
         dollars = None if self.dollars is None or other.dollars is None else self.dollars + other.dollars
@@ -172,6 +174,7 @@ class Work:
             dollars,
             self.generated + other.generated,
             self.trained + other.trained,
+            self.waiting + other.waiting,
         )
 
 

@@ -21,6 +21,11 @@ EXPECTED_TOKENS = {"brainstorm": (280, 125), "seed": (244, 156), "judge": (1_100
 PAPER_CALLS = {"seed": 25_000, "judge": 10_000, "revise": 10_000}
 """Calls of the paper's alignment (Table 5; it leaves brainstorming out)."""
 
+SECONDS_A_CALL, SECONDS_A_TOKEN = 1.0, 1 / 60
+"""How long a hosted model takes before it writes, and for each token of the answer (ours: an assumption for plans)."""
+RULES_SECONDS = 0.01
+"""The same for a call of the miniature's rules, litellm included (ours)."""
+
 FREE = "miniature/"
 """Models that run inside this project cost nothing."""
 
@@ -76,3 +81,10 @@ def dollars(model: str, tokens_in: int, tokens_out: int, batch: bool = False) ->
 def estimated_tokens(text: str) -> int:
     """About how many tokens a text has, before any tokenizer has seen it: characters / 4.5, at least 1 for any text."""
     return -int(-len(text) // CHARACTERS_PER_TOKEN)
+
+
+def seconds(model: str, calls: int, tokens_out: int) -> float:
+    """How long so many calls take one after another, by the assumptions above."""
+    if model.startswith(FREE):
+        return RULES_SECONDS * calls
+    return SECONDS_A_CALL * calls + SECONDS_A_TOKEN * tokens_out

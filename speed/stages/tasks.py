@@ -46,14 +46,15 @@ class Tasks(Pool[TaskList]):
         return self.teacher.price(stop - start, tokens_in * (stop - start), tokens_out * (stop - start))
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[TaskList]:
-        prompts = self._prompts(start, stop, load_topics(ctx.folder(self.topics)))
+        prompts = self.prompts_of(start, stop, load_topics(ctx.folder(self.topics)))
         requests = ((item, (self._ask(*item), _fault)) for item in prompts)
         for done, ((row, prompt), answer) in enumerate(in_step(self.teacher, requests, ctx), 1):
             assert answer is not None
             yield self._row(row, prompt, answer)
             ctx.progress(done, stop - start, "calls")
 
-    def _prompts(self, start: int, stop: int, topics: list[str]) -> Iterator[tuple[int, Prompt]]:
+    def prompts_of(self, start: int, stop: int, topics: list[str]) -> Iterator[tuple[int, Prompt]]:
+        """(row, prompt) for rows start..stop-1."""
         plan = self.plan
         for row in range(start, stop):
             kind, call = plan.kind_and_call(row)

@@ -107,7 +107,8 @@ class JournaledTeacher(Teacher):
 
     def price(self, calls: int, tokens_in: int, tokens_out: int) -> Work:
         """The work of so many calls at list price; dollars are None where the price is unknown."""
-        return Work(calls, tokens_in, tokens_out, self.dollars(tokens_in, tokens_out))
+        waiting = cost.seconds(self.model_name, calls, tokens_out)
+        return Work(calls, tokens_in, tokens_out, self.dollars(tokens_in, tokens_out), waiting=waiting)
 
     def dollars(self, tokens_in: int, tokens_out: int) -> float | None:
         """List price from the dated table; None when the model is not in it."""
