@@ -173,8 +173,8 @@ def _hours(found: list[Standing], concurrency: int) -> str:
     waiting = sum(standing.work.waiting for standing in found)
     return (
         f"answers of the teacher take about {waiting / concurrency / 3600:.2g} hours at runtime.concurrency="
-        f"{concurrency}: {SECONDS_A_CALL:g} s a call and {1 / SECONDS_A_TOKEN:g} tokens a second are assumed, and no rate limit; "
-        "rules answer at once"
+        f"{concurrency}: {SECONDS_A_CALL:g} s a call and {1 / SECONDS_A_TOKEN:g} tokens a second are assumed, "
+        "and no rate limit; rules answer at once"
     )
 
 

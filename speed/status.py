@@ -171,8 +171,10 @@ def _after(box: Box, event: dict[str, Json], first: dict[str, tuple[float, int]]
         return box
     begun, before = first.setdefault(label, (at, event["done"]))
     rate = (event["done"] - before) / (at - begun) if at > begun else 0.0
-    facts = {name: event[name] for name in ("done", "total", "unit", "calls", "dollars") if name in event}
-    return box.model_copy(update={"state": "building", "rate": rate, **facts})
+    facts: dict[str, Json] = {"state": "building", "rate": rate}
+    for known in ("done", "total", "unit", "calls", "dollars"):
+        facts[known] = event[known]
+    return box.model_copy(update=facts)
 
 
 def _words(event: dict[str, Json]) -> str:
