@@ -16,6 +16,7 @@ from speed.core.graph import Goal, Standing
 from speed.core.ledger import Line, gathered
 from speed.core.ledger import total as sum_of
 from speed.core.manifest import Manifest
+from speed.core.shown import shown
 from speed.core.spec import Json, Spec
 from speed.core.stage import Pool, Work
 from speed.core.store import Store
@@ -95,7 +96,7 @@ class Table:
 
     def add(self, *cells: object) -> None:
         """One row."""
-        self.rows.append(tuple(str(cell) for cell in cells))
+        self.rows.append(tuple(shown(str(cell)) for cell in cells))
 
     def markdown(self) -> str:
         """A Markdown table; whatever could be markup in a cell is shown as text."""
@@ -116,7 +117,8 @@ class Table:
 
 
 def _escaped(cell: str) -> str:
-    for mark in "\\|<>`*_":
+    cell = shown(cell)
+    for mark in "\\|<>`*_[]":
         cell = cell.replace(mark, "\\" + mark) if mark in "\\|" else cell.replace(mark, f"&#{ord(mark)};")
     return cell.replace("\n", " ")
 

@@ -18,6 +18,8 @@ from speed.core.journal import Journal
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = "+experiment=smoke"
+GUARD = Path(__file__).parent / "guard"
+"""Put in front of PYTHONPATH, with NETWORK_LOG set, it refuses every address but the loopback."""
 
 
 @dataclass(frozen=True)

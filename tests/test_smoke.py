@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from smoke import ROOT, SMOKE, Finished, answers, content, records, runs, speed, summary
+from smoke import GUARD, ROOT, SMOKE, Finished, answers, content, records, runs, speed, summary
 
 from speed.core.journal import Journal
 
@@ -26,7 +26,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
     planned = speed(home, SMOKE, "plan=true")
     assert planned.code == 0, planned.err
     assert not home.exists()
-    done = speed(home, SMOKE, OPENAI_API_KEY=PLANTED, HF_TOKEN=PLANTED)
+    guarded = {"PYTHONPATH": f"{GUARD}:{ROOT}", "NETWORK_LOG": str(home.parent / "network.txt")}
+    done = speed(home, SMOKE, OPENAI_API_KEY=PLANTED, HF_TOKEN=PLANTED, **guarded)
     assert done.code == 0, done.out + done.err
     (home.parent / "plan.txt").write_text(planned.out)
     return home, done
@@ -128,6 +129,11 @@ def test_the_notebook_reads_the_run(
     told = capsys.readouterr().out
     assert "topic  " in told
     assert "guidelines broken" in told
+
+
+def test_no_address_but_the_loopback_was_asked_for(first: tuple[Path, Finished]) -> None:
+    log = first[0].parent / "network.txt"
+    assert not log.exists(), log.read_text()
 
 
 def test_no_key_is_written_anywhere(first: tuple[Path, Finished]) -> None:

@@ -38,6 +38,8 @@ class Provider:
         self.headers: list[dict[str, str]] = []
         self.bodies: list[dict[str, object]] = []
         self.times: dict[str, list[float]] = {}
+        self.answer: Callable[[str], str] | None = None
+        """What is said to a prompt, instead of a few words."""
         self.in_flight = self.most_in_flight = 0
         self.dead = False
         self._bucket, self._filled = 0.0, 0.0
@@ -114,6 +116,7 @@ class Provider:
         self.answered.append(time.monotonic())
         finish = {"length": "length", "filter": "content_filter"}.get(step, "stop")
         text = "" if step == "void" else f"{detail or 'good'} answer {self.paid[prompt]} to {prompt}"
+        text = self.answer(prompt) if self.answer is not None else text
         message = {"role": "assistant", "content": text, "refusal": "no" if step == "refuse" else None}
         body = json.dumps(
             {
