@@ -92,6 +92,20 @@ def test_a_storm_of_429_leaves_nine_tenths_of_the_servers_limit(limit: str, seco
     assert server.refused < rows, "the server is not shouted at"
 
 
+def test_a_server_that_refuses_at_random_does_not_starve_the_run() -> None:
+    """Whatever the load, one request in three is refused: the pace may fall to one a round trip and no further."""
+    draw = random.Random(0)
+
+    class Moody(Server):
+        def _takes(self, now: float) -> bool:
+            return draw.random() > 0.33
+
+    server = Moody(None, None, lambda: 0.05)
+    virtual_time.run(storm(server, Pacer(64), 400, Patience()))
+    assert len(server.answered) == 400
+    assert server.answered[-1] < 400 * 0.05 / 0.6
+
+
 def test_one_burst_halves_the_limit_once_and_it_grows_by_one_a_round_trip() -> None:
     async def scenario() -> None:
         pacer = Pacer(32)

@@ -163,7 +163,7 @@ def test_21_bad_answers_in_512_trip_nothing(provider: Provider, tmp_path: Path) 
     first = provider.arrivals.copy()
     assert first.total() == 512
     again = context(tmp_path, provider)
-    answers(prompts, again, by=quick)
+    answers(prompts, again, by=teacher(patience=dataclasses.replace(QUICK, attempts=1)))
     assert set(provider.arrivals - first) == {prompt for prompt in prompts if "|" in prompt}
     assert {line.cause: (line.calls, line.cached) for line in again.tally.ledger.lines()} == {
         "http_5xx": (21, 0), "ok": (0, 491),
@@ -175,7 +175,7 @@ STEPS |= {"empty": "bad_response", "html": "bad_response", "malformed": "bad_res
 
 
 def test_a_thousand_faults_at_once_add_up(provider: Provider, tmp_path: Path) -> None:
-    """Up to four faults a row, three sendings each: what comes of it, and how often it is sent, stands in its prompt."""
+    """Up to four faults a row, three sendings each: what comes of it, and how often, stands in its prompt."""
     draw, prompts, causes, sendings = random.Random(7), [], [], []
     for row in range(400):
         steps = draw.choices(list(STEPS), k=draw.randrange(5))

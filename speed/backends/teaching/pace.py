@@ -5,8 +5,9 @@ does not know which, and learns both limits from what was taken:
 
 - places: one more a round trip while all goes well; on a refusal down towards the answers of a round trip (by Little's
   law the number in flight that the server bears), by at least a twentieth and at most a half;
-- rate: none until the first refusal, then the rate of answers; a little faster after every round trip without a
-  refusal, and none again once it no longer binds.
+- rate: none until the first refusal, then the rate at which requests are taken, but never less than one a round trip (a
+  server that refuses at random must not starve the run); a little faster after every round trip without a refusal, and
+  none again once it no longer binds.
 
 Either shrinks at most once a round trip, so that one burst counts once. A request that waits for its next try holds
 no place.
@@ -38,12 +39,12 @@ class Pacer:
         self._round_trip = 0.0
         """Seconds from sending to answer, smoothed; 0 before the first answer."""
         self._round_began = 0.0
-        self._answers = 0
-        """Answers in the round that began then."""
+        self._taken = 0
+        """Requests that were not refused, whatever came of them, in the round that began then."""
         self._refused = False
         """Whether that round saw a refusal."""
         self._speed = 0.0
-        """Answers a second, smoothed over the last rounds; 0 before the first whole round."""
+        """Requests taken a second, smoothed over the last rounds; 0 before the first whole round."""
         self._next = 0.0
         """When the rate allows the next sending."""
         self._timer: asyncio.TimerHandle | None = None
@@ -68,9 +69,9 @@ class Pacer:
     def leave(self, epoch: int, *, crowded: bool, answered: bool, seconds: float = 0.0) -> None:
         """Give the place back and learn from how it went; `seconds` is what an answer took."""
         now = asyncio.get_running_loop().time()
+        self._taken += not crowded
         if answered:
             self._round_trip = 0.8 * self._round_trip + 0.2 * seconds if self._round_trip else seconds
-            self._answers += 1
             self.limit = min(float(self.ceiling), self.limit + 1.0 / self.limit)
         self._refused |= crowded
         if crowded and epoch == self._epoch and now - self._decreased >= self._round_trip:
@@ -84,18 +85,19 @@ class Pacer:
         limit = min(self.limit, float(self.in_flight))
         self.limit = max(1.0, min(limit, max(0.5 * limit, MARGIN * self._speed * self._round_trip)))
         if self._speed:
-            self.rate = max(0.5 * self.rate, MARGIN * self._speed) if self.rate else MARGIN * self._speed
+            slowest = max(MARGIN * self._speed, 1.0 / self._round_trip if self._round_trip else 0.0)
+            self.rate = max(0.5 * self.rate, slowest) if self.rate else slowest
         self._epoch += 1
         self._decreased = now
 
     def _begin_round(self, now: float) -> None:
-        speed = self._answers / (now - self._round_began) if self._round_began else 0.0
+        speed = self._taken / (now - self._round_began) if self._round_began else 0.0
         self._speed = 0.7 * self._speed + 0.3 * speed if self._speed else speed
         if self.rate is not None and not self._refused:
             self.rate *= 1.05
             if self.rate > 2.0 * self._speed:
                 self.rate = None
-        self._round_began, self._answers, self._refused = now, 0, False
+        self._round_began, self._taken, self._refused = now, 0, False
 
     def _dispatch(self) -> None:
         """Let go of those that have a place and whose time has come."""
