@@ -153,6 +153,7 @@ def _prompt(
     name: str, kind: Kind, task: str, topic: str, drawn: dict[str, str], config: PromptsConfig, rng: Random
 ) -> Prompt:
     template = config.template(name)
+    drawn = {**drawn, "language": config.language}
     slots = {slot: value for slot, value in drawn.items() if value and slot in template.slots}
 
     def shuffle(block: str, text: str) -> str:
@@ -161,7 +162,7 @@ def _prompt(
         slots[f"{block}_order"] = " ".join(map(str, order))
         return "".join(items[index] for index in order)
 
-    values = {**drawn, "task": task, "topic": topic, "language": config.language, "_shuffle": shuffle}
+    values = {**drawn, "task": task, "topic": topic, "_shuffle": shuffle}
     text = template.filled(values)
     return Prompt(text=text, template=template.label, kind=kind, task=task, topic=topic, slots=slots)
 

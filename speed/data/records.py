@@ -90,7 +90,7 @@ class Prompt(Spec):
     task: str = ""
     topic: str = ""
     slots: dict[str, str] = {}
-    """Every drawn value by slot name; what `verify` checks the answer against."""
+    """Every drawn value by slot name, and the language; what `verify` checks the answer against."""
 
 
 class TaskList(Row):

@@ -1,7 +1,7 @@
 """Checks an example against the guidelines that its own prompt stated (E5-mistral, tables 8-13; SPEED, Appendix C.1).
 
 Cheap and deterministic. A fault is a reason, not a verdict: whether faulty examples are dropped is config. What cannot
-be checked without a model (clarity, difficulty, similarity scores, language) is not looked at.
+be checked without a model (clarity, difficulty, similarity scores, two languages of one script) is not looked at.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ CAUSES = {
     "no_overlap": "S1 has no word in common with S2 or S3",
     "unit": "a text is no sentence, phrase or passage as asked for",
     "placeholder": "a value repeats the prompt's placeholder instead of a text",
+    "language": "a text is not in the script of the language asked for",
     "control_character": "a text contains control characters, often an unescaped LaTeX command",
 }
 """What an example can be faulted for."""
@@ -74,7 +75,7 @@ class Guidelines(Spec):
 def faults(example: Example, prompt: Prompt) -> tuple[Fault, ...]:
     """Every fault of an example; empty when it keeps all guidelines that can be checked."""
     plain = {name: " ".join(words_of(text)) for name, text in example.fields().items()}
-    found = [*_characters(example), *_distinct(example, plain)]
+    found = [*_characters(example), *_distinct(example, plain), *_language(example, prompt.slots.get("language", ""))]
     match example.kind:
         case Kind.RETRIEVAL:
             found += _retrieval(example, prompt.slots, plain)
@@ -206,4 +207,30 @@ def _characters(example: Example) -> list[Fault]:
             found.append(Fault(cause="control_character", detail=f"{name} contains {bad.group()!a}", fields=(name,)))
         if text == name or _PLACEHOLDER.fullmatch(text):
             found.append(Fault(cause="placeholder", detail=f"{name} is {text[:80]!r}", fields=(name,)))
+    return found
+
+
+_LATIN = "A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ"
+_SCRIPTS = {
+    **dict.fromkeys(("English", "French", "German", "Spanish", "Italian", "Portuguese", "Dutch", "Polish"), _LATIN),
+    "Russian": "Ѐ-ӿ", "Greek": "Ͱ-Ͽἀ-῿", "Arabic": "؀-ۿ", "Hindi": "ऀ-ॿ", "Korean": "가-힣",
+    "Chinese": "㐀-䶿一-鿿", "Japanese": "぀-ヿ㐀-䶿一-鿿",
+}  # fmt: skip
+"""Letters of each language's script; languages that are not here are not checked."""
+
+
+def _language(example: Example, language: str) -> list[Fault]:
+    """Texts of which less than a fifth of the letters are of the script: a question may quote a foreign title."""
+    script = _SCRIPTS.get(language)
+    if script is None:
+        return []
+    found: list[Fault] = []
+    for name, text in example.fields().items():
+        if text.isascii() and script is _LATIN:
+            continue
+        letters = sum(map(str.isalpha, text))
+        fitting = len(re.findall(f"[{script}]", text))
+        if 5 * fitting < letters:
+            detail = f"{name}: {letters - fitting} of {letters} letters are not of the script of {language}"
+            found.append(Fault(cause="language", detail=detail, fields=(name,)))
     return found

@@ -134,7 +134,7 @@ def test_slot_frequencies(kind: Kind) -> None:
         data_prompt(kind, "t", "x", CONFIG, generator(0, "prompt", "synthesis", kind, row)) for row in range(RENDERS)
     ]
     drawn = set(FREQUENCIES[kind]) | ({"guidelines_order"} if kind in (Kind.RETRIEVAL, Kind.CLASSIFICATION) else set())
-    assert set().union(*(prompt.slots for prompt in prompts)) == drawn
+    assert set().union(*(prompt.slots for prompt in prompts)) == {*drawn, "language"}
     for slot, expected in FREQUENCIES[kind].items():
         seen = Counter(prompt.slots.get(slot) for prompt in prompts)
         assert set(seen) == set(expected), slot

@@ -26,6 +26,7 @@ RETRIEVAL = prompt(Kind.RETRIEVAL, query_length="5 to 15 words", num_words="50")
 CLASSIFICATION = prompt(Kind.CLASSIFICATION, num_words="at least 10")
 SENTENCE, PHRASE, PASSAGE = (prompt(Kind.STS, unit=unit) for unit in ("sentence", "phrase", "passage"))
 SHORT, LONG = prompt(Kind.SHORT_SHORT), prompt(Kind.LONG_LONG, num_words="300")
+ENGLISH, RUSSIAN = (prompt(Kind.SHORT_SHORT, language=language) for language in ("English", "Russian"))
 QUERY = "how do I prune old roses"
 CUT = "Cut the roses back in spring."
 
@@ -66,6 +67,13 @@ CASES: list[tuple[str, Prompt, tuple[str, str, str | None], set[str]]] = [
     ("newlines and tabs are none", SHORT, ("a\tb\nc\r\nd", "e", None), set()),
     ("placeholder", SHORT, ("...", "positive_document", None), {"placeholder"}),
     ("placeholders", SHORT, ("<a short text>", "string", None), {"placeholder"}),
+    ("another script", ENGLISH, ("Пословица о времени", "its lesson", None), {"language"}),
+    ("a foreign name", ENGLISH, ("Who wrote Преступление и наказание?", "Dostoevsky, in Ελλάδα too", None), set()),
+    ("accents and formulas", ENGLISH, ("El Niño: α + β = γ²", "Œuvre, Łódź, naïve", None), set()),
+    ("no letters", ENGLISH, ("1 + 1", "2", None), set()),
+    ("the script asked for", RUSSIAN, ("Пословица о времени", "ее урок", None), set()),
+    ("English where Russian was asked for", RUSSIAN, ("a proverb", "ее урок", None), {"language"}),
+    ("a language of unknown script", prompt(Kind.SHORT_SHORT, language="Klingon"), ("a", "б", None), set()),
     ("punctuation only", SHORT, ("?", "!", None), set()),
 ]  # fmt: skip
 
