@@ -75,10 +75,10 @@ def names(best: int, worst: int) -> str:
     return json.dumps({"reason": "r", "best": best, "worst": worst})
 
 
-def built(store: Store, pool: Pool[Any], rows: int) -> tuple[list[Any], list[Manifest]]:
+def built(store: Store, pool: Pool[Any], rows: int, **runtime: Any) -> tuple[list[Any], list[Manifest]]:
     """The rows of a pool that is built here, and the manifests of its shards."""
     for goal in goals([pool.take(rows)]):
-        build(Goal(goal.node, goal.rows, ()), store, Runtime(home=store.home), silence)
+        build(Goal(goal.node, goal.rows, ()), store, Runtime(home=store.home, **runtime), silence)
     manifests = (store.shard_manifest(pool, span) for span in store.shards(pool))
     return list(store.rows(pool.take(rows))), [manifest for manifest in manifests if manifest is not None]
 

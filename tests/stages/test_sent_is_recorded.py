@@ -22,6 +22,7 @@ from speed.data.mix import Mix
 from speed.data.outcome import KEEP
 from speed.data.prompts import Choices, Lengths, PromptsConfig, data_prompt
 from speed.data.records import Candidates, Kind
+from speed.data.verify import Guidelines
 from speed.miniature.rules import answer
 from speed.miniature.teacher import RulesTeacher
 from speed.miniature.world import world
@@ -89,6 +90,20 @@ def test_seed_data(store: Store) -> None:
     assert sent(store) == Counter(row.prompt.text for row in rows)
     assert all(ask.form == example_form(ask.kind) for ask in teacher._asks if ask.kind)
     assert len(teacher._asks) == 69
+
+
+def test_rows_are_the_same_bytes_for_one_worker_and_sixteen(tmp_path: Path) -> None:
+    written = []
+    for concurrency in (1, 16):
+        store = Store(tmp_path / str(concurrency)).open()
+        assignment = Assignment(role="seed", seed=0, mix=MIX, prompts=PROMPTS.of("synthesis"))
+        tasks = GivenTasks(Brainstormed(role="seed", seed=0, mix=MIX))
+        drops = Guidelines(drop=("query_length",))
+        pool = SeedData(assignment, GivenTopics(), tasks, RulesTeacher(), 1.0, LONGEST, 2, drops)
+        rows, _ = built(store, pool, 46, concurrency=concurrency)
+        written.append([path.read_bytes() for path in sorted(store.folder(pool).glob("*.jsonl"))])
+    assert written[0] == written[1] != []
+    assert len(rows) == 46
 
 
 def test_judgements(store: Store) -> None:
