@@ -167,6 +167,8 @@ def _after(box: Box, event: dict[str, Json], first: dict[str, tuple[float, int]]
         return box.model_copy(update={"state": "done", "done": box.total})
     if name in ("user_error", "crash", "corrupt"):
         return box.model_copy(update={"state": "failed"})
+    if name == "shard":
+        return box.model_copy(update={"calls": event["calls"], "dollars": event["dollars"]})
     if name != "progress":
         return box
     begun, before = first.setdefault(label, (at, event["done"]))

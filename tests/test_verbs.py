@@ -84,7 +84,11 @@ def test_the_reason_of_an_end_is_the_last_event_and_an_unknown_price_stays_unkno
         events.write(progress(2.0, 100, 90, None) + event(3.0, "seed data", "user_error", message="the cap is reached"))
     found = status_of(folder)
     assert (found.state, found.last, found.dollars) == ("dead", "seed data: the cap is reached", None)
-    assert "unknown so far" in told(found)
+    with (folder / "events.jsonl").open("a") as events:
+        events.write(event(4.0, "seed data", "shard", start=0, stop=400, calls=401, dollars=2.0))
+    assert (status_of(folder).calls, status_of(folder).dollars) == (401, 2.0), "a shard's own count is the exact one"
+    events_told = told(found)
+    assert "unknown so far" in events_told
 
 
 KILLED = """

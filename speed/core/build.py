@@ -82,7 +82,7 @@ def _grow(pool: Pool[Any], gap: Span, ctx: Context, made_by: Maker) -> None:
             tally.metrics.update(pool.figures(tally.counts, tally.rejected))
             manifest = _manifest(pool, tally, time.monotonic() - begun, made_by, Span(start, stop))
             ctx.store.write_shard(pool, Span(start, stop), shard, manifest)
-        ctx.send({"event": "shard", "start": start, "stop": stop})
+        ctx.send({"event": "shard", "start": start, "stop": stop, "calls": ctx.calls, "dollars": ctx.spent})
         start = stop
 
 

@@ -1,10 +1,11 @@
 """How much of the provider's speed the teacher reaches, and what it costs itself.
 
-    python tests/bench/teacher.py [--quick]
+    python tests/bench/teacher.py [--quick] [--rival-python PATH]
 
 A provider of 200 ms latency runs in a process of its own; 64 requests in flight could bring 320 answers a second.
 `cpu_ms_per_answer` is our own bookkeeping (key, journal, pace, order, check, tally) over a sender that answers at
-once: what is left when transport is taken away. `journal_*` are figures of a journal of a million entries.
+once: what is left when transport is taken away. `journal_*` are figures of a journal of a million entries. With the Python of
+an environment that has distilabel 1.5.3, `vs_distilabel` is its CPU per row over ours, for the same answers at once.
 """
 
 from __future__ import annotations
@@ -132,10 +133,27 @@ print(json.dumps({{"journal_open_s": opened, "journal_get_s": looked, "journal_p
     return found
 
 
+def rival(python: str, rows: int, folder: Path) -> float:
+    """CPU milliseconds a row of distilabel, in batches of 500, all its processes together; the start of an empty
+    pipeline is taken off."""
+    script = str(Path(__file__).with_name("rival_distilabel.py"))
+
+    def spent(rows: int) -> float:
+        command = [python, script, str(rows), "500", str(folder / str(rows))]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1800).stdout
+        found = json.loads(shown.strip().splitlines()[-1])
+        assert found["rows"] == rows
+        return float(found["cpu_s"])
+
+    return 1e3 * (spent(rows) - spent(1)) / (rows - 1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows, a hundredth of the journal")
-    quick = parser.parse_args().quick
+    parser.add_argument("--rival-python", help="Python of an environment with distilabel, to measure beside it")
+    options = parser.parse_args()
+    quick = options.quick
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         rows = 3_000 if quick else 30_000
@@ -149,6 +167,15 @@ def main() -> None:
         figures["ram_bytes_per_row"] = grown
         figures |= shares(1_280 if quick else 6_400, home)
         figures |= million(10_000 if quick else 1_000_000, home / "million")
+        if options.rival_python is None or not Path(options.rival_python).exists():
+            print(f"SKIPPED vs_distilabel: no environment with distilabel ({options.rival_python}); see --rival-python")
+        else:
+            theirs = rival(options.rival_python, 2_000 if quick else 10_000, home / "rival")
+            figures |= {
+                "distilabel_cpu_ms_per_row": theirs,
+                "vs_distilabel": theirs / figures["cpu_ms_per_answer"],
+            }
+            print(f"distilabel: {theirs:.3f} ms CPU a row, {figures['vs_distilabel']:.1f} times ours")
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 
 
