@@ -1,20 +1,14 @@
 """distilabel's bookkeeping over a model that answers at once; run by the Python of an environment that has distilabel.
 
-    python rival_distilabel.py ROWS BATCH FOLDER      prints {"rows": ..., "wall_s": ..., "cpu_s": ...}
+    HF_HUB_OFFLINE=1 python rival_distilabel.py ROWS BATCH FOLDER      prints {"rows": ..., "wall_s": ..., "cpu_s": ...}
 
 CPU seconds are those of all its processes, from the pipeline's start to its end; imports are left out.
 """
 
 import json
-import os
 import resource
 import sys
 import time
-import warnings
-
-warnings.filterwarnings("ignore")
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 from distilabel.models.llms.base import LLM  # type: ignore[import-not-found]
 from distilabel.pipeline import Pipeline  # type: ignore[import-not-found]
@@ -36,7 +30,7 @@ class Instant(LLM):  # type: ignore[misc]
     def model_name(self) -> str:
         return "instant"
 
-    def generate(self, inputs, num_generations=1, **_):  # type: ignore[no-untyped-def]
+    def generate(self, inputs, num_generations=1):  # type: ignore[no-untyped-def]
         usage = {"input_tokens": [400] * num_generations, "output_tokens": [500] * num_generations}
         return [{"generations": [TEXT] * num_generations, "statistics": usage} for _ in inputs]
 

@@ -4,8 +4,9 @@
 
 A provider of 200 ms latency runs in a process of its own; 64 requests in flight could bring 320 answers a second.
 `cpu_ms_per_answer` is our own bookkeeping (key, journal, pace, order, check, tally) over a sender that answers at
-once: what is left when transport is taken away. `journal_*` are figures of a journal of a million entries. With the Python of
-an environment that has distilabel 1.5.3, `vs_distilabel` is its CPU per row over ours, for the same answers at once.
+once: what is left when transport is taken away. `journal_*` are figures of a journal of a million entries. Given the
+Python of an environment that has distilabel 1.5.3, `vs_distilabel` is its CPU per row over ours, for the same answers
+at once.
 """
 
 from __future__ import annotations
@@ -140,7 +141,8 @@ def rival(python: str, rows: int, folder: Path) -> float:
 
     def spent(rows: int) -> float:
         command = [python, script, str(rows), "500", str(folder / str(rows))]
-        shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1800).stdout
+        quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1800, env=quiet).stdout
         found = json.loads(shown.strip().splitlines()[-1])
         assert found["rows"] == rows
         return float(found["cpu_s"])
