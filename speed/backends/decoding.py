@@ -38,8 +38,13 @@ class Prefix:
     max_tokens: int
 
 
-def continuations(model: Any, prefixes: Sequence[Prefix], sampling: Sampling, eos: Sequence[int]) -> list[list[int]]:
-    """Token ids of each continuation, by prefix and index; one that ended by itself ends in its EOS."""
+def continuations(
+    model: Any, prefixes: Sequence[Prefix], sampling: Sampling, eos: Sequence[int], *, sharded: bool = False
+) -> list[list[int]]:
+    """Token ids of each continuation, by prefix and index; one that ended by itself ends in its EOS.
+
+    `sharded` weights (ZeRO-3) are gathered in each pass, and must be tensors that can be trained afterwards.
+    """
     import torch
 
     device = model.device
@@ -48,7 +53,7 @@ def continuations(model: Any, prefixes: Sequence[Prefix], sampling: Sampling, eo
     longest = int(limits.max())
     draws = uniforms(prefixes, longest).to(device) if sampling.temperature > 0 else None
     ends = torch.tensor(list(eos), device=device)
-    with torch.inference_mode():
+    with torch.no_grad() if sharded else torch.inference_mode():
         logits, cache, mask, positions = _prefill(model, prefixes, longest)
         width = mask.shape[1] - longest
         written = torch.zeros((len(rows), longest), dtype=torch.long, device=device)

@@ -33,7 +33,8 @@ def samples(
     if not asked:
         return {}
     eos = tokenizer.eos_token_id
-    answers = continuations(model, asked, Sampling(temperature=0.0), [eos])
+    sharded = hasattr(next(model.parameters()), "ds_id")
+    answers = continuations(model, asked, Sampling(temperature=0.0), [eos], sharded=sharded)
     valid = sum(ids[-1] == eos and is_object(tokenizer.decode(ids[:-1])) for ids in answers)
     tokens = sum(len(ids) for ids in answers) / len(answers)
     return {f"{prefix}_valid_json": valid / len(answers), f"{prefix}_tokens": tokens}

@@ -261,7 +261,7 @@ DPO_KNOBS: list[dict[str, Any]] = [
     {"seed": 3},
     {"batch_size": 2},
     {"epochs": 2},
-    {"max_length": 24},
+    {"max_length": 16},
     {"warmup_ratio": 0.5},
 ]
 SAVES_MEMORY = {"micro_batch", "gradient_checkpointing", "padding_free", "precompute_reference", "liger"}
