@@ -68,6 +68,9 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
         return None
     if not config.plan and not config.preview:
         store.open()
+    config.trainer.check(config.runtime, preference=config.preference.enabled)
+    if config.revisor.trainer is not None:
+        config.revisor.trainer.check(config.runtime, preference=False)
     config.embedder.check(config.runtime)
     load_memory(store.home / "cache" / "hashes.json")
     pipe = pipeline(config)

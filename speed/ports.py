@@ -11,7 +11,7 @@ from itertools import tee
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
@@ -203,6 +203,14 @@ class Dpo(Spec):
     likelihood of form (JSON) from falling with both answers (Pang et al. 2024, whose weight is 1; Llama 3: 0.2)."""
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _smoothed(self) -> Dpo:
+        if self.label_smoothing and self.loss != "robust":
+            raise ValueError(
+                f"label_smoothing={self.label_smoothing} has no effect on loss={self.loss}: set it to 0, or loss=robust"
+            )
+        return self
+
 
 class Completion(Spec):
     """One SFT row."""
@@ -238,6 +246,16 @@ class Trainer(Backend, ABC):
     @abstractmethod
     def dpo(self, start: Path, rows: Sequence[Preference], config: Dpo, out: Path, ctx: Context) -> None:
         """Optimise `start` on preferences, with `start` itself as the frozen reference."""
+
+    def check(self, runtime: Runtime, preference: bool) -> None:
+        """Refuse, before anything is built, what would have no effect or cannot be carried out.
+
+        Args:
+            preference: whether a preference training is among those that it is for.
+
+        Raises:
+            UserError: with the remedy.
+        """
 
     def footprint(self) -> Footprint | None:
         """What of its settings decides over memory, for plans; None where that is not known."""

@@ -7,15 +7,12 @@ reference is the junior itself: TRL's copy of the adapter under the name `ref`, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from speed.backends import zero3
 from speed.backends.batch_order import BatchOrder, in_order
 from speed.backends.device import device_of, quietly
 from speed.backends.divergence import drift, kl_reference
@@ -23,6 +20,7 @@ from speed.backends.processes import run_in_processes, several
 from speed.backends.prompt_format import FormatName, prompt_format, prompt_ids
 from speed.backends.reference_log_probs import cache_file, with_reference
 from speed.backends.training_job import WORKER, TrainingJob
+from speed.backends.training_options import loss_at_start, refuse_ignored, shared_options
 from speed.backends.training_rows import IGNORED, dpo_rows, sft_rows
 from speed.backends.training_run import Run, carry_out, finished_before, memory_errors
 from speed.backends.weights import Loaded, Precision, WeightsCard, base_of, load
@@ -79,6 +77,7 @@ class TrlTrainer(Trainer):
 
     def sft(self, base: str, rows: Sequence[Completion], config: Sft, out: Path, ctx: Context) -> None:
         """Supervised training on completions (paper, equation 1), in as many processes as the runtime says."""
+        refuse_ignored(self, ctx.runtime, preference=False)
         if finished_before(out, ctx):
             return
         if not several(ctx.runtime):
@@ -99,7 +98,7 @@ class TrlTrainer(Trainer):
             start = self._start(base, device, ctx.runtime)
             data = sft_rows(rows, self.prompt_format, start.tokenizer, config.max_length, ctx.tally.rejected)
             options = SFTConfig(
-                **self._options(config, len(data), out, device, ctx.runtime),
+                **shared_options(self, config, len(data), out, device, ctx.runtime),
                 max_length=None,
                 completion_only_loss=True,
                 loss_type="nll",
@@ -125,21 +124,7 @@ class TrlTrainer(Trainer):
 
     def dpo(self, start: Path, rows: Sequence[Preference], config: Dpo, out: Path, ctx: Context) -> None:
         """Preference training from `start`, which is also the reference (paper, equation 2)."""
-        if config.label_smoothing and config.loss != "robust":
-            raise UserError(
-                f"preference.label_smoothing={config.label_smoothing} has no effect on loss={config.loss}\n"
-                "  set it to 0, or take loss=robust"
-            )
-        if self.padding_free:
-            raise UserError(
-                "trainer.padding_free=true has no effect on a preference training: TRL 1.16 accepts it and pads\n"
-                "  set it to false, or give a trainer with it to the revisor alone (revisor.trainer)"
-            )
-        if self.precompute_reference and ctx.runtime.strategy == "zero3":
-            raise UserError(
-                "trainer.precompute_reference=true needs whole models, and runtime.strategy=zero3 cuts them up\n"
-                "  set one of the two otherwise"
-            )
+        refuse_ignored(self, ctx.runtime, preference=True)
         if finished_before(out, ctx):
             return
         if not several(ctx.runtime):
@@ -160,7 +145,7 @@ class TrlTrainer(Trainer):
             loaded = self._start(start, device, ctx.runtime)
             data = dpo_rows(rows, self.prompt_format, loaded.tokenizer, config.max_length, ctx.tally.rejected)
             options = DPOConfig(
-                **self._options(config, len(data), out, device, ctx.runtime),
+                **shared_options(self, config, len(data), out, device, ctx.runtime),
                 max_length=config.max_length,
                 beta=config.beta,
                 loss_type=[config.loss, "sft"] if config.sft_weight else [config.loss],
@@ -191,6 +176,9 @@ class TrlTrainer(Trainer):
             card = self._card(start, loaded, out)
             carry_out(Run(trainer, loaded.tokenizer, card, loss_at_start(config), after), out, ctx)
 
+    def check(self, runtime: Runtime, preference: bool) -> None:
+        refuse_ignored(self, runtime, preference)
+
     def footprint(self) -> Footprint:
         return Footprint(
             lora=self.r if self.method == "lora" else None,
@@ -200,22 +188,9 @@ class TrlTrainer(Trainer):
         )
 
     def _job(self, source: str | Path, out: Path, ctx: Context) -> dict[str, Any]:
-        if ctx.runtime.strategy == "zero3":
-            zero3.require()
         fields = self.model_dump(mode="json")
         there = {"source": str(source), "out": str(out.resolve())}
         return {"trainer": fields, **there, "runtime": ctx.runtime}
-
-    def _liger(self, device: str) -> bool:
-        """Whether Liger's kernels are used.
-
-        Raises:
-            UserError: when they are asked for and cannot be.
-        """
-        if self.liger and (device == "cpu" or find_spec("liger_kernel") is None):
-            why = "there is no GPU for it" if device == "cpu" else "it is not installed (pip install liger-kernel)"
-            raise UserError(f"trainer.liger=true, and {why}\n  set trainer.liger=false")
-        return self.liger
 
     def _start(self, source: str | Path, device: str, runtime: Runtime) -> Loaded:
         """The weights to start from: an adapter goes on as a trainable one, or is merged where all weights are trained.
@@ -266,54 +241,3 @@ class TrlTrainer(Trainer):
         base, content = base_of(source, out, start.model)
         layout = prompt_format(self.prompt_format, start.tokenizer)
         return WeightsCard(base=base, base_sha256=content, adapter=self.method == "lora", prompt_format=layout)
-
-    def _options(self, config: Sft | Dpo, rows: int, out: Path, device: str, runtime: Runtime) -> dict[str, Any]:
-        """The options that both of TRL's configs share; none is left to a default that could change a result."""
-        share, rest = divmod(config.batch_size, runtime.processes)
-        micro_batch = min(self.micro_batch or share, share)
-        if rest or share % micro_batch:
-            raise UserError(
-                f"a batch of {config.batch_size} cannot be computed by {runtime.processes} processes in micro batches "
-                f"of {micro_batch}\n  choose trainer.micro_batch and runtime.processes so that their product divides it"
-            )
-        steps = math.ceil(config.epochs * math.ceil(rows / config.batch_size))
-        constant = self.schedule == "constant"
-        return {
-            "output_dir": str(out / "checkpoints"),
-            "per_device_train_batch_size": micro_batch,
-            "gradient_accumulation_steps": share // micro_batch,
-            "num_train_epochs": config.epochs,
-            "learning_rate": config.learning_rate,
-            "warmup_steps": math.ceil(config.warmup_ratio * steps),
-            "lr_scheduler_type": "constant_with_warmup" if constant else self.schedule,
-            "weight_decay": self.weight_decay,
-            "max_grad_norm": self.max_grad_norm,
-            "optim": "adamw_torch",
-            "seed": config.seed,
-            "data_seed": config.seed,
-            "bf16": self.precision == "bf16",
-            "fp16": self.precision == "fp16",
-            "gradient_checkpointing": self.gradient_checkpointing,
-            "use_cpu": device == "cpu",
-            "dataloader_num_workers": 0,
-            "dataloader_pin_memory": device != "cpu",
-            "save_strategy": "no",
-            "logging_steps": 1,
-            "logging_nan_inf_filter": False,
-            "report_to": [],
-            "use_liger_kernel": self._liger(device),
-            "deepspeed": zero3.settings(self.precision) if runtime.strategy == "zero3" else None,
-            "disable_tqdm": True,
-        }
-
-
-def loss_at_start(config: Dpo) -> float | None:
-    """Loss of a policy that equals its reference (all margins are 0), by objective; None beside a likelihood term."""
-    if config.sft_weight:
-        return None
-    return {
-        "sigmoid": math.log(2),
-        "robust": math.log(2),
-        "hinge": 1.0,
-        "ipo": 1 / (4 * config.beta**2),
-    }[config.loss]
