@@ -1,7 +1,7 @@
 """Objectives of the preference group train a senior, on the miniature's own data and from the same junior.
 
-Not field_dpo: a junior that has hardly learned writes whole answers or unreadable ones, and of 46 lists of eight answers
-one pair was left. Its pairs and its training have tests of their own.
+Not field_dpo: a junior that has hardly learned writes whole answers or unreadable ones, and of 46 lists of eight
+answers one pair was left. Its pairs and its training have tests of their own.
 """
 
 from __future__ import annotations
