@@ -211,6 +211,16 @@ def scores_table(scores: Scores) -> Table:
     return table
 
 
+def measured(lines: list[StageLine]) -> list[str]:
+    """How the scores came about: what another run must share to be compared with this one (`speed.compare`)."""
+    found = next((line.metrics["judged"] for line in lines if "judged" in line.metrics), None)
+    if found is None:
+        return []
+    pins = found["pins"]
+    how = f"mteb {pins['mteb']}, {pins['precision']}, protocol {found['protocol']}, batches of {pins['batch']}"
+    return [f"{how}. Data: {', '.join(f'{task} {revision}' for task, revision in pins['datasets'].items())}."]
+
+
 def plan_table(found: list[Standing]) -> Table:
     """State of every stage, what is left to do, and why."""
     table = Table("stage", "state", "have", "want", "calls", "tokens", "dollars", "to generate", "to train", "why")
@@ -247,7 +257,7 @@ def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: S
     by_task = Table("task", "score")
     for task, score in scores.tasks.items():
         by_task.add(task, f"{score:.2f}")
-    parts += [by_task.markdown(), "## Stages", stages_table(lines).markdown(), *remarks(lines)]
+    parts += [by_task.markdown(), *measured(lines), "## Stages", stages_table(lines).markdown(), *remarks(lines)]
     asked = [each for line in lines for each in line.ledger]
     parts += ["## Teacher", ledger_table(asked).markdown()] if asked else []
     for line in lines:

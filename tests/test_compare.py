@@ -113,6 +113,17 @@ def test_table_1_is_for_the_whole_benchmark() -> None:
     assert "text-embedding-3-large" not in printed(comparison([made(tasks=whole)]))
 
 
+def test_the_report_of_a_run_says_how_its_scores_were_measured() -> None:
+    from speed.report import StageLine, markdown
+
+    one = made(datasets={"STS13": "r7"})
+    line = StageLine(
+        label="evaluation", key="k", state="built", rows_in=None, rows_out=3, rejected={}, seconds=1.0, gpu_seconds=0.0,
+        cost={}, dollars=0.0, metrics={"judged": one.model_dump(mode="json")},
+    )  # fmt: skip
+    assert "mteb 2.26, fp32, protocol e5, batches of b. Data: STS13 r7." in markdown("run", {}, [line], one.scores)
+
+
 def test_runs_are_read_from_their_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = made("one", {"MyOwn": 10.0})
     (tmp_path / "a").mkdir()
