@@ -16,7 +16,7 @@ from pathlib import Path
 from speed.core.errors import UserError
 from speed.data.judged import Judged, judged, mean, refuse_other_pins
 from speed.data.published import published
-from speed.report import Table
+from speed.report import Table, escaped
 
 Columns = dict[str, dict[str, float]]
 """Scores by task, by the title of a column."""
@@ -132,7 +132,7 @@ def printed(parts: Sequence[Table | str]) -> str:
 
 def markdown(parts: Sequence[Table | str]) -> str:
     """For a file."""
-    return "\n\n".join(part.markdown() if isinstance(part, Table) else part for part in parts) + "\n"
+    return "\n\n".join(part.markdown() if isinstance(part, Table) else escaped(part) for part in parts) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -30,6 +30,7 @@ from speed.core.manifest import commit
 from speed.core.store import Store
 from speed.data.judged import Judged
 from speed.experiment import QUIET, run_folder
+from speed.report import escaped
 from speed.screen import Screen
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ def evaluate(given: argparse.Namespace) -> tuple[Judged, Path]:
     }
     lines = "\n".join(f"- {name}: {value}" for name, value in about.items())
     table = compare.markdown(compare.comparison([found], not given.no_published))
-    (folder / "report.md").write_text(f"# {model.name}\n\n{lines}\n\n{table}", encoding="utf-8")
+    safe = "\n".join(f"- {name}: {escaped(str(value))}" for name, value in about.items())
+    (folder / "report.md").write_text(f"# {escaped(model.name)}\n\n{safe}\n\n{table}", encoding="utf-8")
     print(lines, file=sys.stderr)
     return found, folder
 

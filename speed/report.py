@@ -101,7 +101,7 @@ class Table:
     def markdown(self) -> str:
         """A Markdown table; whatever could be markup in a cell is shown as text."""
         lines = [self.head, tuple("---" if place == 0 else "---:" for place in range(len(self.head))), *self.rows]
-        return "\n".join("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines)
+        return "\n".join("| " + " | ".join(escaped(cell) for cell in line) + " |" for line in lines)
 
     def plain(self) -> str:
         """Columns for a terminal."""
@@ -116,7 +116,8 @@ class Table:
         )
 
 
-def _escaped(cell: str) -> str:
+def escaped(cell: str) -> str:
+    """Text in which nothing is markup."""
     cell = shown(cell)
     for mark in "\\|<>`*_[]":
         cell = cell.replace(mark, "\\" + mark) if mark in "\\|" else cell.replace(mark, f"&#{ord(mark)};")
@@ -218,7 +219,8 @@ def measured(lines: list[StageLine]) -> list[str]:
         return []
     pins = found["pins"]
     how = f"mteb {pins['mteb']}, {pins['precision']}, protocol {found['protocol']}, batches of {pins['batch']}"
-    return [f"{how}. Data: {', '.join(f'{task} {revision}' for task, revision in pins['datasets'].items())}."]
+    data = ", ".join(f"{task} {revision}" for task, revision in pins["datasets"].items())
+    return [escaped(f"{how}. Data: {data}.")]
 
 
 def plan_table(found: list[Standing]) -> Table:
@@ -252,7 +254,7 @@ def money(dollars: float | None) -> str:
 
 def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: Scores) -> str:
     """The run's report."""
-    parts = [f"# {name}", "\n".join(f"- {key}: {_escaped(str(value))}" for key, value in about.items())]
+    parts = [f"# {name}", "\n".join(f"- {key}: {escaped(str(value))}" for key, value in about.items())]
     parts += ["## Scores", scores_table(scores).markdown()]
     by_task = Table("task", "score")
     for task, score in scores.tasks.items():
@@ -275,7 +277,7 @@ def _figures(figures: dict[str, Json]) -> str:
     lines = []
     for name, value in figures.items():
         shown = f"{value:.6g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
-        lines.append(f"- {_escaped(name)}: {_escaped(shown)}")
+        lines.append(f"- {escaped(name)}: {escaped(shown)}")
     return "\n".join(lines)
 
 

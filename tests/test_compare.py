@@ -140,3 +140,9 @@ def test_runs_are_read_from_their_folders(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "b" / "summary.json").write_text(json.dumps({"name": "experiment", "stages": stages[:1]}))
     with pytest.raises(UserError, match="no record of an evaluation with its pins"):
         judged(tmp_path / "b")
+
+
+def test_a_name_is_text_and_never_markup() -> None:
+    from speed.compare import markdown
+
+    assert "<img" not in markdown(comparison([made("<img src=x>|`a`")]))
