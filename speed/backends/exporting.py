@@ -55,7 +55,11 @@ def write_embedder(payload: Path, to: Path, adapter: bool, manifest: Manifest | 
         raise UserError(f"{payload} has no adapter: it was trained on all weights; leave --adapter out")
     shutil.rmtree(to, ignore_errors=True)
     shutil.copytree(source, to)
-    load_it = f"model = SentenceTransformer({'PATH'!r})  # from sentence_transformers"
+    load_it = (
+        "model = PeftModel.from_pretrained(BASE, PATH)  # from peft"
+        if adapter
+        else "model = SentenceTransformer(PATH)  # from sentence_transformers"
+    )
     about = front_matter(None, "peft" if adapter else "sentence-transformers")
     (to / "README.md").write_text("\n".join([about, "# embedder", *body(load_it, manifest, "")]), encoding="utf-8")
 
@@ -102,7 +106,8 @@ def front_matter(base: str | None, library: str) -> str:
 def body(load_it: str, manifest: Manifest | None, prompt: str) -> list[str]:
     """What the model is, how it is loaded, and what its training was."""
     role = ROLES.get(manifest.stage, "") if manifest else ""
-    lines = ["", f"A model of {PAPER}: {role}." if role else f"A model of {PAPER}.", "", prompt, ""]
+    lines = ["", f"Made by the method of {PAPER}: {role}." if role else f"Made by the method of {PAPER}.", ""]
+    lines += [prompt, ""] if prompt else []
     lines += ["```python", load_it, "```", ""]
     if manifest is None:
         return lines
