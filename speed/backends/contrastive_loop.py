@@ -102,6 +102,8 @@ def train(steps: Steps, done: int, examples: Path, checkpoints: Path, identity: 
                     "embedder.chunk_tokens lower, which changes no gradient; the last checkpoint is kept"
                 ) from error
             last = step + 1 == len(plan)
+            if not steps.pairs:
+                ctx.say(f"step {step} had nothing to tell apart: its records share one label or text")
             if development is not None and (last or (step + 1) % development.every == 0):
                 figures |= development_figures(plan, steps.forward)
                 scores = {name: value for name, value in figures.items() if name.startswith("development")}

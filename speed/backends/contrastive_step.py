@@ -27,6 +27,8 @@ class Steps:
     ) -> None:
         self.config, self.forward, self.plan, self.seed, self.guide = config, forward, plan, seed, guide
         self.device, self.ranks = forward.device, forward.ranks
+        self.pairs = 0
+        """Pairs of a query and a negative that the last step told apart."""
         weights = list(self.trained().values())
         decayed, plain = [w for w in weights if w.ndim > 1], [w for w in weights if w.ndim < 2]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -54,7 +56,7 @@ class Steps:
         self.scaler.unscale_(self.optimizer)
         limit = self.config.max_gradient_norm or math.inf
         norm = self.ranks.whole(torch.nn.utils.clip_grad_norm_(list(self.trained().values()), limit))
-        value = float(seen[0].loss.mean())
+        value, self.pairs = float(seen[0].loss.mean()), int(seen[0].pairs)
         if not math.isfinite(value) or (self.config.precision != "fp16" and not math.isfinite(float(norm))):
             raise self._not_a_number(step, batch, examples, checkpoints, float(loss))
         rate = self.config.learning_rate * schedule(self.config, step, len(self.plan))

@@ -6,8 +6,10 @@ transformers 5 the flags of Mistral's tokenizer no longer add it (a cosine of 0.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -56,10 +58,15 @@ def training_frame(tokenizer: Any, pooling: Pooling, bos: Literal["as_base", "al
         bos: whether a BOS stands in front: as the base model's tokenizer does, always, or never.
 
     Raises:
-        UserError: when the tokenizer lacks the token that is asked for.
+        UserError: when the tokenizer lacks the token that is asked for, or does not add the BOS that it promises.
     """
     base = frame_of(tokenizer)
     before = base.before
+    if bos == "as_base" and not before and _promises_bos(tokenizer):
+        raise UserError(
+            f"the tokenizer {tokenizer.name_or_path} says add_bos_token: true, and adds none\n"
+            "  say which is meant: embedder.bos=always or embedder.bos=never"
+        )
     if bos == "never":
         before = ()
     elif bos == "always":
@@ -75,6 +82,22 @@ def training_frame(tokenizer: Any, pooling: Pooling, bos: Literal["as_base", "al
             f"pooling: last needs an EOS token, and the tokenizer {tokenizer.name_or_path} has none; take pooling: mean"
         )
     return Frame(before, (int(tokenizer.eos_token_id),))
+
+
+def _promises_bos(tokenizer: Any) -> bool:
+    """Whether its description asks for a BOS; transformers 5 obeys tokenizer.json alone, and says nothing."""
+    from transformers.utils import cached_file
+
+    file = cached_file(
+        tokenizer.name_or_path or ".",
+        "tokenizer_config.json",
+        local_files_only=True,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )
+    described = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+    return bool(described.get("add_bos_token")) and tokenizer.bos_token_id is not None
 
 
 def token_rows(tokenizer: Any, texts: Sequence[str], frame: Frame, max_length: int) -> list[Ids]:

@@ -93,6 +93,8 @@ class Nce(NamedTuple):
     """Mean similarity of queries and their positives."""
     negative: Annotated[Tensor, ""]
     """Mean similarity of queries and the documents that counted as negatives."""
+    pairs: Annotated[Tensor, ""]
+    """How many pairs of a query and a negative counted."""
 
 
 def info_nce(
@@ -119,5 +121,6 @@ def info_nce(
     with torch.no_grad():
         counted = ~mask
         counted[torch.arange(len(targets), device=mask.device), targets] = False
-        total = counted.sum().clamp(min=1)
-        return Nce(loss, mask.float().mean(), own.mean(), (similarity * counted).sum() / total)
+        pairs = counted.sum()
+        negative = (similarity * counted).sum() / pairs.clamp(min=1)
+        return Nce(loss, mask.float().mean(), own.mean(), negative, pairs)

@@ -15,7 +15,7 @@ from tiny_generator import context, make_base
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModel, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
-from speed.backends.contrastive import Batching, ContrastiveTrainer, Lora, Masks
+from speed.backends.contrastive import ContrastiveTrainer, Lora, Masks
 from speed.backends.contrastive_data import Plan, batch_of
 from speed.backends.contrastive_forward import Forward
 from speed.backends.contrastive_loop import table_of
@@ -137,35 +137,6 @@ def test_training_lowers_the_loss_and_leaves_only_the_model(trainer: Any, tmp_pa
     assert all(0 <= share < 0.9 for share in figures(ctx, "masked"))
     assert sorted(path.name for path in out.iterdir()) == ["adapter", "model"]
     assert ctx.tally.metrics["steps"] == 24
-
-
-@pytest.mark.parametrize("changes", [{}, {"lora": None, "batching": Batching(homogeneous=1.0), "learning_rate": 1e-3}])
-def test_ten_steps_equal_five_a_kill_and_five(trainer: Any, tmp_path: Path, changes: dict[str, Any]) -> None:
-    config = trainer(chunk_tokens=128, kept_tokens=256, **changes)
-    data = examples(tmp_path / "examples.jsonl", 80)
-    straight = context(tmp_path / "home")
-    config.train(data, tmp_path / "straight", 5, straight)
-
-    class Killed(BaseException):
-        pass
-
-    broken = context(tmp_path / "home", checkpoint_seconds=0.0)
-
-    def die(event: dict[str, Any]) -> None:
-        if event["event"] == "metric" and event["step"] == 5:
-            raise Killed
-
-    broken.send = die
-    with pytest.raises(Killed):
-        config.train(data, tmp_path / "broken", 5, broken)
-    [checkpoint] = (tmp_path / "broken" / "checkpoints").iterdir()
-    assert checkpoint.name == "step-000000005"
-    (tmp_path / "broken" / "checkpoints" / "partial").mkdir()  # a save that was killed half-way
-    resumed = context(tmp_path / "home")
-    config.train(data, tmp_path / "broken", 5, resumed)
-    assert figures(resumed, "loss") == figures(straight, "loss")[5:]
-    assert exported(tmp_path / "broken") == exported(tmp_path / "straight")
-    assert not (tmp_path / "broken" / "checkpoints").exists()
 
 
 def test_a_checkpoint_of_another_training_is_not_continued(trainer: Any, tmp_path: Path) -> None:
