@@ -10,11 +10,15 @@ sentence-transformers where all texts have one length, and sorting can bring not
 over that of its bare passes. `padding`: padded over real tokens. `grad_error`: largest relative error of a contender's
 gradient. `kept`: further speed where graphs are kept instead of computed twice.
 
-    python tests/bench/embedder.py
+    python tests/bench/embedder.py [--records FILE]
+
+`--records`: take the texts of a JSONL file (`task`, `query`, `positive`, `hard_negative`) instead of the mix, cut into
+tokens by a byte-level BPE of 8,000 that is trained on them; `equal_lengths` stays as it is.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import random
@@ -27,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
@@ -49,14 +53,44 @@ def tiny_base(folder: Path) -> Path:
     words = ["<unk>", "<s>", "</s>", "<pad>", *(f"w{i}" for i in range(VOCABULARY - 4))]
     tokens = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokens.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return saved_base(folder, tokens)
+
+
+def saved_base(folder: Path, tokens: Any) -> Path:
+    """A tiny Llama with this tokenizer."""
     special = [("<s>", 1), ("</s>", 2)]
     tokens.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=special)
     names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     PreTrainedTokenizerFast(tokenizer_object=tokens, model_max_length=512, **names).save_pretrained(folder)
     torch.manual_seed(0)
-    size = {"hidden_size": HIDDEN, "intermediate_size": 2 * HIDDEN, "num_hidden_layers": 4, "vocab_size": VOCABULARY}
+    size = {"hidden_size": HIDDEN, "intermediate_size": 2 * HIDDEN, "num_hidden_layers": 4}
+    size["vocab_size"] = tokens.get_vocab_size()
     LlamaModel(LlamaConfig(**size, num_attention_heads=4, num_key_value_heads=2)).save_pretrained(folder)
     return folder
+
+
+def records_base(folder: Path, texts: list[str]) -> Path:
+    """A base whose tokenizer is trained on the texts."""
+    tokens = Tokenizer(models.BPE())
+    tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<unk>", "<s>", "</s>", "<pad>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=8000, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokens.train_from_iterator(texts, trainer)
+    return saved_base(folder, tokens)
+
+
+def records_batches(count: int, file: Path) -> list[Batch]:
+    """Batches of the file's records that have a hard negative, in a drawn order."""
+    read = [json.loads(line) for line in file.read_text().splitlines()]
+    read = [line for line in read if line.get("hard_negative")]
+    random.Random(0).shuffle(read)
+    rows = [
+        [f"Instruct: {line['task']}\nQuery: {line['query']}", line["positive"], line["hard_negative"]] for line in read
+    ]
+    return [[list(c) for c in zip(*rows[n * BATCH : (n + 1) * BATCH], strict=True)] for n in range(count)]
 
 
 def batches(count: int, equal: bool) -> list[Batch]:
@@ -87,7 +121,11 @@ def batches(count: int, equal: bool) -> list[Batch]:
 
 def rows_of(tokenizer: Any, batch: Batch) -> list[Ids]:
     """Token rows: queries, positives, negatives."""
-    return [np.array(tokenizer(text)["input_ids"], np.int32) for column in batch for text in column]
+    return [
+        np.array(tokenizer(text, truncation=True, max_length=512)["input_ids"], np.int32)
+        for column in batch
+        for text in column
+    ]
 
 
 def loss_of(found: Tensor) -> Tensor:
@@ -194,11 +232,10 @@ def gradient(model: Any) -> Tensor:
     return found
 
 
-def compared(folder: Path, equal: bool) -> tuple[dict[str, float], float, float]:
+def compared(folder: Path, data: list[Batch]) -> tuple[dict[str, float], float, float]:
     """(median CPU seconds a step by contender, largest gradient error, padded over real tokens)."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     model = LlamaModel.from_pretrained(folder).train()
-    data = batches(STEPS + 1, equal)
     widest = max(len(row) for batch in data for row in known(tokenizer, batch))
     tokens = CHUNK_ROWS * widest  # the activations of the contenders' largest chunk
     contenders: dict[str, tuple[Any, Step]] = {
@@ -234,12 +271,23 @@ def compared(folder: Path, equal: bool) -> tuple[dict[str, float], float, float]
 
 def main() -> None:
     """Measure and print."""
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--records", type=Path)
+    records = arguments.parse_args().records
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        folder = tiny_base(Path(name))
-        mixed, error, padding = compared(folder, equal=False)
+    with tempfile.TemporaryDirectory() as place:
+        folder = tiny_base(Path(place) / "words")
+        alike = batches(STEPS + 1, equal=True)
+        equal, error_equal, _ = compared(folder, alike)
         _known.clear()
-        equal, error_equal, _ = compared(folder, equal=True)
+        if records is None:
+            data = batches(STEPS + 1, equal=False)
+        else:
+            data = records_batches(STEPS + 1, records)
+            lines = map(json.loads, records.read_text().splitlines())
+            texts = [str(line[name]) for line in lines for name in ("task", "query", "positive", "hard_negative")]
+            folder = records_base(Path(place) / "records", texts)
+        mixed, error, padding = compared(folder, data)
     figures = {
         "vs_st_right": mixed["st_right"] / mixed["ours"],
         "vs_st_left": mixed["st_left"] / mixed["ours"],
