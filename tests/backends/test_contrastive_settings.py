@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = []
     for i in range(24):
         kind = ("classification", "retrieval", "sts", "long_long")[i % 4]
-        query, label = " ".join(WORDS[: 1 + i % 7]) + f" {i % 20}", ("Yes", "yes ", "no")[i % 3]
+        query, label = " ".join(WORDS[: 1 + i % 7]) + f" {i % 20}", ("Yes", "yes ")[i // 4 % 2]
         positive = label if kind == "classification" else " ".join(WORDS[i % 5 :])
         negatives = [WORDS[i % 3], WORDS[3 + i % 4]]
         lines.append({"kind": kind, "task": f"t{i % 3}", "query": query, "positive": positive, "negatives": negatives})
