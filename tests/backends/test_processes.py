@@ -16,7 +16,8 @@ from tiny_generator import context
 
 from speed.backends import rank
 from speed.backends.processes import FOLDER, JOB, Failure, run_in_processes
-from speed.core.context import Context
+from speed.backends.trl_trainer import TrlTrainer
+from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 
 SRUN = """#!{python}
@@ -107,7 +108,9 @@ def test_an_engine_that_was_asked_for_and_is_not_there_is_an_error(runtime: dict
     rank.assert_engine(torch.nn.Linear(2, 2), context(tmp_path))
 
 
-def test_zero3_without_deepspeed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zero3_without_deepspeed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "deepspeed", None)
+    trainer = TrlTrainer(method="lora", precision="fp32", prompt_format="plain")
     with pytest.raises(UserError, match=r"pip install 'speed-embedding\[deepspeed\]'"):
-        launched("sum", tmp_path, strategy="zero3")
+        trainer.check(Runtime(strategy="zero3"), preference=False)
+    trainer.check(Runtime(), preference=False)
