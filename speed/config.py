@@ -89,6 +89,11 @@ class Scale(Spec):
     """Multiplies `examples`: the scaling law's axis."""
     attempts: int = Field(1, ge=1)
     """Candidates that a synthetic example may take, as `counts.sft_attempts`."""
+    keep: int | None = Field(None, ge=2)
+    """Examples of the corpus that the embedder learns from, by the mix and in order; null: all. It makes corpora
+    comparable that lose different shares on the way."""
+    writer: Literal["models", "teacher"] = "models"
+    """Who writes the corpus: the aligned small models (the paper), or the teacher itself, as a comparison."""
     mix: Mix
 
 

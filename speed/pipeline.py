@@ -79,17 +79,20 @@ def pipeline(config: Config) -> Pipeline:
             prompts=prompts.of("synthesis"),
         )
 
+    def examples_by_teacher(role: Role, attempts: int) -> SeedData:
+        return SeedData(
+            assignment=assignment(role),
+            topics=topics,
+            tasks=tasks(role),
+            teacher=teacher,
+            temperature=config.sampling.teacher,
+            max_tokens=limits.example,
+            attempts=attempts,
+            guidelines=guidelines,
+        )
+
     # The teacher writes a little; the junior learns from it (3.2.1).
-    seed_data = SeedData(
-        assignment=assignment("seed"),
-        topics=topics,
-        tasks=tasks("seed"),
-        teacher=teacher,
-        temperature=config.sampling.teacher,
-        max_tokens=limits.example,
-        attempts=counts.sft_attempts,
-        guidelines=guidelines,
-    )
+    seed_data = examples_by_teacher("seed", counts.sft_attempts)
     sft = config.generator.sft.model_copy(update={"seed": seed.train})
     seeds_taken = seed_data.take(round(counts.sft * counts.sft_factor))
     junior = Junior(config.generator.base, sft, config.trainer, seeds_taken)
@@ -124,7 +127,7 @@ def pipeline(config: Config) -> Pipeline:
         dpo = config.preference.dpo.model_copy(update={"seed": seed.train})
         writer = Senior(dpo, config.trainer, junior, pairs.take(round(counts.pairs * counts.pairs_factor)))
 
-    # The writer synthesises at scale (3.3).
+    # The writer synthesises at scale (3.3); for comparison, the teacher may write it all.
     samples: Pool[Sample] = Synthesis(
         writer=writer,
         assignment=assignment("synthesis"),
@@ -137,6 +140,8 @@ def pipeline(config: Config) -> Pipeline:
         attempts=config.scale.attempts,
         guidelines=guidelines,
     )
+    if config.scale.writer == "teacher":
+        samples = examples_by_teacher("synthesis", config.scale.attempts)
 
     # The teacher also repairs root answers; a revisor learns that from the base model (3.2.3) and repairs everything.
     if config.revisor.enabled:
@@ -166,6 +171,7 @@ def pipeline(config: Config) -> Pipeline:
 
     # Repeats go (4.1), an embedder learns from the rest (3.4), and MTEB judges it (4.2).
     rows = round(config.scale.examples * config.scale.factor)
-    corpus = Dedup(config.dedup.minhash, samples.take(rows))
+    kept = None if config.scale.keep is None else config.scale.mix.counts(config.scale.keep)
+    corpus = Dedup(config.dedup.minhash, samples.take(rows), kept)
     embedder = Embedder(config.embedder, corpus, rows, seed.train)
     return Pipeline(corpus, embedder, Evaluation(config.eval, embedder))

@@ -39,7 +39,7 @@ def points(sweep: str) -> list[tuple[str, ...]]:
 
 def test_what_ships_is_what_these_tests_cover() -> None:
     assert PRESETS == ["laptop", "miniature", "one_gpu", "paper"]
-    assert EXPERIMENTS == ["ablation_no_dpo", "ablation_no_revisor", "ablation_sft_only", "smoke"]
+    assert EXPERIMENTS == ["ablation_no_dpo", "ablation_no_revisor", "ablation_sft_only", "smoke", "teacher_data"]
     assert SWEEP_FILES == [
         "base_model", "beta", "judge", "objective", "pair_source", "pairs", "revisions", "scaling", "sft",
         "tasks_per_topic", "temperature",

@@ -125,6 +125,16 @@ def _long_list(world: World, rng: random.Random) -> str:
     return "\n".join([line] * rng.choice((2, 3)))
 
 
+SAME = ("{0} means {1}", "{0} or {1}", "{0}, in other words {1}", "{0} is the same as {1}", "{0}, {1}, {2}")
+
+
+def _thesaurus(world: World, rng: random.Random) -> str:
+    """Which words mean the same: what a large model has read in passing, a small one must be told."""
+    concepts = [(slot, rng.choice(tuple(lexicon()[slot]))) for slot in rng.choices(SLOTS, k=rng.randint(4, 10))]
+    same = [rng.choice(SAME).format(*rng.sample(lexicon()[slot][concept], 3)) for slot, concept in concepts]
+    return capitalized(rng.choice((". ", "; ", "\n")).join(same)) + "."
+
+
 STYLES = (
     ("<{key}> {value}", "\n"),
     ('{key} = "{value}"', "; "),
@@ -145,7 +155,8 @@ def _form(world: World, rng: random.Random) -> str:
         named = "\n".join(f'- "{key}": {rng.choice(advice())}' for key in keys)
     else:
         named = rng.choice(("Wanted: ", "Fields: ", "It has ")) + ", ".join(f'"{key}"' for key in keys) + "."
-    order = [f"{rng.choice(('About', 'On', 'For'))} {_words_on(about, rng)}.", named, _advice(world, rng)]
+    asides = " ".join(rng.sample(advice(), rng.randint(1, 9)))
+    order = [f"{rng.choice(('About', 'On', 'For'))} {_words_on(about, rng)}.", named, asides]
     entry, between = rng.choice(STYLES)
     filled = [entry.format(key=key, value=_entry(about, rng)) for key in keys]
     return "\n".join(order) + "\n" + between.join(filled)
@@ -220,15 +231,14 @@ WRITERS = (
 """Kinds of text and their shares."""
 
 
-def texts(world: World, seed: int, lists: float = 0.0, forms: float = 0.0) -> Iterator[str]:
-    """An endless, deterministic stream of texts, with shares of long lists repeated word for word, and of forms."""
+def texts(
+    world: World, seed: int, lists: float = 0.0, forms: float = 0.0, synonyms: float = 0.0
+) -> Iterator[str]:
+    """An endless, deterministic stream of texts, with shares of long lists repeated word for word, of forms, and of
+    thesaurus entries."""
     rng = seeded("corpus", world.seed, seed)
-    writers, shares = zip(*WRITERS, strict=True)
+    writers = [*WRITERS, (_long_list, lists), (_form, forms), (_thesaurus, synonyms)]
+    rest = 1 - lists - forms - synonyms
+    shares = [share * rest for _, share in WRITERS] + [lists, forms, synonyms]
     while True:
-        drawn = rng.random() if lists or forms else 1.0
-        if drawn < lists:
-            yield _long_list(world, rng)
-        elif drawn < lists + forms:
-            yield _form(world, rng)
-        else:
-            yield rng.choices(writers, shares)[0](world, rng)
+        yield rng.choices([writer for writer, _ in writers], shares)[0](world, rng)

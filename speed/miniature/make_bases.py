@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import random
 import re
 import time
 from collections.abc import Iterator
@@ -21,11 +22,13 @@ from speed.core.spec import Spec
 from speed.data.records import KEYS
 from speed.miniature.corpus import advice, texts
 from speed.miniature.lexicon import meanings
-from speed.miniature.world import world
+from speed.miniature.world import seeded, world
 
 BASES = Path(__file__).parent / "bases"
 VOCABULARY = 2304
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
+BOS_ID, FIRST_TOKEN = 1, 3
+"""Ids: PAD is 0, EOS 2; all others are pieces of text."""
 
 
 class Phase(Spec):
@@ -41,23 +44,33 @@ class Phase(Spec):
     """Share of texts that are long lists, repeated word for word."""
     forms: float = 0.0
     """Share of texts that are forms, named and filled in."""
+    synonyms: float = 0.0
+    """Share of texts that say which words mean the same."""
+    repeats: float = 0.0
+    """Share of blocks that hold no text but runs of tokens drawn at random, each repeated at some distance."""
     long_blocks: float = 0.2
-    """Share of the steps, the last ones, on blocks of 1,024 tokens; the others are of 256."""
+    """Share of the steps, the last ones, on blocks of 1,024 tokens."""
+    block: int = 256
+    """Tokens of the other blocks."""
 
 
-COPYING = Phase(steps=240, learning_rate=2e-3, muon_rate=0.01, lists=0.5, long_blocks=0.25)
-"""After the first phase a base has words and grammar and copies half-heartedly; forty steps on lists change that."""
+WORDS = Phase(steps=450, long_blocks=0.0)
+"""First words and grammar: noise alone teaches nothing in three hundred steps, and after this a hundred are enough."""
 
 
-FORMS = Phase(steps=300, learning_rate=2e-3, muon_rate=0.01, lists=0.15, forms=0.6, long_blocks=0.4)
+DISTANCE = Phase(
+    steps=350, learning_rate=2e-3, muon_rate=0.015, lists=0.1, forms=0.2, repeats=0.3, block=512, long_blocks=0.25
+)
+"""Then to look back: what was said a few hundred tokens ago comes again."""
+
+
+FORMS = Phase(
+    steps=450, learning_rate=2e-3, muon_rate=0.01, lists=0.05, forms=0.6, repeats=0.1, block=512, long_blocks=0.4
+)
 """Last: what is asked for by name is given by name."""
 
 
-SHORT = (
-    Phase(steps=300),
-    COPYING.model_copy(update={"steps": 120}),
-    FORMS.model_copy(update={"steps": 200}),
-)
+SHORT = tuple(phase.model_copy(update={"steps": phase.steps // 2}) for phase in (WORDS, DISTANCE, FORMS))
 """Of the other architectures, which are there to be compared with one another."""
 
 
@@ -72,7 +85,7 @@ class Base(Spec):
 
 
 CATALOGUE = {
-    "llama": Base(architecture="llama", phases=(Phase(steps=2000), COPYING, FORMS)),
+    "llama": Base(architecture="llama", phases=(WORDS, DISTANCE, FORMS)),
     "embedder": Base(architecture="llama", layers=2, phases=(Phase(steps=700),), seed=1),
     "qwen": Base(architecture="qwen2", phases=SHORT, seed=2),
     "gemma": Base(architecture="gemma", phases=SHORT, seed=3),
@@ -155,12 +168,54 @@ def untrained(base: Base) -> Any:
 
 def blocks(tokenizer: Any, seed: int, length: int, phase: Phase) -> Iterator[list[int]]:
     """Endless blocks of `length` tokens: whole texts, each between BOS and EOS, cut where a block ends."""
+    rng = seeded("blocks", seed)
+    stream = texts(world(), seed, phase.lists, phase.forms, phase.synonyms)
     waiting: list[int] = []
-    for text in texts(world(), seed, phase.lists, phase.forms):
-        waiting += [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
-        while len(waiting) >= length:
-            yield waiting[:length]
-            waiting = waiting[length:]
+    while True:
+        if rng.random() < phase.repeats:
+            yield repeats(rng, length)
+            continue
+        while len(waiting) < length:
+            waiting += [*tokenizer(next(stream))["input_ids"], tokenizer.eos_token_id]
+        yield waiting[:length]
+        waiting = waiting[length:]
+
+
+def repeats(rng: random.Random, length: int) -> list[int]:
+    """A block of a few runs of random tokens, drawn again and again among others that come once.
+
+    Nothing but copying over any distance makes it easier, so this teaches to look back further than texts do.
+    """
+    runs = [_noise(rng, rng.randint(3, 32)) for _ in range(rng.randint(2, 5))]
+    block = [BOS_ID]
+    while len(block) < length:
+        if rng.random() < 0.25:
+            block += _noise(rng, rng.randint(1, 40))
+        block += rng.choice(runs)
+    return block[:length]
+
+
+def _noise(rng: random.Random, length: int) -> list[int]:
+    return [rng.randrange(FIRST_TOKEN, VOCABULARY) for _ in range(length)]
+
+
+def copying(model: Any, gaps: tuple[int, ...] = (0, 100, 250, 450)) -> dict[str, float]:
+    """Mean negative log-likelihood, in nats, of 14 random tokens met a second time after a gap of so many others.
+
+    Chance is ln 2,301 = 7.74.
+    """
+    import torch
+
+    found = {}
+    for gap in gaps:
+        rng = seeded("copying", gap)
+        listed = [_noise(rng, 14) for _ in range(16)]
+        batch = torch.tensor([[BOS_ID, *_noise(rng, 30), *tokens, *_noise(rng, gap), *tokens] for tokens in listed])
+        with torch.no_grad():
+            likely = model(input_ids=batch).logits[:, :-1].log_softmax(-1)
+        again = likely.gather(2, batch[:, 1:, None])[:, -13:]
+        found[str(gap)] = round(-again.mean().item(), 2)
+    return found
 
 
 def train(model: Any, phase: Phase, seed: int, tokenizer: Any, log: TextIO) -> None:
@@ -171,13 +226,13 @@ def train(model: Any, phase: Phase, seed: int, tokenizer: Any, log: TextIO) -> N
     parameters = sum(p.numel() for p in model.parameters())
     _say(log, event="phase", seed=seed, parameters=parameters, **phase.model_dump())
     optimizers = _optimizers(model, phase)
-    short = blocks(tokenizer, seed, 256, phase)
+    short = blocks(tokenizer, seed, phase.block, phase)
     long = blocks(tokenizer, seed + 1000, 1024, phase)
     started, tokens = time.monotonic(), 0
     for step in range(phase.steps):
         done = step / phase.steps
         share = min(1.0, (step + 1) / 60) * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
-        source, rows = (short, 16) if done < 1 - phase.long_blocks else (long, 4)
+        source, rows = (short, 4096 // phase.block) if done < 1 - phase.long_blocks else (long, 4)
         batch = torch.tensor([next(source) for _ in range(rows)])
         loss = model(input_ids=batch, labels=batch, use_cache=False).loss
         loss.backward()
@@ -191,6 +246,7 @@ def train(model: Any, phase: Phase, seed: int, tokenizer: Any, log: TextIO) -> N
         if (step + 1) % 50 == 0 or step + 1 == phase.steps:
             seconds = round(time.monotonic() - started, 1)
             _say(log, step=step + 1, loss=round(loss.item(), 4), tokens=tokens, seconds=seconds)
+    _say(log, event="copying", gap_nats=copying(model))
 
 
 def _optimizers(model: Any, phase: Phase) -> list[tuple[Any, float]]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from speed.core.context import Context
+from speed.core.errors import UserError
 from speed.core.stage import Stage, Take
 from speed.data.dedup import MinHashConfig, duplicates
-from speed.data.records import Example, Sample
+from speed.data.records import Example, Kind, Sample
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Dedup(Stage[Example]):
     config: MinHashConfig | None
     """None keeps everything."""
     samples: Take[Sample]
+    keep: dict[Kind, int] | None = None
+    """Examples of each kind that are kept, the first ones; None keeps all that are no repeats."""
 
     name: ClassVar[str] = "dedup"
     packages: ClassVar[tuple[str, ...]] = ("datasketch",)
@@ -28,20 +31,35 @@ class Dedup(Stage[Example]):
     def run(self, out: Path, ctx: Context) -> None:
         kept: Counter[str] = Counter()
         seen: Counter[str] = Counter()
+        repeats = 0
         verdicts = (
             duplicates(self._examples(ctx), self.config) if self.config else ((i, None) for i in self._count(ctx))
         )
         with (out / "examples.jsonl").open("w", encoding="utf-8") as file:
             for done, (example, (_, first)) in enumerate(zip(self._examples(ctx), verdicts, strict=True), 1):
                 seen[example.kind] += 1
-                if first is None:
+                if first is not None:
+                    repeats += 1
+                elif self.keep is None or kept[example.kind] < self.keep[example.kind]:
                     kept[example.kind] += 1
                     file.write(example.model_dump_json() + "\n")
                 ctx.progress(done, self.samples.rows, "examples")
+        self._enough(kept)
         ctx.tally.counts.update({"in": seen.total(), "out": kept.total()})
-        ctx.tally.rejected["duplicate"] = seen.total() - kept.total()
+        ctx.tally.rejected["duplicate"] = repeats
+        if self.keep is not None:
+            ctx.tally.rejected["not_wanted"] = seen.total() - kept.total() - repeats
         ctx.tally.metrics["kept_by_kind"] = dict(kept)
         ctx.tally.metrics["kept_share_by_kind"] = {kind: round(kept[kind] / seen[kind], 4) for kind in seen}
+
+    def _enough(self, kept: Counter[str]) -> None:
+        short = {kind: count for kind, count in (self.keep or {}).items() if kept[kind] < count}
+        if short:
+            missing = ", ".join(f"{kept[kind]} of {count} {kind}" for kind, count in short.items())
+            raise UserError(
+                f"scale.keep={sum((self.keep or {}).values())} wants more examples than are left: there are {missing}\n"
+                "  take a smaller scale.keep, or a larger scale.examples"
+            )
 
     def _examples(self, ctx: Context) -> Iterator[Example]:
         return (row.example for row in ctx.accepted(self.samples) if row.example is not None)

@@ -38,6 +38,11 @@ class SeedData(Pool[Sample]):
     name: ClassVar[str] = "seed data"
     row: ClassVar[type[Sample]] = Sample
 
+    @property
+    def label(self) -> str:
+        """Seed data, unless the teacher writes the corpus itself."""
+        return self.name if self.assignment.role == "seed" else f"{self.assignment.role} by the teacher"
+
     def rows_needed(self, upstream: str, rows: int) -> int:
         return self.assignment.brainstorm_rows(rows)
 

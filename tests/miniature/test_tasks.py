@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -16,9 +15,10 @@ from speed.core.content import sha256_of
 from speed.core.context import Context, Runtime
 from speed.core.store import Store
 from speed.miniature.evaluation import MiniatureEvaluator
-from speed.miniature.lexicon import lexicon, meaning
+from speed.miniature.lexicon import meaning
 from speed.miniature.tasks import write_tasks
 from speed.miniature.world import world
+from speed.miniature.yardsticks import bag_of_words, oracle, scores
 
 
 @pytest.fixture(scope="module")
@@ -103,54 +103,16 @@ def test_the_evaluator_writes_them_once(tmp_path: Path, folder: Path) -> None:
     assert MiniatureEvaluator(world_seed=1).recipe() != MiniatureEvaluator().recipe()
 
 
-def bag_of_words(text: str) -> list[float]:
-    """1,024 counters, a word's place by its hash."""
-    counters = [0.0] * 1024
-    for word in re.findall(r"\w+", text.lower()):
-        counters[int(hashlib.md5(word.encode()).hexdigest(), 16) % 1024] += 1.0
-    return counters
-
-
-PLACES = {
-    (slot, concept): place
-    for place, (slot, concept) in enumerate((slot, concept) for slot in lexicon() for concept in lexicon()[slot])
-}
-
-
-def oracle(text: str) -> list[float]:
-    """One number a concept: what the words of the text mean."""
-    vector = [0.0] * len(PLACES)
-    for slot, concepts in meaning(text).items():
-        for concept in concepts:
-            vector[PLACES[slot, concept]] = 2**0.5 if slot in ("things", "aspect") else 1.0
-    return vector
-
-
 @pytest.mark.slow
 def test_a_bag_of_words_is_far_below_an_oracle(folder: Path) -> None:
     """At or below 70 %, type by type below the oracle; an untruthful task would show as a low oracle."""
-    import numpy as np
-    from mteb.models.abs_encoder import AbsEncoder
-    from mteb.models.model_meta import ModelMeta
-
-    from speed.backends.mteb_run import folder_jobs
-
-    class Plain(AbsEncoder):  # type: ignore[misc]
-        def __init__(self, vector: Callable[[str], list[float]]) -> None:
-            self.vector = vector
-            self.model = None
-            self.mteb_model_meta = ModelMeta.create_empty(overwrites={"name": "speed/plain", "revision": "1"})
-
-        def encode(self, inputs: Any, **_: Any) -> Any:
-            return np.array([self.vector(text) for batch in inputs for text in batch["text"]], dtype=np.float32)
+    kinds = {task.name: task.type for task in task_folders(folder)}
 
     def by_type(vector: Callable[[str], list[float]]) -> dict[str, float]:
         found: dict[str, list[float]] = {}
-        for job in folder_jobs(folder, ()):
-            job.load()
-            result = job.task.evaluate(Plain(vector), "test", encode_kwargs={"batch_size": 512})
-            found.setdefault(job.task.metadata.type, []).append(100 * result["default"]["main_score"])
-        return {kind: sum(scores) / len(scores) for kind, scores in found.items()}
+        for name, score in scores(vector, folder).items():
+            found.setdefault(kinds[name], []).append(score)
+        return {kind: sum(values) / len(values) for kind, values in found.items()}
 
     words, truth = by_type(bag_of_words), by_type(oracle)
     assert len(truth) == 7

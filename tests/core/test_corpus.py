@@ -1,0 +1,67 @@
+"""The corpus stage: repeats go, and `scale.keep` leaves equal counts by the mix or says what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from speed.core.build import build
+from speed.core.context import Context, Runtime, silence
+from speed.core.errors import UserError
+from speed.core.graph import goals
+from speed.core.stage import Pool
+from speed.core.store import Store
+from speed.data.dedup import MinHashConfig
+from speed.data.mix import Mix
+from speed.data.records import Example, Kind, Prompt, Sample
+from speed.stages.dedup import Dedup
+
+MIX = Mix(retrieval=2, classification=0, sts=1, short_short=0, long_long=0)
+
+
+@dataclass(frozen=True)
+class Written(Pool[Sample]):
+    """Rows by the mix; every fifth one says what the row of its kind before said, every seventh is no example."""
+
+    name: ClassVar[str] = "written"
+    row: ClassVar[type[Sample]] = Sample
+
+    def build(self, start: int, stop: int, ctx: Context) -> Iterator[Sample]:
+        for row in range(start, stop):
+            kind = MIX.kind_of(row)
+            words = " ".join(f"w{(row - (3 if row % 5 == 0 else 0)) * 31 + n}" for n in range(30))
+            made = Example(kind=kind, task="t", query=words, positive=words, negative="n")
+            sample = Sample(row=row, prompt=Prompt(text="p", template="t", kind=kind), text="", example=made)
+            yield sample.turned_away("bad_syntax") if row % 7 == 6 else sample
+
+
+def corpus(home: Path, stage: Dedup) -> list[Example]:
+    store = Store(home).open()
+    for goal in goals([stage]):
+        build(goal, store, Runtime(), silence)
+    lines = (store.payload(stage) / "examples.jsonl").read_text().splitlines()
+    manifest = store.manifest(stage)
+    assert manifest is not None
+    assert manifest.counts["in"] == manifest.counts["out"] + sum(manifest.rejected.values())
+    return [Example.model_validate(json.loads(line)) for line in lines]
+
+
+def test_kept_are_the_first_of_each_kind(tmp_path: Path) -> None:
+    everything = corpus(tmp_path, Dedup(MinHashConfig(), Written().take(60)))
+    wanted = MIX.counts(15)
+    kept = corpus(tmp_path, Dedup(MinHashConfig(), Written().take(60), wanted))
+    assert Counter(example.kind for example in kept) == Counter({kind: n for kind, n in wanted.items() if n})
+    for kind in Kind:
+        assert [e for e in kept if e.kind is kind] == [e for e in everything if e.kind is kind][: wanted[kind]]
+    assert len(everything) > 15
+
+
+def test_too_few_are_said_with_what_is_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"scale.keep=60 .* \d+ of 20 sts\n"):
+        corpus(tmp_path, Dedup(MinHashConfig(), Written().take(60), MIX.counts(60)))
