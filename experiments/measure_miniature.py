@@ -1,0 +1,334 @@
+"""The measured table of the miniature: what alignment, revision and data size are worth in a world with a known truth.
+
+    python experiments/measure_miniature.py --home speed_home --seeds 5
+
+Runs what is missing, seed by seed, through the command line that a user types; what is built is found again, so the
+script may be stopped at any time. Writes miniature.json and miniature.svg beside itself and prints the tables of
+miniature.md. Seeds differ in everything: topics drawn, teacher's errors, texts, orders, new weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+KEPT = 690
+"""Examples that each embedder learns from, whoever wrote them."""
+SIZES = (92, 184, 345, KEPT)
+"""Points of the picture; multiples of 23, so that every kind has its share."""
+WRITERS = {
+    "junior": ("+experiment=ablation_sft_only",),
+    "senior": ("+experiment=ablation_no_revisor",),
+    "senior and revisor": (),
+    "teacher": ("+experiment=teacher_data",),
+}
+HELD_OUT = 230
+"""Judged lists beyond those that the senior was trained on."""
+BASE_ROWS = 230
+
+
+def overrides(seed: int, writer: str, kept: int) -> list[str]:
+    """What is typed for one point."""
+    seeds = [f"seed.{name}={seed}" for name in ("data", "sample", "train")]
+    return [*WRITERS[writer], *seeds, f"scale.keep={kept}", "tracker=none"]
+
+
+def run(home: Path, arguments: Sequence[str]) -> None:
+    """One run, found or built."""
+    command = [sys.executable, "-m", "speed.run", *arguments, f"runtime.home={home}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+
+
+class Built:
+    """The artifacts of one point."""
+
+    def __init__(self, home: Path, arguments: Sequence[str]) -> None:
+        from hydra import compose, initialize_config_dir
+
+        from speed.config import validated
+        from speed.core.store import Store
+        from speed.pipeline import pipeline
+        from speed.run import CONF, composed
+
+        with initialize_config_dir(CONF, version_base="1.3"):
+            self.config = validated(composed(compose("config", overrides=[*arguments, f"runtime.home={home}"])))
+        self.store = Store(home.resolve())
+        self.pipeline = pipeline(self.config)
+        self.goals = {goal.label: goal for goal in self.pipeline.goals()}
+
+    def rows(self, label: str) -> list[Any]:
+        """The rows of a pool that this point uses."""
+        goal = self.goals[label]
+        return list(self.store.rows(goal.node.take(goal.rows)))  # type: ignore[attr-defined]
+
+    def payload(self, label: str) -> Path:
+        """The folder of a stage."""
+        return self.store.payload(self.goals[label].node)  # type: ignore[arg-type]
+
+    def scores(self) -> dict[str, float]:
+        """Score of each task."""
+        found: dict[str, float] = json.loads((self.payload("evaluation") / "scores.json").read_text())["tasks"]
+        return found
+
+
+def mean(values: Iterable[float]) -> float:
+    """Arithmetic mean."""
+    listed = list(values)
+    return sum(listed) / len(listed)
+
+
+def one_seed(home: Path, seed: int) -> dict[str, Any]:
+    """Every figure of one seed."""
+    from speed.miniature.quality import quality, win_rate
+
+    points = {(writer, KEPT): overrides(seed, writer, KEPT) for writer in WRITERS}
+    points |= {(writer, size): overrides(seed, writer, size) for writer in ("junior", "senior") for size in SIZES}
+    built = {}
+    for point, arguments in sorted(points.items(), key=lambda item: list(WRITERS).index(item[0][0])):
+        print(f"seed {seed}: {point[0]}, {point[1]} examples", flush=True)
+        run(home, arguments)
+        built[point] = Built(home, arguments)
+    texts = {
+        "junior": built["junior", KEPT].rows("synthesis"),
+        "senior": built["senior", KEPT].rows("synthesis"),
+        "senior and revisor": built["senior and revisor", KEPT].rows("revision"),
+        "teacher": built["teacher", KEPT].rows("synthesis by the teacher"),
+    }
+    texts["base"] = base_texts(built["junior", KEPT].config.generator.base.name, texts["junior"][:BASE_ROWS], seed)
+    whole = built["senior and revisor", KEPT]
+    answers = {name: [(row.prompt, row.text) for row in texts[name]] for name in ("junior", "senior")}
+    return {
+        "keys": {f"{writer}, {size}": point.pipeline.key for (writer, size), point in built.items()},
+        "quality": {name: quality(rows).model_dump() for name, rows in texts.items()},
+        "senior_wins": win_rate(answers["senior"], answers["junior"]),
+        "preference_accuracy": preference_accuracy(whole),
+        "downstream": {name: built[name, KEPT].scores() for name in WRITERS},
+        "by_size": {
+            name: {size: mean(built[name, size].scores().values()) for size in SIZES} for name in ("junior", "senior")
+        },
+    }
+
+
+def base_texts(base: str, asked: Sequence[Any], seed: int) -> list[Any]:
+    """What the base model writes, untaught, to the prompts of `asked`."""
+    import torch
+
+    from speed.backends.decoding import Prefix, continuations
+    from speed.backends.prompt_format import prompt_ids
+    from speed.backends.weights import load
+    from speed.data.outcome import sample
+    from speed.ports import Sampling, request_seed
+
+    torch.set_num_threads(1)
+    loaded = load(base, "fp32", "cpu")
+    prefixes = [
+        Prefix(
+            prompt_ids(row.prompt.text, "plain", loaded.tokenizer), request_seed(seed, "base", row.row), range(1), 256
+        )
+        for row in asked
+    ]
+    eos = loaded.tokenizer.eos_token_id
+    found = []
+    with torch.no_grad():
+        for start in range(0, len(asked), 46):
+            part = slice(start, start + 46)
+            written = continuations(loaded.model, prefixes[part], Sampling(temperature=1.0), [eos])
+            for row, ids in zip(asked[part], written, strict=True):
+                reason = "stop" if ids and ids[-1] == eos else "length"
+                text = loaded.tokenizer.decode([token for token in ids if token != eos])
+                found.append(sample(row.row, row.prompt, text, reason, len(ids)))
+    return found
+
+
+def preference_accuracy(point: Built) -> float:
+    """How often the senior's implicit reward ranks a held-out judged pair as the (erring) teacher did."""
+    from speed.core.build import build
+    from speed.core.context import Runtime, silence
+    from speed.core.graph import goals
+
+    goal = point.goals["preferences"]
+    taken = goal.node.take(goal.rows + HELD_OUT)  # type: ignore[attr-defined]
+    for missing in goals([taken]):
+        build(missing, point.store, Runtime(home=point.store.home), silence)
+    pairs = [pair for pair in point.store.rows(taken) if pair.row >= goal.rows and pair.rejected is None]
+    likelihoods = {}
+    for name in ("junior", "senior"):
+        likelihoods[name] = [log_likelihoods(point.payload(name), pair) for pair in pairs]
+    wins = []
+    for after, before in zip(likelihoods["senior"], likelihoods["junior"], strict=True):
+        margin = (after[0] - before[0]) - (after[1] - before[1])
+        wins.append(0.5 if margin == 0 else float(margin > 0))
+    return mean(wins)
+
+
+_MODELS: dict[Path, Any] = {}
+
+
+def log_likelihoods(weights: Path, pair: Any) -> tuple[float, float]:
+    """Log-likelihood, in nats, of the chosen and the rejected answer under some weights."""
+    import torch
+
+    from speed.backends.prompt_format import completion_ids, prompt_ids
+    from speed.backends.weights import load
+
+    if weights not in _MODELS:
+        _MODELS[weights] = load(weights, "fp32", "cpu")
+    loaded = _MODELS[weights]
+    prompt = prompt_ids(pair.prompt.text, "plain", loaded.tokenizer)
+    found = []
+    for text in (pair.chosen, pair.rejected_text):
+        answer = completion_ids(text, loaded.tokenizer)
+        ids = torch.tensor([[*prompt, *answer]])
+        with torch.no_grad():
+            likely = loaded.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        found.append(float(likely.gather(1, ids[0, len(prompt) :, None]).sum()))
+    return found[0], found[1]
+
+
+def untrained(home: Path) -> dict[str, dict[str, float]]:
+    """Scores of what no run has trained: the embedder's base as it is, hashed words, and the truth."""
+    from speed.miniature.tasks import write_tasks
+    from speed.miniature.yardsticks import bag_of_words, oracle, scores
+
+    point = Built(home, overrides(0, "senior and revisor", KEPT))
+    with tempfile.TemporaryDirectory() as made:
+        write_tasks(Path(made) / "tasks")
+        found = {"bag of words": scores(bag_of_words, Path(made) / "tasks")}
+        found["oracle"] = scores(oracle, Path(made) / "tasks")
+        found["untrained embedder"] = as_it_is(point, Path(made))
+    return found
+
+
+def as_it_is(point: Built, folder: Path) -> dict[str, float]:
+    """Scores of the embedder's base, pooled as the trained one is."""
+    from speed.core.context import Context, Runtime
+
+    ctx = Context(store=point.store, runtime=Runtime(home=point.store.home), label="untrained")
+    trainer = point.config.embedder
+    still = trainer.model_copy(update={"learning_rate": 1e-12, "epochs": 1})
+    corpus = point.payload("dedup") / "examples.jsonl"
+    still.train(corpus, folder / "embedder", 0, ctx)
+    return dict(point.config.eval.evaluate(folder / "embedder" / "model", folder / "scores", ctx).tasks)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half the width of its 95 % interval by Student's t, over seeds."""
+    from scipy.stats import t
+
+    centre, count = mean(values), len(values)
+    if count < 2:
+        return centre, math.nan
+    spread = math.sqrt(sum((value - centre) ** 2 for value in values) / (count - 1))
+    return centre, float(t.ppf(0.975, count - 1)) * spread / math.sqrt(count)
+
+
+def tables(seeds: Sequence[dict[str, Any]], fixed: dict[str, dict[str, float]]) -> str:
+    """The Markdown of the lab book."""
+    names = ["base", "junior", "senior", "senior and revisor", "teacher"]
+    lines = ["| what was written | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+    rows = {
+        "valid JSON": "valid",
+        "keeps every guideline": "conforming",
+        "on topic": "relevant",
+        "facts right": "true",
+        "negative hard and wrong": "hard",
+        "flawless": "flawless",
+        "duplicates": "duplicates",
+    }
+    for label, key in rows.items():
+        cells = [shown([100 * seed["quality"][name][key] for seed in seeds], "%") for name in names]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    lines += ["", "| | |", "|---|---:|"]
+    lines.append(f"| senior beats junior by the hidden truth | {shown([100 * s['senior_wins'] for s in seeds], '%')} |")
+    accuracy = [100 * seed["preference_accuracy"] for seed in seeds]
+    lines.append(f"| senior's implicit reward agrees with the judge, held-out lists | {shown(accuracy, '%')} |")
+    for name in ("senior", "senior and revisor"):
+        flawed = [100 * (1 - seed["quality"][name]["flawless"]) for seed in seeds]
+        lines.append(f"| flawed examples, {name} | {shown(flawed, '%')} |")
+    change = [100 * (s["quality"]["senior"]["flawless"] - s["quality"]["senior and revisor"]["flawless"]) for s in seeds]
+    lines.append(f"| change of that by the revisor | {shown(change, ' points')} |")
+    lines += ["", f"| embedder trained on {KEPT} examples by | mean over 8 tasks | against the bag of words |"]
+    lines.append("|---|---:|---:|")
+    words = mean(fixed["bag of words"].values())
+    for name, scores in fixed.items():
+        lines.append(f"| *{name}* | {mean(scores.values()):.1f} | |")
+    for name in WRITERS:
+        found = [mean(seed["downstream"][name].values()) for seed in seeds]
+        lines.append(f"| {name} | {shown(found)} | {shown([value - words for value in found])} |")
+    return "\n".join(lines)
+
+
+def shown(values: Sequence[float], unit: str = "") -> str:
+    """Mean and interval."""
+    centre, half = interval(values)
+    return f"{centre:.1f}{unit}" + ("" if math.isnan(half) else f" ± {half:.1f}")
+
+
+def picture(seeds: Sequence[dict[str, Any]], fixed: dict[str, dict[str, float]], file: Path) -> None:
+    """Score against data size, junior against senior, with 95 % intervals over seeds."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "speed"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
+    for name, mark, colour in (("junior", "o--", "#b35806"), ("senior", "s-", "#542788")):
+        points = [interval([seed["by_size"][name][str(size)] for seed in seeds]) for size in SIZES]
+        axes.errorbar(
+            SIZES, [centre for centre, _ in points], [half for _, half in points],
+            fmt=mark, color=colour, capsize=3, label=f"written by the {name}",
+        )  # fmt: skip
+    axes.axhline(mean(fixed["bag of words"].values()), color="#777777", linewidth=1, linestyle=":")
+    axes.text(SIZES[0], mean(fixed["bag of words"].values()) + 0.4, "bag of words", color="#777777", fontsize=9)
+    axes.set_xscale("log")
+    axes.set_xticks(SIZES, [str(size) for size in SIZES])
+    axes.minorticks_off()
+    axes.set_xlabel("training examples")
+    axes.set_ylabel("mean score, 8 miniature tasks")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(file, metadata={"Date": None})
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--home", type=Path, default=ROOT / "speed_home")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix("").with_name("miniature"))
+    arguments = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    home = arguments.home.resolve()
+    results = arguments.out.with_suffix(".json")
+    from speed.core.manifest import commit
+
+    found: list[dict[str, Any]] = []
+    for seed in range(arguments.seeds):
+        cached = home / "cache" / f"miniature-{commit()}-{seed}.json"
+        if not cached.is_file():
+            figures = one_seed(home, seed)
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            cached.write_text(json.dumps(figures), encoding="utf-8")
+        found.append(json.loads(cached.read_text(encoding="utf-8")))
+    fixed = untrained(home)
+    command = f"python experiments/measure_miniature.py --seeds {arguments.seeds}"
+    whole = {"command": command, "commit": commit(), "kept": KEPT, "untrained": fixed, "seeds": found}
+    results.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    picture(found, fixed, arguments.out.with_suffix(".svg"))
+    print(tables(found, fixed))
+
+
+if __name__ == "__main__":
+    main()
