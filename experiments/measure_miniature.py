@@ -256,7 +256,9 @@ def tables(seeds: Sequence[dict[str, Any]], fixed: dict[str, dict[str, float]]) 
     for name in ("senior", "senior and revisor"):
         flawed = [100 * (1 - seed["quality"][name]["flawless"]) for seed in seeds]
         lines.append(f"| flawed examples, {name} | {shown(flawed, '%')} |")
-    change = [100 * (s["quality"]["senior"]["flawless"] - s["quality"]["senior and revisor"]["flawless"]) for s in seeds]
+    change = [
+        100 * (s["quality"]["senior"]["flawless"] - s["quality"]["senior and revisor"]["flawless"]) for s in seeds
+    ]
     lines.append(f"| change of that by the revisor | {shown(change, ' points')} |")
     lines += ["", f"| embedder trained on {KEPT} examples by | mean over 8 tasks | against the bag of words |"]
     lines.append("|---|---:|---:|")

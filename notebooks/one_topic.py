@@ -3,8 +3,8 @@
 #
 # A run's files are enough to follow one topic through every box of Figure 2. This page takes the last run below
 # `SPEED_HOME`, picks the first example of its corpus that was written from a topic of its own, and walks back to the
-# topic and on to the embedding. The boxes on the way that taught the writer (seed data, judged lists, revisions) work on
-# topics of their own, so there the page shows one row each.
+# topic and on to the embedding. The boxes on the way that taught the writer (seed data, judged lists, revisions) work
+# on topics of their own, so there the page shows one row each.
 
 # %%
 import json
@@ -37,8 +37,8 @@ written = next(sample for sample in rows("synthesis", Sample) if sample.row == f
 # %% [markdown]
 # ## A path becomes tasks
 #
-# Topics come from the Open Directory Project or, here, from a small world of our own. The teacher is asked once for a list
-# of tasks on a topic; one of them is kept (paper, Table 3). STS has one task for all topics, and no call.
+# Topics come from the Open Directory Project or, here, from a small world of our own. The teacher is asked once for a
+# list of tasks on a topic; one of them is kept (paper, Table 3). STS has one task for all topics, and no call.
 
 # %%
 topic = next(
@@ -56,8 +56,9 @@ show("the task", final.prompt.task)
 # %% [markdown]
 # ## How the writer was taught
 #
-# The teacher writes a little; the junior learns from it. It then answers each prompt several times, the teacher names the best
-# and the worst, and from such pairs the senior learns. The teacher also repairs some answers; the revisor learns from those.
+# The teacher writes a little; the junior learns from it. It then answers each prompt several times, the teacher names
+# the best and the worst, and from such pairs the senior learns. The teacher also repairs some answers; the revisor
+# learns from those.
 
 # %%
 seed = next(sample for sample in rows("seed-data", Sample) if sample.example)
@@ -77,8 +78,8 @@ if repair:
 # %% [markdown]
 # ## The task becomes an example
 #
-# The prompt draws its slots (lengths, clarity, difficulty) from the seed; the senior writes; the guidelines that the prompt
-# stated are checked; the revisor has a last word.
+# The prompt draws its slots (lengths, clarity, difficulty) from the seed; the senior writes; the guidelines that the
+# prompt stated are checked; the revisor has a last word.
 
 # %%
 show("prompt", final.prompt.text)

@@ -231,9 +231,7 @@ WRITERS = (
 """Kinds of text and their shares."""
 
 
-def texts(
-    world: World, seed: int, lists: float = 0.0, forms: float = 0.0, synonyms: float = 0.0
-) -> Iterator[str]:
+def texts(world: World, seed: int, lists: float = 0.0, forms: float = 0.0, synonyms: float = 0.0) -> Iterator[str]:
     """An endless, deterministic stream of texts, with shares of long lists repeated word for word, of forms, and of
     thesaurus entries."""
     rng = seeded("corpus", world.seed, seed)
