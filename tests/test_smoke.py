@@ -129,6 +129,7 @@ def test_the_notebook_reads_the_run(
     told = capsys.readouterr().out
     assert "topic  " in told
     assert "guidelines broken" in told
+    assert "cosine of query and positive" in told
 
 
 def test_no_address_but_the_loopback_was_asked_for(first: tuple[Path, Finished]) -> None:
