@@ -146,17 +146,31 @@ STYLES = (
 """How a form may be filled in: an entry, and what stands between entries. None of them is JSON."""
 
 
+REMARKS = (
+    'The "{0}" comes from somebody who has little time.',
+    'Do not let the "{0}" repeat the "{1}".',
+    'A good "{0}" is one that a reader remembers.',
+    'Some think of the "{0}" last, others of the "{1}".',
+    'Nobody likes a long "{0}".',
+    'The "{0}" and the "{1}" belong together.',
+)
+"""What is said of fields once they have been named: who fills in the form must go by the list and not by these."""
+
+
 def _form(world: World, rng: random.Random) -> str:
     """A form: its fields are named among other sentences, then filled in one by one, in the order in which they were
     named, and then the text ends. It teaches that what is asked for by name is given by name."""
     about = subject(world, rng)
-    keys = rng.sample([_field(rng) for _ in range(6)], rng.randint(2, 4))
+    shared = rng.choice(WRITING) if rng.random() < 0.5 else ""
+    keys = rng.sample(sorted({_field(rng, shared) for _ in range(8)}), rng.randint(2, 4))
     if rng.random() < 0.5:
         named = "\n".join(f'- "{key}": {rng.choice(advice())}' for key in keys)
     else:
         named = rng.choice(("Wanted: ", "Fields: ", "It has ")) + ", ".join(f'"{key}"' for key in keys) + "."
-    asides = " ".join(rng.sample(advice(), rng.randint(1, 9)))
-    order = [f"{rng.choice(('About', 'On', 'For'))} {_words_on(about, rng)}.", named, asides]
+    asides = rng.sample(advice(), rng.randint(1, 9))
+    asides += [rng.choice(REMARKS).format(*rng.sample(keys, 2)) for _ in range(rng.randint(0, 5))]
+    rng.shuffle(asides)
+    order = [f"{rng.choice(('About', 'On', 'For'))} {_words_on(about, rng)}.", named, " ".join(asides)]
     entry, between = rng.choice(STYLES)
     filled = [entry.format(key=key, value=_entry(about, rng)) for key in keys]
     return "\n".join(order) + "\n" + between.join(filled)
@@ -169,10 +183,12 @@ def _entry(about: Subject, rng: random.Random) -> str:
     return _statement(about, rng) if kind == 1 else phrase("query", about, rng, any_word(rng))
 
 
-def _field(rng: random.Random) -> str:
-    if rng.random() < 0.3:
+def _field(rng: random.Random, shared: str = "") -> str:
+    """A name of a field; `shared` is a word that the names of a form have in common, so that they are easily mistaken."""
+    if not shared and rng.random() < 0.3:
         return rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") + str(rng.randint(0, 9))
-    return "_".join(rng.sample(WRITING, rng.choice((1, 2, 2, 3))))
+    own = [word for word in rng.sample(WRITING, rng.choice((1, 2, 2))) if word != shared]
+    return "_".join([*own, shared] if shared else own)
 
 
 def _quotation(world: World, rng: random.Random) -> str:
