@@ -184,7 +184,7 @@ def _entry(about: Subject, rng: random.Random) -> str:
 
 
 def _field(rng: random.Random, shared: str = "") -> str:
-    """A name of a field; `shared` is a word that the names of a form have in common, so that they are easily mistaken."""
+    """A name of a field; `shared` is a word that all names of a form hold, so that they are easily mistaken."""
     if not shared and rng.random() < 0.3:
         return rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") + str(rng.randint(0, 9))
     own = [word for word in rng.sample(WRITING, rng.choice((1, 2, 2))) if word != shared]
