@@ -48,7 +48,7 @@ def unlike(file: Path, count: int) -> Path:
 
 def test_the_gradient_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
     base, data = make_base(tmp_path / "base"), unlike(tmp_path / "examples.jsonl", 12)
-    runtime = context(tmp_path / "home", processes=2, home=tmp_path / "home").runtime
+    runtime = Runtime(device="cpu", threads=1, processes=2, home=tmp_path / "home")
     for name, changes in CASES.items():
         fields = small(base, **EXACT, **changes).model_dump(mode="json")
         job = EmbedderJob(trainer=fields, examples=str(data), seed=3, out=str(tmp_path), runtime=runtime)
