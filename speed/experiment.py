@@ -89,6 +89,8 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
             print(text)
         return None
     _refuse_over_caps(config, store, found)
+    if any(standing.state != "hit" for standing in found):  # what is built already needs no engine
+        config.engine.check(config.runtime)
     config.eval.check()
     save_memory(store.home / "cache" / "hashes.json")
     if config.verify and verify(order, store):

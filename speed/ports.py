@@ -139,6 +139,8 @@ class Generate(Spec):
     begun: str = ""
     """What the answer has begun with already; texts go on from there and do not repeat it."""
     max_tokens: int = 512
+    form: Form | None = None
+    """Of the answer, for engines that are asked to keep to it."""
 
 
 def request_seed(seed: int, stage: str, row: int, attempt: int = 0) -> int:
@@ -170,6 +172,13 @@ class Engine(Backend, ABC):
         """For each call (one block of requests) its texts, ordered by (request, index). The model is loaded once.
 
         A call is read when the texts of the one before have been handed out: it may depend on them.
+        """
+
+    def check(self, runtime: Runtime) -> None:
+        """Refuse, before anything is built, what would have no effect or cannot be carried out.
+
+        Raises:
+            UserError: with the remedy.
         """
 
 

@@ -49,6 +49,7 @@ MADE: dict[str, Any] = {
     "LitellmTeacher": {"model": "gpt-4o-2024-08-06"},
     "OpenAICompatibleTeacher": {"model": "some-model"},
     "TransformersEngine": {"precision": "fp32", "block": 4},
+    "VllmEngine": {"precision": "fp32", "block": 4},
     "TrlTrainer": {"method": "lora", "precision": "fp32", "prompt_format": "plain"},
     "ContrastiveTrainer": {"base": "package:miniature/bases/embedder"},
     "MtebEvaluator": {"benchmark": "mteb_v1"},

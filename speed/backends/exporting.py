@@ -37,11 +37,16 @@ def write_generator(payload: Path, to: Path, adapter: bool, precision: Precision
         config = json.loads((to / "adapter_config.json").read_text())
         (to / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": base}, indent=2) + "\n")
     else:
-        loaded = load(payload, precision, "cpu")
-        loaded.model.config.use_cache = True
-        loaded.model.save_pretrained(str(to))
-        loaded.tokenizer.save_pretrained(str(to))
+        write_merged(payload, to, precision)
     (to / "README.md").write_text(generator_card(card, adapter, manifest), encoding="utf-8")
+
+
+def write_merged(payload: Path, to: Path, precision: Precision) -> None:
+    """A generator as one whole model with its tokenizer, an adapter merged into its base."""
+    loaded = load(payload, precision, "cpu")
+    loaded.model.config.use_cache = True
+    loaded.model.save_pretrained(str(to))
+    loaded.tokenizer.save_pretrained(str(to))
 
 
 def write_embedder(payload: Path, to: Path, adapter: bool, manifest: Manifest | None) -> None:

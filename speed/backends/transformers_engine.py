@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
 from speed.backends.decoding import Prefix, continuations
 from speed.backends.device import device_of
-from speed.backends.prompt_format import FormatName, prompt_format, prompt_ids
+from speed.backends.transcription import Meter, Transcription, context_length, end_tokens, format_of
 from speed.backends.weights import Loaded, Precision, load
-from speed.core.context import Context
+from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.ports import Engine, Generate, Generated, Sampling
 
@@ -33,6 +33,13 @@ class TransformersEngine(Engine):
     batch_tokens: int = Field(default=65_536, ge=1)
     """Most tokens, prompts and answers together, that one batch may come to."""
 
+    def check(self, runtime: Runtime) -> None:
+        if runtime.generation_gpus > 1:
+            raise UserError(
+                f"runtime.generation_gpus={runtime.generation_gpus}, and this engine generates on one GPU\n"
+                "  take runtime.generation_gpus=1, or engine=vllm"
+            )
+
     def generate(
         self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context
     ) -> Iterator[list[Generated]]:
@@ -46,11 +53,16 @@ class TransformersEngine(Engine):
 
         torch.set_num_threads(ctx.runtime.threads)
         loaded = load(weights, self.precision, device_of(ctx))
-        name = format_of(loaded, weights)
-        meter = _Meter(ctx)
+        transcription = Transcription(
+            loaded.tokenizer,
+            format_of(loaded.card, loaded.tokenizer, weights),
+            end_tokens(loaded.tokenizer, loaded.model.generation_config),
+            context_length(loaded.model.config),
+        )
+        meter = Meter(ctx)
         for number, requests in enumerate(calls):
             begun = time.monotonic()
-            found = self._block(requests, loaded, name, sampling, ctx, first=number == 0)
+            found = self._block(requests, loaded, transcription, sampling, ctx, first=number == 0)
             meter.made(found, time.monotonic() - begun)
             yield found
 
@@ -58,44 +70,22 @@ class TransformersEngine(Engine):
         self,
         requests: Sequence[Generate],
         loaded: Loaded,
-        name: FormatName,
+        transcription: Transcription,
         sampling: Sampling,
         ctx: Context,
         *,
         first: bool,
     ) -> list[Generated]:
         """The texts of one block."""
-        eos = end_tokens(loaded)
-        work = self._work(requests, loaded, name, ctx, first)
+        work = transcription.prefixes(requests, ctx, first)
         found: dict[tuple[int, int], list[int]] = {}
         for batch in batches(work, self.batch_tokens):
-            self._batch(work, batch, loaded, sampling, eos, found, ctx)
+            self._batch(work, batch, loaded, sampling, transcription.ends, found, ctx)
         return [
-            _text(request, index, found.get((place, index), []), eos, loaded.tokenizer)
+            transcription.text(request, index, found.get((place, index), []))
             for place, request in enumerate(requests)
             for index in range(request.n)
         ]
-
-    def _work(
-        self, requests: Sequence[Generate], loaded: Loaded, name: FormatName, ctx: Context, first: bool
-    ) -> list[Prefix]:
-        """Each request as token ids; one whose prompt fills the model's context wants no texts and gets empty ones. A
-        first block of nothing else is a mistake of the user; a later one may be a few rows that are tried again."""
-        context = context_length(loaded.model)
-        work = []
-        for request in requests:
-            ids = prompt_ids(request.prompt, name, loaded.tokenizer, request.begun)
-            room = request.max_tokens if context is None else min(request.max_tokens, context - len(ids))
-            work.append(Prefix(ids, request.seed, range(request.n) if room > 0 else (), room))
-        full = [request.key for request, prefix in zip(requests, work, strict=True) if prefix.max_tokens < 1]
-        if first and full and len(full) == len(requests):
-            raise UserError(
-                f"every prompt of a block has more tokens than the model's context of {context} (first: {full[0]})\n"
-                "  choose a generator with a longer context, or shorter prompts"
-            )
-        if full:
-            ctx.say(f"{len(full)} prompts fill the model's context of {context} tokens and get no text: {full[:5]}")
-        return work
 
     def _batch(
         self,
@@ -183,58 +173,3 @@ def halved(batch: Batch) -> list[Batch]:
 def rows_of(batch: Batch) -> int:
     """Texts of a batch."""
     return sum(len(indices) for _, indices in batch)
-
-
-def format_of(loaded: Loaded, weights: Path) -> FormatName:
-    """The prompt format that the weights were trained on; `plain` for a base model.
-
-    Raises:
-        UserError: when the same name stands for another layout today.
-    """
-    if loaded.card is None:
-        return "plain"
-    stored = loaded.card.prompt_format
-    if prompt_format(stored.name, loaded.tokenizer) != stored:
-        raise UserError(
-            f"{weights} was trained on another layout than the prompt format {stored.name} has now\n"
-            "  train it again, or put its tokenizer (and chat template) back"
-        )
-    return stored.name
-
-
-def end_tokens(loaded: Loaded) -> list[int]:
-    """Ids that end a text: the tokenizer's, and those of the model's generation config."""
-    given = loaded.model.generation_config.eos_token_id
-    more = given if isinstance(given, list) else [] if given is None else [given]
-    return sorted({loaded.tokenizer.eos_token_id, *more})
-
-
-def context_length(model: Any) -> int | None:
-    """Most positions that the model was made for, where its config says so."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
-
-
-def _text(request: Generate, index: int, ids: list[int], eos: Sequence[int], tokenizer: Any) -> Generated:
-    ended = bool(ids) and ids[-1] in eos
-    return Generated(
-        key=request.key,
-        index=index,
-        text=tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True, clean_up_tokenization_spaces=False),
-        finish_reason="stop" if ended else "length",
-        tokens=len(ids),
-    )
-
-
-@dataclass
-class _Meter:
-    """Counts what is made and, block by block, says how fast. How far the work is, only the caller knows."""
-
-    ctx: Context
-    texts: int = 0
-    tokens: int = 0
-
-    def made(self, texts: Sequence[Generated], seconds: float) -> None:
-        """A block is done."""
-        self.texts += len(texts)
-        self.tokens += (tokens := sum(text.tokens for text in texts))
-        self.ctx.metric(self.texts, tokens_per_second=tokens / max(seconds, 1e-9), tokens=self.tokens)

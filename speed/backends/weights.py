@@ -62,19 +62,29 @@ def load(source: Path | str, precision: Precision, device: str, for_training: bo
     card = read_card(source)
     with quietly():
         if card is None:
-            folder, revision = resolved(source)
-            model, tokenizer = _pretrained(folder, revision, dtype), _tokenizer(folder, revision)
+            model = _pretrained(*resolved(source), dtype)
         else:
-            folder = str(Path(source) / "model")
-            model, tokenizer = _payload_model(Path(source), card, dtype, for_training), _tokenizer(folder, None)
-    if tokenizer.eos_token_id is None:
-        raise UserError(f"{source}: the tokenizer has no end-of-text token, so no text could ever end; take another")
-    if tokenizer.pad_token_id is None:  # Llama-3 and Mistral; every mask is built from lengths, never from pad ids
-        tokenizer.pad_token = tokenizer.eos_token
+            model = _payload_model(Path(source), card, dtype, for_training)
+        tokenizer = load_tokenizer(source)
     model.to(torch.device(device))
     if not for_training:
         model.eval().requires_grad_(False)
     return Loaded(model, tokenizer, card)
+
+
+def load_tokenizer(source: Path | str) -> Any:
+    """The tokenizer of a payload or base model.
+
+    Raises:
+        UserError: for a missing or gated model, or a tokenizer that knows no end of a text.
+    """
+    folder, revision = resolved(source) if read_card(source) is None else (str(Path(source) / "model"), None)
+    tokenizer = _tokenizer(folder, revision)
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{source}: the tokenizer has no end-of-text token, so no text could ever end; take another")
+    if tokenizer.pad_token_id is None:  # Llama-3 and Mistral; every mask is built from lengths, never from pad ids
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def read_card(source: Path | str) -> WeightsCard | None:
@@ -167,6 +177,18 @@ def _base_of_card(payload: Path, card: WeightsCard, dtype: Any) -> Any:
             "  put the former folder back, or train again"
         )
     return _pretrained(folder, revision, dtype)
+
+
+def load_configs(folder: str, revision: str | None) -> tuple[Any, Any]:
+    """The config of a whole model and its generation config, as the model itself would have them in memory."""
+    from transformers import AutoConfig, GenerationConfig
+
+    with _Explained(folder):
+        config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
+    try:
+        return config, GenerationConfig.from_pretrained(folder, revision=revision)
+    except OSError:
+        return config, GenerationConfig.from_model_config(config)
 
 
 def _pretrained(folder: str, revision: str | None, dtype: Any) -> Any:

@@ -53,6 +53,8 @@ class Runtime(Spec):
     strategy: Literal["ddp", "zero3"] = "ddp"
     """How processes share a training: each with the whole model, or with a part of it each (ZeRO-3: DeepSpeed's for
     generators, torch's own fully_shard for embedders)."""
+    generation_gpus: int = Field(default=1, ge=1)
+    """GPUs that share a model which generates (vLLM's tensor parallelism)."""
     nodes: int = Field(default=1, ge=1)
     """Machines that the processes stand on: nodes of the Slurm job, or machines where the printed command is typed."""
     rendezvous: str | None = None

@@ -10,6 +10,7 @@ from typing import ClassVar
 from speed.core.context import Context
 from speed.core.stage import Pool, Stage, Work
 from speed.data.assignment import Assignment, load_topics
+from speed.data.forms import example_form
 from speed.data.records import Candidates, Kind, Prompt, TaskList, Topic
 from speed.ports import Engine, Generate, Sampling, Weights, request_seed
 
@@ -66,6 +67,7 @@ class RootData(Pool[Candidates]):
             seed=request_seed(self.seed, self.name, row),
             n=self.candidates,
             max_tokens=self.max_tokens[prompt.kind],
+            form=example_form(prompt.kind),
         )
 
     def _row(self, row: int, prompt: Prompt | None, texts: Sequence[tuple[str, str]]) -> Candidates:

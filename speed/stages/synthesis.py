@@ -12,6 +12,7 @@ from speed.core.context import Context
 from speed.core.spec import Json
 from speed.core.stage import Pool, Stage, Work
 from speed.data.assignment import Assignment, Draft, load_topics
+from speed.data.forms import example_form
 from speed.data.outcome import counts_by_kind, figures_by_kind, sample
 from speed.data.records import Kind, Prompt, Sample, TaskList, Topic
 from speed.data.verify import Guidelines
@@ -92,6 +93,7 @@ class Synthesis(Pool[Sample]):
             prompt=prompt.text,
             seed=request_seed(self.seed, self.name, draft.row, attempt),
             max_tokens=self.max_tokens[draft.kind],
+            form=example_form(draft.kind),
         )
 
     def _row(self, row: int, prompt: Prompt | None, attempt: int, text: Generated | None) -> Sample:

@@ -9,22 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+from engine_contract import GREEDY, PROMISES, WARM, Promise, requests, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_generator import completions, context, make_base
 
 from speed.backends.decoding import Prefix, chosen_tokens, uniforms
 from speed.backends.prompt_format import prompt_ids
-from speed.backends.transformers_engine import TransformersEngine, batches, end_tokens, halved, rows_of
+from speed.backends.transcription import end_tokens
+from speed.backends.transformers_engine import TransformersEngine, batches, halved, rows_of
 from speed.backends.trl_trainer import TrlTrainer
-from speed.backends.weights import CARD, load
+from speed.backends.weights import load
 from speed.core.errors import UserError
-from speed.ports import Generate, Generated, Sampling, Sft
+from speed.ports import Generate, Sampling, Sft
 
 ENGINE = TransformersEngine(precision="fp32", batch_tokens=4096)
-WARM = Sampling(temperature=1.0)
-GREEDY = Sampling(temperature=0.0)
-
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "LlamaConfig": {"tie_word_embeddings": True},
     "Qwen2Config": {},
@@ -38,15 +37,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_base(tmp_path_factory.mktemp("base"))
 
 
-def requests(count: int, n: int = 1, max_tokens: int = 24) -> list[Generate]:
-    return [
-        Generate(key=str(i), prompt="Write " + "more " * (i % 5), seed=100 + i, n=n, max_tokens=max_tokens)
-        for i in range(count)
-    ]
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
+def test_contract(promise: Promise, base: Path, tmp_path: Path) -> None:
+    promise(ENGINE, base, tmp_path)
 
 
-def texts(engine: TransformersEngine, weights: Path, block: list[Generate], sampling: Sampling) -> list[Generated]:
-    return next(engine.generate(weights, [block], sampling, context(weights)))
+def test_a_text_does_not_depend_on_its_batch(base: Path) -> None:
+    block = requests(9, n=2)
+    alone = TransformersEngine(precision="fp32", batch_tokens=1)
+    assert texts(alone, base, block, WARM) == texts(ENGINE, base, block, WARM)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -63,53 +62,6 @@ def test_greedy_text_is_that_of_transformers(architecture: str, tmp_path: Path) 
         assert text.text == loaded.tokenizer.decode(expected, skip_special_tokens=True)
         assert text.tokens == len(expected)
         assert text.finish_reason == ("stop" if ended else "length")
-
-
-def test_a_text_depends_on_its_request_alone(base: Path) -> None:
-    block = requests(9, n=2)
-    together = texts(ENGINE, base, block, WARM)
-    assert texts(ENGINE, base, block, WARM) == together
-    assert [(text.key, text.index) for text in together] == [(str(i), j) for i in range(9) for j in range(2)]
-    backwards = texts(ENGINE, base, block[::-1], WARM)
-    assert sorted(map(str, backwards)) == sorted(map(str, together))
-    small = TransformersEngine(precision="fp32", batch_tokens=1)
-    assert texts(small, base, block, WARM) == together
-    more = texts(ENGINE, base, [request.model_copy(update={"n": 3}) for request in block], WARM)
-    assert [text for text in more if text.index < 2] == together
-    assert len({text.text for text in more}) > 20, "candidates differ"
-    reseeded = texts(ENGINE, base, [block[0].model_copy(update={"seed": 7})], WARM)
-    assert reseeded[0].text != together[0].text
-
-
-def test_blocks_are_answered_one_by_one_from_one_model(base: Path) -> None:
-    asked = []
-
-    def calls() -> Iterator[list[Generate]]:
-        for block in (requests(3), [], requests(5)):
-            asked.append(len(block))
-            yield block
-
-    ctx = context(base)
-    answers = ENGINE.generate(base, calls(), WARM, ctx)
-    assert len(next(answers)) == 3
-    assert asked == [3]
-    assert [len(block) for block in answers] == [0, 5]
-    last = ctx.events[-1]  # type: ignore[attr-defined]
-    assert last["step"] == 8
-    assert last["figures"]["tokens_per_second"] > 0
-
-
-def test_a_text_ends_at_its_end_token_or_its_limit(base: Path) -> None:
-    block = [request.model_copy(update={"max_tokens": 5 + i * 40}) for i, request in enumerate(requests(6, n=8))]
-    found = texts(ENGINE, base, block, WARM)
-    limits = {request.key: request.max_tokens for request in block}
-    reasons = Counter(text.finish_reason for text in found)
-    assert reasons["stop"] > 5
-    assert reasons["length"] > 5
-    for text in found:
-        assert text.tokens <= limits[text.key]
-        assert text.finish_reason == "stop" or text.tokens == limits[text.key]
-        assert "</s>" not in text.text
 
 
 def test_tokens_come_as_often_as_the_model_says() -> None:
@@ -205,25 +157,9 @@ def test_an_adapter_is_generated_from_in_the_format_it_was_trained_in(base: Path
     trainer.sft(str(base), rows, config, tmp_path, context(tmp_path))
     block = [Generate(key="a", prompt="Write 1", seed=0, max_tokens=12)]
     assert texts(ENGINE, tmp_path, block, GREEDY)[0].text == "stone"
-    card = (tmp_path / CARD).read_text()
-    (tmp_path / CARD).write_text(card.replace('"inst"', '"released"'))
-    with pytest.raises(UserError, match="another layout"):
-        texts(ENGINE, tmp_path, block, GREEDY)
-
-
-def test_a_prompt_that_fills_the_context_gets_no_text(base: Path) -> None:
-    full = Generate(key="full", prompt="x y " * 400, seed=0, n=2)
-    with pytest.raises(UserError, match="context of 512"):
-        texts(ENGINE, base, [full], GREEDY)
-    near = Generate(key="near", prompt="x" * 490, seed=0, max_tokens=500)
-    ctx = context(base)
-    found = next(ENGINE.generate(base, [[full, near]], GREEDY, ctx))
-    assert [(text.key, text.text, text.finish_reason) for text in found[:2]] == [("full", "", "length")] * 2
-    assert 0 < found[2].tokens < 30
-    assert "1 prompts fill" in ctx.events[0]["message"]  # type: ignore[attr-defined]
 
 
 def test_all_end_tokens_of_a_model_end_a_text(base: Path) -> None:
     loaded = load(base, "fp32", "cpu")
     loaded.model.generation_config.eos_token_id = [1, 17]
-    assert end_tokens(loaded) == [1, 17]
+    assert end_tokens(loaded.tokenizer, loaded.model.generation_config) == [1, 17]
