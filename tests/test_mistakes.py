@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -33,12 +34,19 @@ def refused(done: Finished, *parts: str) -> None:
         (["topics.path=nowhere.txt"], ["nowhere.txt", "does not exist"]),
         (["eval=local", "eval.tasks=nowhere"], ["nowhere", "does not exist"]),
         (["engine._target_=os.system"], ["engine._target_", "only parts of speed"]),
+        (["runtime.generation_gpus=2"], ["runtime.generation_gpus=2", "one GPU", "engine=vllm"]),
     ],
 )
 def test_a_mistake_in_the_command_is_one_message(tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
     home = tmp_path / "home"
     refused(speed(home, *arguments), *parts)
     assert not list(home.rglob("manifest.json"))
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+def test_an_engine_that_is_not_installed_is_told_before_anything_is_built(tmp_path: Path) -> None:
+    refused(speed(tmp_path / "home", "engine=vllm"), "vLLM, which is not installed", "pip install")
+    assert not list((tmp_path / "home").rglob("manifest.json"))
 
 
 def test_an_empty_topics_file(tmp_path: Path) -> None:

@@ -124,6 +124,17 @@ def test_a_guided_example_has_the_form_of_its_prompt(base: Path, tmp_path: Path)
 
 
 @needs_vllm
+def test_texts_that_crowd_one_another_out_are_the_same_again(base: Path) -> None:
+    """Room for one text of 64 tokens: the others wait, or are put off and begun again."""
+    narrow = ENGINE.model_copy(update={"cache_tokens": 64})
+    block = requests(6, n=3, max_tokens=500)
+    found = texts(narrow, base, block, WARM)
+    assert found == texts(narrow, base, block, WARM)
+    assert [(text.key, text.index) for text in found] == [(str(i), j) for i in range(6) for j in range(3)]
+    assert max(text.tokens for text in found if text.key == "0") in range(50, 64)
+
+
+@needs_vllm
 def test_a_model_that_does_not_fit_is_told_with_the_remedies(base: Path) -> None:
     """So many keys and values no machine holds."""
     vast = ENGINE.model_copy(update={"cache_tokens": 2**42})
