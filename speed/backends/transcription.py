@@ -28,10 +28,10 @@ class Transcription:
     ends: Sequence[int]
     """Ids that end a text."""
     context: int | None
-    """Most tokens of prompt and text together; None where the model does not say."""
+    """Most tokens of prompt and text together that model and engine take; None where there is no limit."""
 
     def prefixes(self, requests: Sequence[Generate], ctx: Context, first: bool) -> list[Prefix]:
-        """Each request as token ids; one whose prompt fills the model's context wants no texts and gets empty ones. A
+        """Each request as token ids; one whose prompt fills the context wants no texts and gets empty ones. A
         first block of nothing else is a mistake of the user; a later one may be a few rows that are tried again.
 
         Raises:
@@ -45,11 +45,11 @@ class Transcription:
         full = [request.key for request, prefix in zip(requests, work, strict=True) if prefix.max_tokens < 1]
         if first and full and len(full) == len(requests):
             raise UserError(
-                f"every prompt of a block has more tokens than the model's context of {self.context} "
-                f"(first: {full[0]})\n  choose a generator with a longer context, or shorter prompts"
+                f"every prompt of a block has more tokens than the context of {self.context} (first: {full[0]})\n"
+                "  choose a generator with a longer context (with vLLM: larger engine.step_tokens), or shorter prompts"
             )
         if full:
-            said = f"{len(full)} prompts fill the model's context of {self.context} tokens and get no text"
+            said = f"{len(full)} prompts fill the context of {self.context} tokens and get no text"
             ctx.say(f"{said}: {full[:5]}")
         return work
 

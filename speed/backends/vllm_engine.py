@@ -54,7 +54,8 @@ class VllmEngine(Engine):
     cache_tokens: int = Field(default=262_144, ge=2 * PAGE)
     """Tokens whose keys and values are kept, prompts and answers of all running texts together. No text is longer."""
     step_tokens: int = Field(default=8_192, ge=1)
-    """Most tokens of one forward pass."""
+    """Most tokens of one forward pass. No prompt is cut into pieces for it, so no text is longer than this either: vLLM
+    draws a number at the end of each piece, and cannot give it back on every device."""
     step_texts: int = Field(default=256, ge=1)
     """Most texts of one forward pass."""
     quantization: Literal["fp8"] | None = None
@@ -153,7 +154,7 @@ class VllmEngine(Engine):
             tokenizer,
             format_of(card, tokenizer, weights),
             end_tokens(tokenizer, generation_config),
-            self.cache_tokens if context is None else min(context, self.cache_tokens),
+            min(self.cache_tokens, self.step_tokens, *(() if context is None else (context,))),
         )
 
     @contextmanager
@@ -196,6 +197,7 @@ class VllmEngine(Engine):
                 max_num_batched_tokens=self.step_tokens,
                 max_num_seqs=self.step_texts,
                 enable_prefix_caching=True,
+                enable_chunked_prefill=False,
                 async_scheduling=False,  # it packs by when results arrive
                 enforce_eager=on_cpu,
                 tensor_parallel_size=ctx.runtime.generation_gpus,

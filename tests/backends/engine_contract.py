@@ -128,6 +128,14 @@ def a_prompt_that_fills_the_context_gets_no_text(engine: Engine, base: Path, emp
     assert "1 prompts fill" in ctx.events[0]["message"]  # type: ignore[attr-defined]
 
 
+def long_prompts_do_not_disturb_one_another(engine: Engine, base: Path, empty: Path) -> None:
+    """More of them than any engine here computes in one pass."""
+    long = [f"{i} " + "x y " * (40 + i) for i in range(8)]
+    block = [request.model_copy(update={"prompt": text}) for request, text in zip(requests(8, n=2), long, strict=True)]
+    together, alone = engine.generate(base, [block, block[5:6]], WARM, context(empty))
+    assert together[10:12] == alone
+
+
 def what_an_answer_has_begun_with_is_its_context(engine: Engine, base: Path, empty: Path) -> None:
     """It is not repeated, and changes what follows."""
     block = requests(3)
@@ -167,6 +175,7 @@ PROMISES: list[Promise] = [
     blocks_are_answered_one_by_one_from_one_model,
     a_text_ends_at_its_end_token_or_its_limit,
     a_prompt_that_fills_the_context_gets_no_text,
+    long_prompts_do_not_disturb_one_another,
     what_an_answer_has_begun_with_is_its_context,
     an_adapter_changes_the_text,
     another_prompt_format_than_the_trained_one_is_refused,
