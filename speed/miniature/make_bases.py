@@ -79,7 +79,9 @@ FORMS_FROM_AFAR = Phase(
 
 
 MISTAKABLE = (
-    Phase(steps=240, learning_rate=2e-3, muon_rate=0.01, lists=0.05, forms=0.65, repeats=0.1, block=512, long_blocks=0.3),
+    Phase(
+        steps=240, learning_rate=2e-3, muon_rate=0.01, lists=0.05, forms=0.65, repeats=0.1, block=512, long_blocks=0.3
+    ),
     Phase(steps=600, learning_rate=2e-3, muon_rate=0.015, lists=0.05, forms=0.75, repeats=0.05, block=512),
 )
 """Last, forms whose names are like one another and are spoken of in between. After the first part the second name of a
