@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,16 +38,20 @@ ANSWER = "(answer {} of the junior, which is yet to be trained)"
 
 def previews(order: Iterable[Goal], store: Store, runtime: Runtime) -> Iterator[str]:
     """The prompts, one text each under a line that says what it is."""
-    nodes = {goal.label: goal.node for goal in order}
-    topics = next(node for node in nodes.values() if isinstance(node, Topics))
+    goals = list(order)
+    topics = next(goal.node for goal in goals if isinstance(goal.node, Topics))
     subjects = _topics(topics, store, runtime)
-    for label, node in nodes.items():
+    for goal in goals:
+        node = goal.node
         if isinstance(node, Tasks) and node.plan.role == "seed":
-            yield from _each(label, _brainstorm(node, store, subjects), len(node.plan.kinds))
+            prompts, kinds = _brainstorm(node, store, subjects), len(node.plan.kinds)
         elif isinstance(node, SeedData):
-            yield from _each(label, _seed(node, store, subjects), len(Kind))
+            prompts, kinds = _seed(node, store, subjects), len(Kind)
         elif isinstance(node, (Preferences, Revisions)):
-            yield from _each(label, _about_answers(node, store, subjects), len(Kind))
+            prompts, kinds = _about_answers(node, store, subjects), len(Kind)
+        else:
+            continue
+        yield from _each(goal.label, islice(prompts, goal.rows), kinds)  # a small run asks for fewer than five
 
 
 def _each(label: str, prompts: Iterator[tuple[Kind, str]], kinds: int) -> Iterator[str]:
