@@ -228,7 +228,7 @@ class VllmEngine(Engine):
         except (ValueError, RuntimeError, NotImplementedError) as error:
             if "memory" in str(error).lower():
                 raise UserError(_no_room(self.cache_tokens)) from error
-            if isinstance(error, RuntimeError):
+            if isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError):
                 raise
             raise UserError(f"vLLM cannot serve this model: {error}\n  take engine=gpu for it") from error
 

@@ -55,6 +55,14 @@ def test_an_engine_that_would_leave_gpus_idle_refuses() -> None:
     OTHER.check(Runtime())
 
 
+def test_what_vllm_cannot_serve_is_said_and_a_bug_stays_a_bug() -> None:
+    for error in (ValueError("no such architecture"), NotImplementedError("no such layer")):
+        with pytest.raises(UserError, match="vLLM cannot serve this model: no such"), ENGINE._fitting():
+            raise error
+    with pytest.raises(RuntimeError, match="a bug"), ENGINE._fitting():
+        raise RuntimeError("a bug")
+
+
 @needs_vllm
 def test_more_texts_than_tokens_of_a_pass_are_refused() -> None:
     with pytest.raises(UserError, match="step_tokens=8 is less than engine.step_texts=9"):
