@@ -124,9 +124,9 @@ def base_texts(base: str, asked: Sequence[Any], seed: int) -> list[Any]:
     """What the base model writes, untaught, to the prompts of `asked`."""
     import torch
 
-    from speed.backends.decoding import Prefix, continuations
-    from speed.backends.prompt_format import prompt_ids
-    from speed.backends.weights import load
+    from speed.backends.generator.decoding import Prefix, continuations
+    from speed.backends.generator.prompt_format import prompt_ids
+    from speed.backends.generator.weights import load
     from speed.data.outcome import sample
     from speed.ports import Sampling, request_seed
 
@@ -179,8 +179,8 @@ def log_likelihoods(weights: Path, pair: Any) -> tuple[float, float]:
     """Log-likelihood, in nats, of the chosen and the rejected answer under some weights."""
     import torch
 
-    from speed.backends.prompt_format import completion_ids, prompt_ids
-    from speed.backends.weights import load
+    from speed.backends.generator.prompt_format import completion_ids, prompt_ids
+    from speed.backends.generator.weights import load
 
     if weights not in _MODELS:
         _MODELS[weights] = load(weights, "fp32", "cpu")

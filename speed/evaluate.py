@@ -34,9 +34,9 @@ from speed.report import escaped
 from speed.screen import Screen
 
 if TYPE_CHECKING:
-    from speed.backends.evaluated_model import EvaluatedModel
-    from speed.backends.mteb_evaluator import ProtocolEvaluator
-    from speed.backends.mteb_run import Job
+    from speed.backends.evaluation.evaluated_model import EvaluatedModel
+    from speed.backends.evaluation.evaluator import ProtocolEvaluator
+    from speed.backends.evaluation.run import Job
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,7 +101,7 @@ def evaluate(given: argparse.Namespace) -> tuple[Judged, Path]:
         evaluator = _evaluator(given, model)
         jobs = evaluator.jobs(ctx)
         _show_price(model, jobs, given.max_usd)
-        from speed.backends.mteb_run import run
+        from speed.backends.evaluation.run import run
 
         begun = time.monotonic()
         found = run(evaluator, jobs, model, store.home / "evaluations", ctx)
@@ -127,8 +127,8 @@ def evaluate(given: argparse.Namespace) -> tuple[Judged, Path]:
 
 
 def _model(given: argparse.Namespace) -> EvaluatedModel:
-    from speed.backends.embeddings_endpoint import EndpointModel
-    from speed.backends.evaluated_model import LocalModel, hub_model
+    from speed.backends.encoding.endpoint import EndpointModel
+    from speed.backends.evaluation.evaluated_model import LocalModel, hub_model
 
     if given.url is not None:
         return EndpointModel(given.url, given.model, given.dimensions, given.price, given.name)
@@ -145,8 +145,8 @@ def _model(given: argparse.Namespace) -> EvaluatedModel:
 
 
 def _evaluator(given: argparse.Namespace, model: EvaluatedModel) -> ProtocolEvaluator:
-    from speed.backends.evaluated_model import LocalModel, asks_for_instructions
-    from speed.backends.mteb_evaluator import LocalEvaluator, MtebEvaluator
+    from speed.backends.evaluation.evaluated_model import LocalModel, asks_for_instructions
+    from speed.backends.evaluation.evaluator import LocalEvaluator, MtebEvaluator
 
     own = "e5" if isinstance(model, LocalModel) and asks_for_instructions(model.folder) else "native"
     fields: dict[str, Any] = {
@@ -179,7 +179,7 @@ def _show_price(model: EvaluatedModel, jobs: Sequence[Job], allowed: float | Non
     Raises:
         UserError: when that is not allowed, or nobody knows.
     """
-    from speed.backends.embeddings_endpoint import EndpointModel, estimated
+    from speed.backends.encoding.endpoint import EndpointModel, estimated
 
     if not isinstance(model, EndpointModel):
         return

@@ -58,7 +58,7 @@ def export(artifact: Path, stage: str | None, to: Path, adapter: bool, precision
         UserError: for an artifact without a model or with a damaged file, a folder that is not empty, or an adapter
             that is none.
     """
-    from speed.backends.exporting import write_embedder, write_generator
+    from speed.backends.generator.exporting import write_embedder, write_generator
     from speed.core.manifest import check, read_manifest
 
     payload = payload_of(artifact, stage)

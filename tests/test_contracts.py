@@ -104,7 +104,7 @@ class TestTeachers:
         if name == "RulesTeacher":
             yield made(name)
             return
-        from backends.provider import Provider
+        from backends.teaching.provider import Provider
 
         monkeypatch.setenv("OPENAI_API_KEY", "sk-contract")
         with Provider() as provider:

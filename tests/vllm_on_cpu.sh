@@ -20,4 +20,4 @@ if [ ! -e "$environment/complete" ]; then
   touch "$environment/complete"
   echo "environment made in $SECONDS s"
 fi
-"$environment/bin/python" -m pytest -o addopts=--import-mode=prepend -rs -s tests/backends/test_vllm_engine.py
+"$environment/bin/python" -m pytest -o addopts=--import-mode=prepend -rs -s tests/backends/engines/test_vllm_engine.py

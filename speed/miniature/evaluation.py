@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import ClassVar
 
-from speed.backends.mteb_evaluator import FolderEvaluator
+from speed.backends.evaluation.evaluator import FolderEvaluator
 from speed.core.context import Context
 from speed.core.spec import Json
 from speed.miniature.tasks import VERSION, write_tasks

@@ -1,7 +1,7 @@
 """Evaluation tasks on the held-out half of the world: all seven types of MTEB, small, with known truth.
 
 None is lexical: what belongs together is written with different words of the same meaning, and what does not belong
-together shares words. The layout is that of any local folder of tasks (`speed.backends.task_folder`).
+together shares words. The layout is that of any local folder of tasks (`speed.backends.evaluation.task_folder`).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from speed.backends.litellm_teacher import LitellmTeacher
+from speed.backends.teaching.litellm_teacher import LitellmTeacher
 from speed.backends.teaching.request import Call
 from speed.backends.teaching.transport import Reply
 from speed.core.context import Context, Runtime

@@ -35,7 +35,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
-from speed.backends.embedding_model import vectors
+from speed.backends.encoding.embedding_model import vectors
 from speed.model.batching import Ids, backward, chunks
 from speed.model.loss import info_nce
 

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from embedder import batches, tiny_base
 
-from speed.backends.contrastive import ContrastiveTrainer
-from speed.backends.contrastive_export import framed, write_layout
-from speed.backends.encoder import PADDING_SHARE, Encoder
-from speed.backends.token_rows import token_rows, training_frame
+from speed.backends.embedder.export import framed, write_layout
+from speed.backends.embedder.trainer import ContrastiveTrainer
+from speed.backends.encoding.encoder import PADDING_SHARE, Encoder
+from speed.backends.encoding.token_rows import token_rows, training_frame
 from speed.model.batching import chunks
 
 ROUNDS = 3

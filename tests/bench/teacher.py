@@ -25,12 +25,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "backends"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "backends" / "teaching"))
 
 from provider import Provider
 
-from speed.backends.litellm_teacher import LitellmTeacher
-from speed.backends.openai_teacher import OpenAICompatibleTeacher
+from speed.backends.teaching.litellm_teacher import LitellmTeacher
+from speed.backends.teaching.openai_teacher import OpenAICompatibleTeacher
 from speed.backends.teaching.request import Call
 from speed.backends.teaching.teacher import JournaledTeacher
 from speed.backends.teaching.transport import Reply

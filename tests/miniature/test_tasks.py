@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from speed.backends.task_folder import TaskFolder, task_folders
+from speed.backends.evaluation.task_folder import TaskFolder, task_folders
 from speed.core.content import sha256_of
 from speed.core.context import Context, Runtime
 from speed.core.store import Store

@@ -1,0 +1,158 @@
+"""One training, carried out: resume, train, write weights, curve and card in this order, remove the checkpoints."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from speed.backends.alignment import zero3
+from speed.backends.alignment.checkpoints import CHECKPOINTS, last_whole, refuse_another_spread, remove_cut_short
+from speed.backends.generator.weights import CARD, WeightsCard, write_card
+from speed.backends.runtime.disk import disk_errors
+from speed.backends.runtime.processes import FOLDER, STOP, several
+from speed.backends.runtime.stopping import Stop
+from speed.core.context import Context
+from speed.core.errors import UserError
+
+CURVE = "training.json"
+"""File beside `model/`: the summary of a training, and its curve step by step."""
+
+KEPT = (
+    "mean_token_accuracy",
+    "rewards_accuracies",
+    "rewards_margins",
+    "rewards_chosen",
+    "rewards_rejected",
+    "logps_chosen",
+    "logps_rejected",
+)
+"""Figures whose last value goes into the summary."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trainer of TRL, ready to start, and what its weights are to be called."""
+
+    trainer: Any
+    tokenizer: Any
+    card: WeightsCard
+    first_loss: float | None = None
+    """What the first loss must be, where theory knows."""
+    after: Callable[[Any], dict[str, float]] | None = None
+    """Further figures, measured on the trained model."""
+
+
+def carry_out(run: Run, out: Path, ctx: Context) -> None:
+    """Train from the last whole checkpoint (or from the start) and write the payload.
+
+    Raises:
+        UserError: when the loss is no number, or the training was asked to end (then it has saved where it stands).
+    """
+    from transformers import PrinterCallback
+
+    from speed.backends.alignment.watch import Watch
+
+    trainer = run.trainer
+    if ctx.runtime.strategy == "zero3":
+        zero3.one_dtype(trainer.model)
+    trainer.remove_callback(PrinterCallback)
+    stop = Stop(out / FOLDER / STOP if several(ctx.runtime) else None)
+    watch = Watch(trainer, ctx, out / CHECKPOINTS, run.first_loss, stop)
+    trainer.add_callback(watch)
+    if trainer.is_world_process_zero():
+        remove_cut_short(out / CHECKPOINTS)
+    trainer.accelerator.wait_for_everyone()
+    resume = last_whole(out / CHECKPOINTS)
+    if resume is not None:
+        ctx.say(f"the training goes on from {resume.name}")
+    with disk_errors(out), stop.listening():
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if watch.stopped_at is not None:
+        raise UserError(
+            f"the training was told to end and saved step {watch.stopped_at} of {trainer.state.max_steps}\n"
+            "  run the same command again: it goes on from there"
+        )
+    after = run.after(trainer) if run.after else {}  # in every rank: under ZeRO-3 each holds a part of the weights
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if ctx.runtime.strategy == "zero3" else None
+    if trainer.is_world_process_zero():
+        with disk_errors(out):
+            _write(run, weights, after, out, ctx)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _write(run: Run, weights: dict[str, Any] | None, after: dict[str, float], out: Path, ctx: Context) -> None:
+    """Weights, curve and card."""
+    from speed.backends.alignment.watch import figures
+
+    trainer = run.trainer
+    save_model(trainer.model, run.tokenizer, run.card.base, out / "model", weights)
+    curve = [{"step": line["step"], **figures(line)} for line in trainer.state.log_history if "loss" in line]
+    summary = summary_of(curve) | after
+    (out / CURVE).write_text(json.dumps({"summary": summary, "curve": curve}, indent=1) + "\n")
+    write_card(out, run.card)
+    ctx.tally.metrics.update(summary)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    if not several(ctx.runtime):  # what an earlier attempt in several processes left
+        shutil.rmtree(out / FOLDER, ignore_errors=True)
+
+
+def finished_before(out: Path, ctx: Context) -> bool:
+    """True when an interrupted build had come to the end of its training: the card is written last.
+
+    Raises:
+        UserError: when it had not, and was done by other processes than are there now.
+    """
+    if not (out / CARD).is_file():
+        refuse_another_spread(out / CHECKPOINTS, ctx.runtime)
+        return False
+    ctx.tally.metrics.update(json.loads((out / CURVE).read_text())["summary"])
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    return True
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """What does not fit into a GPU, as a UserError that says what to change."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            "the training does not fit into the GPU's memory\n"
+            "  set trainer.micro_batch to a smaller divisor of the batch size, trainer.gradient_checkpointing=true, or "
+            "share it: runtime.processes=N runtime.strategy=zero3; the last checkpoint is kept"
+        ) from error
+
+
+def save_model(model: Any, tokenizer: Any, base: str, folder: Path, weights: dict[str, Any] | None = None) -> None:
+    """Write the trained adapter (never TRL's frozen copy of it) or the whole model, with its tokenizer.
+
+    `weights` stand in for the model's own where they are spread over processes.
+    """
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):
+        shape = model.peft_config["default"]
+        shape.base_model_name_or_path = base
+        shape.target_modules = sorted(shape.target_modules)  # a set, whose order would differ from run to run
+        model.save_pretrained(
+            str(folder), selected_adapters=["default"], save_embedding_layers=False, state_dict=weights
+        )
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form of a model card
+    else:
+        model.config.use_cache = True
+        model.save_pretrained(str(folder), state_dict=weights)
+    tokenizer.save_pretrained(str(folder))
+
+
+def summary_of(curve: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Figures of a training for its manifest: the ends of its curve."""
+    first, last = curve[0], curve[-1]
+    found = {"steps": last["step"], "first_loss": first["loss"], "last_loss": last["loss"]}
+    return found | {name: last[name] for name in KEPT if name in last}

@@ -1,0 +1,100 @@
+"""What watches a training: progress, curves, checkpoints by time or before an end, and signs that it has gone wrong."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from speed.backends.alignment.checkpoints import seal
+from speed.backends.runtime.rank import assert_engine
+from speed.backends.runtime.stopping import Stop
+from speed.core.context import Context
+from speed.core.errors import UserError
+
+FIRST_LOSS_WITHIN = 1e-3
+"""How near the first preference loss must be to what theory says; a loss moves by half as much as the margin."""
+
+LEFT_OUT = {"epoch", "num_tokens", "total_flos"}
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Sends progress and curves, saves by time, and stops a training that shows NaN or a wrong first loss."""
+
+    def __init__(self, trainer: Any, ctx: Context, checkpoints: Path, first_loss: float | None, stop: Stop) -> None:
+        self.trainer = trainer
+        self.ctx = ctx
+        self.checkpoints = checkpoints
+        self.first_loss = first_loss
+        """What the loss must be while the model still equals its reference; None where nothing is known."""
+        self.stop = stop
+        self.stopped_at: int | None = None
+        """Step after which the training ended because it was asked to."""
+        self.saved = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """The engine is made: it must be the one that was asked for."""
+        assert_engine(self.trainer.model_wrapped, self.ctx)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Ask for a checkpoint when the last one is old enough, or when the training is to end."""
+        due = time.monotonic() - self.saved >= self.ctx.runtime.checkpoint_seconds
+        due, ends = _agreed((due, self.stop.wanted))
+        if state.global_step >= state.max_steps:
+            return
+        control.should_save = due or ends
+        if ends:
+            control.should_training_stop = True
+            self.stopped_at = state.global_step
+
+    def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """The checkpoint is whole now; the ones before it may go."""
+        self.saved = time.monotonic()
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if not state.is_world_process_zero:
+            return
+        seal(self.checkpoints, state.global_step, self.ctx.runtime)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **rest: Any) -> None:
+        """Check a step's figures and pass them on."""
+        if not logs or "loss" not in logs:
+            return
+        loss = float(logs["loss"])
+        if not math.isfinite(loss) or not math.isfinite(float(logs.get("grad_norm", 0.0))):
+            raise UserError(
+                f"the training's loss became {loss} (gradient norm {logs.get('grad_norm')}) at step "
+                f"{state.global_step} of {state.max_steps}\n  lower its learning_rate (or leave fp16 for bf16)"
+            )
+        if self.first_loss is not None and state.global_step == 1 and abs(loss - self.first_loss) > FIRST_LOSS_WITHIN:
+            raise RuntimeError(
+                f"the first preference loss is {loss:.6f} and must be {self.first_loss:.6f}: the reference model is "
+                "not the model that the training started from"
+            )
+        margin = float(logs.get("rewards/margins", 0.0))
+        if state.global_step == 1 and abs(margin) > 2 * FIRST_LOSS_WITHIN:
+            raise RuntimeError(
+                f"the first margin between chosen and rejected answers is {margin:.6f} and must be 0: the reference "
+                "model is not the model that the training started from"
+            )
+        self.ctx.metric(state.global_step, **figures(logs))
+        self.ctx.progress(state.global_step, state.max_steps, "steps", loss=loss)
+
+
+def figures(logs: dict[str, Any]) -> dict[str, float]:
+    """The figures of one log line, named without slashes."""
+    kept = {key.replace("/", "_"): value for key, value in logs.items() if key not in LEFT_OUT}
+    return {key: float(value) for key, value in kept.items() if isinstance(value, (int, float)) and key != "step"}
+
+
+def _agreed(opinion: tuple[bool, bool]) -> tuple[bool, bool]:
+    """Rank 0's opinion, in every rank: clocks differ, and a checkpoint needs all of them."""
+    if not torch.distributed.is_initialized():
+        return opinion
+    said = [opinion]
+    torch.distributed.broadcast_object_list(said, src=0)
+    return said[0]

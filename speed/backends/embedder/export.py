@@ -1,0 +1,182 @@
+"""The trained embedder on disk: sentence-transformers layout, adapters merged, EOS in the tokenizer itself.
+
+model/  modules.json, 1_Pooling/, 2_Normalize/      what sentence-transformers reads
+        config.json, model.safetensors              the transformer, adapters merged (AutoModel reads it too)
+        tokenizer.json, tokenizer_config.json       puts the trainer's special tokens around every text
+        config_sentence_transformers.json           prompts, by MTEB task
+        README.md                                   model card: what it was trained on, how, and how to use it
+adapter/                                            the same, with adapters (PEFT) in the place of the transformer
+        base.json                                   content of the base that they belong to
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from speed.backends.embedder.trainer import ContrastiveTrainer
+from speed.backends.encoding.embedding_model import BASE, ignores_later_tokens, vectors
+from speed.backends.encoding.encoder import Encoder
+from speed.backends.encoding.instructions import instruction_table
+from speed.backends.encoding.token_rows import Frame, token_rows
+from speed.backends.generator.weights import resolved
+from speed.core.content import sha256_of
+from speed.core.spec import Json
+
+PROBES = ("", "a", "Instruct: Retrieve semantically similar text.\nQuery: the quick brown fox", "long text " * 2000)
+"""What the exported model is compared on with the trained one."""
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
+"""Largest difference of an entry; merging rounds half-precision weights once."""
+
+
+def export(
+    config: ContrastiveTrainer,
+    model: Any,
+    tokenizer: Any,
+    frame: Frame,
+    pad: int,
+    out: Path,
+    dtype: torch.dtype,
+    facts: dict[str, Json],
+) -> None:
+    """Write `out/model` whole or not at all, after checking that it embeds as the trained model does.
+
+    Args:
+        facts: what the model card says beside the trainer's settings.
+    """
+    model.eval()
+    rows = token_rows(tokenizer, PROBES, frame, config.max_length)
+    with torch.no_grad():
+        causal = ignores_later_tokens(model)
+        expected = vectors(model, rows, pad, causal, config.pooling, config.normalize).cpu()
+    partial = out / "model.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    if config.lora is not None:
+        write_adapter(config, model, tokenizer, frame, out / "adapter", facts)
+        model = model.merge_and_unload()
+    model.to(dtype).save_pretrained(str(partial))
+    framed(tokenizer, frame, config.max_length).save_pretrained(str(partial))
+    write_layout(config, partial, int(model.config.hidden_size), facts)
+    encoder = Encoder.load(partial, device=model.device)
+    worst = float((torch.from_numpy(encoder.encode(PROBES)) - expected).abs().max())
+    if not worst <= TOLERANCE[dtype]:
+        raise RuntimeError(
+            f"the exported embedder differs from the trained one by {worst}: {partial} is not to be used"
+        )
+    shutil.rmtree(out / "model", ignore_errors=True)
+    partial.rename(out / "model")
+
+
+def write_adapter(
+    config: ContrastiveTrainer, model: Any, tokenizer: Any, frame: Frame, folder: Path, facts: dict[str, Json]
+) -> None:
+    """The adapters in a folder that sentence-transformers and AutoModel load on top of the base."""
+    shutil.rmtree(folder, ignore_errors=True)
+    source, revision = resolved(config.base.name)
+    shape = model.peft_config["default"]
+    shape.base_model_name_or_path, shape.revision = source, revision
+    shape.target_modules = sorted(shape.target_modules)  # a set, whose order would differ from run to run
+    model.save_pretrained(str(folder))
+    framed(tokenizer, frame, config.max_length).save_pretrained(str(folder))
+    write_layout(config, folder, int(model.config.hidden_size), facts)
+    if Path(source).is_dir():
+        _write_json(folder / BASE, {"sha256": sha256_of(Path(source))})
+
+
+def framed(tokenizer: Any, frame: Frame, max_length: int) -> Any:
+    """A tokenizer that puts this frame around every text by itself, in whatever library reads it.
+
+    It is saved under the generic class: those of a model family rebuild their post-processor from flags on loading.
+    """
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    names = {token: backend.id_to_token(token) for token in {*frame.before, *frame.after}}
+    before = [names[token] for token in frame.before]
+    after = [names[token] for token in frame.after]
+    backend.post_processor = TemplateProcessing(
+        single=[*before, "$A", *after],
+        pair=[*before, "$A", *after, *before, "$B:1", *(f"{token}:1" for token in after)],
+        special_tokens=[(name, token) for token, name in names.items()],
+    )
+    kinds = ("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token")
+    special = {kind: str(token) for kind in kinds if (token := getattr(tokenizer, kind, None)) is not None}
+    special.setdefault("pad_token", special.get("eos_token", special.get("unk_token", "")))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=max_length, padding_side="right", truncation_side="right", **special
+    )
+
+
+def write_layout(config: ContrastiveTrainer, folder: Path, width: int, facts: dict[str, Json]) -> None:
+    """The files that make a folder with a transformer of hidden size `width` a sentence-transformers model."""
+    modules = ["Transformer", "Pooling", *(["Normalize"] if config.normalize else [])]
+    paths = ["", "1_Pooling", "2_Normalize"]
+    _write_json(
+        folder / "modules.json",
+        [
+            {"idx": place, "name": str(place), "path": paths[place], "type": f"sentence_transformers.models.{module}"}
+            for place, module in enumerate(modules)
+        ],
+    )
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": config.max_length, "do_lower_case": False})
+    modes = {"last": "lasttoken", "mean": "mean_tokens", "cls": "cls_token"}
+    flags = {f"pooling_mode_{mode}": mode == modes[config.pooling] for mode in modes.values()}
+    _write_json(
+        folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **flags, "include_prompt": True}
+    )
+    if config.normalize:
+        (folder / "2_Normalize").mkdir()
+        _write_json(folder / "2_Normalize" / "config.json", {})
+    (folder / "README.md").write_text(_card(config, facts), encoding="utf-8")
+    prompts = instruction_table().prompts(config.instruction)
+    _write_json(
+        folder / "config_sentence_transformers.json",
+        {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"},
+    )
+
+
+def _card(config: ContrastiveTrainer, facts: dict[str, Json]) -> str:
+    """A model card: how the model was trained, and how to use it."""
+    base = Path(config.base.name).name if Path(config.base.name).is_dir() else config.base.name
+    trained = config.model_dump(mode="json", exclude={"base"})
+    packages = {name: version(name) for name in ("torch", "transformers", "peft")}
+    rows = {**facts, **trained, **packages}
+    lines = "\n".join(f"| {name} | {json.dumps(value)} |" for name, value in rows.items())
+    example = config.instruction.replace("{task}", "Retrieve semantically similar text.").removesuffix("{query}")
+    return f"""---
+library_name: sentence-transformers
+base_model: {base}
+tags: [sentence-transformers, feature-extraction, sentence-similarity]
+---
+# Embedder trained by speed
+
+Contrastive training of {base} on synthetic data (SPEED, arXiv 2410.18634). Queries carry an instruction,
+documents stand alone:
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/of/this/folder")
+queries = model.encode(["a query"], prompt={json.dumps(example)})
+documents = model.encode(["a document"])
+```
+
+| setting | value |
+|---|---|
+{lines}
+"""
+
+
+def _write_json(file: Path, value: object) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

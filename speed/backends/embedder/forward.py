@@ -1,0 +1,88 @@
+"""From rows of a token table to vectors: cut into chunks by length, shared by processes, checkpointed where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from speed.backends.embedder.ranks import Ranks
+from speed.backends.embedder.token_table import TokenTable
+from speed.backends.embedder.trainer import ContrastiveTrainer
+from speed.backends.encoding.embedding_model import ignores_later_tokens, vectors
+from speed.backends.runtime.device import quietly
+from speed.model.batching import chunks
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Forward:
+    """A model and the rows that it reads."""
+
+    def __init__(
+        self, config: ContrastiveTrainer, model: Any, table: TokenTable, pad: int, device: torch.device, ranks: Ranks
+    ) -> None:
+        self.config, self.model, self.table, self.pad, self.device, self.ranks = (
+            config,
+            model,
+            table,
+            pad,
+            device,
+            ranks,
+        )
+        self.causal = ignores_later_tokens(model)
+        self.layers: list[Any] = []
+        if config.checkpointing != "off":
+            # non-reentrant: exact with adapters, dropout and several forward passes before a backward pass
+            with quietly():
+                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            self.layers = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
+            self._checkpoint(False)
+
+    def chunks(self, lengths: list[int]) -> tuple[list[list[int]], list[int]]:
+        """(this process's part of each chunk, padded tokens of the largest part of each chunk).
+
+        All processes get equally many parts: under ZeRO-3 each pass is a meeting of all of them.
+        """
+        count = self.ranks.count
+        whole = chunks(lengths, self.config.chunk_tokens, ranks=count)
+        return [part[self.ranks.rank :: count] for part in whole], [-(-len(p) // count) * lengths[p[0]] for p in whole]
+
+    def encoder(self, rows: list[int]) -> Callable[[list[int]], Tensor]:
+        """What turns a part into vectors. It knows a part's second pass: `kept` checkpoints the first one only."""
+        seen: set[int] = set()
+
+        def encode(part: list[int]) -> Tensor:
+            again = part[0] in seen
+            seen.add(part[0])
+            if self.layers:
+                self._checkpoint(torch.is_grad_enabled() and (self.config.checkpointing == "all" or not again))
+            half = self.config.precision != "fp32"
+            with torch.autocast(self.device.type, DTYPES[self.config.precision]) if half else nullcontext():
+                ids = [self.table.row(rows[place]) for place in part]
+                return vectors(self.model, ids, self.pad, self.causal, self.config.pooling, self.config.normalize)
+
+        return encode
+
+    def all(self, rows: list[int], lengths: list[int]) -> Tensor:
+        """`[rows dim]` vectors of all rows, in every process; no graph, no dropout."""
+        parts, _ = self.chunks(lengths)
+        encode, out = self.encoder(rows), None
+        self.model.eval()
+        with torch.no_grad():
+            for part in parts:
+                found = encode(part)
+                if out is None:
+                    out = torch.zeros(len(rows), found.shape[1], dtype=found.dtype, device=found.device)
+                out[torch.tensor(part, device=out.device)] = found
+        self.model.train()
+        assert out is not None, "there must be rows"
+        self.ranks.together(out)
+        return out
+
+    def _checkpoint(self, on: bool) -> None:
+        for layer in self.layers:
+            layer.gradient_checkpointing = on

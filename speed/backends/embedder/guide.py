@@ -1,0 +1,52 @@
+"""A guide: an embedder that knows better which documents of a batch answer a query (GISTEmbed, arXiv 2402.16829)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from speed.backends.embedder.forward import Forward
+from speed.backends.embedder.plan import Batch
+from speed.backends.embedder.ranks import Ranks
+from speed.backends.embedder.records import Labelled
+from speed.backends.embedder.token_table import Wording, token_table
+from speed.backends.embedder.trainer import ContrastiveTrainer
+from speed.backends.encoding.encoder import Encoder
+from speed.backends.generator.weights import resolved
+from speed.core.context import Context
+from speed.core.spec import Json
+
+
+class Guide:
+    """Similarities of a batch as the guide sees them."""
+
+    def __init__(
+        self,
+        config: ContrastiveTrainer,
+        records: Callable[[], Iterable[Labelled]],
+        content: Json,
+        ctx: Context,
+        device: torch.device,
+        ranks: Ranks,
+    ) -> None:
+        assert config.masks.guide is not None
+        encoder = Encoder.load(Path(resolved(config.masks.guide.name)[0]), device=device)
+        wording = Wording(
+            query=encoder.prompts.get("query", "") + "{query}", document=encoder.prompts.get("document", "")
+        )
+        table = token_table(
+            records, content, encoder.tokenizer, encoder.frame, encoder.max_length, wording, ctx.store.home / "cache"
+        )
+        reading = {"pooling": encoder.how, "normalize": True, "checkpointing": "off", "precision": "fp32"}
+        self.forward = Forward(config.model_copy(update=reading), encoder.model, table, encoder.pad, device, ranks)
+
+    def similarity(self, batch: Batch) -> Tensor:
+        """`[queries documents]` cosine similarities."""
+        starts = self.forward.table.starts
+        lengths = [int(starts[row + 1] - starts[row]) for row in batch.rows]
+        found = self.forward.all(batch.rows, lengths)
+        self.forward.model.eval()
+        return found[: len(batch.records)] @ found[len(batch.records) :].T

@@ -1,0 +1,234 @@
+"""The loop of contrastive training: load, step, checkpoint, export; in one process or as a rank of several."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from speed.backends.embedder.checkpoint import last_checkpoint, restore, save
+from speed.backends.embedder.development import development_figures
+from speed.backends.embedder.export import export
+from speed.backends.embedder.forward import DTYPES, Forward
+from speed.backends.embedder.guide import Guide
+from speed.backends.embedder.plan import Plan
+from speed.backends.embedder.ranks import Sharded, joined
+from speed.backends.embedder.records import Labelled, labelled
+from speed.backends.embedder.step import Steps
+from speed.backends.embedder.token_table import TokenTable, Wording, token_table
+from speed.backends.embedder.trainer import ContrastiveTrainer
+from speed.backends.encoding.embedding_model import tokenizer_of, transformer
+from speed.backends.encoding.token_rows import Frame, training_frame
+from speed.backends.generator.weights import resolved
+from speed.backends.runtime.device import device_of, quietly
+from speed.backends.runtime.disk import disk_errors
+from speed.backends.runtime.processes import FOLDER, STOP, several
+from speed.backends.runtime.stopping import Stop
+from speed.core.content import sha256_of
+from speed.core.context import Context
+from speed.core.errors import UserError
+from speed.core.spec import Json, digest
+from speed.model.batching import drawn_from
+
+
+class Rows(NamedTuple):
+    """The records of a training, tokenised."""
+
+    table: TokenTable
+    tokenizer: Any
+    frame: Frame
+
+
+def run(config: ContrastiveTrainer, examples: Path, out: Path, seed: int, ctx: Context) -> None:
+    """`ContrastiveTrainer.train` in this process, which may be one of several ranks."""
+    torch.set_num_threads(ctx.runtime.threads)
+    device = torch.device(device_of(ctx))
+    if config.precision == "fp16" and device.type == "cpu":
+        raise UserError("precision: fp16 needs a GPU; take precision: fp32 (or bf16) on a CPU")
+    rows = table_of(config, examples, ctx)
+    plan = Plan(rows.table, config, seed)
+    ranks = joined(ctx, device)
+    model = trainable(config, seed, rows)
+    pad = rows.tokenizer.pad_token_id if rows.tokenizer.pad_token_id is not None else (rows.tokenizer.eos_token_id or 0)
+    model = ranks.spread(model, device).train()
+    ranks.check(model)
+    forward = Forward(config, model, rows.table, pad, device, ranks)
+    guide = None
+    if config.masks.guide is not None:
+        guide = Guide(config, lambda: labelled(examples, config.sources), content(config, examples), ctx, device, ranks)
+    steps = Steps(config, forward, plan, seed, guide)
+    checkpoints = out / "checkpoints"
+    identity = digest({"config": config.recipe(), "seed": seed, "data": rows.table.key})
+    done = resume(steps, checkpoints, identity, ctx)
+    with disk_errors(out):
+        stopped_at = train(steps, done, examples, checkpoints, identity, ctx)
+    if stopped_at is not None:
+        raise UserError(
+            f"the embedder's training was told to end and saved step {stopped_at} of {len(plan)}\n"
+            "  run the same command again: it goes on from there"
+        )
+    ctx.tally.counts["in"] += len(rows.table)
+    truncated = int((rows.table.lengths() >= config.max_length).sum())
+    ctx.tally.metrics |= {"steps": len(plan), "truncated": truncated, "engine": ranks.engine}
+    with quietly(), disk_errors(out):
+        model = whole_model(config, seed, rows, steps)
+        if ranks.rank == 0:
+            facts = facts_of(ctx, plan, seed)
+            export(config, model, rows.tokenizer, rows.frame, pad, out, DTYPES[config.precision], facts)
+            shutil.rmtree(checkpoints, ignore_errors=True)
+    ranks.wait()
+
+
+def train(steps: Steps, done: int, examples: Path, checkpoints: Path, identity: str, ctx: Context) -> int | None:
+    """All steps from `done` on; the number of steps behind it where the training was told to end before that.
+
+    Raises:
+        UserError: when the loss is no number, or the GPU's memory does not suffice.
+    """
+    plan, ranks, development = steps.plan, steps.ranks, steps.config.development
+    stop = Stop(checkpoints.parent / FOLDER / STOP if several(ctx.runtime) else None)
+    saved = time.monotonic()
+    with stop.listening():
+        for step in range(done, len(plan)):
+            try:
+                figures = steps.take(step, examples, checkpoints)
+            except torch.OutOfMemoryError as error:
+                raise UserError(
+                    "the embedder's training does not fit into the GPU's memory\n  set embedder.kept_tokens=0 or "
+                    "embedder.chunk_tokens lower, which changes no gradient; the last checkpoint is kept"
+                ) from error
+            last = step + 1 == len(plan)
+            if not steps.pairs:
+                ctx.say(f"step {step} had nothing to tell apart: its records share one label or text")
+            if development is not None and (last or (step + 1) % development.every == 0):
+                figures |= development_figures(plan, steps.forward)
+                scores = {name: value for name, value in figures.items() if name.startswith("development")}
+                ctx.tally.metrics["development"] = scores
+            ctx.metric(step, **figures)
+            speed = figures["tokens_per_second"]
+            ctx.progress(step + 1, len(plan), "steps", loss=figures["loss"], tokens_per_second=speed)
+            if last:
+                ctx.tally.metrics["last"] = figures
+                return None
+            due, ends = ranks.agreed(time.monotonic() - saved >= ctx.runtime.checkpoint_seconds, stop.wanted)
+            if due or ends:
+                save(checkpoints, step + 1, identity, steps.trained(), steps.optimizer, steps.scaler, ranks)
+                saved = time.monotonic()
+            if ends:
+                return step + 1
+    return None
+
+
+def table_of(config: ContrastiveTrainer, examples: Path, ctx: Context) -> Rows:
+    """The token rows of the corpus and of all sources, from the cache or made now."""
+    source, revision = resolved(config.base.name)
+    tokenizer = tokenizer_of(source, revision)
+    frame = training_frame(tokenizer, config.pooling, config.bos)
+    files = [examples, *(source.path.path.expanduser() for source in config.sources)]
+
+    def records() -> Iterator[Labelled]:
+        return labelled(examples, config.sources)
+
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{file} does not exist: the embedder needs a JSONL file of examples")
+    size = max(1, sum(file.stat().st_size for file in files))
+    table = token_table(
+        records,
+        content(config, examples),
+        tokenizer,
+        frame,
+        config.max_length,
+        Wording(query=config.instruction),
+        ctx.store.home / "cache",
+        lambda read: ctx.progress(min(read, size - 1), size, "bytes tokenised"),
+    )
+    return Rows(table, tokenizer, frame)
+
+
+def content(config: ContrastiveTrainer, examples: Path) -> Json:
+    """Identity of the records: what the files hold, and what their sources add."""
+    sources = [[sha256_of(source.path.path), list(source.tasks), source.kind] for source in config.sources]
+    return [sha256_of(examples), *sources]
+
+
+def trainable(config: ContrastiveTrainer, seed: int, rows: Rows) -> Any:
+    """The base model with what is trained on it.
+
+    Raises:
+        UserError: for a base that cannot be loaded, or that has fewer tokens than its tokenizer.
+    """
+    source, revision = resolved(config.base.name)
+    # adapters stand on a base in the arithmetic's type; fully trained weights stay fp32 and autocast does the rest
+    model, _ = transformer(source, revision, DTYPES[config.precision] if config.lora else torch.float32)
+    known, highest = model.get_input_embeddings().num_embeddings, int(rows.table.ids.max())
+    if highest >= known:
+        raise UserError(
+            f"the tokenizer of {config.base.name} gives token {highest}, and the model knows {known} of them: "
+            "they do not belong together\n  give a folder whose tokenizer is the model's own"
+        )
+    return adapted(model, config, seed)
+
+
+def facts_of(ctx: Context, plan: Plan, seed: int) -> dict[str, Json]:
+    """What a model card says of a training, from what its manifest will hold; nothing that depends on the machine."""
+    metrics = ctx.tally.metrics
+    figures = {name: metrics["last"][name] for name in ("loss", "positive_similarity", "negative_similarity")}
+    held_out = metrics.get("development", {})
+    return {"seed": seed, "records": len(plan.table), "steps": metrics["steps"], **figures, **held_out}
+
+
+def resume(steps: Steps, checkpoints: Path, identity: str, ctx: Context) -> int:
+    """Steps already done, after taking over the last checkpoint of the same training."""
+    found = last_checkpoint(checkpoints, identity)
+    if found is None:
+        return 0
+    done = restore(found, steps.trained(), steps.optimizer, steps.scaler, steps.ranks)
+    ctx.say(f"resumed at step {done} of {len(steps.plan)}")
+    return done
+
+
+def whole_model(config: ContrastiveTrainer, seed: int, rows: Rows, steps: Steps) -> Any:
+    """The trained model in one piece; called by all processes, of use in the first."""
+    if not isinstance(steps.ranks, Sharded):
+        return steps.forward.model
+    trained = {name: steps.ranks.whole(weight.detach()).cpu() for name, weight in steps.trained().items()}
+    if steps.ranks.rank != 0:
+        return None
+    model = trainable(config, seed, rows)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.requires_grad:
+                weight.copy_(trained[name])
+    return model.to(steps.device)
+
+
+def adapted(model: Any, config: ContrastiveTrainer, seed: int) -> Any:
+    """The model with fresh adapters on it, or with all its weights trainable.
+
+    Raises:
+        UserError: when the base has no layer of the names in `lora.targets`.
+    """
+    if config.lora is None:
+        return model.requires_grad_(True)
+    from peft import LoraConfig, get_peft_model
+
+    targets: str | list[str] = list(config.lora.targets)
+    if targets == ["all-linear"]:
+        targets = "all-linear"
+    adapter = LoraConfig(
+        r=config.lora.r,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=targets,
+        task_type="FEATURE_EXTRACTION",
+    )
+    try:
+        with quietly(), drawn_from(seed, torch.device("cpu")):
+            return get_peft_model(model, adapter)
+    except ValueError as error:
+        raise UserError(f"lora.targets {config.lora.targets} do not fit {config.base.name}: {error}") from error

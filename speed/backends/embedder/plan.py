@@ -1,0 +1,122 @@
+"""Which records meet in which step, and what the step needs of them: token rows, and what the mask compares."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from speed.backends.embedder.records import CORPUS
+from speed.backends.embedder.token_table import TokenTable
+from speed.backends.embedder.trainer import ContrastiveTrainer
+from speed.core.errors import UserError
+from speed.model.batching import epoch
+from speed.model.loss import Identities
+
+HELD_OUT, DRAWN, ORDER, NEGATIVES = range(4)
+"""What a generator draws: streams of one seed that do not depend on one another."""
+
+
+class Plan:
+    """The batches of a training; a function of the records, the trainer and the seed."""
+
+    def __init__(self, table: TokenTable, config: ContrastiveTrainer, seed: int) -> None:
+        self.table, self.config, self.seed = table, config, seed
+        self.held_out = self._held_out()
+        weights = np.array([*(source.weight for source in config.sources), 1.0])  # the corpus is number -1
+        self._weights = weights[table.groups("source")]
+        self._weights[self.held_out] = 0.0
+        if config.batching.homogeneous:
+            self._groups = table.groups(config.batching.by)
+        else:  # mixed batches keep the proportions of kinds and of sources
+            self._groups = table.groups("source") * 64 + table.groups("kind")
+        self._last: tuple[int, list[NDArray[np.int64]]] = (-1, [])
+        self._begins = np.cumsum([0, *(len(self._epoch(number)) for number in range(config.epochs))])
+
+    def __len__(self) -> int:
+        """Steps."""
+        return int(self._begins[-1])
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        """Numbers of the records of a step."""
+        number = int(np.searchsorted(self._begins, step, side="right")) - 1
+        return self._epoch(number)[step - int(self._begins[number])]
+
+    def negatives(self, record: int, step: int) -> list[int]:
+        """Rows of the hard negatives that a record brings to a step."""
+        found, most = self.table.rows_of(record)[2:], self.config.hard_negatives
+        if len(found) <= most:
+            return list(found)
+        number = int(np.searchsorted(self._begins, step, side="right")) - 1
+        draw = np.random.default_rng([self.seed, NEGATIVES, max(0, number), record])
+        return sorted(int(found[place]) for place in draw.permutation(len(found))[:most])
+
+    def _epoch(self, number: int) -> list[NDArray[np.int64]]:
+        if self._last[0] != number:
+            whole = np.floor(self._weights).astype(np.int64)
+            entries = np.repeat(np.arange(len(whole)), whole)
+            draw = np.random.default_rng([self.seed, DRAWN, number])
+            for source in range(CORPUS, len(self.config.sources)):
+                members = np.flatnonzero((self.table.groups("source") == source) & (self._weights > whole))
+                rest = self.config.sources[source].weight % 1.0 if source != CORPUS else 0.0
+                drawn = draw.permutation(members)[: round(rest * len(members))]
+                entries = np.concatenate([entries, drawn])
+            config = self.config
+            seed = (self.seed, ORDER, number)
+            batches = epoch(self._groups[entries], config.batch_size, config.batching.homogeneous, seed)
+            self._last = (number, [entries[batch] for batch in batches])
+        return self._last[1]
+
+    def _held_out(self) -> NDArray[np.int64]:
+        if self.config.development is None:
+            return np.zeros(0, np.int64)
+        wanted = self.config.development.records
+        if 2 * wanted > len(self.table):
+            raise UserError(
+                f"embedder.development.records={wanted} would hold out more than half of {len(self.table)} records\n"
+                "  take fewer, or set embedder.development=null"
+            )
+        draw = np.random.default_rng([self.seed, HELD_OUT])
+        return np.sort(draw.permutation(len(self.table))[:wanted])
+
+
+class Batch(NamedTuple):
+    """The rows of one step: queries, then their positives, then the hard negatives there are."""
+
+    records: NDArray[np.int64]
+    """Number of each record."""
+    rows: list[int]
+    """Row of each text in the table."""
+    lengths: list[int]
+    """Tokens of each row."""
+    ids: Identities
+    targets: Tensor
+    """Number of each query's positive among the documents: those follow the queries, numbered from 0."""
+
+
+def batch_of(plan: Plan, records: NDArray[np.int64], step: int, device: torch.device) -> Batch:
+    """Rows and identities of these records in a step."""
+    table = plan.table
+    queries = [table.rows_of(int(record))[0] for record in records]
+    negatives = [(place, row) for place, record in enumerate(records) for row in plan.negatives(int(record), step)]
+    documents = [*(row + 1 for row in queries), *(row for _, row in negatives)]
+    owners = [*range(len(records)), *(place for place, _ in negatives)]
+    rows = [*queries, *documents]
+
+    def tensor(values: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(device)
+
+    asked = np.asarray(table.texts[queries])
+    ids = Identities(
+        query=tensor(asked),
+        document=tensor(table.texts[documents]),
+        label=tensor(table.labels[documents]),
+        answers=tensor(np.concatenate([asked, np.zeros(len(negatives), np.int64)])),
+        owner=tensor(records[owners]),
+    )
+    starts = table.starts
+    lengths = [int(starts[row + 1] - starts[row]) for row in rows]
+    return Batch(records, rows, lengths, ids, torch.arange(len(records), device=device))

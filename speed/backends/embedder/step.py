@@ -1,0 +1,141 @@
+"""One optimiser step of contrastive training, the same in one process and in many."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from speed.backends.embedder.forward import Forward
+from speed.backends.embedder.guide import Guide
+from speed.backends.embedder.plan import Batch, Plan, batch_of
+from speed.backends.embedder.records import CORPUS
+from speed.backends.embedder.trainer import ContrastiveTrainer
+from speed.core.errors import UserError
+from speed.model.batching import backward
+from speed.model.loss import Nce, above_positive, blocked, info_nce, text_hash
+
+
+class Steps:
+    """What changes from step to step: weights, optimiser, scaler."""
+
+    def __init__(
+        self, config: ContrastiveTrainer, forward: Forward, plan: Plan, seed: int, guide: Guide | None = None
+    ) -> None:
+        self.config, self.forward, self.plan, self.seed, self.guide = config, forward, plan, seed, guide
+        self.device, self.ranks = forward.device, forward.ranks
+        self.pairs = 0
+        """Pairs of a query and a negative that the last step told apart."""
+        weights = list(self.trained().values())
+        decayed, plain = [w for w in weights if w.ndim > 1], [w for w in weights if w.ndim < 2]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, fused=True)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+
+    def trained(self) -> dict[str, Tensor]:
+        """The trainable weights by name."""
+        return {name: weight for name, weight in self.forward.model.named_parameters() if weight.requires_grad}
+
+    def take(self, step: int, examples: Path, checkpoints: Path) -> dict[str, float]:
+        """One optimiser step; the figures of the training curves.
+
+        Args:
+            examples, checkpoints: named when the training has diverged.
+
+        Raises:
+            UserError: when the loss or the gradient is no longer a number.
+        """
+        began = time.perf_counter()
+        batch = batch_of(self.plan, self.plan.batch(step), step, self.device)
+        parts, sizes = self.forward.chunks(batch.lengths)
+        seen: list[Nce] = []
+        loss = self.gradient(batch, step, parts, sizes, seen)
+        self.scaler.unscale_(self.optimizer)
+        limit = self.config.max_gradient_norm or math.inf
+        norm = self.ranks.whole(torch.nn.utils.clip_grad_norm_(list(self.trained().values()), limit))
+        value, self.pairs = float(seen[0].loss.mean()), int(seen[0].pairs)
+        if not math.isfinite(value) or (self.config.precision != "fp16" and not math.isfinite(float(norm))):
+            raise self._not_a_number(step, batch, examples, checkpoints, float(loss))
+        rate = self.config.learning_rate * schedule(self.config, step, len(self.plan))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        real = sum(batch.lengths)
+        return {
+            "loss": value,
+            "learning_rate": rate,
+            "gradient_norm": float(norm),
+            "tokens_per_second": real / (time.perf_counter() - began),
+            "padding": sum(sizes) * self.ranks.count / real - 1.0,
+            "masked": float(seen[0].masked),
+            "positive_similarity": float(seen[0].positive),
+            "negative_similarity": float(seen[0].negative),
+        }
+
+    def gradient(self, batch: Batch, step: int, parts: list[list[int]], sizes: list[int], seen: list[Nce]) -> Tensor:
+        """Leave the exact gradient of the whole batch's loss in every process; returns the (scaled) loss."""
+        loss = backward(
+            encode=self.forward.encoder(batch.rows),
+            parts=parts,
+            sizes=sizes,
+            loss_of=lambda found: self._loss(found, batch, seen),
+            kept_tokens=self.config.kept_tokens,
+            # another stream for each process; a chunk's place is added
+            seed=text_hash(f"{self.seed} {step} {self.ranks.rank}") % 2**62,
+            device=self.device,
+            rows=len(batch.rows),
+            together=self.ranks.together if self.ranks.count > 1 else None,
+        )
+        self.ranks.add_gradients(self.trained().values())
+        return loss
+
+    def _loss(self, found: Tensor, batch: Batch, seen: list[Nce]) -> Tensor:
+        masks = self.config.masks
+        mask = blocked(
+            batch.ids,
+            batch.targets,
+            identical_positives=masks.identical_positives,
+            own_duplicates=masks.own_duplicates,
+            same_label=masks.same_label,
+            share_hard_negatives=self.config.share_hard_negatives,
+        )
+        if self.guide is not None:
+            mask |= above_positive(self.guide.similarity(batch), batch.targets, masks.guide_margin)
+        count = len(batch.records)
+        nce = info_nce(found[:count], found[count:], batch.targets, mask, self.config.temperature, masks.score_margin)
+        seen.append(nce._replace(loss=nce.loss.detach()))
+        loss: Tensor = self.scaler.scale(nce.loss.mean())
+        return loss
+
+    def _not_a_number(self, step: int, batch: Batch, examples: Path, checkpoints: Path, loss: float) -> UserError:
+        """What to say when training has diverged."""
+        table, some = self.plan.table, 8
+        lines: dict[int, list[str]] = {}
+        for record in batch.records[:some]:
+            lines.setdefault(int(table.records["source"][record]), []).append(str(table.records["number"][record]))
+        files = {CORPUS: examples} | {place: source.path.path for place, source in enumerate(self.config.sources)}
+        where = "; ".join(f"{', '.join(numbers)} of {files[place]}" for place, numbers in lines.items())
+        more = f" (the first {some} of {len(batch.records)})" if len(batch.records) > some else ""
+        kept = sorted(checkpoints.glob("step-*")) if checkpoints.is_dir() else []
+        last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+        return UserError(
+            f"the embedder's loss is no longer a number ({loss}) at step {step}, on the records of lines "
+            f"{where}{more}; {last}\n"
+            "  lower embedder.learning_rate, raise embedder.temperature, or take precision: bf16 instead of fp16"
+        )
+
+
+def schedule(config: ContrastiveTrainer, step: int, total: int) -> float:
+    """Factor of the learning rate: linear warm-up over a share of the steps, then the decay. No step has rate 0."""
+    warmup = math.ceil(config.warmup_ratio * total)
+    if step < warmup:
+        return (step + 1) / warmup
+    left = (total - step) / max(1, total - warmup)
+    if config.schedule == "constant":
+        return 1.0
+    return left if config.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))

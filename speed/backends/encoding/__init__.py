@@ -1,0 +1,1 @@
+"""Texts to vectors, whatever the model behind them: a folder, another library, an endpoint, a cache."""

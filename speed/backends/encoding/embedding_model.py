@@ -1,0 +1,105 @@
+"""An embedding model in memory: transformer, pooling, normalisation; common to trainer and evaluator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from speed.backends.generator.weights import resolved
+from speed.backends.runtime.device import quietly
+from speed.core.content import sha256_of
+from speed.core.errors import UserError
+from speed.model.batching import Ids, drawn_from, padded
+from speed.model.pooling import Pooling, pooled
+
+ADAPTER = "adapter_config.json"
+"""What makes a folder a PEFT adapter."""
+BASE = "base.json"
+"""sha256 of the base of an adapter of ours, where that is a folder."""
+
+
+def tokenizer_of(source: str, revision: str | None) -> Any:
+    """The tokenizer of a folder or hub model.
+
+    Raises:
+        UserError: when it cannot be read.
+    """
+    import transformers
+
+    with quietly(), _explained(source):
+        return transformers.AutoTokenizer.from_pretrained(source, revision=revision)
+
+
+def transformer(source: str, revision: str | None, dtype: Any) -> tuple[Any, Any]:
+    """(model without a language-model head, tokenizer) of a folder or hub model; an adapter is merged into its base.
+
+    Raises:
+        UserError: when it cannot be read, or an adapter belongs to another base.
+    """
+    import torch
+    import transformers
+
+    tokenizer = tokenizer_of(source, revision)
+    if (Path(source) / ADAPTER).is_file():
+        return _adapted(Path(source), dtype), tokenizer
+    with quietly(), _explained(source), drawn_from(0, torch.device("cpu")):  # weights that a checkpoint lacks are drawn
+        return transformers.AutoModel.from_pretrained(source, revision=revision, dtype=dtype), tokenizer
+
+
+def _adapted(folder: Path, dtype: Any) -> Any:
+    """The merged model of a PEFT adapter, on the base that it was trained on."""
+    from peft import PeftModel
+
+    named = str(json.loads((folder / ADAPTER).read_text()).get("base_model_name_or_path") or "")
+    if not named:
+        raise UserError(f"{folder / ADAPTER} names no base model (base_model_name_or_path); take the merged model")
+    source, revision = resolved(named)
+    expected = json.loads((folder / BASE).read_text())["sha256"] if (folder / BASE).is_file() else None
+    if expected and Path(source).is_dir() and sha256_of(Path(source)) != expected:
+        raise UserError(
+            f"{folder}: its adapter was trained on another base than {source} holds now\n"
+            "  put the former folder back, or take the merged model"
+        )
+    model, _ = transformer(source, revision, dtype)
+    try:
+        with quietly():
+            return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()
+        raise UserError(
+            f"{folder}: its adapter does not fit the base {named}: {' '.join(first[:2])}\n"
+            "  name the base that it was trained on in adapter_config.json, or take the merged model"
+        ) from error
+
+
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the model {source!r} cannot be loaded: {error}\n"
+            "  give an existing folder or a hub name; a gated model needs HF_TOKEN in the environment"
+        ) from error
+
+
+def ignores_later_tokens(model: Any) -> bool:
+    """True for causal attention: then padding on the right changes nothing and no mask has to be computed."""
+    config = model.config
+    causal = {"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "olmo2"}
+    return config.model_type in causal and not getattr(config, "use_bidirectional_attention", False)
+
+
+def vectors(model: Any, rows: Sequence[Ids], pad: int, causal: bool, how: Pooling, normalize: bool) -> Tensor:
+    """`[rows dim]` fp32 embeddings of token rows, padded on the right to the longest of them."""
+    ids, mask = padded(rows, pad, model.device)
+    needs_mask = not causal and bool((mask == 0).any())
+    states = model(
+        input_ids=ids, attention_mask=mask if needs_mask else None, **({"use_cache": False} if causal else {})
+    )
+    return pooled(states.last_hidden_state, mask, how, normalize)

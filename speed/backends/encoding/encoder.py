@@ -1,0 +1,143 @@
+"""Encoding many texts with a saved embedder: sorted by length, cut by a token budget, bounded in memory.
+
+Reads the layout of sentence-transformers without importing it (its import takes longer than a small evaluation), so
+other people's models of that layout are encoded as their authors meant: their pooling, length, normalisation, prompts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from speed.backends.encoding.embedding_model import ADAPTER, ignores_later_tokens, transformer, vectors
+from speed.backends.encoding.text_encoder import Vectors, encoded
+from speed.backends.encoding.token_rows import Frame, frame_of, token_rows
+from speed.core.errors import UserError
+from speed.core.spec import Json
+from speed.model.batching import chunks
+from speed.model.pooling import Pooling
+
+CHUNK_TOKENS = 16_384
+"""Padded tokens encoded at once."""
+PADDING_SHARE = 80
+"""Of a chunk's tokens, one in so many at most may be padding."""
+
+
+class UnknownLayout(UserError):
+    """A model of sentence-transformers with parts that this encoder does not have (a dense layer, a T5 ...)."""
+
+
+class Encoder:
+    """A saved embedder in memory."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        frame: Frame,
+        how: Pooling,
+        normalize: bool,
+        max_length: int,
+        prompts: dict[str, str],
+    ) -> None:
+        self.model, self.tokenizer, self.frame = model, tokenizer, frame
+        self.how, self.normalize, self.max_length = how, normalize, max_length
+        self.prompts = prompts
+        """Prefix by name: a task, a task type, `query` or `document`."""
+        self.chunk_tokens = CHUNK_TOKENS
+        self.causal = ignores_later_tokens(model)
+        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+
+    @classmethod
+    def load(cls, folder: Path | str, device: Any = "cpu", max_length: int | None = None) -> Encoder:
+        """The embedder of a folder in sentence-transformers layout, in eval mode and its own precision.
+
+        Raises:
+            UserError: for a folder without a model.
+            UnknownLayout: for one that only sentence-transformers itself can encode with.
+        """
+        root = Path(folder)
+        own = _json(root / "sentence_bert_config.json")
+        config = _json(root / "config.json")
+        if not config and not (root / ADAPTER).is_file():
+            if (root / "modules.json").is_file():
+                raise UnknownLayout(f"{root}: the transformer lies in a folder of its own")
+            raise UserError(
+                f"{root} holds no embedder: config.json is missing; give a folder in sentence-transformers layout"
+            )
+        if config.get("is_encoder_decoder") or own.get("do_lower_case"):
+            raise UnknownLayout(f"{root}: an encoder-decoder, or one that reads everything in lower case")
+        how, normalize = _pooling_and_norm(root)
+        model, tokenizer = transformer(str(root), None, "auto")
+        widest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
+        limit = max_length or own.get("max_seq_length") or widest
+        prompts = _json(root / "config_sentence_transformers.json").get("prompts") or {}
+        return cls(model.to(device).eval(), tokenizer, frame_of(tokenizer), how, normalize, int(limit), prompts)
+
+    @property
+    def dimension(self) -> int:
+        """Width of the vectors."""
+        return int(self.model.config.hidden_size)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        prefix: str = "",
+        normalize: bool | None = None,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> Vectors:
+        """`[texts dim]` fp32 vectors, in the order of the texts; see `speed.backends.encoding.text_encoder.encoded`."""
+        return encoded(self, texts, prefix, normalize, None, progress)
+
+    def pieces(self, texts: Sequence[str], prefix: str = "") -> Iterator[tuple[list[int], Vectors]]:
+        """Vectors `[rows dim]`, fp32, not normalised, with the places of their texts, the longest texts first.
+
+        Raises:
+            UserError: for a prefix that leaves no room for the texts.
+        """
+        if prefix:
+            self._check_room(prefix)
+        rows = token_rows(self.tokenizer, [prefix + text for text in texts], self.frame, self.max_length)
+        for part in chunks([len(row) for row in rows], self.chunk_tokens, PADDING_SHARE):
+            with torch.inference_mode():
+                found = vectors(self.model, [rows[row] for row in part], self.pad, self.causal, self.how, False)
+            yield part, found.float().cpu().numpy()
+
+    def _check_room(self, prefix: str) -> None:
+        taken = len(token_rows(self.tokenizer, [prefix], self.frame, 10**6)[0])
+        if taken >= self.max_length:
+            raise UserError(
+                f"the instruction {prefix!r} takes {taken} tokens, and the embedder reads {self.max_length}: "
+                "nothing is left of the texts; raise max_length, shorten the instruction, or take protocol: native"
+            )
+
+
+def _pooling_and_norm(root: Path) -> tuple[Pooling, bool]:
+    modules = _json(root / "modules.json")
+    if not modules:
+        return "mean", False  # a bare transformer, as sentence-transformers reads it
+    kinds = {str(module["type"]).rsplit(".", 1)[-1]: str(module.get("path", "")) for module in modules}
+    unknown = set(kinds) - {"Transformer", "Pooling", "Normalize"}
+    if unknown:
+        raise UnknownLayout(f"{root}/modules.json has parts unknown here: {', '.join(sorted(unknown))}")
+    config = _json(root / kinds.get("Pooling", "1_Pooling") / "config.json")
+    names: dict[str, Pooling] = {
+        "lasttoken": "last",
+        "mean_tokens": "mean",
+        "cls_token": "cls",
+        "mean": "mean",
+        "cls": "cls",
+    }
+    on = [name.removeprefix("pooling_mode_") for name, on in config.items() if name.startswith("pooling_mode_") and on]
+    modes = [config["pooling_mode"]] if config.get("pooling_mode") else on or ["mean"]
+    if len(modes) > 1 or modes[0] not in names:
+        raise UnknownLayout(f"{root}: pooling {'+'.join(modes)} is not one of {', '.join(get_args(Pooling))}")
+    return names[modes[0]], "Normalize" in kinds
+
+
+def _json(file: Path) -> Json:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

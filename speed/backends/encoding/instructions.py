@@ -1,0 +1,49 @@
+"""The E5 protocol as data: which instruction stands in front of which texts (SPEED, §4.1; E5-mistral, appendix)."""
+
+from __future__ import annotations
+
+import importlib.resources
+from functools import cache
+
+from speed.core.spec import Spec
+
+
+class InstructionTable(Spec):
+    """`instructions.json`: mteb's own task prompts where it has them, the paper's for STS, ours for the rest."""
+
+    source: str
+    tasks: dict[str, dict[str, str]]
+    """Instruction by task type and mteb task name."""
+    types: dict[str, str]
+    """Instruction for tasks that the table does not name, by task type."""
+    both_sides: tuple[str, ...]
+    """Task types whose documents get the instruction as well; all but retrieval (E5-mistral's evaluation)."""
+    not_normalized: tuple[str, ...]
+    """Task types whose vectors are not brought to length 1: classification (E5-mistral's evaluation)."""
+    max_length: int
+    """Tokens of a text at most, unless the config says otherwise (SPEED, §4.1)."""
+
+    def of(self, name: str, kind: str) -> str | None:
+        """The instruction of a task that the table names, under whatever type."""
+        found = self.tasks.get(kind, {}).get(name)
+        return found or next((tasks[name] for tasks in self.tasks.values() if name in tasks), None)
+
+    def prompts(self, template: str) -> dict[str, str]:
+        """Prefixes by the names that mteb looks up: `Task`, or `Task-query` where documents stand alone.
+
+        Args:
+            template: how a query is written, with {task} and, at its end, {query}.
+        """
+        before = template.removesuffix("{query}")
+        return {
+            name if kind in self.both_sides else f"{name}-query": before.replace("{task}", text)
+            for kind, tasks in self.tasks.items()
+            for name, text in tasks.items()
+        }
+
+
+@cache
+def instruction_table() -> InstructionTable:
+    """The table that ships with the package."""
+    table = importlib.resources.files("speed.backends.encoding").joinpath("instructions.json")
+    return InstructionTable.model_validate_json(table.read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""Generation for a whole stage: requests in, texts out, through transformers or vLLM."""

@@ -1,0 +1,110 @@
+"""Between requests and token ids: what every engine does before and after the model itself writes.
+
+Both engines turn a request into the same ids, end a text at the same tokens and read the ids back in the same way, so
+that they differ in nothing but arithmetic and random numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from speed.backends.generator.decoding import Prefix
+from speed.backends.generator.prompt_format import FormatName, prompt_format, prompt_ids
+from speed.backends.generator.weights import WeightsCard
+from speed.core.context import Context
+from speed.core.errors import UserError
+from speed.ports import Generate, Generated
+
+
+@dataclass(frozen=True)
+class Transcription:
+    """The tokenizer of a model, and what of the model decides how long a text may be and where it ends."""
+
+    tokenizer: Any
+    layout: FormatName
+    ends: Sequence[int]
+    """Ids that end a text."""
+    context: int | None
+    """Most tokens of prompt and text together that model and engine take; None where there is no limit."""
+
+    def prefixes(self, requests: Sequence[Generate], ctx: Context, first: bool) -> list[Prefix]:
+        """Each request as token ids; one whose prompt fills the context wants no texts and gets empty ones. A
+        first block of nothing else is a mistake of the user; a later one may be a few rows that are tried again.
+
+        Raises:
+            UserError: when the prompts of the first block all fill the context.
+        """
+        work = []
+        for request in requests:
+            ids = prompt_ids(request.prompt, self.layout, self.tokenizer, request.begun)
+            room = request.max_tokens if self.context is None else min(request.max_tokens, self.context - len(ids))
+            work.append(Prefix(ids, request.seed, range(request.n) if room > 0 else (), room))
+        full = [request.key for request, prefix in zip(requests, work, strict=True) if prefix.max_tokens < 1]
+        if first and full and len(full) == len(requests):
+            raise UserError(
+                f"every prompt of a block has more tokens than the context of {self.context} (first: {full[0]})\n"
+                "  choose a generator with a longer context (with vLLM: larger engine.step_tokens), or shorter prompts"
+            )
+        if full:
+            said = f"{len(full)} prompts fill the context of {self.context} tokens and get no text"
+            ctx.say(f"{said}: {full[:5]}")
+        return work
+
+    def text(self, request: Generate, index: int, ids: Sequence[int]) -> Generated:
+        """What was written, from its ids; a text that ended by itself ends in one of `ends`, which is counted."""
+        ended = bool(ids) and ids[-1] in self.ends
+        body = list(ids[:-1] if ended else ids)
+        return Generated(
+            key=request.key,
+            index=index,
+            text=self.tokenizer.decode(body, skip_special_tokens=True, clean_up_tokenization_spaces=False),
+            finish_reason="stop" if ended else "length",
+            tokens=len(ids),
+        )
+
+
+def format_of(card: WeightsCard | None, tokenizer: Any, weights: Path) -> FormatName:
+    """The prompt format that the weights were trained on; `plain` for a base model.
+
+    Raises:
+        UserError: when the same name stands for another layout today.
+    """
+    if card is None:
+        return "plain"
+    stored = card.prompt_format
+    if prompt_format(stored.name, tokenizer) != stored:
+        raise UserError(
+            f"{weights} was trained on another layout than the prompt format {stored.name} has now\n"
+            "  train it again, or put its tokenizer (and chat template) back"
+        )
+    return stored.name
+
+
+def end_tokens(tokenizer: Any, generation_config: Any) -> list[int]:
+    """Ids that end a text: the tokenizer's, and those of the model's generation config."""
+    given = generation_config.eos_token_id
+    more = given if isinstance(given, list) else [] if given is None else [given]
+    return sorted({tokenizer.eos_token_id, *more})
+
+
+def context_length(config: Any) -> int | None:
+    """Most positions that a model was made for, where its config says so."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+@dataclass
+class Meter:
+    """Counts what is made and, block by block, says how fast. How far the work is, only the caller knows."""
+
+    ctx: Context
+    texts: int = 0
+    tokens: int = 0
+
+    def made(self, texts: Sequence[Generated], seconds: float) -> None:
+        """A block is done."""
+        self.texts += len(texts)
+        self.tokens += (tokens := sum(text.tokens for text in texts))
+        self.ctx.metric(self.texts, tokens_per_second=tokens / max(seconds, 1e-9), tokens=self.tokens)

@@ -1,0 +1,175 @@
+"""Generation through transformers: the engine that runs wherever PyTorch does.
+
+A block of requests is cut into batches of similar length under a token budget. How it is cut is a pure function of the
+block, so a block that is generated again after a crash gives the same texts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from speed.backends.engines.transcription import Meter, Transcription, context_length, end_tokens, format_of
+from speed.backends.generator.decoding import Prefix, continuations
+from speed.backends.generator.weights import Loaded, Precision, load
+from speed.backends.runtime.device import device_of
+from speed.core.context import Context, Runtime
+from speed.core.errors import UserError
+from speed.ports import Engine, Generate, Generated, Sampling
+
+
+class TransformersEngine(Engine):
+    """Samples with transformers' forward pass and our own loop over it."""
+
+    heavy: ClassVar[tuple[str, ...]] = ("torch", "peft", "transformers.generation", "transformers.modeling_utils")
+
+    precision: Precision = "bf16"
+    """Arithmetic of the forward pass."""
+    batch_tokens: int = Field(default=65_536, ge=1)
+    """Most tokens, prompts and answers together, that one batch may come to."""
+
+    def check(self, runtime: Runtime) -> None:
+        if runtime.generation_gpus > 1:
+            raise UserError(
+                f"runtime.generation_gpus={runtime.generation_gpus}, and this engine generates on one GPU\n"
+                "  take runtime.generation_gpus=1, or engine=vllm"
+            )
+
+    def generate(
+        self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context
+    ) -> Iterator[list[Generated]]:
+        """For each block its texts, ordered by (request, index).
+
+        Raises:
+            UserError: for weights whose prompt format is no longer what they were trained on, prompts that all fill
+                the model's context, or one text that does not fit into memory.
+        """
+        import torch
+
+        torch.set_num_threads(ctx.runtime.threads)
+        loaded = load(weights, self.precision, device_of(ctx))
+        transcription = Transcription(
+            loaded.tokenizer,
+            format_of(loaded.card, loaded.tokenizer, weights),
+            end_tokens(loaded.tokenizer, loaded.model.generation_config),
+            context_length(loaded.model.config),
+        )
+        meter = Meter(ctx)
+        for number, requests in enumerate(calls):
+            begun = time.monotonic()
+            found = self._block(requests, loaded, transcription, sampling, ctx, first=number == 0)
+            meter.made(found, time.monotonic() - begun)
+            yield found
+
+    def _block(
+        self,
+        requests: Sequence[Generate],
+        loaded: Loaded,
+        transcription: Transcription,
+        sampling: Sampling,
+        ctx: Context,
+        *,
+        first: bool,
+    ) -> list[Generated]:
+        """The texts of one block."""
+        work = transcription.prefixes(requests, ctx, first)
+        found: dict[tuple[int, int], list[int]] = {}
+        for batch in batches(work, self.batch_tokens):
+            self._batch(work, batch, loaded, sampling, transcription.ends, found, ctx)
+        return [
+            transcription.text(request, index, found.get((place, index), []))
+            for place, request in enumerate(requests)
+            for index in range(request.n)
+        ]
+
+    def _batch(
+        self,
+        work: Sequence[Prefix],
+        batch: Batch,
+        loaded: Loaded,
+        sampling: Sampling,
+        eos: Sequence[int],
+        found: dict[tuple[int, int], list[int]],
+        ctx: Context,
+    ) -> None:
+        """Generate one batch; halve it, and say so, when it does not fit into memory."""
+        prefixes = [replace(work[place], indices=indices) for place, indices in batch]
+        texts = _texts_or_none(loaded, prefixes, sampling, eos)
+        if texts is not None:
+            wanted = ((place, index) for place, indices in batch for index in indices)
+            found.update(zip(wanted, texts, strict=True))
+            return
+        halves = halved(batch)
+        if len(halves) < 2:
+            raise UserError("one text alone does not fit into the GPU's memory\n  take a smaller generator, or bf16")
+        ctx.say(
+            f"a batch of {rows_of(batch)} texts does not fit into memory and is halved; "
+            f"engine.batch_tokens={self.batch_tokens} is too high for this machine"
+        )
+        for half in halves:
+            self._batch(work, half, loaded, sampling, eos, found, ctx)
+
+
+def _texts_or_none(
+    loaded: Loaded, prefixes: Sequence[Prefix], sampling: Sampling, eos: Sequence[int]
+) -> list[list[int]] | None:
+    """Token ids of a batch, or None where memory does not suffice (and then nothing of it is held any more)."""
+    import torch
+
+    try:
+        return continuations(loaded.model, prefixes, sampling, eos)
+    except torch.OutOfMemoryError:
+        pass
+    torch.cuda.empty_cache()
+    return None
+
+
+Batch = tuple[tuple[int, Sequence[int]], ...]
+"""(place of a request in its block, candidates wanted) of each prompt in a batch."""
+
+
+def batches(work: Sequence[Prefix], batch_tokens: int) -> Iterator[Batch]:
+    """The requests of a block, longest possible text first, cut where a batch would pass `batch_tokens`.
+
+    A batch costs its rows times its longest prompt and longest answer. A request with more candidates than fit is cut.
+    """
+    wanted = [place for place, prefix in enumerate(work) if prefix.indices]
+    order = sorted(wanted, key=lambda place: (-len(work[place].ids), -work[place].max_tokens, place))
+    batch: list[tuple[int, Sequence[int]]] = []
+    rows = prompt = answer = 0
+    for place in order:
+        prefix = work[place]
+        prompt_with, answer_with = max(prompt, len(prefix.ids)), max(answer, prefix.max_tokens)
+        if batch and (rows + len(prefix.indices)) * (prompt_with + answer_with) > batch_tokens:
+            yield tuple(batch)
+            batch, rows, prompt_with, answer_with = [], 0, len(prefix.ids), prefix.max_tokens
+        size = max(1, batch_tokens // (prompt_with + answer_with))
+        indices = prefix.indices
+        while len(indices) > size:
+            yield ((place, indices[:size]),)
+            indices = indices[size:]
+        batch.append((place, indices))
+        rows, prompt, answer = rows + len(indices), prompt_with, answer_with
+    if batch:
+        yield tuple(batch)
+
+
+def halved(batch: Batch) -> list[Batch]:
+    """Two batches with half the rows each; the batch alone when it is a single row."""
+    if len(batch) > 1:
+        return [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+    place, indices = batch[0]
+    if len(indices) < 2:
+        return [batch]
+    middle = len(indices) // 2
+    return [((place, indices[:middle]),), ((place, indices[middle:]),)]
+
+
+def rows_of(batch: Batch) -> int:
+    """Texts of a batch."""
+    return sum(len(indices) for _, indices in batch)

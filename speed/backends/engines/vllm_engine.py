@@ -1,0 +1,268 @@
+"""Generation through vLLM, offline: the engine for millions of texts on GPUs.
+
+vLLM packs a batch anew at every token, from what waits, what fits into its memory and what it remembers of earlier
+prompts. Arithmetic follows the packing, so here everything that it hangs on is either a field of this spec or a
+function of the block: the scheduler runs in this process, in lockstep, with a memory of a stated size that forgets at
+each block. A block that is generated again after a crash then gives the same texts on the same machine.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from speed.backends.engines.transcription import Meter, Transcription, context_length, end_tokens, format_of
+from speed.backends.generator.decoding import Prefix
+from speed.backends.generator.exporting import write_merged
+from speed.backends.generator.weights import Precision, load_configs, load_tokenizer, read_card, resolved
+from speed.backends.runtime.device import quietly
+from speed.core.context import Context, Runtime
+from speed.core.errors import UserError
+from speed.ports import Engine, Generate, Generated, Sampling
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the scheduler here: no race of two processes, and a daemon may start none
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # on CPUs: runtime.threads decides, and stages run side by side
+}
+"""What vLLM must find when it is imported."""
+
+PAGE = 32
+"""Tokens of one page of its memory: a multiple of what kernels for GPUs (16) and for CPUs (32) want."""
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+class VllmEngine(Engine):
+    """Samples with vLLM."""
+
+    # not vllm itself: its import arranges environment and PyTorch for itself, and trainings are forked from there too
+    heavy: ClassVar[tuple[str, ...]] = ("torch", "peft", "transformers.generation", "transformers.modeling_utils")
+
+    precision: Precision = "bf16"
+    """Arithmetic of the forward pass, and of keys and values."""
+    cache_tokens: int = Field(default=262_144, ge=2 * PAGE)
+    """Tokens whose keys and values are kept, prompts and answers of all running texts together. No text is longer."""
+    step_tokens: int = Field(default=8_192, ge=1)
+    """Most tokens of one forward pass. No prompt is cut into pieces for it, so no text is longer than this either: vLLM
+    draws a number at the end of each piece, and cannot give it back on every device."""
+    step_texts: int = Field(default=256, ge=1)
+    """Most texts of one forward pass."""
+    quantization: Literal["fp8"] | None = None
+    """Of the weights, made as they are loaded; null keeps them as they are."""
+    guided: bool = False
+    """Whether an example can have no other form than the JSON object that its prompt asks for. The paper's models wrote
+    freely. An answer that goes on from a given beginning is never guided."""
+
+    def check(self, runtime: Runtime) -> None:
+        if find_spec("vllm") is None:
+            raise UserError(
+                "this engine is vLLM, which is not installed\n"
+                '  pip install -e ".[vllm]" (on a machine with a GPU), or take engine=gpu'
+            )
+        if self.step_tokens < self.step_texts:
+            raise UserError(
+                f"engine.step_tokens={self.step_tokens} is less than engine.step_texts={self.step_texts}: "
+                "each text needs a token of each pass\n  raise the one, or lower the other"
+            )
+
+    def generate(
+        self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context
+    ) -> Iterator[list[Generated]]:
+        """For each block its texts, ordered by (request, index). Candidate i has the request's seed plus i.
+
+        Raises:
+            UserError: where vLLM is not installed or not made for `runtime.device`, for weights whose prompt format is
+                no longer what they were trained on, prompts that all fill the model's context, or a model that vLLM
+                cannot serve or that does not fit into memory.
+        """
+        self.check(ctx.runtime)
+        transcription = self._transcription(weights)
+        meter = Meter(ctx)
+        with self._served(weights, transcription, ctx) as llm:
+            for number, requests in enumerate(calls):
+                begun = time.monotonic()
+                found = self._block(requests, llm, transcription, sampling, ctx, first=number == 0)
+                meter.made(found, time.monotonic() - begun)
+                yield found
+
+    def _block(
+        self,
+        requests: Sequence[Generate],
+        llm: Any,
+        transcription: Transcription,
+        sampling: Sampling,
+        ctx: Context,
+        *,
+        first: bool,
+    ) -> list[Generated]:
+        work = transcription.prefixes(requests, ctx, first)
+        places = [place for place, prefix in enumerate(work) if prefix.indices]
+        llm.reset_prefix_cache()  # what earlier blocks have left would change how this one is packed
+        with self._fitting():
+            answers = llm.generate(
+                [{"prompt_token_ids": list(work[place].ids)} for place in places],
+                [self._parameters(requests[place], work[place], transcription, sampling) for place in places],
+                use_tqdm=False,
+            )
+        found: dict[tuple[int, int], Sequence[int]] = {}
+        for place, answer in zip(places, answers, strict=True):
+            for text in answer.outputs:
+                if text.finish_reason not in ("stop", "length"):
+                    raise RuntimeError(f"vLLM ended request {requests[place].key} with {text.finish_reason!r}")
+                found[place, text.index] = text.token_ids
+        return [
+            transcription.text(request, index, found.get((place, index), ()))
+            for place, request in enumerate(requests)
+            for index in range(request.n)
+        ]
+
+    def _parameters(self, request: Generate, prefix: Prefix, transcription: Transcription, sampling: Sampling) -> Any:
+        """One request in vLLM's terms. Its ids are read back here, as those of every engine are."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        guided = self.guided and request.form is not None and not request.begun
+        return SamplingParams(
+            n=len(prefix.indices),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=prefix.seed % 2**63,
+            max_tokens=prefix.max_tokens,
+            stop_token_ids=list(transcription.ends),
+            detokenize=False,
+            structured_outputs=StructuredOutputsParams(json=request.form.body) if guided and request.form else None,
+        )
+
+    def _transcription(self, weights: Path) -> Transcription:
+        card = read_card(weights)
+        with quietly():
+            tokenizer = load_tokenizer(weights)
+            config, generation_config = load_configs(*_whole(weights))
+        context = context_length(config)
+        return Transcription(
+            tokenizer,
+            format_of(card, tokenizer, weights),
+            end_tokens(tokenizer, generation_config),
+            min(self.cache_tokens, self.step_tokens, *(() if context is None else (context,))),
+        )
+
+    @contextmanager
+    def _served(self, weights: Path, transcription: Transcription, ctx: Context) -> Iterator[Any]:
+        """The model in memory, for as long as it is used; merged first if it is an adapter."""
+        os.environ.update(ENVIRONMENT)
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        with self._fitting():
+            import torch
+            from vllm import LLM
+            from vllm.distributed import cleanup_dist_env_and_memory
+            from vllm.platforms import current_platform
+
+        on_cpu = current_platform.is_cpu()
+        if ctx.runtime.device not in ("auto", "cpu" if on_cpu else "cuda"):
+            raise UserError(
+                f"runtime.device={ctx.runtime.device}, and the vLLM that is installed is made for "
+                f"{'CPUs' if on_cpu else 'GPUs'}\n  take runtime.device=auto, or engine=transformers"
+            )
+        if (
+            ctx.runtime.generation_gpus > 1
+        ):  # vLLM starts a process a GPU, which a daemon must not; they end with this one
+            multiprocessing.current_process().daemon = False
+        options: dict[str, Any] = {}
+        if self.guided:
+            options["structured_outputs_config"] = {"backend": "guidance", "disable_any_whitespace": True}
+        torch.set_num_threads(ctx.runtime.threads)
+        with _whole_model(weights, self.precision, ctx) as (folder, revision), self._fitting():
+            llm = LLM(
+                model=folder,
+                revision=revision,
+                tokenizer_revision=revision,
+                dtype=DTYPES[self.precision],
+                quantization=self.quantization,
+                max_model_len=transcription.context,
+                block_size=PAGE,
+                num_gpu_blocks_override=-(-self.cache_tokens // PAGE) + 1,  # vLLM keeps one for itself
+                kv_cache_memory_bytes=2**30,  # any size keeps vLLM from measuring the machine; the line above decides
+                gpu_memory_utilization=0.01,  # nor is anything refused because others use the GPU too
+                max_num_batched_tokens=self.step_tokens,
+                max_num_seqs=self.step_texts,
+                enable_prefix_caching=True,
+                enable_chunked_prefill=False,
+                async_scheduling=False,  # it packs by when results arrive
+                enforce_eager=on_cpu,
+                tensor_parallel_size=ctx.runtime.generation_gpus,
+                generation_config="vllm",
+                trust_remote_code=False,
+                seed=0,
+                **options,
+            )
+        try:
+            yield llm
+        finally:
+            llm.llm_engine.engine_core.shutdown()
+            del llm
+            gc.collect()
+            cleanup_dist_env_and_memory()
+
+    @contextmanager
+    def _fitting(self) -> Iterator[None]:
+        """Turns what vLLM says of a machine or a model that will not do into one message with a remedy."""
+        import torch
+
+        try:
+            yield
+        except ImportError as error:
+            raise UserError(f"vLLM is installed and cannot be imported: {error}\n  install it again") from error
+        except torch.OutOfMemoryError as error:
+            raise UserError(_no_room(self.cache_tokens)) from error
+        except (ValueError, RuntimeError, NotImplementedError) as error:
+            if "memory" in str(error).lower():
+                raise UserError(_no_room(self.cache_tokens)) from error
+            if isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError):
+                raise
+            raise UserError(f"vLLM cannot serve this model: {error}\n  take engine=gpu for it") from error
+
+
+def _no_room(cache_tokens: int) -> str:
+    return (
+        f"the model and the keys and values of engine.cache_tokens={cache_tokens} do not fit into memory\n"
+        "  lower engine.cache_tokens or engine.step_tokens, share the model (runtime.generation_gpus=N), take "
+        "engine.quantization=fp8,\n  or leave the GPU to this stage alone (runtime.side_by_side=1)"
+    )
+
+
+def _whole(weights: Path) -> tuple[str, str | None]:
+    """(folder or hub name, revision) of the whole model, without what an adapter adds to it."""
+    card = read_card(weights)
+    if card is None:
+        return resolved(weights)
+    if not card.adapter:
+        return str(weights / "model"), None
+    if card.base.startswith("relative:"):
+        return _whole((weights / card.base.removeprefix("relative:")).resolve())
+    return resolved(card.base)
+
+
+@contextmanager
+def _whole_model(weights: Path, precision: Precision, ctx: Context) -> Iterator[tuple[str, str | None]]:
+    """What vLLM is to load: the model as it stands, or a merged copy of it that is needed while it is being loaded."""
+    card = read_card(weights)
+    if card is None or not card.adapter:
+        yield _whole(weights)
+        return
+    cache = ctx.store.home / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="merged-", dir=cache) as folder:
+        write_merged(weights, Path(folder), precision)
+        gc.collect()
+        yield folder, None

@@ -1,0 +1,129 @@
+"""What can be evaluated: a folder, a model of the hub, an endpoint; each says what its vectors depend on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from speed.backends.encoding.encoder import CHUNK_TOKENS, PADDING_SHARE, Encoder, UnknownLayout
+from speed.backends.encoding.instructions import instruction_table
+from speed.backends.encoding.sentence_transformer import SentenceTransformerEncoder
+from speed.backends.encoding.text_encoder import TextEncoder
+from speed.backends.runtime.device import device_of
+from speed.core.content import sha256_of
+from speed.core.context import Context
+from speed.core.errors import UserError
+from speed.core.spec import Json
+
+WEIGHTS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.md")
+"""What is fetched of a model on the hub: no pickles, no code."""
+OTHER_FORMATS = ("onnx/*", "openvino/*", "consolidated*", "original/*")
+
+
+class EvaluatedModel(Protocol):
+    """One model, before it is loaded."""
+
+    @property
+    def name(self) -> str:
+        """`organisation/name`, as in mteb's result files."""
+
+    @property
+    def batch(self) -> str:
+        """How texts are put together."""
+
+    def precision(self, asked: str) -> str:
+        """Of its arithmetic, when the config asks for this one."""
+
+    def identity(self) -> Json:
+        """What its vectors depend on, beside precision and length."""
+
+    def load(self, max_length: int | None, at_most: int | None, precision: str, ctx: Context) -> TextEncoder:
+        """The encoder.
+
+        Args:
+            max_length: tokens of a text; None as the model says, but `at_most` so many.
+        """
+
+
+class LocalModel:
+    """A folder: its identity is its files (weights, tokenizer, pooling, prompts), never its name."""
+
+    batch = f"up to {CHUNK_TOKENS} tokens of like length, one in {PADDING_SHARE} padding"
+
+    def __init__(self, folder: Path, name: str = "speed/embedder") -> None:
+        """Args:
+        folder: a model, or the payload of a training with the model in `model/`.
+        """
+        inner = folder / "model"
+        whole = any((inner / file).is_file() for file in ("config.json", "modules.json"))
+        self.folder, self.name = (inner if whole else folder), name
+
+    def precision(self, asked: str) -> str:
+        """The one asked for."""
+        return asked
+
+    def identity(self) -> Json:
+        """The content of the folder."""
+        return {"files": sha256_of(self.folder)}
+
+    def load(self, max_length: int | None, at_most: int | None, precision: str, ctx: Context) -> TextEncoder:
+        """Our encoder, or sentence-transformers' own where the model has parts that ours does not.
+
+        Raises:
+            UserError: for a folder without a model.
+        """
+        import torch
+
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        encoder: Encoder | SentenceTransformerEncoder
+        try:
+            encoder = Encoder.load(self.folder, device_of(ctx), max_length)
+        except UnknownLayout as reason:
+            ctx.say(f"{reason}; sentence-transformers encodes")
+            encoder = SentenceTransformerEncoder(self.folder, device_of(ctx), max_length)
+        if max_length is None and at_most is not None and (encoder.max_length or 0) > at_most:
+            encoder.max_length = at_most
+        encoder.model.to(dtype)
+        return encoder
+
+
+def hub_model(reference: str) -> LocalModel:
+    """A model of the hub (`organisation/name` or `organisation/name@revision`), or of its local cache when offline.
+
+    Raises:
+        UserError: when it is not there.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name, _, revision = reference.partition("@")
+    try:
+        folder = snapshot_download(
+            name, revision=revision or None, allow_patterns=list(WEIGHTS), ignore_patterns=list(OTHER_FORMATS)
+        )
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        raise UserError(
+            f"{reference} is no folder here, and the hub does not give it: {str(error).splitlines()[0]}\n"
+            "  give the path of an existing folder, or check the name, the connection and HF_TOKEN"
+        ) from error
+    return LocalModel(Path(folder), name)
+
+
+def asks_for_instructions(folder: Path) -> bool:
+    """Whether a model brings E5's instructions along: then its protocol is `e5`, otherwise `native`."""
+    file = folder / "config_sentence_transformers.json"
+    prompts = json.loads(file.read_text(encoding="utf-8")).get("prompts") if file.is_file() else None
+    return any(str(text).startswith("Instruct: ") for text in (prompts or {}).values())
+
+
+def template_of(prompts: Mapping[str, str], default: str) -> str:
+    """How a model writes an instruction, {task} in its place: read from its prompt for a task of the table."""
+    table = instruction_table()
+    for kind, tasks in table.tasks.items():
+        for name, text in tasks.items():
+            prompt = prompts.get(name if kind in table.both_sides else f"{name}-query", "")
+            if text in prompt:
+                return prompt.replace(text, "{task}")
+    return default

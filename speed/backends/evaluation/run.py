@@ -1,0 +1,310 @@
+"""Running mteb's tasks one by one, each result on disk before the next begins, each vector before the next task."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import mteb
+import numpy as np
+import torch
+from mteb.abstasks.aggregated_task import AbsTaskAggregate
+from mteb.results import TaskResult
+from tqdm.std import tqdm  # type: ignore[import-untyped]
+
+from speed.backends.encoding.instructions import instruction_table
+from speed.backends.encoding.text_encoder import TextEncoder
+from speed.backends.encoding.vector_cache import VectorCache
+from speed.backends.evaluation.evaluated_model import EvaluatedModel
+from speed.backends.evaluation.evaluator import BENCHMARKS, DEV, ProtocolEvaluator
+from speed.backends.evaluation.hub_data import load_data, take_from_mirror
+from speed.backends.evaluation.local_tasks import load, mteb_task
+from speed.backends.evaluation.mteb_encoder import MtebEncoder
+from speed.backends.evaluation.task_folder import task_folders
+from speed.core.context import Context
+from speed.core.errors import UserError
+from speed.core.spec import digest, recipe
+from speed.data.judged import Judged, Pins, scores_of
+
+MTEB_BATCH = 1024
+"""Texts that mteb hands over at once; our encoder makes its own batches."""
+
+
+class Job(NamedTuple):
+    """One task to run."""
+
+    task: Any
+    load: Callable[[], None]
+    instruction: str | None
+    parts: tuple[Any, ...] = ()
+    """Tasks whose results this one aggregates."""
+    characters: int | None = None
+    """Of its texts, about; None where nobody has counted them."""
+
+
+def folder_jobs(folder: Path, only: Sequence[str]) -> list[Job]:
+    """The tasks of a local folder."""
+    found = task_folders(folder)
+    missing = set(only) - {task.name for task in found}
+    if missing:
+        there = ", ".join(task.name for task in found)
+        raise UserError(f"eval.only names {', '.join(sorted(missing))}, which {folder} does not hold; it has {there}")
+    jobs = []
+    for task in found:
+        if only and task.name not in only:
+            continue
+        task.check()
+        with _globals_seeded(0):  # a task seeds the global generators when it is made
+            target = mteb_task(task)
+        characters = sum(file.stat().st_size for splits in task.files.values() for file in splits.values())
+        jobs.append(Job(target, functools.partial(load, target, task), task.instruction, characters=characters))
+    return jobs
+
+
+def benchmark_jobs(benchmark: str, only: Sequence[str] = (), mirror: Path | None = None) -> list[Job]:
+    """The tasks of a named benchmark, of the development tier, or any that mteb knows.
+
+    Args:
+        only: their names; empty for all of the benchmark.
+        mirror: a folder with copies of the data sets.
+
+    Raises:
+        UserError: for a name that is not there.
+    """
+    if benchmark == "dev":
+        tasks = [mteb.get_task(name, languages=["eng"], eval_splits=split and [split]) for name, split in DEV.items()]
+    elif benchmark == "any":
+        tasks = [_task_of_mteb(name) for name in only]
+    else:
+        tasks = list(mteb.get_benchmark(BENCHMARKS[benchmark]).tasks)
+    missing = set(only) - {task.metadata.name for task in tasks}
+    if missing:
+        raise UserError(f"eval.only names {', '.join(sorted(missing))}, which {benchmark} does not have")
+    jobs = []
+    for task in tasks:
+        if only and task.metadata.name not in only:
+            continue
+        parts = tuple(task.metadata.tasks) if isinstance(task, AbsTaskAggregate) else ()
+        jobs += [_hub_job(part, mirror) for part in parts]
+        jobs.append(Job(task, lambda: None, None, parts, 0) if parts else _hub_job(task, mirror))
+    return jobs
+
+
+def _task_of_mteb(name: str) -> Any:
+    try:
+        return mteb.get_task(name, languages=["eng"])
+    except KeyError as error:
+        raise UserError(f"mteb {importlib.metadata.version('mteb')} has no task {name!r}: check the name") from error
+
+
+def _hub_job(task: Any, mirror: Path | None) -> Job:
+    if mirror is not None:
+        take_from_mirror(task, mirror)
+    return Job(task, functools.partial(load_data, task), None, characters=_characters(task))
+
+
+def _characters(task: Any) -> int | None:
+    """Of the texts of a task's splits, as mteb has counted them."""
+    counted = task.metadata.descriptive_stats or {}
+
+    def below(value: Any) -> int:
+        if not isinstance(value, dict):
+            return 0
+        own = value.get("total_text_length") or 0
+        return int(own) + sum(below(inner) for key, inner in value.items() if key != "hf_subset_descriptive_stats")
+
+    return sum(below(counted.get(split)) for split in task.eval_splits) or None
+
+
+def run(config: ProtocolEvaluator, jobs: list[Job], model: EvaluatedModel, out: Path, ctx: Context) -> Judged:
+    """Run what has no result yet; the scores of all, as they stand in the result files.
+
+    Args:
+        out: mteb's result files come under `out/results`.
+    """
+    torch.set_num_threads(ctx.runtime.threads)
+    revision = config.identity(model.identity())
+    results = out / "results" / model.name.replace("/", "__") / revision
+    results.mkdir(parents=True, exist_ok=True)
+    done: dict[str, TaskResult] = {}
+    texts = 0
+
+    def seen(more: int) -> None:
+        nonlocal texts
+        texts += more
+        ctx.progress(len(done), len(jobs), "tasks", texts=float(texts))
+
+    with ExitStack() as closing:
+        encoder: MtebEncoder | None = None
+        for job in jobs:
+            name = job.task.metadata.name
+            file = results / f"{name}.json"
+            if not _finished(file, job.task):
+                if encoder is None:
+                    encoder = _encoder(config, model, jobs, revision, seen, ctx, closing)
+                    _write(results / "model_meta.json", encoder.mteb_model_meta.to_dict())
+                result = _aggregated(job, done) if job.parts else _result(job, encoder)
+                partial = file.with_suffix(f".{os.getpid()}.partial")
+                result.to_disk(partial)
+                partial.replace(file)
+            done[name] = TaskResult.from_disk(file)
+            ctx.progress(len(done), len(jobs), "tasks", texts=float(texts))
+        if encoder is not None:
+            _count(encoder, ctx)
+    found = _judged(config, model, jobs, done, revision, ctx)
+    ctx.tally.counts["tasks"] += len(found.kinds)
+    ctx.tally.metrics["judged"] = found.model_dump(mode="json")
+    return found
+
+
+def _judged(
+    config: ProtocolEvaluator,
+    model: EvaluatedModel,
+    jobs: list[Job],
+    done: dict[str, TaskResult],
+    revision: str,
+    ctx: Context,
+) -> Judged:
+    parts = {part.metadata.name for job in jobs for part in job.parts}
+    kinds = {job.task.metadata.name: str(job.task.metadata.type) for job in jobs}
+    kinds = {name: kind for name, kind in kinds.items() if name not in parts}
+    main = {name: 100 * float(done[name].get_score()) for name in kinds}
+    for name in (name for name, score in main.items() if math.isnan(score)):
+        main[name] = 0.0
+        ctx.say(f"{name}: the embedder gives all texts the same vector, so its score is undefined and counts as 0")
+    pins = Pins(
+        mteb=importlib.metadata.version("mteb"),
+        precision=model.precision(config.precision),
+        batch=model.batch,
+        instructions=digest(recipe(instruction_table())),
+        datasets={name: str(result.dataset_revision) for name, result in done.items()},
+    )
+    return Judged(
+        name=model.name,
+        model=revision,
+        protocol=config.protocol,
+        max_length=config.max_length,
+        pins=pins,
+        kinds=kinds,
+        scores=scores_of(main, kinds),
+    )
+
+
+def _encoder(
+    config: ProtocolEvaluator,
+    model: EvaluatedModel,
+    jobs: list[Job],
+    revision: str,
+    seen: Callable[[int], None],
+    ctx: Context,
+    closing: ExitStack,
+) -> MtebEncoder:
+    at_most = instruction_table().max_length if config.protocol == "e5" else None
+    encoder = model.load(config.max_length, at_most, config.precision, ctx)
+    cache = _cache(config, model, encoder, ctx)
+    if cache is not None:
+        closing.callback(cache.close)
+    own = {job.task.metadata.name: job.instruction for job in jobs if job.instruction}
+    return MtebEncoder(encoder, config.protocol, instruction_table(), own, revision, seen, cache, model.name)
+
+
+def _cache(config: ProtocolEvaluator, model: EvaluatedModel, encoder: TextEncoder, ctx: Context) -> VectorCache | None:
+    if not ctx.runtime.vectors_gb:
+        return None
+    identity = {
+        "model": model.identity(),
+        "precision": config.precision,
+        "max_length": encoder.max_length,
+        "version": config.version,
+    }
+    root = ctx.store.home / "cache" / "vectors"
+    return VectorCache(root, identity, encoder.dimension, int(ctx.runtime.vectors_gb * 1e9), ctx.say)
+
+
+def _count(encoder: MtebEncoder, ctx: Context) -> None:
+    """How many texts were encoded, and how many had been before, for the manifest."""
+    if encoder.cache is not None:
+        ctx.tally.counts["texts_encoded"] += encoder.cache.misses
+        ctx.tally.counts["texts_from_cache"] += encoder.cache.hits
+    if cut := getattr(encoder.encoder, "cut", 0):
+        ctx.tally.counts["texts_cut_for_endpoint"] += cut
+        ctx.say(f"{cut} texts were longer than the endpoint takes, and were cut")
+
+
+def _finished(file: Path, task: Any) -> bool:
+    """Whether a result of this very task (its data, this mteb) lies there."""
+    if not file.is_file():
+        return False
+    try:
+        found = TaskResult.from_disk(file)
+    except (OSError, ValueError, KeyError):
+        return False
+    same_data = found.dataset_revision == task.metadata.revision
+    return bool(same_data and found.mteb_version == importlib.metadata.version("mteb"))
+
+
+def _result(job: Job, encoder: MtebEncoder) -> TaskResult:
+    began = time.monotonic()
+    task = job.task
+    with _quiet(), _globals_seeded(task.seed):
+        job.load()
+        options = {"batch_size": MTEB_BATCH, "show_progress_bar": False}
+        scores = {split: task.evaluate(encoder, split, encode_kwargs=options) for split in task.eval_splits}
+    now = datetime.datetime.now(tz=datetime.UTC)
+    result = TaskResult.from_task_results(task, scores, evaluation_time=time.monotonic() - began, date=now)
+    task.unload_data()  # which also puts the published revision back, so not before the result has the local one
+    return result
+
+
+def _aggregated(job: Job, done: dict[str, TaskResult]) -> TaskResult:
+    return job.task.combine_task_results([done[part.metadata.name] for part in job.parts])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the bars and warnings of mteb's helpers: labels that no classifier predicts are no news here."""
+    datasets.disable_progress_bars()
+    bar = tqdm.__init__
+    tqdm.__init__ = functools.partialmethod(bar, disable=True)  # mteb's evaluators draw some bars unasked
+    level = logging.getLogger("mteb").level
+    logging.getLogger("mteb").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("mteb").setLevel(level)
+        tqdm.__init__ = bar
+        datasets.enable_progress_bars()
+
+
+@contextmanager
+def _globals_seeded(seed: int) -> Iterator[None]:
+    """mteb's k-means draws from numpy's global generator: seeded per task, so that a resumed run scores the same."""
+    python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)
+        torch.random.set_rng_state(torch_state)
+
+
+def _write(file: Path, value: object) -> None:
+    file.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""How work is carried out, as `runtime` asks: device, processes and their ranks, the wish to stop."""

@@ -1,0 +1,124 @@
+"""One rank of a job in several processes; started by torchrun, see `processes`.
+
+What was asked for is asserted here, where it can be seen: launchers and libraries are known to go on in one process, or
+with another engine, without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from speed.backends.runtime.device import device_of
+from speed.backends.runtime.processes import EVENTS, JOB, RESULT, Failure, Job
+from speed.core.context import Context, Runtime
+from speed.core.errors import UserError, explained
+from speed.core.spec import Json
+from speed.core.store import Store
+
+J = TypeVar("J", bound=Job)
+
+
+def main(job_class: type[J], work: Callable[[J, Context], None]) -> None:
+    """Body of a rank: read the job, `work`, report. Rank 0 sends events and the result."""
+    folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
+    try:
+        _main(job_class, work, folder, rank)
+    except BaseException as error:
+        report_failure(folder, rank, error, traceback.format_exception(error))
+        raise
+
+
+def _main(job_class: type[J], work: Callable[[J, Context], None], folder: Path, rank: int) -> None:
+    import torch
+
+    job = job_class.model_validate_json((folder / JOB).read_text())
+    if socket.gethostname() == job.host:
+        threading.Thread(target=_end_with, args=(job.parent,), daemon=True).start()
+    if int(os.environ["WORLD_SIZE"]) != job.runtime.processes:
+        raise RuntimeError(f"world size {os.environ['WORLD_SIZE']}, and the job is for {job.runtime.processes}")
+    ctx = Context(store=Store(job.runtime.home), runtime=job.runtime)
+    if device_of(ctx) == "cuda":
+        _take_gpu(int(os.environ["LOCAL_RANK"]), job.runtime)
+    with (folder / EVENTS).open("a") as events:
+
+        def send(event: dict[str, Json]) -> None:
+            events.write(json.dumps(event) + "\n")
+            events.flush()
+
+        if rank == 0:
+            ctx.send = send
+        work(job, ctx)
+    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    if rank == 0:
+        tally = ctx.tally
+        result = {"counts": tally.counts, "rejected": tally.rejected, "metrics": tally.metrics, "world_size": world}
+        (folder / RESULT).write_text(json.dumps(result))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def assert_engine(model: Any, ctx: Context) -> None:
+    """Raise unless `model`, as it is about to be trained, is spread as the runtime asks.
+
+    Raises:
+        RuntimeError: for another world size, communication or engine than asked for.
+    """
+    import torch
+
+    runtime = ctx.runtime
+    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    engine = engine_of(model)
+    expected = "zero3" if runtime.strategy == "zero3" else "ddp" if runtime.processes > 1 else "none"
+    if world != runtime.processes or engine != expected:
+        raise RuntimeError(
+            f"runtime.strategy={runtime.strategy} with {runtime.processes} processes was asked for, and {world} train "
+            f"with engine {engine}"
+        )
+    if world > 1:
+        over, wanted = torch.distributed.get_backend(), "nccl" if device_of(ctx) == "cuda" else "gloo"
+        if wanted not in over:
+            raise RuntimeError(f"the processes talk over {over}, and {wanted} was expected")
+
+
+def engine_of(model: Any) -> str:
+    """`ddp`, `zero3` (or another stage), or `none`: what a wrapped model really is."""
+    name = type(model).__name__
+    if name == "DistributedDataParallel":
+        return "ddp"
+    return f"zero{model.zero_optimization_stage()}" if name == "DeepSpeedEngine" else "none"
+
+
+def report_failure(folder: Path, rank: int, error: BaseException, trace: Sequence[str]) -> None:
+    """Leave a rank's failure for the parent to read."""
+    known = explained(error, "working in several processes") if isinstance(error, OSError) else error
+    mistake = isinstance(known, UserError)
+    message = str(known) if mistake else "".join(trace)[-4000:]
+    failure = Failure(rank=rank, at=time.time(), user_error=mistake, message=message)
+    (folder / f"failure-{rank}.json").write_text(failure.model_dump_json())
+
+
+def _take_gpu(local_rank: int, runtime: Runtime) -> None:
+    import torch
+
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"runtime.processes={runtime.processes} on {runtime.nodes} node(s), and this machine has "
+            f"{torch.cuda.device_count()} GPUs\n  set runtime.processes to nodes times GPUs"
+        )
+    torch.cuda.set_device(local_rank)
+
+
+def _end_with(parent: int) -> None:
+    """A killed run must not leave ranks behind that write into its folders."""
+    while Path(f"/proc/{parent}").exists() or not Path("/proc/self").exists():
+        time.sleep(1)
+    os._exit(1)

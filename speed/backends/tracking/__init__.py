@@ -1,0 +1,1 @@
+"""Mirrors of the run's own files."""

@@ -1,0 +1,121 @@
+"""Two processes train what one trains, and what goes wrong in a rank is said by the parent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_generator import completions, context, make_base, preferences
+
+from speed.backends.alignment.trainer import TrlTrainer
+from speed.backends.generator.weights import load, read_card
+from speed.core.context import Context
+from speed.core.errors import UserError
+from speed.ports import Dpo, Sft
+
+LORA = TrlTrainer(method="lora", r=4, alpha=8, precision="fp32", prompt_format="plain")
+SFT = Sft(learning_rate=1e-2, batch_size=4, epochs=1, max_length=64, warmup_ratio=0.0)
+DPO = Dpo(beta=0.1, learning_rate=1e-2, batch_size=4, epochs=1, max_length=64, warmup_ratio=0.0)
+
+
+def losses(out: Path) -> list[float]:
+    return [line["loss"] for line in json.loads((out / "training.json").read_text())["curve"]]
+
+
+def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    junior, one, two = (tmp_path / name for name in ("junior", "one", "two"))
+    LORA.sft(str(base), completions(12), SFT, junior, context(tmp_path))
+    LORA.dpo(junior, preferences(8), DPO, one, context(tmp_path))
+    ctx = context(tmp_path, processes=2, checkpoint_seconds=0.0)
+    LORA.dpo(junior, preferences(8), DPO, two, ctx)
+    assert losses(two) == pytest.approx(losses(one), rel=1e-4)
+    assert [event["step"] for event in ctx.events if event["event"] == "metric"] == [1, 2]  # type: ignore[attr-defined]
+    assert ctx.tally.metrics["steps"] == 2
+    assert ctx.tally.metrics["kl_reference"] > 0
+    assert {file.name for file in two.iterdir()} == {"model", "weights.json", "training.json"}
+    assert read_card(two) == read_card(one)
+
+
+@pytest.mark.slow
+def test_two_processes_count_tokens_as_one_does(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    for processes in (1, 2):
+        LORA.sft(str(base), completions(12), SFT, tmp_path / str(processes), context(tmp_path, processes=processes))
+    assert losses(tmp_path / "2") == pytest.approx(losses(tmp_path / "1"), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_rank_that_fails_is_heard(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    ctx = context(tmp_path, processes=2)
+    with pytest.raises(UserError, match="9 over_max_length"):
+        LORA.sft(str(base), completions(9), SFT.model_copy(update={"max_length": 3}), tmp_path / "out", ctx)
+    assert len(list((tmp_path / "out/processes/logs").rglob("stderr.log"))) == 2
+
+
+def told_to_end(ctx: Context, step: int) -> Context:
+    """The process that waits for the training gets SIGTERM as soon as it hears of `step`."""
+    send = ctx.send
+
+    def watch(event: dict[str, Any]) -> None:
+        send(event)
+        if event["event"] == "metric" and event["step"] == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    ctx.send = watch
+    return ctx
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_training_that_is_told_to_end_saves_and_goes_on_later(processes: int, tmp_path: Path) -> None:
+    base, config = make_base(tmp_path / "base"), SFT.model_copy(update={"epochs": 3.0})
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    LORA.sft(str(base), completions(40), config, straight, context(tmp_path, processes=processes))
+    before = signal.getsignal(signal.SIGTERM)
+    ctx = told_to_end(context(tmp_path, processes=processes), 11)  # in the midst of the second pass of ten steps
+    with pytest.raises(UserError, match="told to end and saved step .* of 30"):
+        LORA.sft(str(base), completions(40), config, stopped, ctx)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert not (stopped / "weights.json").exists()
+    with pytest.raises(UserError, match=f"go on with runtime.processes={processes} runtime.strategy=ddp"):
+        LORA.sft(str(base), completions(40), config, stopped, context(tmp_path, processes=3 - processes))
+    ctx = context(tmp_path, processes=processes)
+    LORA.sft(str(base), completions(40), config, stopped, ctx)
+    first = next(event["step"] for event in ctx.events if event["event"] == "metric")  # type: ignore[attr-defined]
+    assert first > 11
+    assert losses(stopped) == losses(straight)
+    assert len(losses(stopped)) == 30
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs the extra [deepspeed]; its first run builds for 90 s")
+def test_zero3_trains_what_one_process_trains(tmp_path: Path) -> None:
+    """Supervised training, and a preference training that goes on from its adapter; then a stop and a resume."""
+    base = make_base(tmp_path / "base")
+    pairs = DPO.model_copy(update={"epochs": 3.0})
+    one, two = tmp_path / "one", tmp_path / "two"
+    for home, runtime in ((one, {}), (two, {"processes": 2, "strategy": "zero3"})):
+        LORA.sft(str(base), completions(12), SFT, home / "junior", context(tmp_path, **runtime))
+        if runtime:
+            ctx = told_to_end(context(tmp_path, **runtime), 2)
+            with pytest.raises(UserError, match="told to end"):
+                LORA.dpo(home / "junior", preferences(8), pairs, home / "senior", ctx)
+        LORA.dpo(home / "junior", preferences(8), pairs, home / "senior", context(tmp_path, **runtime))
+    for stage in ("junior", "senior"):
+        assert losses(two / stage) == pytest.approx(losses(one / stage), rel=1e-4)
+        logits = [
+            load(home / stage, "fp32", "cpu").model(input_ids=torch.arange(3, 40)[None]).logits for home in (one, two)
+        ]
+        assert torch.allclose(*logits, atol=1e-3)
+    assert not torch.allclose(
+        logits[0], load(base, "fp32", "cpu").model(input_ids=torch.arange(3, 40)[None]).logits, atol=1e-2
+    )
+    kl = [json.loads((home / "senior/training.json").read_text())["summary"]["kl_reference"] for home in (one, two)]
+    assert kl[1] == pytest.approx(kl[0], rel=1e-2)

@@ -1,0 +1,468 @@
+"""The trainings are wired right: losses, gradients and references against values computed by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_generator import completions, context, make_base, preferences
+
+from speed.backends.alignment.divergence import reference
+from speed.backends.alignment.rows import dpo_rows
+from speed.backends.alignment.trainer import TrlTrainer
+from speed.backends.generator.prompt_format import completion_ids, prompt_ids
+from speed.backends.generator.weights import load, read_card
+from speed.core.errors import UserError
+from speed.ports import Completion, Dpo, Preference, Sft
+
+LORA = TrlTrainer(method="lora", r=4, alpha=8, precision="fp32", prompt_format="plain")
+FULL = LORA.model_copy(update={"method": "full"})
+SFT = Sft(learning_rate=1e-2, batch_size=4, epochs=1, max_length=128, warmup_ratio=0.0)
+DPO = Dpo(beta=0.1, learning_rate=1e-2, batch_size=4, epochs=1, max_length=128, warmup_ratio=0.0)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def junior(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("junior")
+    LORA.sft(str(base), completions(12), SFT, out, context(out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def full_junior(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("full")
+    FULL.sft(str(base), completions(12), SFT.model_copy(update={"learning_rate": 1e-3}), out, context(out))
+    return out
+
+
+def trained(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(next((out / "model").glob("*.safetensors")))
+
+
+def curve(out: Path) -> list[dict[str, float]]:
+    found: list[dict[str, float]] = json.loads((out / "training.json").read_text())["curve"]
+    return found
+
+
+def log_prob(model: Any, prompt: list[int], completion: list[int]) -> torch.Tensor:
+    """Sum of the completion's token log-probabilities, from the plain logits."""
+    logits = model(input_ids=torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+    return torch.log_softmax(logits, -1).gather(1, torch.tensor(completion)[:, None]).sum()
+
+
+def test_the_first_supervised_loss_is_that_of_the_completions_and_one_eos(base: Path, tmp_path: Path) -> None:
+    rows = completions(4)
+    LORA.sft(str(base), rows, SFT, tmp_path, context(tmp_path))
+    model, tokenizer, _ = load(base, "fp32", "cpu")
+    nats, tokens = 0.0, 0
+    for row in rows:
+        completion = completion_ids(row.completion, tokenizer)
+        assert completion.count(tokenizer.eos_token_id) == 1
+        assert completion[-1] == tokenizer.eos_token_id
+        prompt = prompt_ids(row.prompt, "plain", tokenizer)
+        assert prompt[0] == tokenizer.bos_token_id
+        assert prompt.count(tokenizer.bos_token_id) == 1
+        nats -= float(log_prob(model, prompt, completion))
+        tokens += len(completion)
+    assert curve(tmp_path)[0]["loss"] == pytest.approx(nats / tokens, rel=1e-5)
+
+
+def test_a_tokenizer_without_a_padding_token_trains_the_same_end(base: Path, tmp_path: Path) -> None:
+    """Padding is then the end of text, as Llama-3's; a mask built from ids would leave the end unlearned."""
+    shutil.copytree(base, tmp_path / "base")
+    tokenizer = load(base, "fp32", "cpu").tokenizer
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path / "base")
+    for name, source in (("with", base), ("without", tmp_path / "base")):
+        LORA.sft(str(source), completions(8), SFT, tmp_path / name, context(tmp_path))
+        LORA.dpo(tmp_path / name, preferences(4), DPO, tmp_path / f"{name}-dpo", context(tmp_path))
+    assert load(tmp_path / "base", "fp32", "cpu").tokenizer.pad_token_id == tokenizer.eos_token_id
+    for stage in ("", "-dpo"):
+        with_padding, without = (
+            [line["loss"] for line in curve(tmp_path / f"{name}{stage}")] for name in ("with", "without")
+        )
+        assert without == pytest.approx(with_padding, rel=1e-5)
+
+
+def test_supervised_training_learns(base: Path, tmp_path: Path) -> None:
+    config = SFT.model_copy(update={"epochs": 5.0})
+    LORA.sft(str(base), completions(8), config, tmp_path, context(tmp_path))
+    losses = [line["loss"] for line in curve(tmp_path)]
+    assert len(losses) == 10
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "robust", "hinge", "ipo"])
+def test_a_preference_training_starts_at_its_reference(loss: str, junior: Path, tmp_path: Path) -> None:
+    config = DPO.model_copy(update={"loss": loss, "label_smoothing": 0.1 if loss == "robust" else 0.0})
+    ctx = context(tmp_path)
+    LORA.dpo(junior, preferences(8), config, tmp_path, ctx)
+    first = curve(tmp_path)[0]
+    expected = {"sigmoid": math.log(2), "robust": math.log(2), "hinge": 1.0, "ipo": 25.0}[loss]
+    assert first["loss"] == pytest.approx(expected, abs=1e-3)
+    assert first["rewards_margins"] == pytest.approx(0, abs=1e-5)
+    assert curve(tmp_path)[1]["loss"] != pytest.approx(expected, abs=1e-3)
+    assert ctx.tally.metrics["kl_reference"] > 0
+    assert [event["done"] for event in ctx.events if event["event"] == "progress"][-1] == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("start", ["continued adapter", "new adapter on full weights", "full weights"])
+def test_the_reference_stays_the_start(
+    start: str, junior: Path, full_junior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, folder = {
+        "continued adapter": (LORA, junior),
+        "new adapter on full weights": (LORA, full_junior),
+        "full weights": (FULL, full_junior),
+    }[start]
+    seen: list[Any] = []
+    import speed.backends.alignment.trainer as module
+
+    measured = module.kl_reference
+    monkeypatch.setattr(module, "kl_reference", lambda done, data: seen.append(done) or measured(done, data))
+    trainer.dpo(folder, preferences(8), DPO, tmp_path, context(tmp_path))
+    frozen, tokenizer, _ = load(folder, "fp32", "cpu")
+    row = dpo_rows(preferences(3), "plain", tokenizer, 128, context(tmp_path).tally.rejected)[2]
+    with torch.no_grad():
+        expected = log_prob(frozen, row["prompt_ids"], row["chosen_ids"])
+        with reference(seen[0]) as model:
+            assert log_prob(model, row["prompt_ids"], row["chosen_ids"]) == pytest.approx(float(expected), abs=1e-4)
+        policy = log_prob(seen[0].model, row["prompt_ids"], row["chosen_ids"])
+    assert abs(float(policy - expected)) > 1e-2, "the policy must have moved"
+    exported = load(tmp_path, "fp32", "cpu").model
+    with torch.no_grad():
+        again = log_prob(exported, row["prompt_ids"], row["chosen_ids"])
+    assert float(again) == pytest.approx(float(policy), abs=1e-4)
+
+
+def test_the_likelihood_term_is_that_of_the_chosen_answers(junior: Path, tmp_path: Path) -> None:
+    config = DPO.model_copy(update={"sft_weight": 0.5})
+    LORA.dpo(junior, preferences(4), config, tmp_path, context(tmp_path))
+    model, tokenizer, _ = load(junior, "fp32", "cpu")
+    rows = dpo_rows(preferences(4), "plain", tokenizer, 128, context(tmp_path).tally.rejected)
+    with torch.no_grad():
+        nats = -sum(float(log_prob(model, row["prompt_ids"], row["chosen_ids"])) for row in rows)
+    expected = math.log(2) + 0.5 * nats / sum(len(row["chosen_ids"]) for row in rows)
+    assert curve(tmp_path)[0]["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_both_answers_begin_with_is_context_and_nothing_is_learned_on_it(junior: Path, tmp_path: Path) -> None:
+    pairs = [pair.model_copy(update={"begun": '{"input":'}) for pair in preferences(4)]
+    _, tokenizer, _ = load(junior, "fp32", "cpu")
+    tally = context(tmp_path).tally
+    bare, begun = (dpo_rows(rows, "plain", tokenizer, 128, tally.rejected) for rows in (preferences(4), pairs))
+    ids = tokenizer('{"input":', add_special_tokens=False)["input_ids"]
+    assert [row["prompt_ids"] for row in begun] == [row["prompt_ids"] + ids for row in bare]
+    assert [(row["chosen_ids"], row["rejected_ids"]) for row in begun] == [
+        (row["chosen_ids"], row["rejected_ids"]) for row in bare
+    ]
+    LORA.dpo(junior, pairs, DPO, tmp_path, context(tmp_path))
+    assert curve(tmp_path)[0]["loss"] == pytest.approx(math.log(2), abs=1e-3)
+
+
+def test_the_preference_gradient_is_the_hand_written_one(full_junior: Path, tmp_path: Path) -> None:
+    """At the start: -beta/2 (grad log p(chosen) - grad log p(rejected)), mean over pairs (paper, equation 2)."""
+    pairs = [Preference(prompt="Q", chosen="ab", rejected="c"), Preference(prompt="R", chosen="d", rejected="ef")]
+    config = DPO.model_copy(update={"batch_size": 2, "beta": 0.3})
+    FULL.dpo(full_junior, pairs, config, tmp_path, context(tmp_path))
+    model, tokenizer, _ = load(full_junior, "fp32", "cpu", for_training=True)
+    rows = dpo_rows(pairs, "plain", tokenizer, 128, context(tmp_path).tally.rejected)
+    objective = sum(
+        log_prob(model, row["prompt_ids"], row["chosen_ids"]) - log_prob(model, row["prompt_ids"], row["rejected_ids"])
+        for row in rows
+    )
+    objective = -0.3 / 2 * objective / len(rows)
+    objective.backward()  # type: ignore[union-attr]
+    norm = math.sqrt(sum(float(weight.grad.pow(2).sum()) for weight in model.parameters()))
+    assert curve(tmp_path)[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
+
+
+SFT_KNOBS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"r": 2}, {}),
+    ({"alpha": 16}, {}),
+    ({"dropout": 0.3}, {}),
+    ({"weight_decay": 0.5}, {}),
+    ({"schedule": "cosine"}, {}),
+    ({"schedule": "constant"}, {}),
+    ({"max_grad_norm": 0.05}, {}),
+    ({"prompt_format": "inst"}, {}),
+    ({"prompt_format": "released"}, {}),
+    ({"precision": "bf16"}, {}),
+    ({"embeddings": True}, {}),
+    ({"method": "full"}, {}),
+    ({}, {"learning_rate": 2e-2}),
+    ({}, {"batch_size": 2}),
+    ({}, {"epochs": 2}),
+    ({}, {"warmup_ratio": 0.5}),
+    ({}, {"seed": 1}),
+    ({}, {"max_length": 20}),
+]
+
+
+def difference(one: Path, other: Path) -> float:
+    """Largest difference between two trained adapters; infinite where their shapes differ."""
+    a, b = trained(one), trained(other)
+    if {name: tensor.shape for name, tensor in a.items()} != {name: tensor.shape for name, tensor in b.items()}:
+        return math.inf
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+@pytest.fixture(scope="module")
+def plain_run(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("plain")
+    LORA.sft(str(base), completions(12), SFT, out, context(out))
+    return out
+
+
+@pytest.mark.parametrize(("trainer", "config"), SFT_KNOBS)
+def test_every_knob_of_supervised_training_does_something(
+    trainer: dict[str, Any], config: dict[str, Any], base: Path, plain_run: Path, tmp_path: Path
+) -> None:
+    changed = LORA.model_copy(update=trainer)
+    changed.sft(str(base), completions(12), SFT.model_copy(update=config), tmp_path, context(tmp_path))
+    assert difference(plain_run, tmp_path) > 1e-5
+
+
+@pytest.mark.parametrize(
+    "trainer", [{}, {"micro_batch": 2}, {"gradient_checkpointing": True}, {"padding_free": True, "micro_batch": 2}]
+)
+def test_what_saves_memory_changes_no_result(
+    trainer: dict[str, Any], base: Path, plain_run: Path, tmp_path: Path
+) -> None:
+    LORA.model_copy(update=trainer).sft(str(base), completions(12), SFT, tmp_path, context(tmp_path))
+    assert difference(plain_run, tmp_path) <= (0 if not trainer else 1e-4)
+    if not trainer:
+        for file in ("model/adapter_model.safetensors", "model/adapter_config.json", "training.json"):
+            assert (tmp_path / file).read_bytes() == (plain_run / file).read_bytes()
+
+
+DPO_KNOBS: list[dict[str, Any]] = [
+    {"beta": 0.3},
+    {"loss": "ipo"},
+    {"loss": "hinge"},
+    {"loss": "robust"},
+    {"loss": "robust", "label_smoothing": 0.3},
+    {"sft_weight": 0.5},
+    {"learning_rate": 2e-2},
+    {"seed": 3},
+    {"batch_size": 2},
+    {"epochs": 2},
+    {"max_length": 16},
+    {"warmup_ratio": 0.5},
+]
+SAVES_MEMORY = {"micro_batch", "gradient_checkpointing", "padding_free", "precompute_reference", "liger"}
+"""Knobs that must change no result, or (liger) cannot be turned here."""
+
+
+def test_every_knob_has_a_test() -> None:
+    turned = {name for trainer, _ in SFT_KNOBS for name in trainer}
+    assert turned | SAVES_MEMORY == set(TrlTrainer.model_fields)
+    assert {name for _, config in SFT_KNOBS for name in config} == set(Sft.model_fields)
+    assert {name for config in DPO_KNOBS for name in config} == set(Dpo.model_fields)
+
+
+@pytest.mark.parametrize("config", DPO_KNOBS)
+def test_every_knob_of_preference_training_does_something(config: dict[str, Any], junior: Path, tmp_path: Path) -> None:
+    before = {"loss": "robust"} if config.get("label_smoothing") else {}
+    for name, update in (("before", before), ("after", config)):
+        out = tmp_path / name
+        LORA.dpo(junior, preferences(12), DPO.model_copy(update=update), out, context(out))
+    if config == {"loss": "robust"}:  # without smoothing it is the sigmoid loss
+        assert difference(tmp_path / "before", tmp_path / "after") == 0
+    else:
+        assert difference(tmp_path / "before", tmp_path / "after") > 1e-5
+
+
+def killed_at(step: int, train: Callable[[Any], None], out: Path) -> None:
+    """Train in a forked process that is killed with SIGKILL as soon as it reports `step`."""
+    child = os.fork()
+    if child == 0:
+        ctx = context(out, checkpoint_seconds=0.0)
+
+        def watch(event: dict[str, Any]) -> None:
+            if event["event"] == "metric" and event["step"] == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        ctx.send = watch
+        train(ctx)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo", "full"])
+def test_killed_and_resumed_equals_undisturbed_to_the_bit(kind: str, base: Path, junior: Path, tmp_path: Path) -> None:
+    config = SFT.model_copy(update={"epochs": 2.0})
+    dropping = LORA.model_copy(update={"dropout": 0.2})
+
+    def train(ctx: Any, out: Path) -> None:
+        out.mkdir(exist_ok=True)
+        if kind == "dpo":
+            LORA.dpo(junior, preferences(20), DPO.model_copy(update={"epochs": 2.0}), out, ctx)
+        else:
+            (dropping if kind == "sft" else FULL).sft(str(base), completions(20), config, out, ctx)
+
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    train(context(straight), straight)
+    killed_at(6, lambda ctx: train(ctx, broken), broken)
+    assert not (broken / "weights.json").exists()
+    whole = broken / "checkpoints" / "checkpoint-5"
+    assert whole.is_dir()
+    cut_short = whole.with_name("checkpoint-9")  # a save that the kill interrupted
+    shutil.copytree(whole, cut_short)
+    (cut_short / "whole.json").unlink()
+    (cut_short / "optimizer.pt").write_bytes(b"")
+    ctx = context(broken)
+    train(ctx, broken)
+    assert any("checkpoint-5" in event.get("message", "") for event in ctx.events)  # type: ignore[attr-defined]
+    assert len(curve(broken)) == 10
+    assert curve(broken) == curve(straight)
+    assert difference(broken, straight) == 0
+    assert not (broken / "checkpoints").exists()
+
+
+def test_a_finished_training_is_not_repeated(plain_run: Path, base: Path, tmp_path: Path) -> None:
+    shutil.copytree(plain_run, tmp_path / "again")
+    ctx = context(tmp_path)
+    LORA.sft(str(base), completions(12), SFT, tmp_path / "again", ctx)
+    assert ctx.tally.metrics["steps"] == 3
+    assert not ctx.events  # type: ignore[attr-defined]
+
+
+def test_the_payload_is_the_adapter_alone(junior: Path, base: Path, tmp_path: Path) -> None:
+    LORA.dpo(junior, preferences(4), DPO, tmp_path, context(tmp_path))
+    files = {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()}
+    assert {file for file in files if "token" not in file} == {
+        "weights.json",
+        "training.json",
+        "model/adapter_model.safetensors",
+        "model/adapter_config.json",
+    }
+    assert not [name for name in trained(tmp_path) if ".ref." in name]
+    card = read_card(tmp_path)
+    assert card is not None
+    assert Path(card.base) == base
+
+
+def test_rows_that_cannot_be_trained_on_are_counted(base: Path, junior: Path, tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    rows = [*completions(4), Completion(prompt="x" * 200, completion="long"), Completion(prompt="y", completion="")]
+    LORA.sft(str(base), [*rows, Completion(prompt="z", completion="a</s>b")], SFT, tmp_path / "sft", ctx)
+    assert ctx.tally.rejected == {"over_max_length": 1, "empty_completion": 1, "eos_inside": 1}
+    ctx = context(tmp_path)
+    pairs = [*preferences(4), Preference(prompt="x", chosen="same", rejected="same")]
+    pairs.append(Preference(prompt="x", chosen="y" * 200, rejected="short"))
+    LORA.dpo(junior, pairs, DPO, tmp_path / "dpo", ctx)
+    assert ctx.tally.rejected == {"chosen_equals_rejected": 1, "over_max_length": 1}
+
+
+@pytest.mark.parametrize(
+    ("rows", "config", "says"),
+    [
+        ([], {}, "of 0 given"),
+        (completions(1), {}, "at least two"),
+        (completions(9), {"max_length": 3}, "9 over_max_length"),
+        (completions(9), {"learning_rate": 1e30}, "loss became|gradient norm"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_are_refused(
+    rows: list[Completion], config: dict[str, Any], says: str, base: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=says):
+        FULL.sft(str(base), rows, SFT.model_copy(update=config), tmp_path, context(tmp_path))
+    assert not (tmp_path / "weights.json").exists()
+
+
+def test_options_that_would_be_ignored_are_refused(base: Path, junior: Path, tmp_path: Path) -> None:
+    ctx = context(tmp_path)
+    with pytest.raises(ValueError, match="label_smoothing=0.1 has no effect on loss=sigmoid"):
+        Dpo(**(DPO.model_dump() | {"label_smoothing": 0.1}))
+    with pytest.raises(UserError, match="never mixed"):
+        LORA.model_copy(update={"prompt_format": "inst"}).dpo(junior, preferences(4), DPO, tmp_path, ctx)
+    with pytest.raises(UserError, match="r=4"):
+        LORA.model_copy(update={"r": 8}).dpo(junior, preferences(4), DPO, tmp_path, ctx)
+    with pytest.raises(UserError, match="fp16 needs a GPU"):
+        LORA.model_copy(update={"precision": "fp16"}).sft(str(base), completions(4), SFT, tmp_path, ctx)
+    with pytest.raises(UserError, match="micro batches of 3"):
+        LORA.model_copy(update={"micro_batch": 3}).sft(str(base), completions(4), SFT, tmp_path, ctx)
+    with pytest.raises(UserError, match="chat template"):
+        LORA.model_copy(update={"prompt_format": "chat"}).sft(str(base), completions(4), SFT, tmp_path, ctx)
+    with pytest.raises(UserError, match="padding_free=true has no effect on a preference training"):
+        LORA.model_copy(update={"padding_free": True}).dpo(junior, preferences(4), DPO, tmp_path, ctx)
+    zero3 = context(tmp_path, strategy="zero3")
+    with pytest.raises(UserError, match="precompute_reference=true needs whole models"):
+        LORA.model_copy(update={"precompute_reference": True}).dpo(junior, preferences(4), DPO, tmp_path, zero3)
+    with pytest.raises(UserError, match="trainer.liger=true, and runtime.device=cpu has no GPU"):
+        LORA.model_copy(update={"liger": True}).sft(str(base), completions(4), SFT, tmp_path, ctx)
+
+
+@pytest.mark.parametrize("start", ["adapter", "full"])
+def test_reference_log_probs_are_computed_once_for_all_that_share_them(
+    start: str, junior: Path, full_junior: Path, tmp_path: Path
+) -> None:
+    trainer, folder = (LORA, junior) if start == "adapter" else (FULL, full_junior)
+    once = trainer.model_copy(update={"precompute_reference": True})
+    for name, made, beta in (("plain", trainer, 0.1), ("once", once, 0.1), ("other", once, 0.3)):
+        config = DPO.model_copy(update={"beta": beta, "epochs": 2.0})
+        made.dpo(folder, preferences(9), config, tmp_path / name, context(tmp_path))
+    assert [line["loss"] for line in curve(tmp_path / "once")] == pytest.approx(
+        [line["loss"] for line in curve(tmp_path / "plain")], rel=1e-4
+    )
+    assert len(list((tmp_path / "cache" / "reference").iterdir())) == 1, "beta does not change the reference"
+    assert difference(tmp_path / "once", tmp_path / "other") > 1e-5
+    (cached,) = (tmp_path / "cache" / "reference").iterdir()
+    chosen, rejected = json.loads(cached.read_text())
+    cached.write_text(json.dumps([[value - 1 for value in chosen], rejected]))
+    with pytest.raises(RuntimeError, match="the reference model is not the model"):
+        once.dpo(folder, preferences(9), DPO, tmp_path / "tampered", context(tmp_path))
+
+
+def test_a_training_tells_what_it_did_to_the_writing(junior: Path, base: Path, tmp_path: Path) -> None:
+    rows = [Completion(prompt=f"Write {i}", completion='{"a": 1}') for i in range(8)]
+    ctx = context(tmp_path)
+    LORA.sft(str(base), rows, SFT.model_copy(update={"epochs": 20.0}), tmp_path / "json", ctx)
+    assert ctx.tally.metrics["written_valid_json"] == 1.0
+    tokens = len(completion_ids('{"a": 1}', load(base, "fp32", "cpu").tokenizer))
+    assert ctx.tally.metrics["written_tokens"] == tokens
+    ctx = context(tmp_path)
+    LORA.dpo(tmp_path / "json", preferences(8), DPO.model_copy(update={"learning_rate": 3e-2}), tmp_path / "dpo", ctx)
+    found = ctx.tally.metrics
+    assert found["reference_valid_json"] == 1.0
+    assert found["written_valid_json"] < 1.0, "so hard a training on other texts breaks the form"
+    assert found["length_drift"] == pytest.approx(found["written_tokens"] / found["reference_tokens"])
+    assert found["chosen_tokens"] > found["rejected_tokens"] > 0
+
+
+def test_a_gpu_that_is_too_small_is_said_and_the_checkpoint_is_kept(base: Path, tmp_path: Path) -> None:
+    ctx = context(tmp_path, checkpoint_seconds=0.0)
+
+    def fails(event: dict[str, Any]) -> None:
+        if event["event"] == "metric" and event["step"] == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    ctx.send = fails
+    with pytest.raises(UserError, match="set trainer.micro_batch to a smaller divisor.*the last checkpoint is kept"):
+        LORA.sft(str(base), completions(12), SFT.model_copy(update={"epochs": 2}), tmp_path / "out", ctx)
+    assert (tmp_path / "out/checkpoints/checkpoint-2/whole.json").is_file()
+
+
+def test_pairs_without_a_difference_train_nothing(junior: Path, tmp_path: Path) -> None:
+    same = [Preference(prompt=f"p{i}", chosen="same", rejected="same") for i in range(5)]
+    with pytest.raises(UserError, match="of 5 given there are 0 .5 chosen_equals_rejected"):
+        LORA.dpo(junior, same, DPO, tmp_path, context(tmp_path))
+    with pytest.raises(UserError, match="at least two usable rows"):
+        LORA.dpo(junior, preferences(1), DPO, tmp_path, context(tmp_path))

@@ -1,0 +1,110 @@
+"""What a user can get wrong in an embedder's training: one clear error each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from contrastive_examples import examples, figures, small
+from tiny_generator import context, make_base
+from transformers import AutoTokenizer
+
+from speed.backends.embedder.trainer import Source
+from speed.backends.encoding.token_rows import training_frame
+from speed.core.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base"))
+
+
+def written(file: Path, lines: list[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+def test_records_that_share_one_label_have_nothing_to_teach(base: Path, tmp_path: Path) -> None:
+    line = {"kind": "classification", "task": "t", "positive": "yes"}
+    same = [line | {"query": f"text {i}"} for i in range(9)]
+    with pytest.raises(UserError, match="all 9 records .* have one positive, 'yes', and no negatives"):
+        small(base).train(written(tmp_path / "a.jsonl", same), tmp_path / "out", 0, context(tmp_path / "home"))
+
+
+def test_a_batch_of_one_label_is_said_and_does_no_harm(base: Path, tmp_path: Path) -> None:
+    lines = [{"kind": "classification", "query": f"text {i}", "positive": ("Yes", " yes")[i % 2]} for i in range(8)]
+    ctx = context(tmp_path / "home")
+    small(base).train(written(tmp_path / "a.jsonl", lines), tmp_path / "out", 0, ctx)
+    assert figures(ctx, "loss") == [0.0]
+    assert [event for event in ctx.events if event["event"] == "say" and "nothing to tell apart" in event["message"]]  # type: ignore[attr-defined]
+
+
+def test_a_text_of_ten_megabytes_is_a_text(base: Path, tmp_path: Path) -> None:
+    lines = [{"kind": "retrieval", "query": f"q {i}", "positive": f"{i} stone " * 1_200_000} for i in range(2)]
+    ctx = context(tmp_path / "home")
+    small(base, batch_size=2).train(written(tmp_path / "a.jsonl", lines), tmp_path / "out", 0, ctx)
+    assert ctx.tally.metrics["truncated"] == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"query": "a"}, "line 1: no usable example .positive: Field required"),
+        ({"query": "a", "positive": "\n"}, "line 1: positive is empty"),
+        ({"query": "a", "positive": "b", "hard_negative": "c"}, "line 1: no usable example .hard_negative: Extra"),
+        ({"query": "a", "positive": "b"}, "line 1: kind is missing"),
+    ],
+)
+def test_a_source_names_its_line(base: Path, tmp_path: Path, line: dict[str, Any], message: str) -> None:
+    source = Source(path=written(tmp_path / "source.jsonl", [line]))
+    with pytest.raises(UserError, match=f"source.jsonl, {message}"):
+        small(base, sources=(source,)).train(
+            examples(tmp_path / "a.jsonl", 8), tmp_path / "out", 0, context(tmp_path / "home")
+        )
+
+
+def test_a_source_that_is_not_there_is_named(base: Path, tmp_path: Path) -> None:
+    for wrong in ({"path": str(tmp_path / "nothing.jsonl")}, {"path": str(written(tmp_path / "empty.jsonl", []))}):
+        with pytest.raises(UserError, match=r"nothing.jsonl does not exist|empty.jsonl holds no records"):
+            small(base, sources=(wrong,)).train(
+                examples(tmp_path / "a.jsonl", 8), tmp_path / "out", 0, context(tmp_path / "home")
+            )
+
+
+def test_a_tokenizer_that_drops_the_bos_it_promises_is_asked_about(tmp_path: Path) -> None:
+    folder = make_base(tmp_path / "base")
+    described = json.loads((folder / "tokenizer.json").read_text()) | {"post_processor": None}
+    (folder / "tokenizer.json").write_text(json.dumps(described))
+    settings = json.loads((folder / "tokenizer_config.json").read_text()) | {"add_bos_token": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with pytest.raises(UserError, match="says add_bos_token: true, and adds none"):
+        training_frame(tokenizer, "last", "as_base")
+    assert training_frame(tokenizer, "last", "always").before == (0,)
+    assert training_frame(tokenizer, "last", "never").before == ()
+
+
+def test_a_tokenizer_of_another_model_is_noticed(tmp_path: Path) -> None:
+    folder = make_base(tmp_path / "base", vocab_size=200)
+    with pytest.raises(UserError, match="gives token 2.., and the model knows 200 of them"):
+        small(folder).train(examples(tmp_path / "a.jsonl", 8), tmp_path / "out", 0, context(tmp_path / "home"))
+
+
+def test_a_diverged_training_names_the_files_of_its_records(base: Path, tmp_path: Path) -> None:
+    lines = [{"kind": "sts", "query": f"q {i}", "positive": f"p {i}"} for i in range(8)]
+    source = Source(path=written(tmp_path / "labelled.jsonl", lines))
+    config = small(base, sources=(source,), learning_rate=1e30, max_gradient_norm=None)
+    with pytest.raises(UserError, match=r"lines [\d, ]+ of .*examples.jsonl") as caught:
+        config.train(examples(tmp_path / "examples.jsonl", 16), tmp_path / "out", 0, context(tmp_path / "home"))
+    assert "labelled.jsonl" in str(caught.value)
+    assert "there is no checkpoint yet" in str(caught.value)
+
+
+def test_a_remainder_does_not_make_a_batch_of_one(base: Path, tmp_path: Path) -> None:
+    ctx = context(tmp_path / "home")
+    small(base, learning_rate=1e-6).train(examples(tmp_path / "a.jsonl", 33), tmp_path / "out", 0, ctx)
+    norms = figures(ctx, "gradient_norm")
+    assert len(norms) == 5
+    assert max(norms) < 3 * sorted(norms)[2]

@@ -1,0 +1,129 @@
+"""Two processes compute the gradient of one, copies and parts alike."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from contrastive_examples import TEXTS, WORDS, examples, figures, small
+from gradient_of_ranks import gradient_of
+from tiny_generator import context, make_base
+
+from speed.backends.embedder.job import EmbedderJob
+from speed.backends.embedder.trainer import Development, Lora
+from speed.backends.encoding.encoder import Encoder
+from speed.core.context import Runtime
+from speed.core.errors import UserError
+
+EXACT = {"chunk_tokens": 96, "batch_size": 12, "lora": Lora(r=4, alpha=8, dropout=0.0)}
+
+CASES = {
+    "none": {"hard_negatives": 0},
+    "one": {"hard_negatives": 1, "checkpointing": "all"},
+    "varying": {"hard_negatives": 3, "kept_tokens": 10_000},
+    "varying-kept": {"hard_negatives": 3, "kept_tokens": 300, "checkpointing": "kept"},
+}
+
+
+def unlike(file: Path, count: int) -> Path:
+    """Records with 0, 1 or 3 hard negatives, and labels that occur twice."""
+    draw = random.Random(0)
+    lines = []
+    for place in range(count):
+        query = " ".join(draw.choices(WORDS, k=draw.randrange(1, 30)))
+        negatives = draw.sample(WORDS, k=(0, 1, 3)[place % 3])
+        kind = ("classification", "retrieval", "sts")[place % 3]
+        lines.append(
+            {"kind": kind, "task": "find", "query": query, "positive": WORDS[place % 5], "negatives": negatives}
+        )
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+def test_the_gradient_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
+    base, data = make_base(tmp_path / "base"), unlike(tmp_path / "examples.jsonl", 12)
+    runtime = Runtime(device="cpu", threads=1, processes=2, home=tmp_path / "home")
+    for name, changes in CASES.items():
+        fields = small(base, **EXACT, **changes).model_dump(mode="json")
+        job = EmbedderJob(trainer=fields, examples=str(data), seed=3, out=str(tmp_path), runtime=runtime)
+        (tmp_path / f"{name}.job.json").write_text(job.model_dump_json())
+    script = str(Path(__file__).with_name("gradient_of_ranks.py"))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run([*launcher, script, str(tmp_path)], capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in CASES:
+        one = gradient_of(tmp_path / f"{name}.job.json", "alone")
+        for strategy in ("ddp", "zero3"):
+            two = torch.load(tmp_path / f"{name}-{strategy}.pt", weights_only=True)
+            assert two["engine"].startswith(strategy)
+            assert two["loss"].item() == pytest.approx(one["loss"].item(), rel=1e-5)
+            found, expected = two["gradient"].double(), one["gradient"].double()
+            assert (found.norm() / expected.norm()).item() == pytest.approx(1.0, abs=1e-5)
+            assert torch.nn.functional.cosine_similarity(found, expected, dim=0).item() == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("zero3", marks=pytest.mark.slow)])
+def test_two_processes_train_what_one_trains(strategy: str, tmp_path: Path) -> None:
+    data = examples(tmp_path / "examples.jsonl", 40)
+    more = {"lora": Lora(r=4, alpha=8, dropout=0.0), "development": Development(records=8, every=2)}
+    config = small(make_base(tmp_path / "base"), **more)
+    one, two = (
+        context(tmp_path / "home"),
+        context(tmp_path / "home", processes=2, strategy=strategy, checkpoint_seconds=0),
+    )
+    config.train(data, tmp_path / "one", 0, one)
+    config.train(data, tmp_path / "two", 0, two)
+    assert two.tally.metrics["engine"].startswith(strategy)
+    assert "2 processes, gloo" in two.tally.metrics["engine"]
+    assert two.tally.counts["in"] == 40
+    for name in ("loss", "gradient_norm", "positive_similarity"):
+        assert figures(two, name) == pytest.approx(figures(one, name), rel=1e-3), name
+    development = [ctx.tally.metrics["development"]["development_ndcg"] for ctx in (one, two)]
+    assert development[0] == pytest.approx(development[1], abs=1e-3)
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["adapter", "model"]
+    alone, shared = (Encoder.load(tmp_path / name / "model").encode(TEXTS) for name in ("one", "two"))
+    assert abs(alone - shared).max() < 1e-3
+
+
+@pytest.mark.slow
+def test_a_mistake_in_a_rank_is_said_and_checkpoints_stay_for_any_number_of_processes(tmp_path: Path) -> None:
+    data, base = examples(tmp_path / "examples.jsonl", 40), make_base(tmp_path / "base")
+    config = small(base, lora=Lora(r=4, alpha=8, dropout=0.0))
+    told = context(tmp_path / "home", processes=2, strategy="zero3", checkpoint_seconds=0.0)
+    send = told.send
+
+    def end(event: dict[str, Any]) -> None:
+        send(event)
+        if event["event"] == "metric" and event["step"] == 1:
+            (tmp_path / "out" / "processes" / "stop").touch()
+
+    told.send = end
+    with pytest.raises(UserError, match="told to end and saved step [234] of 5"):
+        config.train(data, tmp_path / "out", 0, told)
+    rest, straight = context(tmp_path / "home"), context(tmp_path / "home")
+    config.train(data, tmp_path / "out", 0, rest)
+    config.train(data, tmp_path / "straight", 0, straight)
+    left = figures(rest, "loss")
+    assert 0 < len(left) < 5
+    assert left == pytest.approx(figures(straight, "loss")[-len(left) :], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "runtime", "message"),
+    [
+        ({"batch_size": 4}, {"processes": 8}, "take fewer processes or a larger batch"),
+        ({"precision": "fp16"}, {"processes": 2, "strategy": "zero3"}, "take embedder.precision=bf16"),
+        ({"precision": "fp16"}, {"device": "cpu"}, "needs a GPU"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_built(
+    settings: dict[str, Any], runtime: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        small(Path("org/name"), **settings).check(Runtime(**runtime))

@@ -1,0 +1,36 @@
+"""A rank without a model: what the launcher does for a worker can be seen on it within seconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from speed.backends.runtime.processes import Job
+from speed.backends.runtime.rank import main
+from speed.core.context import Context
+
+
+class SmallJob(Job):
+    """What its ranks do: `sum` their numbers, or rank 1 is `killed`."""
+
+    kind: str
+
+
+def work(job: SmallJob, ctx: Context) -> None:
+    """Meet the other ranks."""
+    import torch
+
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    print(f"rank {rank} is here")
+    if job.kind == "killed" and rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    total = torch.tensor([rank + 1])
+    torch.distributed.all_reduce(total)
+    ctx.metric(1, total=float(total))
+    ctx.tally.metrics["total"] = int(total)
+    ctx.tally.rejected["odd"] += 1
+
+
+if __name__ == "__main__":
+    main(SmallJob, work)
