@@ -12,6 +12,7 @@ from typing import Any
 
 from speed.backends.alignment import zero3
 from speed.backends.alignment.checkpoints import CHECKPOINTS, last_whole, refuse_another_spread, remove_cut_short
+from speed.backends.alignment.completion_head import completions_only
 from speed.backends.generator.weights import CARD, WeightsCard, write_card
 from speed.backends.runtime.disk import disk_errors
 from speed.backends.runtime.processes import FOLDER, STOP, several
@@ -70,7 +71,7 @@ def carry_out(run: Run, out: Path, ctx: Context) -> None:
     resume = last_whole(out / CHECKPOINTS)
     if resume is not None:
         ctx.say(f"the training goes on from {resume.name}")
-    with disk_errors(out), stop.listening():
+    with disk_errors(out), stop.listening(), completions_only():
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if watch.stopped_at is not None:
         raise UserError(
