@@ -174,21 +174,55 @@ def test_what_both_answers_begin_with_is_context_and_nothing_is_learned_on_it(ju
     assert curve(tmp_path)[0]["loss"] == pytest.approx(math.log(2), abs=1e-3)
 
 
+TWO_TOKENS = [Preference(prompt="Q", chosen="ab", rejected="c"), Preference(prompt="R", chosen="d", rejected="ef")]
+"""Pairs whose answers are one or two tokens and their end."""
+
+
+def by_hand(policy: Path, frozen: Path, beta: float) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradient of equation 2 on TWO_TOKENS, its derivative written out: the mean over pairs of
+    -beta sigmoid(-beta margin) (grad log p(chosen) - grad log p(rejected))."""
+    model, tokenizer, _ = load(policy, "fp32", "cpu", for_training=True)
+    fixed = load(frozen, "fp32", "cpu").model
+    loss, objective = 0.0, torch.zeros(())
+    for pair in TWO_TOKENS:
+        prompt = prompt_ids(pair.prompt, "plain", tokenizer)
+        answers = [completion_ids(text, tokenizer) for text in (pair.chosen, pair.rejected)]
+        chosen, rejected = (log_prob(model, prompt, answer) for answer in answers)
+        with torch.no_grad():
+            margin = float(
+                (chosen - rejected) - (log_prob(fixed, prompt, answers[0]) - log_prob(fixed, prompt, answers[1]))
+            )
+        loss += math.log1p(math.exp(-beta * margin)) / len(TWO_TOKENS)
+        objective = objective - beta / (1 + math.exp(beta * margin)) * (chosen - rejected) / len(TWO_TOKENS)
+    objective.backward()  # type: ignore[no-untyped-call]
+    return loss, {name: weight.grad for name, weight in model.named_parameters()}
+
+
 def test_the_preference_gradient_is_the_hand_written_one(full_junior: Path, tmp_path: Path) -> None:
-    """At the start: -beta/2 (grad log p(chosen) - grad log p(rejected)), mean over pairs (paper, equation 2)."""
-    pairs = [Preference(prompt="Q", chosen="ab", rejected="c"), Preference(prompt="R", chosen="d", rejected="ef")]
-    config = DPO.model_copy(update={"batch_size": 2, "beta": 0.3})
-    FULL.dpo(full_junior, pairs, config, tmp_path, context(tmp_path))
-    model, tokenizer, _ = load(full_junior, "fp32", "cpu", for_training=True)
-    rows = dpo_rows(pairs, "plain", tokenizer, 128, context(tmp_path).tally.rejected)
-    objective = sum(
-        log_prob(model, row["prompt_ids"], row["chosen_ids"]) - log_prob(model, row["prompt_ids"], row["rejected_ids"])
-        for row in rows
-    )
-    objective = -0.3 / 2 * objective / len(rows)
-    objective.backward()  # type: ignore[union-attr]
-    norm = math.sqrt(sum(float(weight.grad.pow(2).sum()) for weight in model.parameters()))
-    assert curve(tmp_path)[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    """In each weight, at the start and where the policy has left its reference.
+
+    AdamW's first step has the gradient's sign in every weight, and TRL tells the gradient's norm; that of the second
+    step belongs to the gradient after the first one.
+    """
+    config = DPO.model_copy(update={"batch_size": 2, "beta": 0.3, "learning_rate": 1e-3})
+    steady = FULL.model_copy(update={"schedule": "constant", "max_grad_norm": 1e9})
+    steady.dpo(full_junior, TWO_TOKENS, config, tmp_path / "one", context(tmp_path))
+    steady.dpo(full_junior, TWO_TOKENS, config.model_copy(update={"epochs": 2}), tmp_path / "two", context(tmp_path))
+    before, after = (load(folder, "fp32", "cpu").model.state_dict() for folder in (full_junior, tmp_path / "one"))
+    _, gradient = by_hand(full_junior, full_junior, 0.3)
+    signs = 0
+    for name, wanted in gradient.items():
+        clear = wanted.abs() > 1e-5
+        signs += int(clear.sum())
+        assert torch.equal((before[name] - after[name])[clear].sign(), wanted[clear].sign()), name
+    assert signs > 10_000
+    for step, policy in enumerate((full_junior, tmp_path / "one")):
+        loss, gradient = by_hand(policy, full_junior, 0.3)
+        told = curve(tmp_path / "two")[step]
+        assert told["loss"] == pytest.approx(loss, rel=1e-4)
+        norm = math.sqrt(sum(float(part.pow(2).sum()) for part in gradient.values()))
+        assert told["grad_norm"] == pytest.approx(norm, rel=1e-3)
+    assert loss < math.log(2) - 1e-2, "the policy has left its reference"
 
 
 SFT_KNOBS: list[tuple[dict[str, Any], dict[str, Any]]] = [

@@ -6,7 +6,11 @@ What needs vLLM is run by tests/vllm_on_cpu.sh, in an environment of its own.
 from __future__ import annotations
 
 import importlib.util
+import json
 import multiprocessing
+import os
+import subprocess
+import sys
 from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,13 +22,14 @@ from engine_contract import GREEDY, PROMISES, WARM, Promise, adapter_of, request
 from tiny_generator import context, make_base
 
 from speed.backends.engines.transformers_engine import TransformersEngine
-from speed.backends.engines.vllm_engine import VllmEngine
+from speed.backends.engines.vllm_engine import ENVIRONMENT, VllmEngine
 from speed.backends.generator.prompt_format import prompt_ids
 from speed.backends.generator.weights import load
 from speed.core.context import Runtime
 from speed.core.errors import UserError
 from speed.data.forms import example_form
 from speed.data.records import KEYS, Kind
+from speed.export import export
 from speed.ports import Generate, Generated, Sampling
 
 ENGINE = VllmEngine(precision="fp32", cache_tokens=4096, step_tokens=512, step_texts=16)
@@ -163,6 +168,54 @@ def test_a_device_that_the_installed_vllm_is_not_made_for_is_refused(base: Path)
     ctx.runtime = ctx.runtime.model_copy(update={"device": "cpu" if torch.cuda.is_available() else "cuda"})
     with pytest.raises(UserError, match="the vLLM that is installed is made for"):
         next(ENGINE.generate(base, [requests(1)], GREEDY, ctx))
+
+
+FRESH = """
+import json, sys
+from vllm import LLM, SamplingParams
+from vllm.lora.request import LoRARequest
+assert "speed" not in sys.modules
+kind, folder, ids = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+options, request = {}, None
+if kind == "adapter":
+    options = {"enable_lora": True, "max_lora_rank": 8, "tokenizer": folder}
+    request = LoRARequest("ours", 1, folder)
+    with open(folder + "/adapter_config.json") as config:
+        folder = json.load(config)["base_model_name_or_path"]
+llm = LLM(folder, dtype="float32", enforce_eager=True, max_model_len=256, max_num_seqs=2, max_logprobs=-1, **options)
+asked = SamplingParams(temperature=0.0, max_tokens=1, logprobs=-1, detokenize=False)
+made = llm.generate([{"prompt_token_ids": ids}], asked, lora_request=request, use_tqdm=False)
+found = made[0].outputs[0].logprobs[0]
+print(json.dumps([llm.get_tokenizer().encode("a text of some tokens"), [found[i].logprob for i in range(len(found))]]))
+"""
+
+
+@needs_vllm
+@pytest.mark.parametrize("kind", ["merged", "adapter"])
+def test_vllm_loads_our_exports_elsewhere_with_equal_logits(kind: str, base: Path, tmp_path: Path) -> None:
+    """In a fresh process, without this package; logits up to the constant that log-probabilities leave out."""
+    payload = adapter_of(base, tmp_path / "payload")
+    loaded = load(payload, "fp32", "cpu")
+    ids = loaded.tokenizer("a text of some tokens")["input_ids"]
+    with torch.no_grad():
+        wanted, bare = (
+            torch.log_softmax(model(input_ids=torch.tensor([ids])).logits[0, -1], -1)
+            for model in (loaded.model, load(base, "fp32", "cpu").model)
+        )
+    to = export(payload, None, tmp_path / kind, kind == "adapter", "fp32")
+    surroundings = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    surroundings |= ENVIRONMENT | {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH, kind, str(to), json.dumps(ids)],
+        env=surroundings, cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    tokens, found = json.loads(done.stdout.splitlines()[-1])
+    assert tokens == ids
+    error = float((torch.tensor(found) - wanted).abs().max())
+    print(f"log-probabilities of the {kind} export: largest difference {error:.1e}")
+    assert error < 1e-4
+    assert not torch.allclose(bare, wanted, atol=1e-1), "the adapter must matter"
 
 
 def stage(base: Path, gpus: int, parent: Connection) -> None:
