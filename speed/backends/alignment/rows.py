@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from speed.backends.generator.prompt_format import FormatName, completion_ids, prompt_ids
+from speed.backends.alignment.tokens import token_ids
+from speed.backends.generator.prompt_format import FormatName
+from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.ports import Completion, Preference
 
@@ -20,7 +22,7 @@ IGNORED = -100
 
 
 def sft_rows(
-    rows: Sequence[Completion], name: FormatName, tokenizer: Any, max_length: int, rejected: Counter[str]
+    rows: Sequence[Completion], name: FormatName, tokenizer: Any, max_length: int, ctx: Context
 ) -> list[dict[str, list[int]]]:
     """`input_ids` and `labels` of each usable row; labels are the completion and its one EOS.
 
@@ -28,18 +30,17 @@ def sft_rows(
         UserError: when fewer than two rows are usable.
     """
     usable = []
-    for row in rows:
-        prompt, completion = prompt_ids(row.prompt, name, tokenizer), completion_ids(row.completion, tokenizer)
+    for prompt, completion in token_ids(rows, name, tokenizer, ctx):
         cause = _cause(prompt, [completion], max_length, tokenizer.eos_token_id)
         if cause:
-            rejected[cause] += 1
+            ctx.tally.rejected[cause] += 1
         else:
             usable.append({"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion})
-    return _enough(usable, len(rows), rejected, max_length)
+    return _enough(usable, len(rows), ctx.tally.rejected, max_length)
 
 
 def dpo_rows(
-    rows: Sequence[Preference], name: FormatName, tokenizer: Any, max_length: int, rejected: Counter[str]
+    rows: Sequence[Preference], name: FormatName, tokenizer: Any, max_length: int, ctx: Context
 ) -> list[dict[str, list[int]]]:
     """`prompt_ids`, `chosen_ids` and `rejected_ids` of each usable pair, each answer with its one EOS.
 
@@ -47,17 +48,15 @@ def dpo_rows(
         UserError: when fewer than two pairs are usable.
     """
     usable = []
-    for row in rows:
-        prompt = prompt_ids(row.prompt, name, tokenizer, row.begun)
-        chosen, worse = completion_ids(row.chosen, tokenizer), completion_ids(row.rejected, tokenizer)
+    for prompt, chosen, worse in token_ids(rows, name, tokenizer, ctx):
         cause = _cause(prompt, [chosen, worse], max_length, tokenizer.eos_token_id)
         if cause is None and chosen == worse:
             cause = "chosen_equals_rejected"
         if cause:
-            rejected[cause] += 1
+            ctx.tally.rejected[cause] += 1
         else:
             usable.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": worse})
-    return _enough(usable, len(rows), rejected, max_length)
+    return _enough(usable, len(rows), ctx.tally.rejected, max_length)
 
 
 def _cause(prompt: list[int], completions: list[list[int]], max_length: int, eos: int) -> str | None:

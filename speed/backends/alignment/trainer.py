@@ -96,7 +96,7 @@ class TrlTrainer(Trainer):
             torch.set_num_threads(ctx.runtime.threads)
             device = device_of(ctx)
             start = self._start(base, device, ctx.runtime)
-            data = sft_rows(rows, self.prompt_format, start.tokenizer, config.max_length, ctx.tally.rejected)
+            data = sft_rows(rows, self.prompt_format, start.tokenizer, config.max_length, ctx)
             options = SFTConfig(
                 **shared_options(self, config, len(data), out, device, ctx.runtime),
                 max_length=None,
@@ -143,7 +143,7 @@ class TrlTrainer(Trainer):
             torch.set_num_threads(ctx.runtime.threads)
             device = device_of(ctx)
             loaded = self._start(start, device, ctx.runtime)
-            data = dpo_rows(rows, self.prompt_format, loaded.tokenizer, config.max_length, ctx.tally.rejected)
+            data = dpo_rows(rows, self.prompt_format, loaded.tokenizer, config.max_length, ctx)
             options = DPOConfig(
                 **shared_options(self, config, len(data), out, device, ctx.runtime),
                 max_length=config.max_length,

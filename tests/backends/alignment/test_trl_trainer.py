@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tiny_generator import completions, context, make_base, preferences
 
 from speed.backends.alignment.divergence import reference
-from speed.backends.alignment.rows import dpo_rows
+from speed.backends.alignment.rows import dpo_rows, sft_rows
 from speed.backends.alignment.trainer import TrlTrainer
 from speed.backends.generator.prompt_format import completion_ids, prompt_ids
 from speed.backends.generator.weights import load, read_card
@@ -136,7 +136,7 @@ def test_the_reference_stays_the_start(
     monkeypatch.setattr(module, "kl_reference", lambda done, data: seen.append(done) or measured(done, data))
     trainer.dpo(folder, preferences(8), DPO, tmp_path, context(tmp_path))
     frozen, tokenizer, _ = load(folder, "fp32", "cpu")
-    row = dpo_rows(preferences(3), "plain", tokenizer, 128, context(tmp_path).tally.rejected)[2]
+    row = dpo_rows(preferences(3), "plain", tokenizer, 128, context(tmp_path))[2]
     with torch.no_grad():
         expected = log_prob(frozen, row["prompt_ids"], row["chosen_ids"])
         with reference(seen[0]) as model:
@@ -153,7 +153,7 @@ def test_the_likelihood_term_is_that_of_the_chosen_answers(junior: Path, tmp_pat
     config = DPO.model_copy(update={"sft_weight": 0.5})
     LORA.dpo(junior, preferences(4), config, tmp_path, context(tmp_path))
     model, tokenizer, _ = load(junior, "fp32", "cpu")
-    rows = dpo_rows(preferences(4), "plain", tokenizer, 128, context(tmp_path).tally.rejected)
+    rows = dpo_rows(preferences(4), "plain", tokenizer, 128, context(tmp_path))
     with torch.no_grad():
         nats = -sum(float(log_prob(model, row["prompt_ids"], row["chosen_ids"])) for row in rows)
     expected = math.log(2) + 0.5 * nats / sum(len(row["chosen_ids"]) for row in rows)
@@ -163,8 +163,8 @@ def test_the_likelihood_term_is_that_of_the_chosen_answers(junior: Path, tmp_pat
 def test_what_both_answers_begin_with_is_context_and_nothing_is_learned_on_it(junior: Path, tmp_path: Path) -> None:
     pairs = [pair.model_copy(update={"begun": '{"input":'}) for pair in preferences(4)]
     _, tokenizer, _ = load(junior, "fp32", "cpu")
-    tally = context(tmp_path).tally
-    bare, begun = (dpo_rows(rows, "plain", tokenizer, 128, tally.rejected) for rows in (preferences(4), pairs))
+    ctx = context(tmp_path)
+    bare, begun = (dpo_rows(rows, "plain", tokenizer, 128, ctx) for rows in (preferences(4), pairs))
     ids = tokenizer('{"input":', add_special_tokens=False)["input_ids"]
     assert [row["prompt_ids"] for row in begun] == [row["prompt_ids"] + ids for row in bare]
     assert [(row["chosen_ids"], row["rejected_ids"]) for row in begun] == [
@@ -463,6 +463,65 @@ def test_reference_log_probs_are_computed_once_for_all_that_share_them(
     cached.write_text(json.dumps([[value - 1 for value in chosen], rejected]))
     with pytest.raises(RuntimeError, match="the reference model is not the model"):
         once.dpo(folder, preferences(9), DPO, tmp_path / "tampered", context(tmp_path))
+
+
+def told_of_rows(ctx: Any) -> bool:
+    """Whether texts were tokenised, and not read."""
+    return any(event.get("unit") == "rows read" for event in ctx.events)
+
+
+def test_points_of_a_sweep_tokenise_once(junior: Path, tmp_path: Path) -> None:
+    """Beta, seed and length change no token: the second training reads them, and trains as if it had made them."""
+    made, read, alone = (context(tmp_path), context(tmp_path), context(tmp_path / "elsewhere"))
+    other = DPO.model_copy(update={"beta": 0.3, "seed": 1, "max_length": 64})
+    LORA.dpo(junior, preferences(9), DPO, tmp_path / "made", made)
+    LORA.dpo(junior, preferences(9), other, tmp_path / "read", read)
+    LORA.dpo(junior, preferences(9), other, tmp_path / "alone", alone)
+    assert [told_of_rows(ctx) for ctx in (made, read, alone)] == [True, False, True]
+    assert len(list((tmp_path / "cache" / "tokens").glob("*.npz"))) == 1
+    assert difference(tmp_path / "read", tmp_path / "alone") == 0
+    assert difference(tmp_path / "made", tmp_path / "read") > 1e-5
+
+
+def test_other_texts_layouts_and_tokenizers_have_other_tokens(base: Path, tmp_path: Path) -> None:
+    tokenizer, other = (load(base, "fp32", "cpu").tokenizer for _ in range(2))
+    other.add_tokens(["end"])
+    sft: list[tuple[Any, Any, Any]] = [
+        (completions(4), "plain", tokenizer),
+        (completions(5), "plain", tokenizer),
+        (completions(4)[::-1], "plain", tokenizer),
+        (completions(4), "inst", tokenizer),
+        (completions(4), "plain", other),
+    ]
+    for rows, name, by in sft:
+        found = []
+        for told in (True, False):
+            ctx = context(tmp_path)
+            found.append(sft_rows(rows, name, by, 128, ctx))
+            assert told_of_rows(ctx) == told
+        made, read = found
+        assert made == read
+        assert made == [
+            {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
+            for row in rows
+            for prompt, answer in [(prompt_ids(row.prompt, name, by), completion_ids(row.completion, by))]
+        ]
+    assert len(list((tmp_path / "cache" / "tokens").glob("*.npz"))) == len(sft)
+
+
+def test_a_damaged_file_of_tokens_is_made_again(base: Path, tmp_path: Path) -> None:
+    tokenizer = load(base, "fp32", "cpu").tokenizer
+    made = sft_rows(completions(4), "plain", tokenizer, 128, context(tmp_path))
+    (file,) = (tmp_path / "cache" / "tokens").glob("*.npz")
+    whole = file.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 4] ^= 1
+    for damaged in (b"", whole[: len(whole) // 2], bytes(flipped)):
+        file.write_bytes(damaged)
+        ctx = context(tmp_path)
+        assert sft_rows(completions(4), "plain", tokenizer, 128, ctx) == made
+        assert told_of_rows(ctx)
+        assert file.read_bytes() == whole
 
 
 def test_a_training_tells_what_it_did_to_the_writing(junior: Path, base: Path, tmp_path: Path) -> None:
