@@ -1,7 +1,7 @@
 """What tokenising the data of a training costs, and what it costs the next training; prints one JSON object a kind.
 
 Words of the miniature under its own tokenizer, about 250 tokens a text, in one process: CPU seconds to make the token
-ids of all rows, and to read them again (`speed.backends.training_tokens`).
+ids of all rows, and to read them again (`speed.backends.alignment.tokens`).
 
     python tests/bench/tokens.py [ROWS, default 25000]
 """
@@ -19,8 +19,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "backends"))
 from tiny_generator import context
 
-from speed.backends.training_rows import dpo_rows, sft_rows
-from speed.backends.weights import load_tokenizer
+from speed.backends.alignment.rows import dpo_rows, sft_rows
+from speed.backends.generator.weights import load_tokenizer
 from speed.core.content import package_folder
 from speed.ports import Completion, Preference
 

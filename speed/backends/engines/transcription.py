@@ -83,13 +83,6 @@ def format_of(card: WeightsCard | None, tokenizer: Any, weights: Path) -> Format
     return stored.name
 
 
-def end_tokens(tokenizer: Any, generation_config: Any) -> list[int]:
-    """Ids that end a text: the tokenizer's, and those of the model's generation config."""
-    given = generation_config.eos_token_id
-    more = given if isinstance(given, list) else [] if given is None else [given]
-    return sorted({tokenizer.eos_token_id, *more})
-
-
 def context_length(config: Any) -> int | None:
     """Most positions that a model was made for, where its config says so."""
     return getattr(config.get_text_config(), "max_position_embeddings", None)

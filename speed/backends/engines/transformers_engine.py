@@ -14,9 +14,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from speed.backends.engines.transcription import Meter, Transcription, context_length, end_tokens, format_of
+from speed.backends.engines.transcription import Meter, Transcription, context_length, format_of
 from speed.backends.generator.decoding import Prefix, continuations
-from speed.backends.generator.weights import Loaded, Precision, load
+from speed.backends.generator.weights import Loaded, Precision, end_tokens, load
 from speed.backends.runtime.device import device_of
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError

@@ -21,10 +21,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from speed.backends.engines.transcription import Meter, Transcription, context_length, end_tokens, format_of
+from speed.backends.engines.transcription import Meter, Transcription, context_length, format_of
 from speed.backends.generator.decoding import Prefix
 from speed.backends.generator.exporting import write_merged
-from speed.backends.generator.weights import Precision, load_configs, load_tokenizer, read_card, resolved
+from speed.backends.generator.weights import Precision, end_tokens, load_configs, load_tokenizer, read_card, resolved
 from speed.backends.runtime.device import quietly
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from speed.backends.generator.prompt_format import LAYOUTS
-from speed.backends.generator.weights import Precision, WeightsCard, load, read_card, resolved
+from speed.backends.generator.weights import Precision, WeightsCard, end_tokens, load, read_card, resolved
 from speed.core.errors import UserError
 from speed.core.manifest import Manifest
 
@@ -42,9 +42,13 @@ def write_generator(payload: Path, to: Path, adapter: bool, precision: Precision
 
 
 def write_merged(payload: Path, to: Path, precision: Precision) -> None:
-    """A generator as one whole model with its tokenizer, an adapter merged into its base."""
+    """A generator as one whole model with its tokenizer, an adapter merged into its base.
+
+    Its texts end where the training ended them, also under a base whose generation config names another end.
+    """
     loaded = load(payload, precision, "cpu")
     loaded.model.config.use_cache = True
+    loaded.model.generation_config.eos_token_id = end_tokens(loaded.tokenizer, loaded.model.generation_config)
     loaded.model.save_pretrained(str(to))
     loaded.tokenizer.save_pretrained(str(to))
 

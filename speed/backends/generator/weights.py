@@ -191,6 +191,13 @@ def load_configs(folder: str, revision: str | None) -> tuple[Any, Any]:
         return config, GenerationConfig.from_model_config(config)
 
 
+def end_tokens(tokenizer: Any, generation_config: Any) -> list[int]:
+    """Ids that end a text: the tokenizer's, and those of the model's generation config."""
+    given = generation_config.eos_token_id
+    more = given if isinstance(given, list) else [] if given is None else [given]
+    return sorted({tokenizer.eos_token_id, *more})
+
+
 def _pretrained(folder: str, revision: str | None, dtype: Any) -> Any:
     from transformers import AutoModelForCausalLM
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_generator import completions, context, make_base, preferences
+from transformers import GenerationConfig
 
 from speed.backends.alignment.trainer import TrlTrainer
 from speed.backends.generator.weights import load
@@ -71,6 +72,18 @@ def test_merged_models_and_adapters_load_elsewhere_with_equal_logits(made: Path,
         last[name] = model(input_ids=torch.tensor(ids)).logits[0, -1]
         assert torch.allclose(torch.tensor(logits), last[name], atol=1e-4), (kind, name)
     assert not torch.allclose(last["junior"], last["senior"], atol=1e-2)
+
+
+@pytest.mark.parametrize("trainer", [LORA, FULL], ids=["adapter", "full"])
+def test_an_exported_model_ends_its_texts_where_it_was_trained_to(trainer: TrlTrainer, tmp_path: Path) -> None:
+    """Also where the base's own generation config names another end than its tokenizer, which trainings go by."""
+    base = make_base(tmp_path / "base")
+    (base / "generation_config.json").write_text(json.dumps({"bos_token_id": 0, "eos_token_id": 7, "pad_token_id": 2}))
+    trainer.sft(str(base), completions(8), SFT, tmp_path / "junior", context(tmp_path))
+    to = export(tmp_path / "junior", None, tmp_path / "out", False, "fp32")
+    found = GenerationConfig.from_pretrained(to)
+    assert sorted(found.eos_token_id) == [1, 7]
+    assert found.pad_token_id == 2
 
 
 def test_the_model_card_is_written_from_the_manifest(made: Path, tmp_path: Path) -> None:
