@@ -1,0 +1,66 @@
+"""W&B holds what the run's own files say, read back from what it wrote offline."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speed.backends.wandb_tracker import WandbTracker
+
+SENIOR = {"kl_reference": 0.25, "rewards_accuracies": 0.75, "logps_chosen": -12.5, "logps_rejected": -20.5}
+WRITING = {"written_valid_json": 0.5, "reference_valid_json": 1.0, "length_drift": 1.25}
+BLOCK = 32 * 1024
+
+
+def run_folder(run: Path) -> Path:
+    """A finished run with one stage."""
+    (run / "stages" / "senior").mkdir(parents=True)
+    points = [{"step": step, "loss": 0.7 - step / 10, "rewards_accuracies": step / 4} for step in (1, 2)]
+    (run / "stages" / "senior" / "curves.jsonl").write_text("".join(json.dumps(point) + "\n" for point in points))
+    stage: dict[str, Any] = {"label": "senior", "rows_in": 9, "rows_out": 1, "seconds": 3.5, "cost": {}}
+    stage |= {"rejected": {"over_max_length": 2}, "metrics": SENIOR | WRITING | {"unknown": None}}
+    scores = {"mean": 40.0, "mean_of_types": 41.0, "types": {"STS": 42.0}, "tasks": {"Facts": 43.0}}
+    about = {"sweep": "beta", "preset": "miniature"}
+    (run / "summary.json").write_text(json.dumps({"about": about, "scores": scores, "stages": [stage]}))
+    (run / "config.yaml").write_text("preference: {dpo: {beta: 0.1}}\n")
+    return run
+
+
+def written(file: Path) -> Iterator[Any]:
+    """The records of a .wandb file: LevelDB's log, whose parts never cross a block, behind seven bytes of header."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, place, parts = file.read_bytes(), 7, b""
+    while place < len(content):
+        if BLOCK - place % BLOCK < 7:  # no room for a header: the block's rest is empty
+            place += BLOCK - place % BLOCK
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, place)
+        parts += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield Record.FromString(parts)
+            parts = b""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_figures_of_a_training_and_its_curve_reach_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    WandbTracker().mirror(run_folder(tmp_path / "run"), tmp_path)
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    summary, curve = {}, []
+    for record in written(file):
+        summary |= {item.key or "/".join(item.nested_key): item.value_json for item in record.summary.update}
+        point = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
+        curve += [point] if "senior/loss" in point else []
+    found = {name: json.loads(value) for name, value in summary.items()}
+    for name, value in (SENIOR | WRITING).items():
+        assert found[f"senior/{name}"] == value
+    assert found["senior/rejected/over_max_length"] == 2
+    assert found["mteb/mean"] == 40.0
+    assert [json.loads(point["senior/rewards_accuracies"]) for point in curve] == [0.25, 0.5]
