@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from speed.backends.wandb_tracker import WandbTracker
+from speed.backends.tracking.wandb_tracker import WandbTracker
 
 SENIOR = {"kl_reference": 0.25, "rewards_accuracies": 0.75, "logps_chosen": -12.5, "logps_rejected": -20.5}
 WRITING = {"written_valid_json": 0.5, "reference_valid_json": 1.0, "length_drift": 1.25}
