@@ -30,7 +30,7 @@ Ids = list[int]
 
 
 def token_ids(
-    rows: Sequence[Completion] | Sequence[Preference], name: FormatName, tokenizer: Any, ctx: Context
+    rows: Sequence[Completion | Preference], name: FormatName, tokenizer: Any, ctx: Context
 ) -> Iterator[list[Ids]]:
     """Ids of each row: its prompt with what both answers begin with, then its answers, each with its one EOS."""
     if not rows:
@@ -50,7 +50,7 @@ def token_ids(
         yield [ids[starts[text] : starts[text + 1]] for text in range(first, first + answers + 1)]
 
 
-def recipe(rows: Sequence[Completion] | Sequence[Preference], name: FormatName, tokenizer: Any) -> list[Json]:
+def recipe(rows: Sequence[Completion | Preference], name: FormatName, tokenizer: Any) -> list[Json]:
     """All that the ids depend on."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
@@ -63,7 +63,7 @@ def recipe(rows: Sequence[Completion] | Sequence[Preference], name: FormatName, 
 
 
 def _made(
-    rows: Sequence[Completion] | Sequence[Preference], name: FormatName, tokenizer: Any, ctx: Context
+    rows: Sequence[Completion | Preference], name: FormatName, tokenizer: Any, ctx: Context
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     texts: list[NDArray[np.int32]] = []
     for done, row in enumerate(rows, 1):

@@ -11,7 +11,7 @@ from speed.core.context import Context
 
 
 class SmallJob(Job):
-    """What its ranks do: `sum` their numbers, or rank 1 is `killed`."""
+    """What its ranks do: `sum` their numbers, or rank 1 is `killed`, or rank 1 `raises`, which the others then miss."""
 
     kind: str
 
@@ -25,6 +25,8 @@ def work(job: SmallJob, ctx: Context) -> None:
     print(f"rank {rank} is here")
     if job.kind == "killed" and rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
+    if job.kind == "raises" and rank == 1:
+        raise ArithmeticError("a number of rank 1 is odd")
     total = torch.tensor([rank + 1])
     torch.distributed.all_reduce(total)
     ctx.metric(1, total=float(total))

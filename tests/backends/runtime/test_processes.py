@@ -66,6 +66,13 @@ def test_a_killed_rank_is_named_and_not_those_that_missed_it(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_the_error_that_is_shown_is_the_first_and_not_that_of_ranks_that_waited(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"rank 1 failed; logs of all ranks: (.|\n)*a number of rank 1 is odd"):
+        launched("raises", tmp_path)
+    assert len(list((tmp_path / FOLDER / "logs").rglob("stderr.log"))) == 2
+
+
+@pytest.mark.slow
 def test_two_nodes_of_a_slurm_job_work_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     srun = tmp_path / "bin" / "srun"
     srun.parent.mkdir()
