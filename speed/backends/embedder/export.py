@@ -138,7 +138,7 @@ def write_layout(config: ContrastiveTrainer, folder: Path, width: int, facts: di
         (folder / "2_Normalize").mkdir()
         _write_json(folder / "2_Normalize" / "config.json", {})
     (folder / "README.md").write_text(_card(config, facts), encoding="utf-8")
-    prompts = instruction_table().prompts(config.instruction)
+    prompts = instruction_table().prompts(config.instruction) if "{task}" in config.instruction else {}
     _write_json(
         folder / "config_sentence_transformers.json",
         {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"},
@@ -153,6 +153,8 @@ def _card(config: ContrastiveTrainer, facts: dict[str, Json]) -> str:
     rows = {**facts, **trained, **packages}
     lines = "\n".join(f"| {name} | {json.dumps(value)} |" for name, value in rows.items())
     example = config.instruction.replace("{task}", "Retrieve semantically similar text.").removesuffix("{query}")
+    use = "Queries carry an instruction,\ndocuments stand alone" if example else "Queries and documents stand alone"
+    prompt = f", prompt={json.dumps(example)}" if example else ""
     return f"""---
 library_name: sentence-transformers
 base_model: {base}
@@ -160,14 +162,13 @@ tags: [sentence-transformers, feature-extraction, sentence-similarity]
 ---
 # Embedder trained by speed
 
-Contrastive training of {base} on synthetic data (SPEED, arXiv 2410.18634). Queries carry an instruction,
-documents stand alone:
+Contrastive training of {base} on synthetic data (SPEED, arXiv 2410.18634). {use}:
 
 ```python
 from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("path/of/this/folder")
-queries = model.encode(["a query"], prompt={json.dumps(example)})
+queries = model.encode(["a query"]{prompt})
 documents = model.encode(["a document"])
 ```
 

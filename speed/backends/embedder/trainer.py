@@ -127,7 +127,8 @@ class ContrastiveTrainer(EmbedderTrainer):
     bos: Literal["as_base", "always", "never"] = "as_base"
     """Whether a BOS token stands in front of every text."""
     instruction: str = "Instruct: {task}\nQuery: {query}"
-    """How a query is written (E5-mistral, §3.2); documents stand alone."""
+    """How a query is written (E5-mistral, §3.2); documents stand alone. `{query}` alone trains without instructions:
+    the exported model then brings no prompts along, and is evaluated without any (`protocol: native`)."""
     batching: Batching = Batching()
     sources: tuple[Source, ...] = ()
     """Labelled records to train on as well."""
@@ -148,8 +149,8 @@ class ContrastiveTrainer(EmbedderTrainer):
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
-        if "{query}" not in self.instruction or "{task}" not in self.instruction:
-            raise ValueError("instruction must contain {task} and {query}")
+        if self.instruction != "{query}" and ("{query}" not in self.instruction or "{task}" not in self.instruction):
+            raise ValueError("instruction must contain {task} and {query}, or be {query} alone for no instructions")
         if not self.instruction.endswith("{query}"):
             raise ValueError("instruction must end with {query}, so that it can be kept as a prompt in front of a text")
         if self.checkpointing == "kept" and not self.kept_tokens:

@@ -19,6 +19,7 @@ from speed.backends.embedder import loop
 from speed.backends.encoding.embedding_model import vectors
 from speed.backends.encoding.encoder import Encoder
 from speed.backends.encoding.token_rows import token_rows
+from speed.backends.evaluation.evaluated_model import asks_for_instructions
 from speed.core.errors import UserError
 
 
@@ -77,6 +78,25 @@ def test_the_card_says_what_the_manifest_says(trained: tuple[Path, NDArray[np.fl
             assert line in card, line
         assert str(Path.home()) not in card
         assert str(trained[0]) not in card
+
+
+def test_a_training_without_instructions_leaves_a_model_that_asks_for_none(tmp_path: Path) -> None:
+    make_base(tmp_path / "base")
+    data = examples(tmp_path / "examples.jsonl", 8)
+    config = small(tmp_path / "base", instruction="{query}")
+    rows = loop.table_of(config, data, context(tmp_path / "home"))
+    asked = [rows.table.row(rows.table.rows_of(record)[0]) for record in range(8)]
+    queries = [json.loads(line)["query"] for line in data.read_text().splitlines()]
+    assert rows.tokenizer.batch_decode(asked, skip_special_tokens=True) == queries
+    config.train(data, tmp_path, 0, context(tmp_path / "home"))
+    for layout in ("model", "adapter"):
+        assert Encoder.load(tmp_path / layout).prompts == {}
+        assert not asks_for_instructions(tmp_path / layout)
+        card = (tmp_path / layout / "README.md").read_text()
+        assert "Queries and documents stand alone" in card
+        assert 'model.encode(["a query"])' in card
+    with pytest.raises(ValueError, match="for no instructions"):
+        small(tmp_path / "base", instruction="query: {query}")
 
 
 def test_an_adapter_of_another_base_is_refused(trained: tuple[Path, NDArray[np.float32]], tmp_path: Path) -> None:
