@@ -15,7 +15,7 @@ import torch
 
 from speed.backends.encoding.embedding_model import ADAPTER, ignores_later_tokens, transformer, vectors
 from speed.backends.encoding.text_encoder import Vectors, encoded
-from speed.backends.encoding.token_rows import Frame, frame_of, token_rows
+from speed.backends.encoding.token_rows import Frame, finished_frame, token_rows
 from speed.core.errors import UserError
 from speed.core.spec import Json
 from speed.model.batching import chunks
@@ -76,7 +76,7 @@ class Encoder:
         widest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
         limit = max_length or own.get("max_seq_length") or widest
         prompts = _json(root / "config_sentence_transformers.json").get("prompts") or {}
-        return cls(model.to(device).eval(), tokenizer, frame_of(tokenizer), how, normalize, int(limit), prompts)
+        return cls(model.to(device).eval(), tokenizer, finished_frame(tokenizer), how, normalize, int(limit), prompts)
 
     @property
     def dimension(self) -> int:

@@ -62,7 +62,7 @@ def training_frame(tokenizer: Any, pooling: Pooling, bos: Literal["as_base", "al
     """
     base = frame_of(tokenizer)
     before = base.before
-    if bos == "as_base" and not before and _promises_bos(tokenizer):
+    if bos == "as_base" and "BOS" in not_added(tokenizer):
         raise UserError(
             f"the tokenizer {tokenizer.name_or_path} says add_bos_token: true, and adds none\n"
             "  say which is meant: embedder.bos=always or embedder.bos=never"
@@ -84,8 +84,22 @@ def training_frame(tokenizer: Any, pooling: Pooling, bos: Literal["as_base", "al
     return Frame(before, (int(tokenizer.eos_token_id),))
 
 
-def _promises_bos(tokenizer: Any) -> bool:
-    """Whether its description asks for a BOS; transformers 5 obeys tokenizer.json alone, and says nothing."""
+def finished_frame(tokenizer: Any) -> Frame:
+    """The frame of a finished model: what its tokenizer adds, and what `not_added` says that it should add."""
+    before, after = frame_of(tokenizer)
+    missing = not_added(tokenizer)
+    if "BOS" in missing:
+        before = (int(tokenizer.bos_token_id), *before)
+    if "EOS" in missing:
+        after = (*after, int(tokenizer.eos_token_id))
+    return Frame(before, after)
+
+
+def not_added(tokenizer: Any) -> list[Literal["BOS", "EOS"]]:
+    """What its tokenizer_config.json promises and the tokenizer does not put around a text.
+
+    transformers 4 obeyed those flags; 5 obeys tokenizer.json alone, and says nothing (e5-mistral: mteb #5230).
+    """
     from transformers.utils import cached_file
 
     file = cached_file(
@@ -97,7 +111,13 @@ def _promises_bos(tokenizer: Any) -> bool:
         _raise_exceptions_for_gated_repo=False,
     )
     described = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
-    return bool(described.get("add_bos_token")) and tokenizer.bos_token_id is not None
+    frame = frame_of(tokenizer)
+    missing: list[Literal["BOS", "EOS"]] = []
+    if described.get("add_bos_token") and tokenizer.bos_token_id not in (None, *frame.before):
+        missing.append("BOS")
+    if described.get("add_eos_token") and tokenizer.eos_token_id not in (None, *frame.after):
+        missing.append("EOS")
+    return missing
 
 
 def token_rows(tokenizer: Any, texts: Sequence[str], frame: Frame, max_length: int) -> list[Ids]:

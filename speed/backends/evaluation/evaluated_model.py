@@ -11,6 +11,7 @@ from speed.backends.encoding.encoder import CHUNK_TOKENS, PADDING_SHARE, Encoder
 from speed.backends.encoding.instructions import instruction_table
 from speed.backends.encoding.sentence_transformer import SentenceTransformerEncoder
 from speed.backends.encoding.text_encoder import TextEncoder
+from speed.backends.encoding.token_rows import not_added
 from speed.backends.runtime.device import device_of
 from speed.core.content import sha256_of
 from speed.core.context import Context
@@ -83,6 +84,8 @@ class LocalModel:
         except UnknownLayout as reason:
             ctx.say(f"{reason}; sentence-transformers encodes")
             encoder = SentenceTransformerEncoder(self.folder, device_of(ctx), max_length)
+        if missing := not_added(encoder.tokenizer) if isinstance(encoder, Encoder) else []:
+            ctx.say(f"{self.name}: its tokenizer promises {' and '.join(missing)} and adds none; they are put in by id")
         if max_length is None and at_most is not None and (encoder.max_length or 0) > at_most:
             encoder.max_length = at_most
         encoder.model.to(dtype)

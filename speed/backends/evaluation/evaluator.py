@@ -43,6 +43,7 @@ DEV: dict[str, str | None] = {
 class ProtocolEvaluator(Evaluator):
     """What all evaluations have in common."""
 
+    version: ClassVar[int] = 2
     heavy: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "mteb")
 
     protocol: Literal["e5", "native"] = "e5"
