@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -75,18 +76,26 @@ def test_half_precision_vectors_keep_their_gradient(autocast: bool) -> None:
     """In bf16 the similarities of a batch of 1,536 take some twenty values and the gradient is 10 % off."""
     draw = torch.Generator().manual_seed(0)
     unit = torch.nn.functional.normalize
-    queries = unit(torch.randn(256, 64, generator=draw), dim=1).bfloat16()
-    documents = unit(queries.float() + 0.8 * torch.randn(256, 64, generator=draw) / 8, dim=1).bfloat16()
+    queries = unit(torch.randn(1536, 64, generator=draw), dim=1).bfloat16()
+    documents = unit(queries.float() + 0.8 * torch.randn(1536, 64, generator=draw) / 8, dim=1).bfloat16()
+    targets = torch.arange(1536)
 
-    def gradient(of: Tensor, autocast: bool) -> Tensor:
+    def ours(leaf: Tensor) -> Tensor:
+        return info_nce(leaf, documents.to(leaf.dtype), targets, free(1536, 1536), 0.02).loss.mean()
+
+    def in_its_own_type(leaf: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(leaf @ documents.T / 0.02, targets)
+
+    def gradient(loss: Callable[[Tensor], Tensor], of: Tensor, autocast: bool) -> Tensor:
         leaf = of.clone().requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            info_nce(leaf, documents.to(of.dtype), torch.arange(256), free(256, 256), 0.02).loss.mean().backward()
+            loss(leaf).backward()  # type: ignore[no-untyped-call]
         assert leaf.grad is not None
         return leaf.grad.float()
 
-    exact = gradient(queries.float(), False)
-    assert (gradient(queries, autocast) - exact).norm() / exact.norm() < 0.02
+    exact = gradient(ours, queries.float(), False)
+    assert (gradient(ours, queries, autocast) - exact).norm() / exact.norm() < 0.02
+    assert (gradient(in_its_own_type, queries, autocast) - exact).norm() / exact.norm() > 0.05, "the bar must bite"
 
 
 texts = st.sampled_from(["a", "b", "c", "A ", "d"])
