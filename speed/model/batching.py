@@ -107,7 +107,7 @@ def padded(
     rows: Sequence[Ids], pad: int, device: torch.device | str = "cpu"
 ) -> tuple[Annotated[Tensor, "rows width"], Annotated[Tensor, "rows width"]]:
     """Right-padded token ids and their mask (1 for real tokens), never inferred from the ids: pad may equal EOS."""
-    width = max(len(row) for row in rows)
+    width = max(1, *(len(row) for row in rows))  # a transformer needs a column
     ids = np.full((len(rows), width), pad, dtype=np.int64)
     mask = np.zeros((len(rows), width), dtype=np.int64)
     for place, row in enumerate(rows):

@@ -48,11 +48,12 @@ def pooled(
     how: Pooling,
     normalize: bool,
 ) -> Annotated[Tensor, "rows dim"]:
-    """One fp32 vector a row; of length 1 when `normalize`."""
+    """One fp32 vector a row; of length 1 when `normalize`. A row without a real token is zero."""
     if how == "last":
         vectors = at(states, last_positions(mask)).float()
     elif how == "cls":
         vectors = at(states, first_positions(mask)).float()
     else:
         vectors = mean(states, mask)
+    vectors = torch.where((mask != 0).any(dim=1, keepdim=True), vectors, 0.0)
     return unit(vectors, dim=-1) if normalize else vectors

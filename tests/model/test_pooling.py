@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from speed.model.pooling import pooled
+from speed.model.pooling import Pooling, pooled
 
 
 def batch(lengths: list[int], width: int, left: list[bool]) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -43,3 +43,11 @@ def test_vectors_are_fp32_of_length_one_when_asked() -> None:
     found = pooled(states.bfloat16(), mask, "last", normalize=True)
     assert found.dtype == torch.float32
     assert found.norm(dim=1).tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("how", ["last", "cls", "mean"])
+def test_a_row_without_tokens_is_zero(how: Pooling) -> None:
+    states, mask, _ = batch([3, 0], 3, [False, False])
+    found = pooled(states, mask, how, normalize=True)
+    assert found[0].norm().item() == pytest.approx(1.0, abs=1e-6)
+    assert (found[1] == 0).all()

@@ -75,3 +75,13 @@ def test_what_is_there_already_is_not_put_in_twice(tmp_path: Path) -> None:
     folder = embedder(tmp_path / "model", "<s> $A </s>", add_bos_token=True, add_eos_token=True)
     assert Encoder.load(folder).frame == Frame((0,), (1,))
     assert np.isfinite(Encoder.load(folder).encode(TEXTS)).all()
+
+
+def test_an_empty_text_around_which_nothing_stands_is_the_zero_vector(tmp_path: Path) -> None:
+    encoder = Encoder.load(embedder(tmp_path / "model", None))
+    assert encoder.frame == Frame((), ())
+    for texts in ([""], ["", ""], ["", "a"]):
+        found = encoder.encode(texts)
+        assert (found[0] == 0).all()
+    assert abs(found[1] - encoder.encode(["a"])[0]).max() < 1e-6
+    assert (encoder.encode([]) == np.zeros((0, 32))).all()
