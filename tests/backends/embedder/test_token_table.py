@@ -136,11 +136,11 @@ def test_sources_bring_instructions_and_kinds(base: Path, tmp_path: Path) -> Non
 MEASURED = """
 import resource, sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from contrastive_examples import small
 from tiny_generator import context
-from speed.backends.contrastive_data import Plan
-from speed.backends.contrastive_loop import table_of
+from speed.backends.embedder.loop import table_of
+from speed.backends.embedder.plan import Plan
 
 config = small(Path({base!r}))
 plan = Plan(table_of(config, Path({data!r}), context(Path({home!r}))).table, config, 0)
@@ -159,7 +159,8 @@ def test_memory_does_not_grow_with_the_records(base: Path, tmp_path: Path) -> No
         with data.open("w") as file:
             for place in range(count):
                 file.write(json.dumps(line | {"query": f"query {place}"}) + "\n")
-        names = {"tests": str(Path(__file__).parent), "home": str(tmp_path), "base": str(base), "data": str(data)}
+        tests = [str(path) for path in Path(__file__).parents[:2]]
+        names = {"tests": tests, "home": str(tmp_path), "base": str(base), "data": str(data)}
         script = MEASURED.format(**names)
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=500)
         assert done.returncode == 0, done.stderr[-2000:]

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contrastive_examples import TEXTS
 from tiny_generator import context, make_base
 from tokenizers import Tokenizer, processors
 
-from speed.backends.contrastive import ContrastiveTrainer
-from speed.backends.contrastive_export import write_layout
-from speed.backends.encoder import Encoder
-from speed.backends.evaluated_model import LocalModel
-from speed.backends.token_rows import Frame
+from speed.backends.embedder.export import write_layout
+from speed.backends.embedder.trainer import ContrastiveTrainer
+from speed.backends.encoding.encoder import Encoder
+from speed.backends.encoding.token_rows import Frame
+from speed.backends.evaluation.evaluated_model import LocalModel
 
 SPECIAL = [("<s>", 0), ("</s>", 1)]
+TEXTS = ["", "a", "Write about water", "stone " * 900]
 
 
 def embedder(folder: Path, adds: str | None, **promises: bool) -> Path:
