@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import tee
+from itertools import islice, tee
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -20,7 +20,7 @@ from speed.core.stage import Work
 from speed.data.draws import generator
 from speed.data.forms import Form
 from speed.data.memory import Footprint
-from speed.data.records import Kind, Scores
+from speed.data.records import Kind, Rejected, Scores
 
 T = TypeVar("T")
 
@@ -67,6 +67,16 @@ class Answer(Spec):
 
 Check = Callable[[str], str | None]
 """Cause for which the content of a whole answer (one that was not cut off) is of no use, or None."""
+
+
+def readable(read: Callable[[str], object]) -> Check:
+    """The check that `read` makes something of an answer, rather than turn it away."""
+
+    def cause(text: str) -> str | None:
+        found = read(text)
+        return found.cause if isinstance(found, Rejected) else None
+
+    return cause
 
 
 class Teacher(Backend, ABC):
@@ -180,6 +190,25 @@ class Engine(Backend, ABC):
         Raises:
             UserError: with the remedy.
         """
+
+
+def written_in_step(
+    engine: Engine, weights: Path, items: Iterable[tuple[T, Generate | None]], sampling: Sampling, ctx: Context
+) -> Iterator[tuple[T, list[Generated]]]:
+    """Each item with the texts of its request, in order; none where there was nothing to ask.
+
+    Items are read, and their tokens counted in `ctx.tally`, a block of the engine's at a time.
+    """
+    source = iter(items)
+    to_ask, to_give = tee(iter(lambda: list(islice(source, engine.block)), []))
+    calls = ([request for _, request in block if request is not None] for block in to_ask)
+    for block, texts in zip(to_give, engine.generate(weights, calls, sampling, ctx), strict=True):
+        ctx.tally.cost["generated_tokens"] += sum(text.tokens for text in texts)
+        found: dict[str, list[Generated]] = {}
+        for text in texts:
+            found.setdefault(text.key, []).append(text)
+        for item, request in block:
+            yield item, [] if request is None else found[request.key]
 
 
 class Sft(Spec):

@@ -21,7 +21,7 @@ from speed.core.store import Store
 from speed.data.assignment import Assignment, Brainstormed, load_topics
 from speed.data.cost import estimated_tokens
 from speed.data.prompts import judge_prompt, revise_prompt
-from speed.data.records import Kind, Prompt, TaskList
+from speed.data.records import UNASKED, Kind, Prompt, TaskList
 from speed.data.topics import topic_index
 from speed.stages.preferences import Preferences
 from speed.stages.revisions import Revisions
@@ -137,8 +137,7 @@ def _stand_ins(plan: Brainstormed, topics: list[str]) -> Iterator[TaskList]:
     for row in count():
         kind, call = plan.kind_and_call(row)
         topic = topics[topic_index(call, len(topics), plan.seed, plan.role, kind)]
-        unasked = Prompt(text="", template="")
-        yield TaskList(row=row, kind=kind, topic=topic, prompt=unasked, answer="", tasks=(TASK,))
+        yield TaskList(row=row, kind=kind, topic=topic, prompt=UNASKED, answer="", tasks=(TASK,))
 
 
 def _kind(prompt: Prompt) -> Kind:

@@ -93,6 +93,10 @@ class Prompt(Spec):
     """Every drawn value by slot name, and the language; what `verify` checks the answer against."""
 
 
+UNASKED = Prompt(text="", template="")
+"""Of a row that nobody was asked about."""
+
+
 class TaskList(Row):
     """One brainstorm call: a topic and the tasks drawn from the teacher's list."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, tee
 from typing import ClassVar, NamedTuple
 
 from speed.core.context import Context
@@ -17,7 +16,7 @@ from speed.core.stage import Pool, Stage, Work
 from speed.data.fields import Broken, first_fault
 from speed.data.outcome import sample
 from speed.data.records import Candidates, Kind, Pair
-from speed.ports import Engine, Generate, Generated, Sampling, Weights, request_seed
+from speed.ports import Engine, Generate, Generated, Sampling, Weights, request_seed, written_in_step
 
 
 class Cut(NamedTuple):
@@ -53,19 +52,12 @@ class FieldPairs(Pool[Pair]):
         return Work(generated=(stop - start) * self.continuations)
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Pair]:
-        lists = (found for found in ctx.rows(self.root.take(stop)) if found.row >= start)
-        blocks = ([_cut(found) for found in islice(lists, self.block)] for _ in range(start, stop, self.block))
-        given, kept = tee(blocks)
-        requests = ([self._request(cut, cut.broken) for cut in block if cut.broken] for block in given)
-        answers = self.engine.generate(ctx.folder(self.junior), requests, self.sampling, ctx)
-        for done, (block, texts) in enumerate(zip(kept, answers, strict=True), 1):
-            by_row: dict[str, list[Generated]] = {}
-            for text in texts:
-                by_row.setdefault(text.key, []).append(text)
-                ctx.tally.cost["generated_tokens"] += text.tokens
-            for cut in block:
-                yield _pair(cut, by_row.get(str(cut.found.row), ()))
-            ctx.progress(done * self.block, stop - start, "lists")
+        cuts = (_cut(found) for found in ctx.rows(self.root.take(stop)) if found.row >= start)
+        items = ((cut, self._request(cut, cut.broken) if cut.broken else None) for cut in cuts)
+        written = written_in_step(self.engine, ctx.folder(self.junior), items, self.sampling, ctx)
+        for done, (cut, texts) in enumerate(written, 1):
+            yield _pair(cut, texts)
+            ctx.progress(done, stop - start, "lists")
 
     def _request(self, cut: Cut, broken: Broken) -> Generate:
         assert cut.found.prompt.kind is not None

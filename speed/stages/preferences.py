@@ -19,7 +19,7 @@ from speed.data.parse import judgement
 from speed.data.prompts import RolePrompts, judge_prompt
 from speed.data.records import Candidates, Pair, Rejected, Sample, Vote
 from speed.data.verify import Guidelines
-from speed.ports import Answer, Ask, Check, Teacher, all_in_step
+from speed.ports import Answer, Ask, Check, Teacher, all_in_step, readable
 
 
 class Drawn(NamedTuple):
@@ -95,11 +95,6 @@ class Preferences(Pool[Pair]):
 
     def _request(self, one: Drawn, place: int) -> tuple[Ask, Check]:
         vote = one.votes[place]
-
-        def fault(text: str) -> str | None:
-            outcome = judgement(text, len(vote.order), "stop")
-            return outcome.cause if isinstance(outcome, Rejected) else None
-
         ask = Ask(
             prompt=vote.prompt,
             temperature=self.judge.temperature,
@@ -109,7 +104,7 @@ class Preferences(Pool[Pair]):
             index=one.votes[:place].count(vote),
             form=judgement_form(len(vote.order)),
         )
-        return ask, fault
+        return ask, readable(lambda text: judgement(text, len(vote.order), "stop"))
 
     def _read(self, vote: Vote, answer: Answer) -> Vote:
         vote = vote.model_copy(update={"answer": answer.text, "detail": answer.detail})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, tee
 from typing import ClassVar, Literal
 
 from speed.core.context import Context
@@ -13,7 +12,7 @@ from speed.data.parse import revision as read_revision
 from speed.data.prompts import RolePrompts, revise_prompt
 from speed.data.records import Kind, Rejected, Sample
 from speed.data.verify import Guidelines, faults
-from speed.ports import Engine, Generate, Generated, Sampling, Weights, request_seed
+from speed.ports import Engine, Generate, Generated, Sampling, Weights, request_seed, written_in_step
 
 
 @dataclass(frozen=True)
@@ -45,15 +44,11 @@ class Revision(Pool[Sample]):
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Sample]:
         rows = (row for row in ctx.rows(self.samples.take(stop)) if row.row >= start)
-        given, kept = tee(list(islice(rows, self.block)) for _ in range(start, stop, self.block))
-        requests = ([self._request(row) for row in block if row.prompt.text] for block in given)
-        answers = self.engine.generate(ctx.folder(self.revisor), requests, self.sampling, ctx)
-        for done, (block, texts) in enumerate(zip(kept, answers, strict=True), 1):
-            by_row = {text.key: text for text in texts}
-            ctx.tally.cost["generated_tokens"] += sum(text.tokens for text in texts)
-            for row in block:
-                yield self._row(row, by_row[str(row.row)], ctx) if row.prompt.text else row
-            ctx.progress(done * self.block, stop - start, "examples")
+        items = ((row, self._request(row) if row.prompt.text else None) for row in rows)
+        written = written_in_step(self.engine, ctx.folder(self.revisor), items, self.sampling, ctx)
+        for done, (row, texts) in enumerate(written, 1):
+            yield self._row(row, texts[0], ctx) if texts else row
+            ctx.progress(done, stop - start, "examples")
 
     def _request(self, row: Sample) -> Generate:
         assert row.prompt.kind is not None

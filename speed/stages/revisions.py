@@ -16,7 +16,7 @@ from speed.data.parse import revision as read_revision
 from speed.data.prompts import RolePrompts, revise_prompt
 from speed.data.records import Candidates, Rejected, Revision
 from speed.data.verify import Guidelines, faults
-from speed.ports import Answer, Ask, Check, Teacher, in_step
+from speed.ports import Answer, Ask, Check, Teacher, in_step, readable
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,6 @@ class Revisions(Pool[Revision]):
         kind, task = drawn.prompt.kind, drawn.prompt.task
         if drawn.rejected is not None or kind is None:
             return None
-
-        def fault(text: str) -> str | None:
-            outcome = read_revision(kind, task, text, "stop")
-            return outcome.cause if isinstance(outcome, Rejected) else None
-
         ask = Ask(
             prompt=drawn.revise_prompt,
             temperature=self.temperature,
@@ -71,7 +66,7 @@ class Revisions(Pool[Revision]):
             index=drawn.row,
             form=revision_form(kind),
         )
-        return ask, fault
+        return ask, readable(lambda text: read_revision(kind, task, text, "stop"))
 
     def _row(self, drawn: Revision, answer: Answer | None) -> Revision:
         if answer is None:

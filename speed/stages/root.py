@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import tee
 from typing import ClassVar
 
 from speed.core.context import Context
 from speed.core.stage import Pool, Stage, Work
 from speed.data.assignment import Assignment, load_topics
 from speed.data.forms import example_form
-from speed.data.records import Candidates, Kind, Prompt, TaskList, Topic
-from speed.ports import Engine, Generate, Sampling, Weights, request_seed
+from speed.data.records import UNASKED, Candidates, Kind, Prompt, TaskList, Topic
+from speed.ports import Engine, Generate, Generated, Sampling, Weights, request_seed, written_in_step
 
 
 @dataclass(frozen=True)
@@ -47,17 +46,11 @@ class RootData(Pool[Candidates]):
         topics = load_topics(ctx.folder(self.topics))
         tasks = ctx.rows(self.tasks.take(self.assignment.brainstorm_rows(stop)))
         prompts = self.assignment.prompts_of(start, stop, tasks, topics)
-        given, kept = tee([next(prompts) for _ in range(self.block)] for _ in range(start, stop, self.block))
-        requests = ([self._request(row, prompt) for row, prompt in block if prompt] for block in given)
-        answers = self.engine.generate(ctx.folder(self.junior), requests, self.sampling, ctx)
-        for done, (block, texts) in enumerate(zip(kept, answers, strict=True), 1):
-            by_row: dict[str, list[tuple[str, str]]] = {}
-            for text in texts:
-                by_row.setdefault(text.key, []).append((text.text, text.finish_reason))
-                ctx.tally.cost["generated_tokens"] += text.tokens
-            for row, prompt in block:
-                yield self._row(row, prompt, by_row.get(str(row), ()))
-            ctx.progress(done * self.block, stop - start, "lists")
+        items = (((row, prompt), self._request(row, prompt) if prompt else None) for row, prompt in prompts)
+        written = written_in_step(self.engine, ctx.folder(self.junior), items, self.sampling, ctx)
+        for done, ((row, prompt), texts) in enumerate(written, 1):
+            yield _list(row, prompt, texts)
+            ctx.progress(done, stop - start, "lists")
 
     def _request(self, row: int, prompt: Prompt) -> Generate:
         assert prompt.kind is not None
@@ -70,12 +63,13 @@ class RootData(Pool[Candidates]):
             form=example_form(prompt.kind),
         )
 
-    def _row(self, row: int, prompt: Prompt | None, texts: Sequence[tuple[str, str]]) -> Candidates:
-        if prompt is None:
-            return Candidates(row=row, prompt=Prompt(text="", template="")).turned_away("no_task")
-        return Candidates(
-            row=row,
-            prompt=prompt,
-            texts=tuple(text for text, _ in texts),
-            finish_reasons=tuple(reason for _, reason in texts),
-        )
+
+def _list(row: int, prompt: Prompt | None, texts: Sequence[Generated]) -> Candidates:
+    if prompt is None:
+        return Candidates(row=row, prompt=UNASKED).turned_away("no_task")
+    return Candidates(
+        row=row,
+        prompt=prompt,
+        texts=tuple(text.text for text in texts),
+        finish_reasons=tuple(text.finish_reason for text in texts),
+    )

@@ -15,9 +15,9 @@ from speed.data.cost import EXPECTED_TOKENS
 from speed.data.forms import example_form
 from speed.data.outcome import counts_by_kind, figures_by_kind, sample
 from speed.data.parse import example as read_example
-from speed.data.records import Kind, Prompt, Rejected, Sample, TaskList, Topic
+from speed.data.records import UNASKED, Kind, Prompt, Sample, TaskList, Topic
 from speed.data.verify import Guidelines
-from speed.ports import Ask, Check, Teacher, in_step
+from speed.ports import Ask, Check, Teacher, in_step, readable
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class SeedData(Pool[Sample]):
         requests = (((row, prompt), self._request(row, prompt, attempt)) for row, prompt in prompts)
         for (row, prompt), answer in in_step(self.teacher, requests, ctx):
             if prompt is None or answer is None:
-                made = Sample(row=row, prompt=Prompt(text="", template="")).turned_away("no_task")
+                made = Sample(row=row, prompt=UNASKED).turned_away("no_task")
             elif answer.cause != "ok":
                 made = Sample(row=row, prompt=prompt, text=answer.text).turned_away(answer.cause, answer.detail)
             else:
@@ -93,11 +93,6 @@ class SeedData(Pool[Sample]):
             return None
         kind, task = prompt.kind, prompt.task
         assert kind is not None
-
-        def fault(text: str) -> str | None:
-            found = read_example(kind, task, text, "stop")
-            return found.cause if isinstance(found, Rejected) else None
-
         ask = Ask(
             prompt=prompt.text,
             temperature=self.temperature,
@@ -107,4 +102,4 @@ class SeedData(Pool[Sample]):
             index=self.assignment.sample_index(row, attempt),
             form=example_form(kind),
         )
-        return ask, fault
+        return ask, readable(lambda text: read_example(kind, task, text, "stop"))

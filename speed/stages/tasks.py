@@ -16,7 +16,7 @@ from speed.data.parse import tasks as read_tasks
 from speed.data.prompts import RolePrompts, brainstorm_prompt
 from speed.data.records import Prompt, Rejected, TaskList, Topic
 from speed.data.topics import topic_index
-from speed.ports import Answer, Ask, Teacher, in_step
+from speed.ports import Answer, Ask, Teacher, in_step, readable
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Tasks(Pool[TaskList]):
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[TaskList]:
         prompts = self.prompts_of(start, stop, load_topics(ctx.folder(self.topics)))
-        requests = ((item, (self._ask(*item), _fault)) for item in prompts)
+        check = readable(lambda text: read_tasks(text, "stop"))
+        requests = ((item, (self._ask(*item), check)) for item in prompts)
         for done, ((row, prompt), answer) in enumerate(in_step(self.teacher, requests, ctx), 1):
             assert answer is not None
             yield self._row(row, prompt, answer)
@@ -84,8 +85,3 @@ class Tasks(Pool[TaskList]):
         order = permutation(generator(self.plan.seed, "tasks kept", self.plan.role, row), len(found))
         kept = tuple(found[place] for place in order[: self.tasks_per_topic])
         return made.model_copy(update={"tasks": kept}).noted(answer.detail)
-
-
-def _fault(text: str) -> str | None:
-    found = read_tasks(text, "stop")
-    return found.cause if isinstance(found, Rejected) else None

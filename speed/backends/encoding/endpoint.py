@@ -8,22 +8,21 @@ matter where it says nothing; where it refuses, the text is cut until it is take
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-import os
 import random
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from speed.backends.encoding.text_encoder import TextEncoder, Vectors
-from speed.backends.teaching.connections import connections
 from speed.backends.teaching.loop import teaching_loop
+from speed.backends.teaching.openai_api import KEY, posted, read_as
 from speed.backends.teaching.secrets import public_url
-from speed.backends.teaching.transport import Patience, TransportError, failure_of
+from speed.backends.teaching.transport import Patience, TransportError, Tries
 from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.core.spec import Json
@@ -32,7 +31,6 @@ from speed.data.judged import SERVERS_OWN
 
 OPENAI = "api.openai.com"
 KEYS = {OPENAI: "OPENAI_API_KEY"}
-OTHER_KEY = "OPENAI_COMPATIBLE_API_KEY"
 TEXTS = 128
 """Of one request at most; OpenAI takes 2,048, small servers 32 to 256."""
 CHARACTERS = 200_000
@@ -67,7 +65,7 @@ class EndpointModel:
         if not url.startswith(("http://", "https://")) or not host:
             raise UserError(f"{url} is not a URL: give one such as http://127.0.0.1:8000/v1")
         self.url, self.model, self.dimensions = url.rstrip("/"), model, dimensions
-        self.variable = KEYS.get(host, OTHER_KEY)
+        self.variable = KEYS.get(host, KEY)
         known = cost.price(model) if host == OPENAI else None
         self.price = usd_per_million if usd_per_million is not None else known.input if known else None
         if self.price is None and host in ("localhost", "127.0.0.1", "::1"):
@@ -159,18 +157,15 @@ class EndpointEncoder:
         Args:
             whole: False for a text that has been cut already.
         """
-        failures, hard, limited = 0, 0, 0.0
+        tries = Tries(self.patience, self._draw)
         while True:
             try:
                 return await self._asked(texts)
             except TransportError as trouble:
                 if trouble.cause == "too_long":
                     break
-                failures += 1
-                hard += not trouble.limited
-                pause = self.patience.pause(failures, trouble, self._draw)
-                limited += pause if trouble.limited else 0.0
-                if not trouble.again or hard >= self.patience.attempts or limited > self.patience.limited_seconds:
+                pause = tries.pause(trouble)
+                if pause is None:
                     raise
                 self.ctx.tally.cost["retries"] += 1
                 await asyncio.sleep(pause)
@@ -197,41 +192,27 @@ class EndpointEncoder:
         }
         if self.model.dimensions:
             fields["dimensions"] = self.model.dimensions
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(self.model.variable):
-            headers["Authorization"] = f"Bearer {key}"
-        body = json.dumps(fields).encode("ascii")
-        found = await connections().post(f"{self.model.url}/embeddings", body, headers, self.patience.timeout)
-        if found.status != 200:
-            raise failure_of(
-                found.status,
-                found.body.decode("utf-8", "replace"),
-                found.headers,
-                f"check the URL {public_url(self.model.url)}, the model {self.model.model} and the key in "
-                f"{self.model.variable} ({'set' if os.environ.get(self.model.variable) else 'not set'})",
-                "the endpoint",
-            )
-        return self._read(found.body, len(texts))
-
-    def _read(self, body: bytes, count: int) -> tuple[Vectors, int]:
-        try:
-            fields = json.loads(body)
-            rows = sorted(fields["data"], key=lambda row: int(row["index"]))
-            if [int(row["index"]) for row in rows] != list(range(count)):
-                raise ValueError(f"{len(rows)} vectors for {count} texts")
-            vectors = np.array([row["embedding"] for row in rows], dtype=np.float32)
-            tokens = int((fields.get("usage") or {}).get("prompt_tokens") or 0)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            shown = body[:200].decode("utf-8", "replace")
-            raise TransportError("bad_response", f"{type(error).__name__} in {len(body)} bytes: {shown!r}") from None
-        if vectors.ndim != 2 or not np.isfinite(vectors).all():
-            raise TransportError("bad_response", "vectors that hold something else than finite numbers")
+        model = self.model
+        remedy = f"the URL {public_url(model.url)}, the model {model.model}"
+        url, seconds = f"{model.url}/embeddings", self.patience.timeout
+        body = await posted(url, fields, seconds, remedy, model.variable, "the endpoint")
+        vectors, tokens = read_as(body, lambda answer: _vectors_in(answer, len(texts)))
         if self.dimension and vectors.shape[1] != self.dimension:
             raise UserError(
                 f"{public_url(self.model.url)} gives vectors of width {vectors.shape[1]} instead of {self.dimension}: "
                 "the model behind it has changed, or does not know `dimensions`"
             )
         return vectors, tokens
+
+
+def _vectors_in(answer: Any, count: int) -> tuple[Vectors, int]:
+    rows = sorted(answer["data"], key=lambda row: int(row["index"]))
+    if [int(row["index"]) for row in rows] != list(range(count)):
+        raise ValueError(f"{len(rows)} vectors for {count} texts")
+    vectors = np.array([row["embedding"] for row in rows], dtype=np.float32)
+    if vectors.ndim != 2 or not np.isfinite(vectors).all():
+        raise TransportError("bad_response", "vectors that hold something else than finite numbers")
+    return vectors, int((answer.get("usage") or {}).get("prompt_tokens") or 0)
 
 
 def _batches(texts: Sequence[str], prefix: str) -> Iterator[list[int]]:

@@ -6,10 +6,11 @@ that they differ in nothing but arithmetic and random numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from speed.backends.generator.decoding import Prefix
 from speed.backends.generator.prompt_format import FormatName, prompt_format, prompt_ids
@@ -17,6 +18,9 @@ from speed.backends.generator.weights import WeightsCard
 from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.ports import Generate, Generated
+
+Written: TypeAlias = Mapping[tuple[int, int], Sequence[int]]
+"""Token ids of a block's texts, by the place of the request in its block and the text's index."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,36 @@ class Transcription:
     context: int | None
     """Most tokens of prompt and text together that model and engine take; None where there is no limit."""
 
-    def prefixes(self, requests: Sequence[Generate], ctx: Context, first: bool) -> list[Prefix]:
+    def blocks(
+        self,
+        calls: Iterable[Sequence[Generate]],
+        write: Callable[[Sequence[Generate], Sequence[Prefix]], Written],
+        ctx: Context,
+    ) -> Iterator[list[Generated]]:
+        """For each block its texts, ordered by (request, index); says block by block how fast they are made.
+
+        Args:
+            calls: a block is read when the texts of the one before have been handed out.
+            write: gives the ids of a block's texts; one that is missing is empty.
+
+        Raises:
+            UserError: when the prompts of the first block all fill the context.
+        """
+        texts = tokens = 0
+        for number, requests in enumerate(calls):
+            begun = time.monotonic()
+            written = write(requests, self._prefixes(requests, ctx, first=number == 0))
+            block = [
+                self._text(request, index, written.get((place, index), ()))
+                for place, request in enumerate(requests)
+                for index in range(request.n)
+            ]
+            texts += len(block)
+            tokens += (new := sum(text.tokens for text in block))
+            ctx.metric(texts, tokens_per_second=new / max(time.monotonic() - begun, 1e-9), tokens=tokens)
+            yield block
+
+    def _prefixes(self, requests: Sequence[Generate], ctx: Context, first: bool) -> list[Prefix]:
         """Each request as token ids; one whose prompt fills the context wants no texts and gets empty ones. A
         first block of nothing else is a mistake of the user; a later one may be a few rows that are tried again.
 
@@ -53,7 +86,7 @@ class Transcription:
             ctx.say(f"{said}: {full[:5]}")
         return work
 
-    def text(self, request: Generate, index: int, ids: Sequence[int]) -> Generated:
+    def _text(self, request: Generate, index: int, ids: Sequence[int]) -> Generated:
         """What was written, from its ids; a text that ended by itself ends in one of `ends`, which is counted."""
         ended = bool(ids) and ids[-1] in self.ends
         body = list(ids[:-1] if ended else ids)
@@ -86,18 +119,3 @@ def format_of(card: WeightsCard | None, tokenizer: Any, weights: Path) -> Format
 def context_length(config: Any) -> int | None:
     """Most positions that a model was made for, where its config says so."""
     return getattr(config.get_text_config(), "max_position_embeddings", None)
-
-
-@dataclass
-class Meter:
-    """Counts what is made and, block by block, says how fast. How far the work is, only the caller knows."""
-
-    ctx: Context
-    texts: int = 0
-    tokens: int = 0
-
-    def made(self, texts: Sequence[Generated], seconds: float) -> None:
-        """A block is done."""
-        self.texts += len(texts)
-        self.tokens += (tokens := sum(text.tokens for text in texts))
-        self.ctx.metric(self.texts, tokens_per_second=tokens / max(seconds, 1e-9), tokens=self.tokens)

@@ -6,7 +6,6 @@ block, so a block that is generated again after a crash gives the same texts.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from speed.backends.engines.transcription import Meter, Transcription, context_length, format_of
+from speed.backends.engines.transcription import Transcription, Written, context_length, format_of
 from speed.backends.generator.decoding import Prefix, continuations
 from speed.backends.generator.weights import Loaded, Precision, end_tokens, load
 from speed.backends.runtime.device import device_of
@@ -59,33 +58,14 @@ class TransformersEngine(Engine):
             end_tokens(loaded.tokenizer, loaded.model.generation_config),
             context_length(loaded.model.config),
         )
-        meter = Meter(ctx)
-        for number, requests in enumerate(calls):
-            begun = time.monotonic()
-            found = self._block(requests, loaded, transcription, sampling, ctx, first=number == 0)
-            meter.made(found, time.monotonic() - begun)
-            yield found
 
-    def _block(
-        self,
-        requests: Sequence[Generate],
-        loaded: Loaded,
-        transcription: Transcription,
-        sampling: Sampling,
-        ctx: Context,
-        *,
-        first: bool,
-    ) -> list[Generated]:
-        """The texts of one block."""
-        work = transcription.prefixes(requests, ctx, first)
-        found: dict[tuple[int, int], list[int]] = {}
-        for batch in batches(work, self.batch_tokens):
-            self._batch(work, batch, loaded, sampling, transcription.ends, found, ctx)
-        return [
-            transcription.text(request, index, found.get((place, index), []))
-            for place, request in enumerate(requests)
-            for index in range(request.n)
-        ]
+        def write(requests: Sequence[Generate], work: Sequence[Prefix]) -> Written:
+            found: dict[tuple[int, int], list[int]] = {}
+            for batch in batches(work, self.batch_tokens):
+                self._batch(work, batch, loaded, sampling, transcription.ends, found, ctx)
+            return found
+
+        yield from transcription.blocks(calls, write, ctx)
 
     def _batch(
         self,

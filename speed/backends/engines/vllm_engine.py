@@ -12,7 +12,6 @@ import gc
 import multiprocessing
 import os
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -21,7 +20,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from speed.backends.engines.transcription import Meter, Transcription, context_length, format_of
+from speed.backends.engines.transcription import Transcription, Written, context_length, format_of
 from speed.backends.generator.decoding import Prefix
 from speed.backends.generator.exporting import write_merged
 from speed.backends.generator.weights import Precision, end_tokens, load_configs, load_tokenizer, read_card, resolved
@@ -88,25 +87,22 @@ class VllmEngine(Engine):
         """
         self.check(ctx.runtime)
         transcription = self._transcription(weights)
-        meter = Meter(ctx)
         with self._served(weights, transcription, ctx) as llm:
-            for number, requests in enumerate(calls):
-                begun = time.monotonic()
-                found = self._block(requests, llm, transcription, sampling, ctx, first=number == 0)
-                meter.made(found, time.monotonic() - begun)
-                yield found
 
-    def _block(
+            def write(requests: Sequence[Generate], work: Sequence[Prefix]) -> Written:
+                return self._written(llm, requests, work, sampling, transcription)
+
+            yield from transcription.blocks(calls, write, ctx)
+
+    def _written(
         self,
-        requests: Sequence[Generate],
         llm: Any,
-        transcription: Transcription,
+        requests: Sequence[Generate],
+        work: Sequence[Prefix],
         sampling: Sampling,
-        ctx: Context,
-        *,
-        first: bool,
-    ) -> list[Generated]:
-        work = transcription.prefixes(requests, ctx, first)
+        transcription: Transcription,
+    ) -> Written:
+        """What vLLM writes for one block."""
         places = [place for place, prefix in enumerate(work) if prefix.indices]
         llm.reset_prefix_cache()  # what earlier blocks have left would change how this one is packed
         with self._fitting():
@@ -121,11 +117,7 @@ class VllmEngine(Engine):
                 if text.finish_reason not in ("stop", "length"):
                     raise RuntimeError(f"vLLM ended request {requests[place].key} with {text.finish_reason!r}")
                 found[place, text.index] = text.token_ids
-        return [
-            transcription.text(request, index, found.get((place, index), ()))
-            for place, request in enumerate(requests)
-            for index in range(request.n)
-        ]
+        return found
 
     def _parameters(self, request: Generate, prefix: Prefix, transcription: Transcription, sampling: Sampling) -> Any:
         """One request in vLLM's terms. Its ids are read back here, as those of every engine are."""

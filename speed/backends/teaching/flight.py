@@ -20,7 +20,7 @@ from speed.backends.teaching.budget import Budget
 from speed.backends.teaching.loop import teaching_loop
 from speed.backends.teaching.pace import Pacer
 from speed.backends.teaching.request import Call, Request
-from speed.backends.teaching.transport import Patience, Reply, TransportError
+from speed.backends.teaching.transport import Patience, Reply, TransportError, Tries
 from speed.core.caps import Spending
 from speed.core.context import Context
 from speed.core.errors import UserError
@@ -222,9 +222,8 @@ class Flight:
     async def _paid(self, request: Request) -> Entry:
         """Send a call until it is answered or given up, and write down what came of it before anyone reads it."""
         call = request.call
-        draw = random.Random(call.key)
+        tries = Tries(self._patience, random.Random(call.key))
         begun = time.monotonic()
-        failures = resent = 0
         while True:
             try:
                 reply = await self._sent(request, call)
@@ -233,13 +232,11 @@ class Flight:
             except TransportError as trouble:
                 if trouble.cause not in ("timeout", "connection"):
                     self._alive = time.monotonic() + (trouble.retry_after or 0.0)
-                failures += not trouble.limited
-                too_late = trouble.limited and time.monotonic() - begun > self._patience.limited_seconds
-                if not trouble.again or too_late or failures >= self._patience.attempts:
-                    return self._given_up(call, trouble, resent, begun)
-                resent += 1
-                await asyncio.sleep(self._patience.pause(resent, trouble, draw))
-        entry = self._entry(call, resent, begun).model_copy(
+                pause = tries.pause(trouble)
+                if pause is None:
+                    return self._given_up(call, trouble, tries.resent, begun)
+                await asyncio.sleep(pause)
+        entry = self._entry(call, tries.resent, begun).model_copy(
             update={
                 "text": reply.text,
                 "finish_reason": reply.finish_reason,

@@ -93,6 +93,26 @@ class Patience:
         return own if trouble.retry_after is None else trouble.retry_after + 0.1 * own
 
 
+class Tries:
+    """The sendings of one request that have failed."""
+
+    def __init__(self, patience: Patience, draw: random.Random) -> None:
+        self.resent = 0
+        """How often it was sent again."""
+        self._patience, self._draw = patience, draw
+        self._failures = 0
+        self._begun = time.monotonic()
+
+    def pause(self, trouble: TransportError) -> float | None:
+        """Seconds to wait before it is sent again; None where it is given up."""
+        self._failures += not trouble.limited
+        too_late = trouble.limited and time.monotonic() - self._begun > self._patience.limited_seconds
+        if not trouble.again or too_late or self._failures >= self._patience.attempts:
+            return None
+        self.resent += 1
+        return self._patience.pause(self.resent, trouble, self._draw)
+
+
 _FILTERED = ("content_filter", "content_policy_violation", "responsibleaipolicyviolation")
 _TOO_LONG = ("context_length_exceeded", "contextwindowexceeded", "maximum context length")
 _BROKE = ("insufficient_quota", "billing_hard_limit_reached", "credit balance is too low")

@@ -18,7 +18,8 @@ import pytest
 from provider import Provider
 
 from speed.backends.teaching.litellm_teacher import LitellmTeacher
-from speed.backends.teaching.openai_teacher import KEY, OpenAICompatibleTeacher
+from speed.backends.teaching.openai_api import KEY
+from speed.backends.teaching.openai_teacher import OpenAICompatibleTeacher
 from speed.backends.teaching.secrets import public_url, redacted
 from speed.backends.teaching.teacher import JournaledTeacher
 from speed.backends.teaching.transport import Patience, TransportError, retry_after
