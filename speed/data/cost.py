@@ -14,12 +14,9 @@ from speed.core.spec import Spec
 CHARACTERS_PER_TOKEN = 4.5
 """English prose under the tokenizers of GPT-4 and LLaMA-3, to about 10 %."""
 
-PAPER_TOKENS_A_CALL = {"seed": 400, "judge": 1_200, "revise": 1_000}
-"""Input and output together (paper, Table 5: 10M / 25K, 12M / 10K, 10M / 10K)."""
 EXPECTED_TOKENS = {"brainstorm": (280, 125), "seed": (244, 156), "judge": (1_100, 100), "revise": (620, 380)}
-"""(input, output) of a call, for plans. Ours: the released prompts' lengths, split so that the paper's sums hold."""
-PAPER_CALLS = {"seed": 25_000, "judge": 10_000, "revise": 10_000}
-"""Calls of the paper's alignment (Table 5; it leaves brainstorming out)."""
+"""(input, output) of a call, for plans. Together they are the paper's Table 5 (10M tokens / 25K calls, 12M / 10K, 10M /
+10K; it leaves brainstorming out), split by the lengths of the released prompts (ours)."""
 
 SECONDS_A_CALL, SECONDS_A_TOKEN = 1.0, 1 / 60
 """How long a hosted model takes before it writes, and for each token of the answer (ours: an assumption for plans)."""

@@ -49,16 +49,6 @@ class MinHashConfig(Spec):
         return self
 
 
-def detection(similarity: float, config: MinHashConfig) -> float:
-    """Probability that a pair of this similarity becomes a candidate: 1 - (1 - s^rows)^bands."""
-    return float(1 - (1 - similarity**config.rows) ** config.bands)
-
-
-def s_curve(config: MinHashConfig) -> dict[float, float]:
-    """`detection` at similarities 0.05, 0.10 ... 1."""
-    return {step / 20: round(detection(step / 20, config), 6) for step in range(1, 21)}
-
-
 def compared_text(example: Example, config: MinHashConfig) -> str:
     """The text that decides whether an example is a duplicate."""
     return f"{example.query}\n{example.positive}" if example.kind in config.with_positive else example.query
