@@ -41,8 +41,8 @@ class Base(NamedTuple):
 
 
 BASES = {
-    "MiniLM": Base(384, ("learning_rate=5e-5", "batch_size=32", "epochs=1")),
-    "from scratch": Base(1536, ("learning_rate=1e-3", "batch_size=64", "epochs=2")),
+    "MiniLM": Base(192, ("learning_rate=5e-5", "batch_size=32", "epochs=1")),
+    "from scratch": Base(768, ("learning_rate=1e-3", "batch_size=64", "epochs=2")),
 }
 ALL = "everything on"
 CONDITIONS = {
@@ -81,16 +81,16 @@ def draw_records(source: Path, target: Path, count: int, seed: int) -> None:
 
 
 def cut_similarity(source: Path, target: Path, draw: random.Random) -> None:
-    """200 pairs."""
-    write(target / "test.jsonl", draw.sample(rows_of(source / "test.jsonl"), 200))
+    """120 pairs."""
+    write(target / "test.jsonl", draw.sample(rows_of(source / "test.jsonl"), 120))
 
 
 def cut_labels(source: Path, target: Path, draw: random.Random) -> None:
-    """At most 30 labels: of each 8 texts to learn from, as many as mteb draws, and a share of 150 texts to judge."""
+    """At most 20 labels: of each 8 texts to learn from, as many as mteb draws, and a share of 100 texts to judge."""
     train, test = rows_of(source / "train.jsonl"), rows_of(source / "test.jsonl")
     labels = sorted({row["label"] for row in test})
-    labels = draw.sample(labels, min(30, len(labels)))
-    for name, rows, most in (("train", train, 8), ("test", test, 150 // len(labels))):
+    labels = draw.sample(labels, min(20, len(labels)))
+    for name, rows, most in (("train", train, 8), ("test", test, 100 // len(labels))):
         kept = []
         for label in labels:
             own = [row for row in rows if row["label"] == label]
@@ -99,21 +99,21 @@ def cut_labels(source: Path, target: Path, draw: random.Random) -> None:
 
 
 def cut_search(source: Path, target: Path, draw: random.Random) -> None:
-    """60 queries over their documents and others, 240 in all."""
+    """40 queries over their documents and others, 140 in all."""
     judged = rows_of(source / "qrels" / "test.jsonl")
-    asked = set(draw.sample(sorted({row["query-id"] for row in judged}), 60))
+    asked = set(draw.sample(sorted({row["query-id"] for row in judged}), 40))
     judged = [row for row in judged if row["query-id"] in asked]
     needed = {row["corpus-id"] for row in judged}
     corpus = rows_of(source / "corpus.jsonl")
-    others = draw.sample([row for row in corpus if row["_id"] not in needed], 240 - len(needed))
+    others = draw.sample([row for row in corpus if row["_id"] not in needed], 140 - len(needed))
     write(target / "corpus.jsonl", [row for row in corpus if row["_id"] in needed] + others)
     write(target / "queries.jsonl", [row for row in rows_of(source / "queries.jsonl") if row["_id"] in asked])
     write(target / "qrels" / "test.jsonl", judged)
 
 
 def cut_ranking(source: Path, target: Path, draw: random.Random) -> None:
-    """20 queries with all their candidates."""
-    ranked = draw.sample(rows_of(source / "top_ranked.jsonl"), 20)
+    """14 queries with all their candidates."""
+    ranked = draw.sample(rows_of(source / "top_ranked.jsonl"), 14)
     asked = {row["query-id"] for row in ranked}
     needed = {document for row in ranked for document in row["corpus-ids"]}
     write(target / "top_ranked.jsonl", ranked)
@@ -124,9 +124,9 @@ def cut_ranking(source: Path, target: Path, draw: random.Random) -> None:
 
 
 def cut_clusters(source: Path, target: Path, draw: random.Random) -> None:
-    """240 titles of one set."""
+    """160 titles of one set."""
     row = draw.choice(rows_of(source / "test.jsonl"))
-    kept = draw.sample(range(len(row["labels"])), 240)
+    kept = draw.sample(range(len(row["labels"])), 160)
     write(target / "test.jsonl", [{name: [row[name][place] for place in kept] for name in ("sentences", "labels")}])
 
 
