@@ -16,7 +16,7 @@ from torch import Tensor
 
 from speed.backends.embedder.ranks import Ranks
 
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def save(
@@ -27,7 +27,8 @@ def save(
 
     tensors: dict[str, Tensor] = {}
     for name, weight in weights.items():
-        state = {"weight": weight.detach(), **{moment: optimizer.state[weight][moment] for moment in MOMENTS}}
+        # no gradient has reached a weight without moments: the pooler of an encoder whose tokens are averaged
+        state = {"weight": weight.detach(), **optimizer.state.get(weight, {})}
         for moment, value in state.items():
             gathered = ranks.whole(torch.as_tensor(value))
             if ranks.rank == 0:
@@ -66,9 +67,11 @@ def restore(checkpoint: Path, weights: dict[str, Tensor], optimizer: Any, scaler
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(ranks.part(tensors[f"weight.{name}"], weight))
+            if f"step.{name}" not in tensors:
+                continue
             # the step counter of a fused optimiser lies beside its weight
             optimizer.state[weight] = {"step": tensors[f"step.{name}"].to(weight.device, copy=True)} | {
-                moment: ranks.part(tensors[f"{moment}.{name}"], weight) for moment in MOMENTS[1:]
+                moment: ranks.part(tensors[f"{moment}.{name}"], weight) for moment in MOMENTS
             }
     if state["scaler"]:
         scaler.load_state_dict(state["scaler"])

@@ -39,14 +39,16 @@ def killed(work: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("family", "changes"),
     [
-        {"lora": Lora(r=4, dropout=0.2), "checkpointing": "kept"},
-        {"lora": None, "batching": Batching(homogeneous=0.5), "learning_rate": 1e-3},
+        ("LlamaConfig", {"lora": Lora(r=4, dropout=0.2), "checkpointing": "kept"}),
+        ("LlamaConfig", {"lora": None, "batching": Batching(homogeneous=0.5), "learning_rate": 1e-3}),
+        ("BertConfig", {"lora": None, "pooling": "mean"}),
     ],
-    ids=["adapters", "all weights"],
+    ids=["adapters", "all weights", "an encoder, whose pooler no gradient reaches"],
 )
-def test_ten_steps_equal_five_a_kill_and_five(base: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_ten_steps_equal_five_a_kill_and_five(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", family)
     config = small(base, chunk_tokens=128, kept_tokens=256, epochs=2, **changes)
     data = examples(tmp_path / "examples.jsonl", 40)
     straight = context(tmp_path / "home")
