@@ -128,7 +128,8 @@ def base_texts(base: str, asked: Sequence[Any], seed: int) -> list[Any]:
     from speed.backends.generator.prompt_format import prompt_ids
     from speed.backends.generator.weights import load
     from speed.data.outcome import sample
-    from speed.ports import Sampling, request_seed
+    from speed.in_step import request_seed
+    from speed.ports import Sampling
 
     torch.set_num_threads(1)
     loaded = load(base, "fp32", "cpu")

@@ -36,7 +36,7 @@ from speed.screen import Screen
 if TYPE_CHECKING:
     from speed.backends.evaluation.evaluated_model import EvaluatedModel
     from speed.backends.evaluation.evaluator import ProtocolEvaluator
-    from speed.backends.evaluation.run import Job
+    from speed.backends.evaluation.jobs import Job
 
 
 def parser() -> argparse.ArgumentParser:

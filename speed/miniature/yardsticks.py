@@ -51,7 +51,7 @@ def scores(vector: Vector, folder: Path) -> dict[str, float]:
     from mteb.models.abs_encoder import AbsEncoder
     from mteb.models.model_meta import ModelMeta
 
-    from speed.backends.evaluation.run import folder_jobs
+    from speed.backends.evaluation.jobs import folder_jobs
 
     class Plain(AbsEncoder):  # type: ignore[misc]
         """A function from text to vector, as mteb wants it."""

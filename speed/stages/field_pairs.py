@@ -16,7 +16,8 @@ from speed.core.stage import Pool, Stage, Work
 from speed.data.fields import Broken, first_fault
 from speed.data.outcome import sample
 from speed.data.records import Candidates, Kind, Pair
-from speed.ports import Engine, Generate, Generated, Sampling, Weights, request_seed, written_in_step
+from speed.in_step import request_seed, written_in_step
+from speed.ports import Engine, Generate, Generated, Sampling, Weights
 
 
 class Cut(NamedTuple):

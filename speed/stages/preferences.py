@@ -19,7 +19,8 @@ from speed.data.parse import judgement
 from speed.data.prompts import RolePrompts, judge_prompt
 from speed.data.records import Candidates, Pair, Rejected, Sample, Vote
 from speed.data.verify import Guidelines
-from speed.ports import Answer, Ask, Check, Teacher, all_in_step, readable
+from speed.in_step import all_in_step, readable
+from speed.ports import Answer, Ask, Check, Teacher
 
 
 class Drawn(NamedTuple):

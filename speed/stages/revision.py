@@ -12,7 +12,8 @@ from speed.data.parse import revision as read_revision
 from speed.data.prompts import RolePrompts, revise_prompt
 from speed.data.records import Kind, Rejected, Sample
 from speed.data.verify import Guidelines, faults
-from speed.ports import Engine, Generate, Generated, Sampling, Weights, request_seed, written_in_step
+from speed.in_step import request_seed, written_in_step
+from speed.ports import Engine, Generate, Generated, Sampling, Weights
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from speed.data.parse import revision as read_revision
 from speed.data.prompts import RolePrompts, revise_prompt
 from speed.data.records import Candidates, Rejected, Revision
 from speed.data.verify import Guidelines, faults
-from speed.ports import Answer, Ask, Check, Teacher, in_step, readable
+from speed.in_step import in_step, readable
+from speed.ports import Answer, Ask, Check, Teacher
 
 
 @dataclass(frozen=True)

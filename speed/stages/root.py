@@ -11,7 +11,8 @@ from speed.core.stage import Pool, Stage, Work
 from speed.data.assignment import Assignment, load_topics
 from speed.data.forms import example_form
 from speed.data.records import UNASKED, Candidates, Kind, Prompt, TaskList, Topic
-from speed.ports import Engine, Generate, Generated, Sampling, Weights, request_seed, written_in_step
+from speed.in_step import request_seed, written_in_step
+from speed.ports import Engine, Generate, Generated, Sampling, Weights
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from speed.data.outcome import counts_by_kind, figures_by_kind, sample
 from speed.data.parse import example as read_example
 from speed.data.records import UNASKED, Kind, Prompt, Sample, TaskList, Topic
 from speed.data.verify import Guidelines
-from speed.ports import Ask, Check, Teacher, in_step, readable
+from speed.in_step import in_step, readable
+from speed.ports import Ask, Check, Teacher
 
 
 @dataclass(frozen=True)

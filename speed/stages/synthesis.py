@@ -16,7 +16,8 @@ from speed.data.forms import example_form
 from speed.data.outcome import counts_by_kind, figures_by_kind, sample
 from speed.data.records import UNASKED, Kind, Prompt, Sample, TaskList, Topic
 from speed.data.verify import Guidelines
-from speed.ports import Engine, Generate, Generated, Sampling, Weights, request_seed
+from speed.in_step import request_seed
+from speed.ports import Engine, Generate, Generated, Sampling, Weights
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from speed.data.parse import tasks as read_tasks
 from speed.data.prompts import RolePrompts, brainstorm_prompt
 from speed.data.records import Prompt, Rejected, TaskList, Topic
 from speed.data.topics import topic_index
-from speed.ports import Answer, Ask, Teacher, in_step, readable
+from speed.in_step import in_step, readable
+from speed.ports import Answer, Ask, Teacher
 
 
 @dataclass(frozen=True)

@@ -21,23 +21,7 @@ from speed.data.records import Scores
 from speed.ports import Evaluator
 
 if TYPE_CHECKING:
-    from speed.backends.evaluation.run import Job
-
-BENCHMARKS = {"mteb_v1": "MTEB(eng, v1)", "mteb_v2": "MTEB(eng, v2)"}
-"""mteb's names; v1 is the paper's 56 tasks."""
-DEV: dict[str, str | None] = {
-    "NanoMSMARCORetrieval": None,
-    "NanoNQRetrieval": None,
-    "STSBenchmark": "validation",
-    "EmotionClassification": "validation",
-    "MTOPDomainClassification": "validation",
-    "MassiveIntentClassification": "validation",
-    "WikiCitiesClustering": None,
-    "BuiltBenchClusteringS2S": None,
-    "BuiltBenchReranking": None,
-    "LegalBenchPC": None,
-}
-"""Small tasks for tuning, on validation splits or outside the test benchmarks (the paper tuned on NQ and MSMARCO)."""
+    from speed.backends.evaluation.jobs import Job
 
 
 class ProtocolEvaluator(Evaluator):
@@ -106,7 +90,7 @@ class MtebEvaluator(ProtocolEvaluator):
         """The benchmark's tasks."""
         import datasets
 
-        from speed.backends.evaluation.run import benchmark_jobs
+        from speed.backends.evaluation.jobs import benchmark_jobs
 
         datasets.config.HF_DATASETS_CACHE = ctx.store.home / "cache" / "datasets"
         return benchmark_jobs(self.benchmark, self.only, self.mirror.path.expanduser() if self.mirror else None)
@@ -121,7 +105,7 @@ class FolderEvaluator(ProtocolEvaluator):
 
     def jobs(self, ctx: Context) -> list[Job]:
         """The folder's tasks."""
-        from speed.backends.evaluation.run import folder_jobs
+        from speed.backends.evaluation.jobs import folder_jobs
 
         return folder_jobs(self.task_folder(ctx), self.only)
 

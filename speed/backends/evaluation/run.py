@@ -3,130 +3,33 @@
 from __future__ import annotations
 
 import datetime
-import functools
 import importlib.metadata
 import json
-import logging
 import math
 import os
-import random
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import datasets
-import mteb
-import numpy as np
 import torch
-from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.results import TaskResult
-from tqdm.std import tqdm  # type: ignore[import-untyped]
 
 from speed.backends.encoding.instructions import instruction_table
 from speed.backends.encoding.text_encoder import TextEncoder
 from speed.backends.encoding.vector_cache import VectorCache
 from speed.backends.evaluation.evaluated_model import EvaluatedModel
-from speed.backends.evaluation.evaluator import BENCHMARKS, DEV, ProtocolEvaluator
-from speed.backends.evaluation.hub_data import load_data, take_from_mirror
-from speed.backends.evaluation.local_tasks import load, mteb_task
+from speed.backends.evaluation.evaluator import ProtocolEvaluator
+from speed.backends.evaluation.jobs import Job
 from speed.backends.evaluation.mteb_encoder import MtebEncoder
-from speed.backends.evaluation.task_folder import task_folders
+from speed.backends.evaluation.surroundings import globals_seeded, quiet
 from speed.core.context import Context
-from speed.core.errors import UserError
 from speed.core.spec import digest, recipe
 from speed.data.judged import Judged, Pins, scores_of
 
 MTEB_BATCH = 1024
 """Texts that mteb hands over at once; our encoder makes its own batches."""
-
-
-class Job(NamedTuple):
-    """One task to run."""
-
-    task: Any
-    load: Callable[[], None]
-    instruction: str | None
-    parts: tuple[Any, ...] = ()
-    """Tasks whose results this one aggregates."""
-    characters: int | None = None
-    """Of its texts, about; None where nobody has counted them."""
-
-
-def folder_jobs(folder: Path, only: Sequence[str]) -> list[Job]:
-    """The tasks of a local folder."""
-    found = task_folders(folder)
-    missing = set(only) - {task.name for task in found}
-    if missing:
-        there = ", ".join(task.name for task in found)
-        raise UserError(f"eval.only names {', '.join(sorted(missing))}, which {folder} does not hold; it has {there}")
-    jobs = []
-    for task in found:
-        if only and task.name not in only:
-            continue
-        task.check()
-        with _globals_seeded(0):  # a task seeds the global generators when it is made
-            target = mteb_task(task)
-        characters = sum(file.stat().st_size for splits in task.files.values() for file in splits.values())
-        jobs.append(Job(target, functools.partial(load, target, task), task.instruction, characters=characters))
-    return jobs
-
-
-def benchmark_jobs(benchmark: str, only: Sequence[str] = (), mirror: Path | None = None) -> list[Job]:
-    """The tasks of a named benchmark, of the development tier, or any that mteb knows.
-
-    Args:
-        only: their names; empty for all of the benchmark.
-        mirror: a folder with copies of the data sets.
-
-    Raises:
-        UserError: for a name that is not there.
-    """
-    if benchmark == "dev":
-        tasks = [mteb.get_task(name, languages=["eng"], eval_splits=split and [split]) for name, split in DEV.items()]
-    elif benchmark == "any":
-        tasks = [_task_of_mteb(name) for name in only]
-    else:
-        tasks = list(mteb.get_benchmark(BENCHMARKS[benchmark]).tasks)
-    missing = set(only) - {task.metadata.name for task in tasks}
-    if missing:
-        raise UserError(f"eval.only names {', '.join(sorted(missing))}, which {benchmark} does not have")
-    jobs = []
-    for task in tasks:
-        if only and task.metadata.name not in only:
-            continue
-        parts = tuple(task.metadata.tasks) if isinstance(task, AbsTaskAggregate) else ()
-        jobs += [_hub_job(part, mirror) for part in parts]
-        jobs.append(Job(task, lambda: None, None, parts, 0) if parts else _hub_job(task, mirror))
-    return jobs
-
-
-def _task_of_mteb(name: str) -> Any:
-    try:
-        return mteb.get_task(name, languages=["eng"])
-    except KeyError as error:
-        raise UserError(f"mteb {importlib.metadata.version('mteb')} has no task {name!r}: check the name") from error
-
-
-def _hub_job(task: Any, mirror: Path | None) -> Job:
-    if mirror is not None:
-        take_from_mirror(task, mirror)
-    return Job(task, functools.partial(load_data, task), None, characters=_characters(task))
-
-
-def _characters(task: Any) -> int | None:
-    """Of the texts of a task's splits, as mteb has counted them."""
-    counted = task.metadata.descriptive_stats or {}
-
-    def below(value: Any) -> int:
-        if not isinstance(value, dict):
-            return 0
-        own = value.get("total_text_length") or 0
-        return int(own) + sum(below(inner) for key, inner in value.items() if key != "hf_subset_descriptive_stats")
-
-    return sum(below(counted.get(split)) for split in task.eval_splits) or None
 
 
 def run(config: ProtocolEvaluator, jobs: list[Job], model: EvaluatedModel, out: Path, ctx: Context) -> Judged:
@@ -259,7 +162,7 @@ def _finished(file: Path, task: Any) -> bool:
 def _result(job: Job, encoder: MtebEncoder) -> TaskResult:
     began = time.monotonic()
     task = job.task
-    with _quiet(), _globals_seeded(task.seed):
+    with quiet(), globals_seeded(task.seed):
         job.load()
         options = {"batch_size": MTEB_BATCH, "show_progress_bar": False}
         scores = {split: task.evaluate(encoder, split, encode_kwargs=options) for split in task.eval_splits}
@@ -271,39 +174,6 @@ def _result(job: Job, encoder: MtebEncoder) -> TaskResult:
 
 def _aggregated(job: Job, done: dict[str, TaskResult]) -> TaskResult:
     return job.task.combine_task_results([done[part.metadata.name] for part in job.parts])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the bars and warnings of mteb's helpers: labels that no classifier predicts are no news here."""
-    datasets.disable_progress_bars()
-    bar = tqdm.__init__
-    tqdm.__init__ = functools.partialmethod(bar, disable=True)  # mteb's evaluators draw some bars unasked
-    level = logging.getLogger("mteb").level
-    logging.getLogger("mteb").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.getLogger("mteb").setLevel(level)
-        tqdm.__init__ = bar
-        datasets.enable_progress_bars()
-
-
-@contextmanager
-def _globals_seeded(seed: int) -> Iterator[None]:
-    """mteb's k-means draws from numpy's global generator: seeded per task, so that a resumed run scores the same."""
-    python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy_state)
-        torch.random.set_rng_state(torch_state)
 
 
 def _write(file: Path, value: object) -> None:

@@ -16,7 +16,8 @@ from tiny_tasks import TYPES, WORDS, all_seven, write
 from speed.backends.embedder.trainer import ContrastiveTrainer, Lora
 from speed.backends.encoding.instructions import instruction_table
 from speed.backends.evaluation.evaluated_model import LocalModel
-from speed.backends.evaluation.evaluator import DEV, LocalEvaluator, MtebEvaluator
+from speed.backends.evaluation.evaluator import LocalEvaluator, MtebEvaluator
+from speed.backends.evaluation.jobs import DEV
 from speed.backends.evaluation.task_folder import task_folders
 from speed.core.content import sha256_of
 from speed.core.errors import UserError

@@ -1,0 +1,120 @@
+"""Which tasks to run: those of a folder, of a benchmark that mteb names, or any that it knows. None is loaded."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mteb
+from mteb.abstasks.aggregated_task import AbsTaskAggregate
+
+from speed.backends.evaluation.hub_data import load_data, take_from_mirror
+from speed.backends.evaluation.local_tasks import load, mteb_task
+from speed.backends.evaluation.surroundings import globals_seeded
+from speed.backends.evaluation.task_folder import task_folders
+from speed.core.errors import UserError
+
+BENCHMARKS = {"mteb_v1": "MTEB(eng, v1)", "mteb_v2": "MTEB(eng, v2)"}
+"""mteb's names; v1 is the paper's 56 tasks."""
+DEV: dict[str, str | None] = {
+    "NanoMSMARCORetrieval": None,
+    "NanoNQRetrieval": None,
+    "STSBenchmark": "validation",
+    "EmotionClassification": "validation",
+    "MTOPDomainClassification": "validation",
+    "MassiveIntentClassification": "validation",
+    "WikiCitiesClustering": None,
+    "BuiltBenchClusteringS2S": None,
+    "BuiltBenchReranking": None,
+    "LegalBenchPC": None,
+}
+"""Small tasks for tuning, on validation splits or outside the test benchmarks (the paper tuned on NQ and MSMARCO)."""
+
+
+class Job(NamedTuple):
+    """One task to run."""
+
+    task: Any
+    load: Callable[[], None]
+    instruction: str | None
+    parts: tuple[Any, ...] = ()
+    """Tasks whose results this one aggregates."""
+    characters: int | None = None
+    """Of its texts, about; None where nobody has counted them."""
+
+
+def folder_jobs(folder: Path, only: Sequence[str]) -> list[Job]:
+    """The tasks of a local folder."""
+    found = task_folders(folder)
+    missing = set(only) - {task.name for task in found}
+    if missing:
+        there = ", ".join(task.name for task in found)
+        raise UserError(f"eval.only names {', '.join(sorted(missing))}, which {folder} does not hold; it has {there}")
+    jobs = []
+    for task in found:
+        if only and task.name not in only:
+            continue
+        task.check()
+        with globals_seeded(0):  # a task seeds the global generators when it is made
+            target = mteb_task(task)
+        characters = sum(file.stat().st_size for splits in task.files.values() for file in splits.values())
+        jobs.append(Job(target, functools.partial(load, target, task), task.instruction, characters=characters))
+    return jobs
+
+
+def benchmark_jobs(benchmark: str, only: Sequence[str] = (), mirror: Path | None = None) -> list[Job]:
+    """The tasks of a named benchmark, of the development tier, or any that mteb knows.
+
+    Args:
+        only: their names; empty for all of the benchmark.
+        mirror: a folder with copies of the data sets.
+
+    Raises:
+        UserError: for a name that is not there.
+    """
+    if benchmark == "dev":
+        tasks = [mteb.get_task(name, languages=["eng"], eval_splits=split and [split]) for name, split in DEV.items()]
+    elif benchmark == "any":
+        tasks = [_task_of_mteb(name) for name in only]
+    else:
+        tasks = list(mteb.get_benchmark(BENCHMARKS[benchmark]).tasks)
+    missing = set(only) - {task.metadata.name for task in tasks}
+    if missing:
+        raise UserError(f"eval.only names {', '.join(sorted(missing))}, which {benchmark} does not have")
+    jobs = []
+    for task in tasks:
+        if only and task.metadata.name not in only:
+            continue
+        parts = tuple(task.metadata.tasks) if isinstance(task, AbsTaskAggregate) else ()
+        jobs += [_hub_job(part, mirror) for part in parts]
+        jobs.append(Job(task, lambda: None, None, parts, 0) if parts else _hub_job(task, mirror))
+    return jobs
+
+
+def _task_of_mteb(name: str) -> Any:
+    try:
+        return mteb.get_task(name, languages=["eng"])
+    except KeyError as error:
+        raise UserError(f"mteb {importlib.metadata.version('mteb')} has no task {name!r}: check the name") from error
+
+
+def _hub_job(task: Any, mirror: Path | None) -> Job:
+    if mirror is not None:
+        take_from_mirror(task, mirror)
+    return Job(task, functools.partial(load_data, task), None, characters=_characters(task))
+
+
+def _characters(task: Any) -> int | None:
+    """Of the texts of a task's splits, as mteb has counted them."""
+    counted = task.metadata.descriptive_stats or {}
+
+    def below(value: Any) -> int:
+        if not isinstance(value, dict):
+            return 0
+        own = value.get("total_text_length") or 0
+        return int(own) + sum(below(inner) for key, inner in value.items() if key != "hf_subset_descriptive_stats")
+
+    return sum(below(counted.get(split)) for split in task.eval_splits) or None
