@@ -107,9 +107,9 @@ class ContrastiveTrainer(EmbedderTrainer):
     lora: Lora | None = Lora()
     """None trains all weights."""
     learning_rate: Positive = 1e-4
-    """E5-mistral, §4.2."""
+    """E5-mistral, Appendix A."""
     temperature: Positive = 0.02
-    """E5-mistral, §4.2."""
+    """E5-mistral, §3.2."""
     batch_size: Annotated[int, Field(ge=2)] = 1536
     """Records a step, and so the number of in-batch negatives (paper, Appendix B)."""
     epochs: Annotated[int, Field(ge=1)] = 1
