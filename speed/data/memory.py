@@ -3,7 +3,8 @@
 Weights, gradients and optimizer are counted exactly; activations by a formula for decoders with fused attention, whose
 scores are never kept (after Korthikanti et al. 2022, arXiv 2205.05198, section 4); time by six arithmetic operations a
 weight and token (Kaplan et al. 2020, section 2.1), four where most weights stand still, at 40 % of the GPU's peak.
-Nothing here was measured on a GPU: an estimate says where to begin, and the first step says whether it fits.
+A tiny model's training takes what is said here, within a quarter (experiments/alignment.md). Nothing was measured on a
+GPU: an estimate says where to begin, and the first step says whether it fits.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ PEAKS = {24: 165e12, 40: 312e12, 80: 312e12}
 """bf16 operations a second of GPUs with so many GB: RTX 4090, and A100 twice (their data sheets)."""
 ADAM = 8
 """Bytes a trained weight: two moments in fp32."""
+TILE = (4_096, 32_768)
+"""Tokens and words of the vocabulary whose logits TRL 1.16 makes at once: all logits of a batch never stand there."""
 
 
 class Footprint(Spec):
@@ -72,13 +75,17 @@ def state_bytes(shape: Shape, footprint: Footprint, preference: bool) -> int:
     return moving + shape.parameters * footprint.weight_bytes + (trained * 4 if preference else 0)
 
 
-def activation_bytes(shape: Shape, footprint: Footprint, checkpointing: bool, preference: bool) -> int:
+def activation_bytes(shape: Shape, footprint: Footprint, checkpointing: bool) -> int:
     """Kept for the backward pass, a token."""
     attention = 2 * (shape.heads + 2 * shape.key_heads) * shape.head
     block = footprint.weight_bytes * (10 * shape.hidden + attention + 4 * shape.feed_forward)
-    blocks = footprint.weight_bytes * shape.hidden * shape.layers + block if checkpointing else block * shape.layers
-    logits = 0 if preference else (footprint.weight_bytes + 8) * shape.vocabulary  # TRL makes those of DPO in chunks
-    return blocks + logits
+    return footprint.weight_bytes * shape.hidden * shape.layers + block if checkpointing else block * shape.layers
+
+
+def head_bytes(footprint: Footprint, tokens: int) -> int:
+    """Logits that stand at once when so many tokens of answers pass at once."""
+    rows, words = TILE
+    return min(tokens, rows) * words * footprint.weight_bytes
 
 
 def training_bytes(
@@ -87,7 +94,8 @@ def training_bytes(
     """Of each GPU, when so many tokens pass at once and ZeRO-3 shares the state among `gpus`."""
     state = state_bytes(shape, footprint, preference) / gpus
     gathered = max(shape.embedding, sum(a * b for a, b in shape.linears)) * footprint.weight_bytes if gpus > 1 else 0
-    return state + gathered + tokens * activation_bytes(shape, footprint, checkpointing, preference)
+    passing = tokens * activation_bytes(shape, footprint, checkpointing) + head_bytes(footprint, tokens)
+    return state + gathered + passing
 
 
 def fit(

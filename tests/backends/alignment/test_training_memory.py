@@ -1,0 +1,64 @@
+"""A plan's estimate of memory, against what a training of a tiny model on a CPU really takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_generator import context, make_base
+from torch.profiler import ProfilerActivity, profile
+
+from speed.backends.alignment.trainer import TrlTrainer
+from speed.data.memory import head_bytes, training_bytes
+from speed.data.shapes import shape_of
+from speed.ports import Completion, Dpo, Preference, Sft
+
+SIZES = {"hidden_size": 128, "intermediate_size": 448, "num_hidden_layers": 4, "num_key_value_heads": 2}
+LENGTH, ROWS = 400, 8
+PROMPT = "q" * (LENGTH - 4)
+"""Answers are one letter: none is written at length after the training, and logits take nothing beside the rest."""
+ONE_STEP = {"learning_rate": 1e-4, "epochs": 1.0, "max_length": LENGTH, "warmup_ratio": 0.0}
+
+
+def peak(work: Callable[[], None]) -> int:
+    """Most bytes of tensors that stood at once, counted by torch's allocator."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        work()
+    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = highest = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        highest = max(highest, now)
+    return highest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("preference", [False, True])
+def test_the_estimate_is_near_what_a_training_takes(
+    method: str, checkpointing: bool, preference: bool, tmp_path: Path
+) -> None:
+    base = make_base(tmp_path / "base", spread=0.02, **SIZES)
+    shape = shape_of(str(base))
+    assert shape is not None
+    trainer = TrlTrainer(method=method, precision="fp32", prompt_format="plain", gradient_checkpointing=checkpointing)
+    rows = [Completion(prompt=PROMPT, completion="a") for _ in range(ROWS)]
+    pairs = [Preference(prompt=PROMPT, chosen="a", rejected="b") for _ in range(ROWS // 2)]
+    ctx = context(tmp_path)
+
+    def sft(out: Path) -> None:
+        trainer.sft(str(base), rows, Sft(batch_size=ROWS, **ONE_STEP), out, ctx)
+
+    if preference:
+        sft(tmp_path / "junior")
+        dpo = Dpo(beta=0.1, batch_size=ROWS // 2, **ONE_STEP)
+        measured = peak(lambda: trainer.dpo(tmp_path / "junior", pairs, dpo, tmp_path / "out", ctx))
+    else:
+        measured = peak(lambda: sft(tmp_path / "out"))
+    footprint = trainer.footprint()
+    tokens = ROWS * LENGTH
+    estimate = training_bytes(shape, footprint, tokens, checkpointing, preference) - head_bytes(footprint, tokens)
+    print(f"{method} checkpointing={checkpointing} preference={preference}: {measured:,} measured, {estimate:,.0f}")
+    assert 0.9 < estimate / measured < 1.4
