@@ -61,4 +61,4 @@ def test_the_estimate_is_near_what_a_training_takes(
     tokens = ROWS * LENGTH
     estimate = training_bytes(shape, footprint, tokens, checkpointing, preference) - head_bytes(footprint, tokens)
     print(f"{method} checkpointing={checkpointing} preference={preference}: {measured:,} measured, {estimate:,.0f}")
-    assert 0.9 < estimate / measured < 1.4
+    assert 0.9 < estimate / measured < 1.6
