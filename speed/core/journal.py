@@ -30,6 +30,9 @@ GROUP = 64
 """Answers that may wait for one fsync."""
 SECONDS = 0.5
 """How long an answer may wait for it."""
+INDEXED = 1024
+"""Answers that are indexed together at most: SQLite writes every page that it touches once a transaction. What is lost
+of them is in the files."""
 
 
 class Entry(Spec):
@@ -81,11 +84,14 @@ class Journal:
         """Lines met so far whose checksum does not match; they count as missing."""
         self._say = say or (lambda message: None)
         # Always taken in this order. Only the first is held during an fsync, so that answers and look-ups go on.
-        self._flushing = threading.Lock()
+        self._flushing = threading.RLock()
         self._indexing = threading.RLock()
         self._lock = threading.Lock()
         self._fresh: dict[str, Place] = {}
         self._waiting: list[Line] = []
+        """Appended, and perhaps not on the disk."""
+        self._saved: list[Line] = []
+        """On the disk, and not in the index."""
         self._flusher: threading.Thread | None = None
         self._wake = threading.Condition()
         self._closed = False
@@ -129,7 +135,7 @@ class Journal:
                 failure, self._failure = self._failure, None
                 raise failure
         if waiting >= GROUP:
-            self.flush()
+            self._save()
         elif waiting == 1 or waiting == GROUP // 2:
             self._wake_flusher()
 
@@ -140,22 +146,8 @@ class Journal:
             UserError: when the disk is full.
         """
         with self._flushing:
-            with self._lock:
-                waiting, self._waiting = self._waiting, []
-                end = self._own.size
-            if not waiting:
-                return
-            try:
-                self._own.sync()
-            except Exception:
-                with self._lock:
-                    self._waiting = waiting + self._waiting
-                raise
-            with self._indexing:
-                self._index.fill(self._own.path.name, waiting, waiting[0].offset, end)
-            with self._lock:
-                for line in waiting:
-                    self._fresh.pop(line.key, None)
+            self._save()
+            self._index_saved()
 
     def refresh(self) -> None:
         """See what other processes wrote, and fill the index where it lags behind the files."""
@@ -219,6 +211,34 @@ class Journal:
                 reader.close()
             self._readers.clear()
 
+    def _save(self) -> None:
+        """Bring everything appended onto the disk; from time to time also into the index."""
+        with self._flushing:
+            with self._lock:
+                waiting, self._waiting = self._waiting, []
+            if not waiting:
+                return
+            try:
+                self._own.sync()
+            except Exception:
+                with self._lock:
+                    self._waiting = waiting + self._waiting
+                raise
+            self._saved += waiting
+            if len(self._saved) >= INDEXED:
+                self._index_saved()
+
+    def _index_saved(self) -> None:
+        """Bring everything on the disk into the index."""
+        if not self._saved:
+            return
+        lines, self._saved = self._saved, []
+        with self._indexing:
+            self._index.fill(self._own.path.name, lines, lines[0].offset, lines[-1].offset + lines[-1].length + 1)
+        with self._lock:
+            for line in lines:
+                self._fresh.pop(line.key, None)
+
     # -- the flusher: fsync beside the answers, so that they do not wait for the disk ----------------------------------
 
     def _wake_flusher(self) -> None:
@@ -236,7 +256,7 @@ class Journal:
                 if 0 < len(self._waiting) < GROUP // 2 and not self._closed:
                     self._wake.wait(SECONDS)
             try:
-                self.flush()
+                self._save()
             except Exception as error:
                 self._failure = error
 

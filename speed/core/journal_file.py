@@ -37,9 +37,12 @@ class Found(NamedTuple):
     """The entry's JSON; None where the checksum does not match."""
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+
 def line_of(entry: Json) -> bytes:
     """The line of an entry, newline included; pure ASCII, so lone surrogates and NUL survive as escapes."""
-    body = json.dumps(entry, separators=(",", ":"), allow_nan=False).encode("ascii")
+    body = _ENCODER.encode(entry).encode("ascii")
     return b'{"crc":"%08x","entry":%b}\n' % (zlib.crc32(body), body)
 
 

@@ -88,9 +88,12 @@ def recipe(value: object) -> Json:
     raise TypeError(f"{type(value).__name__} has no stable identity and cannot be part of a key")
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def canonical(value: Json) -> bytes:
     """One byte string per JSON value: sorted keys, no spaces, UTF-8 (lone surrogates survive as escapes)."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return _CANONICAL.encode(value).encode("ascii")
 
 
 def digest(value: Json) -> str:

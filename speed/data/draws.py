@@ -15,10 +15,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
 
 def generator(seed: int, *path: str | int) -> Random:
     """An own generator for one path, seeded by blake2b of the canonical JSON `[seed, *path]` (so 1 and "1" differ)."""
-    name = json.dumps([seed, *path], separators=(",", ":")).encode("ascii")
+    name = _ENCODER.encode([seed, *path]).encode("ascii")
     return Random(int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "big"))
 
 

@@ -128,7 +128,7 @@ def _by_key(value: Members, keys: tuple[str, ...]) -> dict[str, Value] | str:
     """The values of the keys, which may be spelt otherwise; or what is wrong."""
     if value.repeated is not None:
         return f"the key {value.repeated!r} stands there twice with different values"
-    if value.keys() == set(keys):
+    if len(value) == len(keys) and all(key in value for key in keys):
         return value
     spelt = {plain(key): key for key in keys}
     found: dict[str, Value] = {}
@@ -153,14 +153,15 @@ def _text(value: Any) -> str | Rejected:
 
 def _example(kind: Kind, task: str, value: Members) -> Example | Rejected:
     keys = KEYS[kind]
-    found = _by_key(value, keys.all)
+    names = keys.all
+    found = _by_key(value, names)
     if isinstance(found, str):
         return _rejected("bad_schema", found)
-    if found.keys() != set(keys.all):
-        missing, extra = sorted(set(keys.all) - found.keys()), sorted(found.keys() - set(keys.all))
+    if found is not value and found.keys() != set(names):
+        missing, extra = sorted(set(names) - found.keys()), sorted(found.keys() - set(names))
         return _rejected("bad_schema", f"missing {missing}, not asked for {extra}")
     texts: dict[str, str] = {}
-    for key in keys.all:
+    for key in names:
         text = _text(found[key])
         if isinstance(text, Rejected):
             return _rejected(text.cause, f"{key}: {text.detail}")

@@ -160,7 +160,7 @@ def _prompt(
         items = list_items(text)
         order = permutation(rng, len(items))
         slots[f"{block}_order"] = " ".join(map(str, order))
-        return "".join(items[index] for index in order)
+        return "".join([items[index] for index in order])
 
     values = {**drawn, "task": task, "topic": topic, "_shuffle": shuffle}
     text = template.filled(values)

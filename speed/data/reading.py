@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from speed.data.mending import Members, Number, Reader, ReadError, Value, ends_inside, members
@@ -77,14 +78,15 @@ def _scanned(text: str) -> Reading:
     return Reading(tuple(values), fault, unclosed)
 
 
+@lru_cache(maxsize=16)
 def unwrapped(keys: tuple[str, ...]) -> Callable[[Value], Iterator[Value]]:
     """The objects that may be the answer: the value itself, or what is inside a list, a string or an outer object."""
+    wanted = {plain(key) for key in keys}
 
     def candidates(value: Value, depth: int = 0) -> Iterator[Value]:
         if isinstance(value, Members):
-            names = {plain(key) for key in value}
             inner = next(iter(value.values())) if len(value) == 1 else None
-            if not names & {plain(key) for key in keys} and isinstance(inner, (dict, list, str)) and depth < 3:
+            if isinstance(inner, (dict, list, str)) and depth < 3 and wanted.isdisjoint(map(plain, value)):
                 found = list(candidates(inner, depth + 1))
                 yield from found or [value]
             else:

@@ -3,10 +3,13 @@
     python tests/bench/teacher.py [--quick] [--rival-python PATH]
 
 A provider of 200 ms latency runs in a process of its own; 64 requests in flight could bring 320 answers a second.
-`cpu_ms_per_answer` is our own bookkeeping (key, journal, pace, order, check, tally) over a sender that answers at
-once: what is left when transport is taken away. `journal_*` are figures of a journal of a million entries. Given the
-Python of an environment that has distilabel 1.5.3, `vs_distilabel` is its CPU per row over ours, for the same answers
-at once.
+`cpu_ms_per_answer` is our own bookkeeping over a sender that answers at once, what is left when transport is taken
+away: render, key, journal, pace, order, parse, tally, ledger; of retrieval prompts, the longest, and answers of 2,100
+characters. `cpu_ms_per_row` is the whole stage of seed data: the same, and its tasks read, the answer parsed and
+verified as a row, and the row written. `calibration_ns` is the CPU time of one turn of a fixed loop in plain Python,
+the least of several, so that the mood of the machine can be told from ours: figures of two days compare as multiples
+of it. `journal_*` are figures of a journal of a million entries. Given the Python of an environment that has
+distilabel 1.5.3, `vs_distilabel` is its CPU per row over ours, for the same answers at once.
 """
 
 from __future__ import annotations
@@ -37,10 +40,16 @@ from speed.backends.teaching.transport import Reply
 from speed.core.context import Context, Runtime
 from speed.core.journal import Entry, Journal, key
 from speed.core.store import Store
+from speed.data.draws import generator
+from speed.data.parse import example
+from speed.data.prompts import PromptsConfig, data_prompt
+from speed.data.records import Kind, Rejected
 from speed.ports import Ask, Check
 
 LATENCY, CONCURRENCY = 0.2, 64
-PROMPT = "You have been assigned a retrieval task. " * 40  # 1,640 characters, as long as a data prompt
+PROMPTS = PromptsConfig()
+TASK = "Given a question about the care of old buildings, retrieve documents that answer it."
+TOPIC = "Arts/Architecture/Preservation/Organizations"
 TEXT = json.dumps(
     {"user_query": "a query", "positive_document": "word " * 200, "hard_negative_document": "word " * 200}
 )
@@ -54,10 +63,21 @@ class InstantTeacher(JournaledTeacher):
         return Reply(text=TEXT, finish_reason="stop", tokens_in=400, tokens_out=500)
 
 
+def parsed(text: str) -> str | None:
+    found = example(Kind.RETRIEVAL, TASK, text, "stop")
+    return found.cause if isinstance(found, Rejected) else None
+
+
+def prompt(row: int) -> str:
+    return data_prompt(Kind.RETRIEVAL, TASK, TOPIC, PROMPTS, generator(0, "prompt", "seed", "retrieval", row)).text
+
+
 def requests(rows: int) -> Iterator[tuple[Ask, Check]]:
     for row in range(rows):
-        prompt = f"{PROMPT} {row}"
-        yield Ask(prompt=prompt, temperature=1.0, max_tokens=1000, purpose="seed"), lambda text: None
+        ask = Ask(
+            prompt=prompt(row), temperature=1.0, max_tokens=1000, purpose="seed", kind=Kind.RETRIEVAL, index=row
+        )
+        yield ask, parsed
 
 
 def asked(teacher: JournaledTeacher, rows: int, home: Path, **runtime: Any) -> tuple[float, float]:
@@ -67,6 +87,23 @@ def asked(teacher: JournaledTeacher, rows: int, home: Path, **runtime: Any) -> t
     answered = sum(answer.cause == "ok" for answer in teacher.ask(requests(rows), ctx))
     assert answered == rows
     return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def calibration() -> float:
+    """CPU nanoseconds of one turn of a loop: the least of five tries."""
+
+    def turn(turns: int) -> int:
+        total = 0
+        for number in range(turns):
+            total += number * number % 7
+        return total
+
+    def spent() -> float:
+        begun = time.thread_time()
+        turn(200_000)
+        return time.thread_time() - begun
+
+    return 1e9 * min(spent() for _ in range(5)) / 200_000
 
 
 def provider(pipe: Any) -> None:
@@ -102,7 +139,7 @@ def shares(rows: int, home: Path) -> dict[str, float]:
 
 def million(entries: int, home: Path) -> dict[str, float]:
     """Open a big journal in a fresh process: seconds, peak memory, and one look-up."""
-    messages = ({"role": "user", "content": PROMPT[:200]},)
+    messages = ({"role": "user", "content": prompt(0)[:200]},)
     journal = Journal(home)
     begun = time.process_time()
     for row in range(entries):
