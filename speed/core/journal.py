@@ -16,7 +16,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -26,6 +28,8 @@ from speed.core.journal_index import Index, Line, Place
 from speed.core.journal_pack import Packed, Plain, files_in, lines_of_file, opened
 from speed.core.spec import Json, Spec, digest
 
+T = TypeVar("T")
+
 GROUP = 64
 """Answers that may wait for one fsync."""
 SECONDS = 0.5
@@ -33,6 +37,8 @@ SECONDS = 0.5
 INDEXED = 1024
 """Answers that are indexed together at most: SQLite writes every page that it touches once a transaction. What is lost
 of them is in the files."""
+LATELY = 4096
+"""Answers of this process that are remembered for a while after they were indexed."""
 
 
 class Entry(Spec):
@@ -88,6 +94,7 @@ class Journal:
         self._indexing = threading.RLock()
         self._lock = threading.Lock()
         self._fresh: dict[str, Place] = {}
+        """What this process has answered lately, oldest first: everything that is not in the index, and some more."""
         self._waiting: list[Line] = []
         """Appended, and perhaps not on the disk."""
         self._saved: list[Line] = []
@@ -108,7 +115,7 @@ class Journal:
         with self._lock:
             fresh = self._fresh.get(key)
         with self._indexing:
-            for place in [fresh] if fresh is not None else self._places(key):
+            for place in [fresh] if fresh is not None else self._sound(lambda: self._index.places(key)):
                 entry = self._read(place)
                 if entry is not None and entry.key == key:
                     return entry
@@ -116,6 +123,18 @@ class Journal:
                 self.damaged += 1
                 self._index.remove(place)
         return None
+
+    def answered(self, keys: Sequence[str]) -> set[str]:
+        """Those of some keys that have an answer; one look for all of them, at a third of the cost."""
+        with self._lock:
+            found = {key for key in keys if key in self._fresh}
+        with self._indexing:
+            return found.union(self._sound(lambda: self._index.answered(keys)))
+
+    def answered_lately(self, key: str) -> bool:
+        """Whether a key is among the last thousands that this process has written an answer to; no look at a disk."""
+        with self._lock:
+            return key in self._fresh
 
     def append(self, entry: Entry) -> None:
         """Write an entry down, with one write; it is on the disk after at most 64 entries or half a second.
@@ -236,8 +255,9 @@ class Journal:
         with self._indexing:
             self._index.fill(self._own.path.name, lines, lines[0].offset, lines[-1].offset + lines[-1].length + 1)
         with self._lock:
-            for line in lines:
-                self._fresh.pop(line.key, None)
+            passed = len(self._fresh) - len(self._waiting) - LATELY
+            for key in list(islice(self._fresh, max(0, passed))):
+                del self._fresh[key]
 
     # -- the flusher: fsync beside the answers, so that they do not wait for the disk ----------------------------------
 
@@ -290,13 +310,14 @@ class Journal:
                 lines, start = [], end
         self._index.fill(name, lines, start, end)
 
-    def _places(self, key: str) -> list[Place]:
+    def _sound(self, look: Callable[[], T]) -> T:
+        """What a look at the index finds; where that one had to be begun anew, when it is filled again."""
         emptied = self._index.emptied
-        places = self._index.places(key)
+        found = look()
         if self._index.emptied > emptied:
             self._catch_up()
-            places = self._index.places(key)
-        return places
+            found = look()
+        return found
 
     def _read(self, place: Place) -> Entry | None:
         if place.file not in self._readers:

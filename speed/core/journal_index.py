@@ -8,7 +8,7 @@ network folder, a full disk) the same table is kept in memory for as long as the
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -19,6 +19,9 @@ SCHEMA = 1
 """Raised when the table changes; an index of another schema is filled again."""
 
 T = TypeVar("T")
+
+_MOST_KEYS = 256
+"""In one query; SQLite takes at least 999."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS file (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, filled INTEGER NOT NULL);
@@ -72,6 +75,19 @@ class Index:
         """Lines that answer a key, oldest first."""
         wanted = "SELECT name, offset, length FROM entry JOIN file ON id = file WHERE key = ? AND answered ORDER BY id"
         return self._trying(lambda table: [Place(*row) for row in table.execute(wanted, (bytes.fromhex(key),))])
+
+    def answered(self, keys: Sequence[str]) -> set[str]:
+        """Those of some keys that a line answers."""
+
+        def work(table: sqlite3.Connection) -> set[str]:
+            found = set()
+            for start in range(0, len(keys), _MOST_KEYS):
+                some = [bytes.fromhex(key) for key in keys[start : start + _MOST_KEYS]]
+                wanted = f"SELECT key FROM entry WHERE key IN ({','.join('?' * len(some))}) AND answered"
+                found.update(key.hex() for (key,) in table.execute(wanted, some))
+            return found
+
+        return self._trying(work)
 
     def filled(self) -> dict[str, int]:
         """Bytes of each file that the index covers."""

@@ -110,8 +110,9 @@ class Ledger:
     def add(self, entry: Entry, cause: str, *, cached: bool) -> None:
         """One request: how it ended for the caller, and whether the journal had it."""
         place = (entry.purpose, entry.kind, entry.model, cause)
-        counts = self._counts.setdefault(place, Counter())
-        dollars = self._dollars.setdefault(place, 0.0)
+        if place not in self._counts:
+            self._counts[place], self._dollars[place] = Counter(), 0.0
+        counts, dollars = self._counts[place], self._dollars[place]
         if cached:
             counts["cached"] += 1
             return

@@ -54,6 +54,7 @@ def price_table() -> PriceTable:
     return PriceTable.model_validate_json((files("speed.data") / "prices.json").read_text(encoding="utf-8"))
 
 
+@lru_cache(maxsize=64)
 def price(model: str) -> Price | None:
     """List prices of a model, or None when they are not known.
 

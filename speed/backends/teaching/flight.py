@@ -13,8 +13,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from speed.backends.teaching.budget import Budget
 from speed.backends.teaching.loop import teaching_loop
@@ -66,6 +67,8 @@ class Flight:
         self._pacer = pacer
         self._budget = budget
         self._patience = patience
+        self._draw = random.Random(os.getpid())
+        """Of pauses alone."""
         self._model = model
         self._endpoint = endpoint
         self._prepare = prepare
@@ -88,23 +91,17 @@ class Flight:
         """Answers in the order of the requests."""
         source = enumerate(requests)
         exhausted = False
-        most = WINDOW * max(1, self._ctx.runtime.concurrency)
+        batch = max(1, self._ctx.runtime.concurrency)
+        most = WINDOW * batch
         try:
             while True:
-                fresh: list[Request] = []
-                while not exhausted and len(self._ahead) < most and self._stop is None:
-                    following = next(source, None)
-                    if following is None:
-                        exhausted = True
-                        break
-                    place, (ask, check) = following
-                    request = self._request_of(ask, check, place)
-                    self._ahead.append(request)
-                    if not self._from_journal(request):
-                        fresh.append(request)
-                    if self._ahead[0].answer is not None and not fresh:
-                        break
-                self._launch(fresh)
+                # Requests are read, looked up and sent by the batch: threads that change turns for each one cost more
+                # than all the rest.
+                while not exhausted and self._stop is None and len(self._ahead) <= most - batch:
+                    read = [self._request_of(ask, check, place) for place, (ask, check) in islice(source, batch)]
+                    exhausted = len(read) < batch
+                    self._ahead.extend(read)
+                    self._launch(self._unanswered(read))
                 if not self._ahead:
                     return
                 yield self._landed(self._ahead[0])
@@ -113,6 +110,11 @@ class Flight:
             self._land()
 
     # -- the caller's thread -------------------------------------------------------------------------------------------
+
+    def _unanswered(self, requests: list[Request]) -> list[Request]:
+        """Those of some requests that the journal does not answer to the end."""
+        known = self._journal.answered([request.call.key for request in requests])
+        return [each for each in requests if each.call.key not in known or not self._from_journal(each)]
 
     def _from_journal(self, request: Request) -> bool:
         """Answer a request from the journal as far as it goes."""
@@ -202,15 +204,17 @@ class Flight:
         finally:
             del self._tasks[request]
             if self._awaited is request or self._stop is not None:
-                self._news.set()
+                # Behind what else has landed by now: whoever wakes the caller for each answer changes threads for each.
+                self._loop.call_soon(self._news.set)
 
     async def _asked(self, request: Request) -> bool:
         """Make the next call of a request, unless its twin is on the way: then take that one's answer."""
         key = request.call.key
         while (twin := self._in_flight.get(key)) is not None:
             await twin
-            if (known := self._journal.get(key)) is not None:
-                return request.take(known, cached=True)
+        # It was looked up by the batch, a moment ago: its twin may have landed since.
+        if self._journal.answered_lately(key) and (known := self._journal.get(key)) is not None:
+            return request.take(known, cached=True)
         self._in_flight[key] = landed = self._loop.create_future()
         try:
             entry = await self._paid(request)
@@ -222,7 +226,7 @@ class Flight:
     async def _paid(self, request: Request) -> Entry:
         """Send a call until it is answered or given up, and write down what came of it before anyone reads it."""
         call = request.call
-        tries = Tries(self._patience, random.Random(call.key))
+        tries = Tries(self._patience, self._draw)
         begun = time.monotonic()
         while True:
             try:
@@ -236,18 +240,19 @@ class Flight:
                 if pause is None:
                     return self._given_up(call, trouble, tries.resent, begun)
                 await asyncio.sleep(pause)
-        entry = self._entry(call, tries.resent, begun).model_copy(
-            update={
-                "text": reply.text,
-                "finish_reason": reply.finish_reason,
-                "cause": reply.cause,
-                "tokens_in": reply.tokens_in,
-                "tokens_out": reply.tokens_out,
-                "tokens_cached": reply.tokens_cached,
-                "dollars": self._sender.dollars(reply.tokens_in, reply.tokens_out),
-                "provider": reply.provider,
-                "served_by": reply.served_by,
-            }
+        entry = self._entry(
+            call,
+            tries.resent,
+            begun,
+            text=reply.text,
+            finish_reason=reply.finish_reason,
+            cause=reply.cause,
+            tokens_in=reply.tokens_in,
+            tokens_out=reply.tokens_out,
+            tokens_cached=reply.tokens_cached,
+            dollars=self._sender.dollars(reply.tokens_in, reply.tokens_out),
+            provider=reply.provider,
+            served_by=reply.served_by,
         )
         self._journal.append(entry)
         return entry
@@ -257,33 +262,44 @@ class Flight:
         epoch = await self._pacer.enter(request.place)
         crowded = answered = False
         begun = time.monotonic()
-        tokens_in, tokens_out = _tokens_at_most(call), call.params["max_tokens"]
-        highest = Spending(self._sender.dollars(tokens_in, tokens_out) or 0.0, tokens_in + tokens_out, 1)
-        paid = Spending()
         try:
             if self._stop is not None:
                 raise asyncio.CancelledError
-            await self._budget.hold(highest, self._caps)
-            try:
-                request.sending = True
-                reply = await self._sender.send(call, self._patience.timeout)
-                dollars = self._sender.dollars(reply.tokens_in, reply.tokens_out)
-                paid = Spending(dollars or 0.0, reply.tokens_in + reply.tokens_out, 1)
-                answered = True
-                self._failures_in_a_row = 0
-                return reply
-            except TransportError as trouble:
-                crowded = trouble.crowded
-                raise
-            finally:
-                request.sending = False
-                self._budget.settle(highest, paid, self._caps)
+            reply = await (self._uncapped(request, call) if self._caps.none else self._capped(request, call))
+            answered = True
+            self._failures_in_a_row = 0
+            return reply
+        except TransportError as trouble:
+            crowded = trouble.crowded
+            raise
         finally:
             self._pacer.leave(epoch, crowded=crowded, answered=answered, seconds=time.monotonic() - begun)
 
+    async def _capped(self, request: Request, call: Call) -> Reply:
+        """One sending whose highest cost is held until it is known."""
+        tokens_in, tokens_out = _tokens_at_most(call), call.params["max_tokens"]
+        highest = Spending(self._sender.dollars(tokens_in, tokens_out) or 0.0, tokens_in + tokens_out, 1)
+        paid = Spending()
+        await self._budget.hold(highest, self._caps)
+        try:
+            reply = await self._uncapped(request, call)
+            dollars = self._sender.dollars(reply.tokens_in, reply.tokens_out)
+            paid = Spending(dollars or 0.0, reply.tokens_in + reply.tokens_out, 1)
+            return reply
+        finally:
+            self._budget.settle(highest, paid, self._caps)
+
+    async def _uncapped(self, request: Request, call: Call) -> Reply:
+        """One sending."""
+        request.sending = True
+        try:
+            return await self._sender.send(call, self._patience.timeout)
+        finally:
+            request.sending = False
+
     def _given_up(self, call: Call, trouble: TransportError, resent: int, begun: float) -> Entry:
-        entry = self._entry(call, resent, begun).model_copy(
-            update={"cause": trouble.cause, "detail": trouble.detail, "answered": False, "dollars": 0.0}
+        entry = self._entry(
+            call, resent, begun, cause=trouble.cause, detail=trouble.detail, answered=False, dollars=0.0
         )
         self._journal.append(entry)
         self._failures_in_a_row += trouble.again
@@ -294,7 +310,7 @@ class Flight:
             )
         return entry
 
-    def _entry(self, call: Call, resent: int, begun: float) -> Entry:
+    def _entry(self, call: Call, resent: int, begun: float, **outcome: Any) -> Entry:
         return Entry(
             key=call.key,
             model=self._model,
@@ -307,6 +323,7 @@ class Flight:
             resent=resent,
             seconds=round(time.monotonic() - begun, 4),
             time=round(time.time(), 3),
+            **outcome,
         )
 
 

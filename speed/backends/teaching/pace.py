@@ -53,6 +53,9 @@ class Pacer:
 
     async def enter(self, place: int) -> int:
         """Wait for a place, the lowest `place` first; returns the epoch in which the request is sent."""
+        if not self._waiting and self.rate is None and self.in_flight < int(self.limit):
+            self.in_flight += 1
+            return self._epoch
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ticket += 1
         heapq.heappush(self._waiting, (place, self._ticket, future))

@@ -315,6 +315,19 @@ def test_the_same_question_is_paid_once_and_another_index_again(provider: Provid
     assert ctx.tally.cost["cached"] == 4
 
 
+def test_what_another_stage_bought_since_the_look_is_not_bought_again(provider: Provider, tmp_path: Path) -> None:
+    class Prepared(OpenAICompatibleTeacher):
+        """While it gets ready, with its requests looked up, another stage asks the same."""
+
+        def prepare(self, runtime: Runtime) -> None:
+            answers(["same"], context(tmp_path, provider))
+
+    ctx = context(tmp_path, provider)
+    assert answers(["same"], ctx, by=teacher(Prepared))[0].text.startswith("good answer 1")
+    assert provider.paid["same"] == 1
+    assert ctx.tally.cost == {"cached": 1}
+
+
 def test_order_size_concurrency_provider_and_endpoint_re_pay_nothing(provider: Provider, tmp_path: Path) -> None:
     prompts = [f"row {row}" for row in range(30)]
     first = answers(prompts, context(tmp_path, provider))
