@@ -106,7 +106,7 @@ def _only(
     results = [read(value) for outer in whole for value in candidates(outer)]
     records = [result for result in results if not isinstance(result, Rejected)]
     if records:
-        same = all(record == records[0] for record in records)
+        same = all(record == records[0] for record in records[1:])
         return records[0] if same else _rejected("several", f"{len(records)} different answers")
     if stopped:
         return _rejected(stopped, text[-80:])

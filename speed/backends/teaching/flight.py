@@ -74,6 +74,7 @@ class Flight:
         self._prepare = prepare
         self._ctx = ctx
         self._caps = ctx.runtime.caps
+        self._has_caps = not self._caps.none
         self._loop = teaching_loop()
         self._ahead: deque[Request] = deque()
         self._tasks: dict[Request, asyncio.Task[None]] = {}
@@ -265,7 +266,7 @@ class Flight:
         try:
             if self._stop is not None:
                 raise asyncio.CancelledError
-            reply = await (self._uncapped(request, call) if self._caps.none else self._capped(request, call))
+            reply = await (self._capped if self._has_caps else self._uncapped)(request, call)
             answered = True
             self._failures_in_a_row = 0
             return reply

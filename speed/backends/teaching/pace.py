@@ -82,7 +82,8 @@ class Pacer:
         if now - self._round_began >= max(self._round_trip, 0.1) and self._round_trip:
             self._begin_round(now)
         self.in_flight -= 1
-        self._dispatch()
+        if self._waiting:
+            self._dispatch()
 
     def _decrease(self, now: float) -> None:
         limit = min(self.limit, float(self.in_flight))
