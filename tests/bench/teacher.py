@@ -5,11 +5,12 @@
 A provider of 200 ms latency runs in a process of its own; 64 requests in flight could bring 320 answers a second.
 `cpu_ms_per_answer` is our own bookkeeping over a sender that answers at once, what is left when transport is taken
 away: render, key, journal, pace, order, parse, tally, ledger; of retrieval prompts, the longest, and answers of 2,100
-characters. `cpu_ms_per_row` is the whole stage of seed data: the same, and its tasks read, the answer parsed and
-verified as a row, and the row written. `calibration_ns` is the CPU time of one turn of a fixed loop in plain Python,
-the least of several, so that the mood of the machine can be told from ours: figures of two days compare as multiples
-of it. `journal_*` are figures of a journal of a million entries. Given the Python of an environment that has
-distilabel 1.5.3, `vs_distilabel` is its CPU per row over ours, for the same answers at once.
+characters. `cpu_ms_per_answer_least` is the same of the fastest tenth. `cpu_ms_per_row` is the whole stage of seed
+data: the same, and the answer parsed and verified once more as a row, and the row written. `calibration_ns` is the CPU
+time of one turn of a fixed loop in plain Python in the same minutes: a machine whose neighbours are busy is slower in
+CPU time, too, so figures of two days compare as `turns_per_answer`. `journal_*` are figures of a journal of a million
+entries. Given the Python of an environment that has distilabel 1.5.3, `vs_distilabel` is its CPU per row over ours, for
+the same answers at once.
 """
 
 from __future__ import annotations
@@ -29,22 +30,30 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "backends" / "teaching"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
 
 from provider import Provider
+from written import GivenTasks, GivenTopics
 
 from speed.backends.teaching.litellm_teacher import LitellmTeacher
 from speed.backends.teaching.openai_teacher import OpenAICompatibleTeacher
 from speed.backends.teaching.request import Call
 from speed.backends.teaching.teacher import JournaledTeacher
 from speed.backends.teaching.transport import Reply
-from speed.core.context import Context, Runtime
+from speed.core.build import build
+from speed.core.context import Context, Runtime, silence
+from speed.core.graph import goals
 from speed.core.journal import Entry, Journal, key
 from speed.core.store import Store
+from speed.data.assignment import Assignment, Brainstormed
 from speed.data.draws import generator
+from speed.data.mix import Mix
+from speed.data.outcome import KEEP
 from speed.data.parse import example
 from speed.data.prompts import PromptsConfig, data_prompt
 from speed.data.records import Kind, Rejected
 from speed.ports import Ask, Check
+from speed.stages.seed import SeedData
 
 LATENCY, CONCURRENCY = 0.2, 64
 PROMPTS = PromptsConfig()
@@ -72,25 +81,23 @@ def prompt(row: int) -> str:
     return data_prompt(Kind.RETRIEVAL, TASK, TOPIC, PROMPTS, generator(0, "prompt", "seed", "retrieval", row)).text
 
 
-def requests(rows: int) -> Iterator[tuple[Ask, Check]]:
-    for row in range(rows):
-        ask = Ask(
-            prompt=prompt(row), temperature=1.0, max_tokens=1000, purpose="seed", kind=Kind.RETRIEVAL, index=row
-        )
+def requests(rows: int, first: int = 0) -> Iterator[tuple[Ask, Check]]:
+    for row in range(first, first + rows):
+        ask = Ask(prompt=prompt(row), temperature=1.0, max_tokens=1000, purpose="seed", kind=Kind.RETRIEVAL, index=row)
         yield ask, parsed
 
 
-def asked(teacher: JournaledTeacher, rows: int, home: Path, **runtime: Any) -> tuple[float, float]:
+def asked(teacher: JournaledTeacher, rows: int, home: Path, first: int = 0, **runtime: Any) -> tuple[float, float]:
     """Wall and CPU seconds of so many answers."""
     ctx = Context(Store(home).open(), Runtime(home=home, concurrency=CONCURRENCY, **runtime))
     wall, cpu = time.perf_counter(), time.process_time()
-    answered = sum(answer.cause == "ok" for answer in teacher.ask(requests(rows), ctx))
+    answered = sum(answer.cause == "ok" for answer in teacher.ask(requests(rows, first), ctx))
     assert answered == rows
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def calibration() -> float:
-    """CPU nanoseconds of one turn of a loop: the least of five tries."""
+    """CPU nanoseconds of one turn of a loop."""
 
     def turn(turns: int) -> int:
         total = 0
@@ -98,12 +105,48 @@ def calibration() -> float:
             total += number * number % 7
         return total
 
-    def spent() -> float:
-        begun = time.thread_time()
-        turn(200_000)
-        return time.thread_time() - begun
+    begun = time.thread_time()
+    turn(200_000)
+    return 1e9 * (time.thread_time() - begun) / 200_000
 
-    return 1e9 * min(spent() for _ in range(5)) / 200_000
+
+def bookkeeping(rows: int, home: Path) -> dict[str, float]:
+    """CPU milliseconds of an answer by a sender that answers at once, in ten blocks, and memory that stays."""
+    teacher = InstantTeacher(model="miniature/bench")
+    asked(teacher, 200, home / "warm")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    blocks, turns = [], []
+    for block in range(10):
+        turns.append(calibration())
+        blocks.append(1e4 * asked(teacher, rows // 10, home / "instant", first=block * rows // 10)[1] / rows)
+    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / rows
+    _, cached = asked(teacher, rows, home / "instant")
+    mean, turn = sum(blocks) / 10, sum(turns) / 10
+    figures = {"cpu_ms_per_answer": mean, "cpu_ms_per_answer_least": min(blocks), "calibration_ns": turn}
+    figures |= {"turns_per_answer": 1e6 * mean / turn, "cpu_ms_per_cached_answer": 1e3 * cached / rows}
+    figures |= {"ram_bytes_per_row": grown, "cpu_ms_per_row": seed_rows(rows // 5, home / "stage")}
+    print(
+        f"bookkeeping: {mean:.3f} ms CPU an answer (fastest tenth {min(blocks):.3f}), "
+        f"{figures['turns_per_answer']:.0f} turns of a loop at {turn:.0f} ns; {1e3 * cached / rows:.3f} ms from the journal; "
+        f"{figures['cpu_ms_per_row']:.3f} ms a row of the stage"
+    )
+    return figures
+
+
+def seed_rows(rows: int, home: Path) -> float:
+    """CPU milliseconds a row of the stage of seed data."""
+    mix = Mix(retrieval=1, classification=0, sts=0, short_short=0, long_long=0)
+    assignment = Assignment(role="seed", seed=0, mix=mix, prompts=PROMPTS.of("synthesis"))
+    tasks = GivenTasks(Brainstormed(role="seed", seed=0, mix=mix))
+    longest = dict.fromkeys(Kind, 1000)
+    pool = SeedData(assignment, GivenTopics(), tasks, InstantTeacher(model="miniature/bench"), 1.0, longest, 1, KEEP)
+    store = Store(home).open()
+    order = goals([pool.take(rows)])
+    for goal in order[:-1]:
+        build(goal, store, Runtime(home=home), silence)
+    cpu = time.process_time()
+    build(order[-1], store, Runtime(home=home, concurrency=CONCURRENCY), silence)
+    return 1e3 * (time.process_time() - cpu) / rows
 
 
 def provider(pipe: Any) -> None:
@@ -195,15 +238,7 @@ def main() -> None:
     quick = options.quick
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        rows = 3_000 if quick else 30_000
-        asked(InstantTeacher(model="miniature/bench"), 200, home / "warm")
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        _, cpu = asked(InstantTeacher(model="miniature/bench"), rows, home / "instant")
-        grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / rows
-        _, cached = asked(InstantTeacher(model="miniature/bench"), rows, home / "instant")
-        print(f"bookkeeping: {1e3 * cpu / rows:.3f} ms CPU an answer, {1e3 * cached / rows:.3f} ms from the journal")
-        figures = {"cpu_ms_per_answer": 1e3 * cpu / rows, "cpu_ms_per_cached_answer": 1e3 * cached / rows}
-        figures["ram_bytes_per_row"] = grown
+        figures = bookkeeping(3_000 if quick else 30_000, home)
         figures |= shares(1_280 if quick else 6_400, home)
         figures |= million(10_000 if quick else 1_000_000, home / "million")
         if options.rival_python is None or not Path(options.rival_python).exists():
