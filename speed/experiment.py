@@ -175,9 +175,13 @@ def print_status(store: Store) -> None:
 
 def _hours(found: list[Standing], concurrency: int) -> str:
     """How long the teacher takes, and what that assumes."""
-    waiting = sum(standing.work.waiting for standing in found)
+    least, most = (
+        f"{sum(work.waiting for work in works) / concurrency / 3600:.2g}"
+        for works in ([standing.work for standing in found], [standing.at_most for standing in found])
+    )
     return (
-        f"answers of the teacher take about {waiting / concurrency / 3600:.2g} hours at runtime.concurrency="
+        f"answers of the teacher take about {least if least == most else f'{least} to {most}'} hours at "
+        f"runtime.concurrency="
         f"{concurrency}: {SECONDS_A_CALL:g} s a call and {1 / SECONDS_A_TOKEN:g} tokens a second are assumed, "
         "and no rate limit; rules answer at once"
     )
@@ -218,20 +222,35 @@ def _refuse_over_caps(config: Config, store: Store, found: list[Standing]) -> No
             "  take a teacher of the price table (speed/data/prices.json) or leave runtime.max_usd=null;\n"
             "  runtime.max_tokens and runtime.max_calls need no price"
         )
-    whole = Spending(work.dollars or 0.0, work.tokens_in + work.tokens_out, work.calls)
+    spent = Spending()
     for standing in found:
         line = report.stage_line(standing.goal, store, built_now=False)
         cost = Counter(line.cost)
         calls = cost["calls"] + cost["retries"]
-        whole = whole.plus(Spending(line.dollars or 0.0, cost["tokens_in"] + cost["tokens_out"], calls))
+        spent = spent.plus(Spending(line.dollars or 0.0, cost["tokens_in"] + cost["tokens_out"], calls))
+    whole = spent.plus(_spending(work))
     passed = caps.passed(whole)
     if passed is not None:
         shown = f"${whole.dollars:,.2f}" if passed == "dollars" else f"{getattr(whole, passed):,} {passed}"
-        name, cap = ("max_usd" if passed == "dollars" else f"max_{passed}"), getattr(caps, passed)
         raise UserError(
-            f"the plan costs about {shown}, more than runtime.{name}={cap:g}\n"
+            f"the plan costs about {shown}, more than {_cap_name(passed)}={getattr(caps, passed):g}\n"
             "  raise the cap, or take smaller counts; plan=true shows where the money goes"
         )
+    passed = caps.passed(spent.plus(_spending(sum((standing.at_most for standing in found), Work()))))
+    if passed is not None:
+        print(
+            f"note: {_cap_name(passed)}={getattr(caps, passed):g} is enough where few rows are tried again, not where "
+            "all attempts are spent; the run stops at the cap, and the same command with a larger one goes on",
+            file=sys.stderr,
+        )
+
+
+def _spending(work: Work) -> Spending:
+    return Spending(work.dollars or 0.0, work.tokens_in + work.tokens_out, work.calls)
+
+
+def _cap_name(cap: str) -> str:
+    return "runtime.max_usd" if cap == "dollars" else f"runtime.max_{cap}"
 
 
 def _announce_other_code(found: list[Standing]) -> None:
@@ -264,9 +283,11 @@ def run_folder(store: Store, name: str) -> Path:
 def _opening(config: Config, origin: Origin, found: list[Standing], folder: Path) -> str:
     hits = sum(standing.state == "hit" for standing in found)
     work = sum((standing.work for standing in found), Work())
+    most = sum(standing.at_most.calls for standing in found)
+    upto = f", at most {most:,} where rows are tried again" if most != work.calls else ""
     return (
         f"{config.name}: preset {origin.preset}; {hits} of {len(found)} stages are built already; "
-        f"{work.calls:,} teacher calls to make ({report.money(work.dollars)}); folder {_near(folder)}"
+        f"{work.calls:,} teacher calls to make{upto} ({report.money(work.dollars)}); folder {_near(folder)}"
     )
 
 

@@ -226,23 +226,27 @@ def measured(lines: list[StageLine]) -> list[str]:
 def plan_table(found: list[Standing]) -> Table:
     """State of every stage, what is left to do, and why."""
     table = Table("stage", "state", "have", "want", "calls", "tokens", "dollars", "to generate", "to train", "why")
-    total = Work()
     for standing in found:
-        work = standing.work
-        total += work
         table.add(
-            standing.goal.label, standing.state, f"{standing.built:,}", f"{standing.wanted:,}", *_work_cells(work),
-            standing.damaged or standing.why,
+            standing.goal.label, standing.state, f"{standing.built:,}", f"{standing.wanted:,}",
+            *_work_cells([standing]), standing.damaged or standing.why,
         )  # fmt: skip
-    table.add("total", "", "", "", *_work_cells(total), "")
-    alignment = sum((s.work for s in found if not s.goal.label.startswith("tasks for")), Work())
-    brainstorm = sum((s.work for s in found if s.goal.label.startswith("tasks for")), Work())
+    table.add("total", "", "", "", *_work_cells(found), "")
+    brainstorming = [standing for standing in found if standing.goal.label.startswith("tasks for")]
+    alignment = [standing for standing in found if standing not in brainstorming]
     table.add("  of which alignment (Table 5)", "", "", "", *_work_cells(alignment), "")
-    table.add("  of which brainstorming", "", "", "", *_work_cells(brainstorm), "")
+    table.add("  of which brainstorming", "", "", "", *_work_cells(brainstorming), "")
     return table
 
 
-def _work_cells(work: Work) -> tuple[str, ...]:
+def _work_cells(found: list[Standing]) -> tuple[str, ...]:
+    """What some stages have still to spend; `400 to 2,000` where rows may need several tries."""
+    least = _work_shown(sum((standing.work for standing in found), Work()))
+    most = _work_shown(sum((standing.at_most for standing in found), Work()))
+    return tuple(low if low == high else f"{low} to {high}" for low, high in zip(least, most, strict=True))
+
+
+def _work_shown(work: Work) -> tuple[str, ...]:
     tokens = work.tokens_in + work.tokens_out
     return f"{work.calls:,}", f"{tokens:,}", money(work.dollars), f"{work.generated:,}", f"{work.trained:,}"
 

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from speed.core.context import Runtime
+from speed.core.graph import standings
 from speed.core.store import Store
 from speed.data.cost import seconds
 from speed.pipeline import pipeline
 from speed.preview import previews
+from speed.report import plan_table
 from speed.status import recorded, runs_to_show, status_of, told
 
 
@@ -115,6 +117,24 @@ def test_a_killed_run_is_dead_and_living_ones_are_shown_first(tmp_path: Path) ->
     process.communicate()
     assert status_of(older).state == "dead"
     assert runs_to_show(tmp_path) == [newer]
+
+
+def test_a_plan_says_what_is_spent_at_least_and_at_most(compose: Any, tmp_path: Path) -> None:
+    """25,000 rows of seed data with up to three candidates each, 25,000 calls to judge and revise, some tasks."""
+
+    def rows(*overrides: str) -> dict[str, list[str]]:
+        order = pipeline(compose("preset=paper", "topics=miniature", *overrides)).goals()
+        table = plan_table(standings(order, Store(tmp_path / "home").open()))
+        return {row[0].strip(): list(row[4:8]) for row in table.rows}
+
+    one, three = rows(), rows("counts.sft_attempts=3", "scale.attempts=2")
+    assert one["seed data"][:2] == ["25,000", "10,000,000"]
+    assert three["seed data"][:2] == ["25,000 to 75,000", "10,000,000 to 30,000,000"]
+    assert one["synthesis"][3] == "1,150,000"
+    assert three["synthesis"][3] == "1,150,000 to 2,300,000"
+    assert three["preferences"] == one["preferences"]
+    calls = int(one["total"][0].replace(",", ""))
+    assert three["total"][0] == f"{calls:,} to {calls + 50_000:,}"
 
 
 def test_a_plan_of_the_papers_calls_takes_hours(compose: Any) -> None:

@@ -83,7 +83,9 @@ class Standing:
     """Rows present of those wanted; 1 or 0 for a stage."""
     wanted: int
     work: Work
-    """What is still to spend."""
+    """What is still to spend, at least."""
+    at_most: Work
+    """The same, where every row needs all the tries that it may take."""
     why: str = ""
     """For a miss: what differs from the nearest build of the same stage."""
     commit: str = ""
@@ -119,16 +121,17 @@ def _measured(goal: Goal, store: Store) -> Standing:
     if isinstance(node, Pool):
         gaps = store.missing(node, goal.rows)
         work = sum((node.work(gap.start, gap.stop) for gap in gaps), Work())
+        at_most = sum((node.work_at_most(gap.start, gap.stop) for gap in gaps), Work())
         built = max(0, goal.rows - sum(min(gap.stop, goal.rows) - min(gap.start, goal.rows) for gap in gaps))
         first = store.shards(node)[:1]
         manifest = store.shard_manifest(node, first[0]) if first else None
         why = "" if built else _why(node, store)
-        return Standing(goal, built, goal.rows, work, why, _commit_of(manifest))
+        return Standing(goal, built, goal.rows, work, at_most, why, _commit_of(manifest))
     assert isinstance(node, Stage)
     manifest = store.manifest(node)
     if manifest is not None:
-        return Standing(goal, 1, 1, Work(), commit=_commit_of(manifest))
-    return Standing(goal, 0, 1, node.work(), _why(node, store))
+        return Standing(goal, 1, 1, Work(), Work(), commit=_commit_of(manifest))
+    return Standing(goal, 0, 1, node.work(), node.work(), _why(node, store))
 
 
 def _commit_of(manifest: Any) -> str:

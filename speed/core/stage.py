@@ -123,8 +123,13 @@ class Pool(Node, Generic[R]):
         return rows
 
     def work(self, start: int, stop: int) -> Work:
-        """What rows start..stop-1 would cost, known before they are bought."""
+        """What rows start..stop-1 would cost, known before they are bought: at least, where a row may need several
+        tries."""
         return Work()
+
+    def work_at_most(self, start: int, stop: int) -> Work:
+        """The same, where every row needs all the tries that it may take."""
+        return self.work(start, stop)
 
     def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
         """What follows from the counts of any number of rows, for manifests and the report. A count whose name has a

@@ -48,8 +48,14 @@ class SeedData(Pool[Sample]):
         return self.assignment.brainstorm_rows(rows)
 
     def work(self, start: int, stop: int) -> Work:
+        return self._candidates(stop - start)
+
+    def work_at_most(self, start: int, stop: int) -> Work:
+        return self._candidates(self.attempts * (stop - start))
+
+    def _candidates(self, calls: int) -> Work:
         tokens_in, tokens_out = EXPECTED_TOKENS["seed"]
-        return self.teacher.price(stop - start, tokens_in * (stop - start), tokens_out * (stop - start))
+        return self.teacher.price(calls, tokens_in * calls, tokens_out * calls)
 
     def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
         return figures_by_kind(counts, self.attempts)

@@ -51,6 +51,9 @@ class Synthesis(Pool[Sample]):
     def work(self, start: int, stop: int) -> Work:
         return Work(generated=stop - start)
 
+    def work_at_most(self, start: int, stop: int) -> Work:
+        return Work(generated=self.attempts * (stop - start))
+
     def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
         return figures_by_kind(counts, self.attempts)
 
