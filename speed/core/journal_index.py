@@ -80,7 +80,7 @@ class Index:
         """Those of some keys that a line answers."""
 
         def work(table: sqlite3.Connection) -> set[str]:
-            found = set()
+            found: set[str] = set()
             for start in range(0, len(keys), _MOST_KEYS):
                 some = [bytes.fromhex(key) for key in keys[start : start + _MOST_KEYS]]
                 wanted = f"SELECT key FROM entry WHERE key IN ({','.join('?' * len(some))}) AND answered"

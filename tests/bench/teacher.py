@@ -125,11 +125,9 @@ def bookkeeping(rows: int, home: Path) -> dict[str, float]:
     figures = {"cpu_ms_per_answer": mean, "cpu_ms_per_answer_least": min(blocks), "calibration_ns": turn}
     figures |= {"turns_per_answer": 1e6 * mean / turn, "cpu_ms_per_cached_answer": 1e3 * cached / rows}
     figures |= {"ram_bytes_per_row": grown, "cpu_ms_per_row": seed_rows(rows // 5, home / "stage")}
-    print(
-        f"bookkeeping: {mean:.3f} ms CPU an answer, {min(blocks):.3f} in the fastest tenth, {1e6 * mean / turn:.0f} turns"
-    )
-    print(f"a turn: {turn:.0f} ns; from the journal: {1e3 * cached / rows:.3f} ms; ", end="")
-    print(f"a row of the stage: {figures['cpu_ms_per_row']:.3f} ms")
+    print(f"bookkeeping: {mean:.3f} ms CPU an answer, {min(blocks):.3f} in the fastest tenth")
+    print(f"calibration: {turn:.0f} ns a turn, {1e6 * mean / turn:.0f} turns an answer")
+    print(f"from the journal: {1e3 * cached / rows:.3f} ms; a row of the stage: {figures['cpu_ms_per_row']:.3f} ms")
     return figures
 
 

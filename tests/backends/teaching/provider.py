@@ -40,6 +40,10 @@ class Provider:
         self.times: dict[str, list[float]] = {}
         self.answer: Callable[[str], str] | None = None
         """What is said to a prompt, instead of a few words."""
+        self.steps: Callable[[str], str] = lambda prompt: prompt.partition("|")[2]
+        """What is done with a prompt, arrival by arrival; where nothing is said, it is answered."""
+        self.key = ""
+        """The only key that is let in, where there is one."""
         self.in_flight = self.most_in_flight = 0
         self.dead = False
         self._bucket, self._filled = 0.0, 0.0
@@ -81,12 +85,14 @@ class Provider:
         self.times.setdefault(prompt, []).append(time.monotonic())
         if self.dead:
             return await _reset(request)
+        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return await _leak(request, 401)
         if self._too_much():
             return await _status(429)(request)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            steps = prompt.partition("|")[2].split() or ["ok"]
+            steps = self.steps(prompt).split() or ["ok"]
             step, _, detail = steps[min(arrival, len(steps) - 1)].partition(":")
             if self.latency:
                 await asyncio.sleep(self.latency)
@@ -135,6 +141,11 @@ class Provider:
             await asyncio.sleep(0.05)
             return await _reset(request)
         return web.Response(body=body, content_type="application/json")
+
+
+async def _leak_body(request: Request) -> Response:
+    """Something that is no answer and repeats the key, as a proxy does that shows what it was sent."""
+    return web.Response(body=repr(dict(request.headers)).encode(), content_type="application/json")
 
 
 async def _leak(request: Request, status: int) -> Response:
@@ -186,6 +197,7 @@ _FAULTS: dict[str, Callable[[str], Fault]] = {
     **{str(code): lambda detail, code=code: _status(code, detail) for code in (429, 500, 502, 503, 529)},
     "leak401": lambda _: partial(_leak, status=401),
     "leak500": lambda _: partial(_leak, status=500),
+    "leak200": lambda _: _leak_body,
     "reset": lambda _: _reset,
     "cut": lambda _: _cut,
     "hang": lambda _: _hang,
