@@ -35,7 +35,8 @@ class Response(NamedTuple):
 @dataclass(slots=True)
 class _Connection:
     session: aiohttp.ClientSession
-    last: bytes = b""
+    last: tuple[str, bytes] | None = None
+    """URL and body of the whole answer before, where there was one."""
 
 
 class Connections:
@@ -61,11 +62,11 @@ class Connections:
                 url, data=body, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
                 found = Response(response.status, response.headers, await response.read())
-            if found.body and found.body == connection.last:
+            if found.body and (url, found.body) == connection.last:
                 raise TransportError("connection", "the answer before came a second time")
             # Error pages may repeat; a whole answer, with its own id and time, does not.
             whole = found.status == 200 and b'"choices"' in found.body and found.body.rstrip().endswith(b"}")
-            connection.last = found.body if whole else b""
+            connection.last = (url, found.body) if whole else None
             sound = True
             return found
         except TimeoutError:

@@ -214,6 +214,13 @@ def test_a_server_that_dies_and_returns_loses_nothing(provider: Provider, tmp_pa
     assert set(provider.paid.values()) == {1}
 
 
+def test_the_same_answer_of_another_server_is_no_echo(tmp_path: Path) -> None:
+    for name in ("one", "another"):
+        with Provider() as serving:
+            answers(["same"], context(tmp_path / name, serving))
+            assert serving.paid["same"] == 1, name
+
+
 def test_an_answer_that_comes_twice_is_never_given_to_the_next_prompt(tmp_path: Path) -> None:
     """A raw server repeats each answer 20 ms later on the kept-alive connection."""
     import asyncio
