@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from speed.backends.alignment import zero3
@@ -32,7 +33,7 @@ KEPT = (
     "logps_chosen",
     "logps_rejected",
 )
-"""Figures whose last value goes into the summary."""
+"""Figures that go into the summary."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,10 @@ def save_model(model: Any, tokenizer: Any, base: str, folder: Path, weights: dic
 
 
 def summary_of(curve: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Figures of a training for its manifest: the ends of its curve."""
-    first, last = curve[0], curve[-1]
+    """Figures of a training for its manifest: its first and last loss, and means over the last quarter of its steps.
+
+    A batch alone is too few pairs for an accuracy.
+    """
+    first, last, quarter = curve[0], curve[-1], curve[-max(1, len(curve) // 4) :]
     found = {"steps": last["step"], "first_loss": first["loss"], "last_loss": last["loss"]}
-    return found | {name: last[name] for name in KEPT if name in last}
+    return found | {name: fmean(line[name] for line in quarter) for name in KEPT if name in last}

@@ -18,6 +18,7 @@ from tiny_generator import completions, context, make_base, preferences
 
 from speed.backends.alignment.divergence import reference
 from speed.backends.alignment.rows import dpo_rows, sft_rows
+from speed.backends.alignment.run import summary_of
 from speed.backends.alignment.trainer import TrlTrainer
 from speed.backends.generator.prompt_format import completion_ids, prompt_ids
 from speed.backends.generator.weights import load, read_card
@@ -522,6 +523,17 @@ def test_a_damaged_file_of_tokens_is_made_again(base: Path, tmp_path: Path) -> N
         assert sft_rows(completions(4), "plain", tokenizer, 128, ctx) == made
         assert told_of_rows(ctx)
         assert file.read_bytes() == whole
+
+
+def test_figures_of_a_training_are_those_of_more_than_its_last_batch() -> None:
+    """A batch is a few pairs: accuracy and margins are means over the last quarter of the steps."""
+    line = {"loss": 0.7, "rewards_accuracies": 0.0}
+    steps = [
+        line | {"step": step, "rewards_accuracies": share} for step, share in enumerate([0, 0, 0, 0, 0, 0, 1, 0.5], 1)
+    ]
+    found = summary_of([*steps[:-1], steps[-1] | {"loss": 0.6}])
+    assert found == {"steps": 8, "first_loss": 0.7, "last_loss": 0.6, "rewards_accuracies": 0.75}
+    assert summary_of(steps[:1])["rewards_accuracies"] == 0.0
 
 
 def test_a_training_tells_what_it_did_to_the_writing(junior: Path, base: Path, tmp_path: Path) -> None:
