@@ -82,7 +82,7 @@ class Mix(Spec):
         head = turns.pattern[:rest]
         return {kind: rounds * len(turns.places[kind]) + head.count(kind) for kind in Kind}
 
-    @property
+    @cached_property
     def _turns(self) -> _Turns:
         return _turns_of(tuple(self.weights.values()))
 

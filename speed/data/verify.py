@@ -141,7 +141,7 @@ def _retrieval(example: Example, slots: dict[str, str], plain: dict[str, str]) -
             found.append(
                 Fault(cause="query_copied", detail=f"{name} contains {example.query[:80]!r}", fields=(query, name))
             )
-        if says := _SPEAKS.search(text):
+        if says := _spoken(text):
             found.append(Fault(cause="speaks_of_query", detail=f"{name} says {says.group()!r}", fields=(name,)))
     return found
 
@@ -151,6 +151,12 @@ _SPEAKS = re.compile(
     r"this (?:document|passage|text|article) is (?:not |only |partially )?(?:relevant|irrelevant|related))\b",
     re.IGNORECASE,
 )
+
+
+def _spoken(text: str) -> re.Match[str] | None:
+    """Where a document speaks of the query. The words of such phrases are looked for first, which is quicker."""
+    small = text.lower()
+    return _SPEAKS.search(text) if any(word in small for word in ("query", "relevant", "related")) else None
 
 
 def _classification(example: Example, slots: dict[str, str], plain: dict[str, str]) -> list[Fault]:

@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,8 @@ def seed_rows(rows: int, home: Path) -> float:
 
 def provider(pipe: Any) -> None:
     with Provider(latency=LATENCY) as serving:
+        numbers = count()
+        serving.answer = lambda prompt: TEXT.replace("a query", f"query {next(numbers)}")
         pipe.send(serving.url)
         pipe.recv()
 
