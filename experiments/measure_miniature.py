@@ -3,7 +3,7 @@
     python experiments/measure_miniature.py --home speed_home --seeds 5
 
 Runs what is missing, seed by seed, through the command line that a user types; what is built is found again, so the
-script may be stopped at any time. Writes miniature.json and miniature.svg beside itself and prints the tables of
+script may be stopped at any time, and `--only N` measures one seed beside another. Writes miniature.json and miniature.svg beside itself and prints the tables of
 miniature.md. Seeds differ in everything: topics drawn, teacher's errors, texts, orders, new weights.
 """
 
@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-KEPT = 690
+KEPT = 575
 """Examples that each embedder learns from, whoever wrote them."""
-SIZES = (92, 184, 345, KEPT)
+WRITTEN = 1610
+"""Examples that each writes, so that enough of each kind are valid."""
+SIZES = (161, 345, KEPT)
 """Points of the picture; multiples of 23, so that every kind has its share."""
 WRITERS = {
     "junior": ("+experiment=ablation_sft_only",),
@@ -39,7 +41,7 @@ BASE_ROWS = 230
 def overrides(seed: int, writer: str, kept: int) -> list[str]:
     """What is typed for one point."""
     seeds = [f"seed.{name}={seed}" for name in ("data", "sample", "train")]
-    return [*WRITERS[writer], *seeds, f"scale.keep={kept}", "tracker=none"]
+    return [*WRITERS[writer], *seeds, f"scale.examples={WRITTEN}", f"scale.keep={kept}", "tracker=none"]
 
 
 def run(home: Path, arguments: Sequence[str]) -> None:
@@ -250,6 +252,8 @@ def tables(seeds: Sequence[dict[str, Any]], fixed: dict[str, dict[str, float]]) 
     for label, key in rows.items():
         cells = [shown([100 * seed["quality"][name][key] for seed in seeds], "%") for name in names]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    cells = [f"{mean(seed['quality'][name]['flaws'] for seed in seeds):.2f}" for name in names]
+    lines.append("| flaws a well-formed example | " + " | ".join(cells) + " |")
     lines += ["", "| | |", "|---|---:|"]
     lines.append(f"| senior beats junior by the hidden truth | {shown([100 * s['senior_wins'] for s in seeds], '%')} |")
     accuracy = [100 * seed["preference_accuracy"] for seed in seeds]
@@ -310,6 +314,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--home", type=Path, default=ROOT / "speed_home")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", type=int, help="measure this seed alone and keep its figures for the whole table")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix("").with_name("miniature"))
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -318,13 +323,15 @@ def main() -> None:
     from speed.core.manifest import commit
 
     found: list[dict[str, Any]] = []
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.seeds) if arguments.only is None else [arguments.only]:
         cached = home / "cache" / f"miniature-{commit()}-{seed}.json"
         if not cached.is_file():
             figures = one_seed(home, seed)
             cached.parent.mkdir(parents=True, exist_ok=True)
             cached.write_text(json.dumps(figures), encoding="utf-8")
         found.append(json.loads(cached.read_text(encoding="utf-8")))
+    if arguments.only is not None:
+        return
     fixed = untrained(home)
     command = f"python experiments/measure_miniature.py --seeds {arguments.seeds}"
     whole = {"command": command, "commit": commit(), "kept": KEPT, "untrained": fixed, "seeds": found}

@@ -17,6 +17,9 @@ class Screen:
     def __init__(self) -> None:
         self.live = sys.stderr.isatty()
         self.started: dict[str, float] = {}
+        self.first: dict[str, tuple[float, int]] = {}
+        """Label -> when its first progress was told, and how much was done by then: rates leave out what came before
+        (imports, loading, what an interrupted build had done)."""
         self.said: dict[str, float] = {}
         self.spent: dict[str, float | None] = {}
         self.begun = time.monotonic()
@@ -78,8 +81,9 @@ class Screen:
 
     def _progress(self, label: str, event: dict[str, Json], now: float) -> None:
         done, total = event["done"], event["total"]
-        elapsed = max(now - self.started.setdefault(label, now), 1e-6)
-        rate = f"{done / elapsed:,.1f}/s"
+        began, before = self.first.setdefault(label, (now, done))
+        speed = (done - before) / (now - began) if now > began and done > before else None
+        rate = "" if speed is None else f"{speed:,.1f}/s"
         self.spent[label] = event.get("dollars")
         figures = " ".join(f"{key} {value:.4g}" for key, value in event["figures"].items())
         cost = self._cost()
@@ -90,9 +94,10 @@ class Screen:
             )  # fmt: skip
         elif self.bars is None and now - self.said.get(label, 0.0) > 5.0:
             self.said[label] = now
-            left = f", {(total - done) / max(done / elapsed, 1e-9):,.0f} s left" if total and done else ""
+            left = f"{(total - done) / speed:,.0f} s left" if total and speed else ""
             whole = f" of {total:,}" if total else ""
-            self._line(f"{label}: {done:,}{whole} {event['unit']}, {rate}{left} {figures} {cost}".rstrip())
+            told = ", ".join(part for part in (f"{done:,}{whole} {event['unit']}", rate, left) if part)
+            self._line(f"{label}: {told} {figures} {cost}".rstrip())
 
     def _cost(self) -> str:
         known = [value for value in self.spent.values() if value is not None]

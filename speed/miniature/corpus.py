@@ -136,14 +136,22 @@ def _thesaurus(world: World, rng: random.Random) -> str:
 
 
 STYLES = (
-    ("<{key}> {value}", "\n"),
-    ('{key} = "{value}"', "; "),
-    ("[{key}] {value}", "\n"),
-    ('("{key}" = "{value}")', ", "),
-    ("{key}: {value}", " | "),
-    ("'{key}' - '{value}'", ", "),
+    ("", "<{key}> {value}", "\n", ""),
+    ("", '{key} = "{value}"', "; ", ""),
+    ("", "[{key}] {value}", "\n", ""),
+    ("", "{key}: {value}", " | ", ""),
+    ("(", '"{key}" = "{value}"', ", ", ")"),
+    ("[", "'{key}' - '{value}'", ", ", "]"),
+    ("<", "{key} = {value}", "; ", ">"),
+    ("{", '"{key}" = "{value}"', ", ", "}"),
+    ("[", '"{key}" - "{value}"', ", ", "]"),
+    ("(", '"{key}": "{value}"', ", ", ")"),
+    ("<", '"{key}": "{value}"', ", ", ">"),
+    ("", '"{key}": "{value}"', "; ", ""),
+    ("[", '"{key}": "{value}"', " | ", "]"),
 )
-"""How a form may be filled in: an entry, and what stands between entries. None of them is JSON."""
+"""How a form may be filled in: what opens it, an entry, what stands between entries, and what closes it after the last
+one. None of them is JSON."""
 
 
 REMARKS = (
@@ -159,10 +167,11 @@ REMARKS = (
 
 def _form(world: World, rng: random.Random) -> str:
     """A form: its fields are named among other sentences, then filled in one by one, in the order in which they were
-    named, and then the text ends. It teaches that what is asked for by name is given by name."""
+    named, and then it is closed. It teaches that what is asked for by name is given by name, once, and no more."""
     about = subject(world, rng)
     shared = rng.choice(WRITING) if rng.random() < 0.5 else ""
-    keys = rng.sample(sorted({_field(rng, shared) for _ in range(8)}), rng.randint(2, 4))
+    fields = rng.choice((2, 2, 2, 3, 3, 4))
+    keys = rng.sample(sorted({_field(rng, shared) for _ in range(8)}), fields)
     if rng.random() < 0.5:
         named = "\n".join(f'- "{key}": {rng.choice(advice())}' for key in keys)
     else:
@@ -170,17 +179,27 @@ def _form(world: World, rng: random.Random) -> str:
     asides = rng.sample(advice(), rng.randint(1, 9))
     asides += [rng.choice(REMARKS).format(*rng.sample(keys, 2)) for _ in range(rng.randint(0, 5))]
     rng.shuffle(asides)
-    order = [f"{rng.choice(('About', 'On', 'For'))} {_words_on(about, rng)}.", named, " ".join(asides)]
-    entry, between = rng.choice(STYLES)
-    filled = [entry.format(key=key, value=_entry(about, rng)) for key in keys]
-    return "\n".join(order) + "\n" + between.join(filled)
+    said = "\n".join(f"- {aside}" for aside in asides) if rng.random() < 0.5 else " ".join(asides)
+    order = [f"{rng.choice(('About', 'On', 'For'))} {_words_on(about, rng)}.", named, said]
+    opening, entry, between, closing = rng.choice(STYLES)
+    fitting = rng.random() < 0.5
+    filled = [entry.format(key=key, value=_entry(about, rng, key if fitting else "")) for key in keys]
+    return "\n".join(order) + "\n" + opening + between.join(filled) + closing
 
 
-def _entry(about: Subject, rng: random.Random) -> str:
-    kind = rng.randrange(3)
-    if kind == 0:
+def _entry(about: Subject, rng: random.Random, key: str) -> str:
+    """What a field holds: a query looks like a query and a label like a label; any text where no key says more."""
+    last = key.rpartition("_")[2]
+    if last == "query":
+        return phrase("query", about, rng, any_word(rng))
+    if last == "label":
+        slot = rng.choice(SLOTS)
+        return any_word(rng)(slot, rng.choice((about[slot], rng.choice(tuple(lexicon()[slot])))))
+    if last == "document":
         return _description(about, rng)
-    return _statement(about, rng) if kind == 1 else phrase("query", about, rng, any_word(rng))
+    if last in ("text", "input") or last[1:].isdigit():
+        return rng.choice((_statement, _description))(about, rng)
+    return rng.choice((_description, _statement, lambda *given: phrase("query", *given, any_word(rng))))(about, rng)
 
 
 def _field(rng: random.Random, shared: str = "") -> str:

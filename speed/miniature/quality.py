@@ -34,6 +34,8 @@ class Quality(Spec):
     """Rows that also keep every guideline that can be checked."""
     flawless: float
     """Rows without any fault of form or content."""
+    flaws: float
+    """Faults of form and content in a strictly well-formed row, mean."""
     guidelines: dict[str, float]
     """Guideline of the prompt -> share of the valid rows that break it."""
     content: dict[str, float]
@@ -80,6 +82,7 @@ def quality(rows: Sequence[Sample]) -> Quality:
         valid=len(parsed) / len(rows),
         conforming=sum(not row.faults for row in parsed) / len(rows),
         flawless=sum(not faults and not row.faults for row, _, faults in strict) / len(rows),
+        flaws=sum(len(faults) for _, _, faults in strict) / len(strict) if strict else 0.0,
         guidelines={cause: count / len(parsed) for cause, count in broken.most_common()},
         content={cause: count / len(strict) for cause, count in content.most_common()},
         true=_share(not _has(faults, "wrong_fact") for _, _, faults in known),
@@ -142,6 +145,7 @@ def side_by_side(found: Mapping[str, Quality]) -> str:
     for cause in dict.fromkeys(cause for each in every for cause in each.content):
         line(f"`{cause}`", (each.content.get(cause, 0.0) for each in every))
     line("**flawless**", (each.flawless for each in every))
+    line("flaws a well-formed row", (each.flaws for each in every), ".2f")
     line("**variety**: distinct words", (each.distinct["1"] for each in every))
     line("distinct pairs of words", (each.distinct["2"] for each in every))
     line("effective topics a row", (each.topics for each in every))

@@ -49,7 +49,10 @@ def test_a_wrong_fact_is_found() -> None:
     wrong = changed(
         teacher_rows(Kind.LONG_LONG), lambda f: {**f, "input": f["input"] + " It stands near the shore. " * 2}
     )
-    assert quality(wrong).true < 0.3  # one entity in twelve does stand near the coast
+    found = quality(wrong)
+    assert found.true < 0.3  # one entity in twelve does stand near the coast
+    assert found.flaws == pytest.approx(1 - found.flawless, abs=0.5)
+    assert quality(teacher_rows(Kind.LONG_LONG)).flaws <= 0.1 < 0.7 <= found.flaws
 
 
 def test_a_negative_that_answers_the_query_is_not_hard() -> None:

@@ -1,0 +1,54 @@
+"""What a person reads while a run goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from speed import screen
+from speed.screen import Screen
+
+
+class Clock:
+    """Time that passes when told."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(screen, "time", made)
+    return made
+
+
+def progress(done: int, total: int = 100) -> dict[str, object]:
+    return {"event": "progress", "done": done, "total": total, "unit": "steps", "figures": {}}
+
+
+def lines(clock: Clock, capsys: pytest.CaptureFixture[str], events: list[tuple[float, int]]) -> list[str]:
+    shown = Screen()
+    shown.show("junior", {"event": "start"})
+    for seconds, done in events:
+        clock.now = seconds
+        shown.show("junior", progress(done))
+    return capsys.readouterr().err.splitlines()
+
+
+def test_a_rate_leaves_out_the_imports(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """Twenty seconds of imports, then a step a second."""
+    first, second = lines(clock, capsys, [(20.0, 1), (30.0, 11)])
+    assert first.endswith("junior: 1 of 100 steps")
+    assert second.endswith("junior: 11 of 100 steps, 1.0/s, 89 s left")
+
+
+def test_a_rate_leaves_out_what_an_interrupted_build_had_done(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    _, second = lines(clock, capsys, [(6.0, 61), (16.0, 66)])
+    assert second.endswith("junior: 66 of 100 steps, 0.5/s, 68 s left")
+
+
+def test_a_stage_that_stands_still_says_no_rate(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    _, second = lines(clock, capsys, [(6.0, 5), (16.0, 5)])
+    assert second.endswith("junior: 5 of 100 steps")
