@@ -329,6 +329,9 @@ def main() -> None:
     parser.add_argument("--bases", nargs="+", choices=tuple(BASES), default=tuple(BASES))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("real_data.json"))
     given = parser.parse_args()
+    for needed in (given.data / "train" / "records.jsonl", given.minilm / "model.safetensors"):
+        if not needed.is_file():
+            parser.error(f"{needed} does not exist: say where the data lies (--data), and the model (--minilm)")
     for variable, value in {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}.items():
         os.environ.setdefault(variable, value)
     from speed.core.errors import UserError
