@@ -345,7 +345,8 @@ def main() -> None:
                 parts += [bench.part(base, condition, seed) for condition in (*BEFORE, *CONDITIONS)]
     except UserError as error:  # SIGTERM among them: the training has saved its step
         raise SystemExit(str(error)) from error
-    command = f"python experiments/measure_real_data.py --minilm DIR --seeds {given.seeds}"
+    bases = " ".join(f"'{base}'" for base in given.bases)
+    command = f"python experiments/measure_real_data.py --minilm DIR --seeds {given.seeds} --bases {bases}"
     whole = {"command": command, "commit": commit(), "parts": parts}
     given.out.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     print(tables(parts))
