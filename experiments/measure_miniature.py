@@ -3,8 +3,9 @@
     python experiments/measure_miniature.py --home speed_home --seeds 5
 
 Runs what is missing, seed by seed, through the command line that a user types; what is built is found again, so the
-script may be stopped at any time, and `--only N` measures one seed beside another. Writes miniature.json and miniature.svg beside itself and prints the tables of
-miniature.md. Seeds differ in everything: topics drawn, teacher's errors, texts, orders, new weights.
+script may be stopped at any time, and `--only N` measures one seed beside another. Writes miniature.json and
+miniature.svg beside itself and prints the tables of miniature.md. Seeds differ in everything: topics drawn, teacher's
+errors, texts, orders, new weights.
 """
 
 from __future__ import annotations

@@ -129,7 +129,9 @@ class Base(Spec):
 
 
 CATALOGUE = {
-    "llama": Base(architecture="llama", phases=(WORDS, COPYING, FORMS, DISTANCE, FORMS_FROM_AFAR, *MISTAKABLE, *CLOSED)),
+    "llama": Base(
+        architecture="llama", phases=(WORDS, COPYING, FORMS, DISTANCE, FORMS_FROM_AFAR, *MISTAKABLE, *CLOSED)
+    ),
     "embedder": Base(architecture="llama", layers=2, phases=(Phase(steps=700), *SYNONYMS), seed=1),
     "qwen": Base(architecture="qwen2", phases=SHORT, seed=2),
     "gemma": Base(architecture="gemma", phases=SHORT, seed=3),
