@@ -59,5 +59,5 @@ def test_a_larger_scale_extends_the_pools(compose: Any) -> None:
     after = {goal.label: goal.rows for goal in pipeline(compose("scale.factor=2")).goals()}
     grown = {label for label in after if after[label] > before[label]}
     assert grown == {"tasks for synthesis", "synthesis", "revision"}
-    assert before["synthesis"] == 690
-    assert after["synthesis"] == 1380
+    assert before["synthesis"] == 460
+    assert after["synthesis"] == 920
