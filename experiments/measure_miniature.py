@@ -31,7 +31,7 @@ MEASURED = (
     "generator.sft.epochs=3",
     "scale.examples=1610",
 )
-"""Where the table takes more than the default run, which must be quick. 1,610, so that enough of each kind are valid."""
+"""Where the table takes more than the default run, which must be quick; 1,610 hold enough valid ones of each kind."""
 SIZES = (161, 345, KEPT)
 """Points of the picture; multiples of 23, so that every kind has its share."""
 WRITERS = {
