@@ -108,6 +108,8 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
         self._own = Appender(folder)
         self._index = Index(folder, self._warn)
+        self._refilled = 0
+        """Which beginning of the index holds what the files hold: see `Index.emptied`."""
         self.refresh()
 
     def get(self, key: str) -> Entry | None:
@@ -207,13 +209,13 @@ class Journal:
         """Sound entries, failures included."""
         self.flush()
         with self._indexing:
-            return int(next(self._index.select("SELECT count(*) FROM entry"))[0])
+            return int(next(self._sound(lambda: self._index.select("SELECT count(*) FROM entry")))[0])
 
     def select(self, query: str) -> Iterator[tuple[Json, ...]]:
         """Rows of an SQL query over the index's table `entry`; for ledgers over millions of entries."""
         self.flush()
         with self._indexing:
-            return self._index.select(query)
+            return self._sound(lambda: self._index.select(query))
 
     def close(self) -> None:
         """Flush, and give files and threads back."""
@@ -284,6 +286,7 @@ class Journal:
 
     def _catch_up(self) -> None:
         """Index whatever the files hold and the index does not."""
+        self._refilled = self._index.emptied
         filled = self._index.filled()
         sizes = files_in(self.folder)
         for name in [name for name, end in filled.items() if end > sizes.get(name, -1)]:
@@ -311,10 +314,10 @@ class Journal:
         self._index.fill(name, lines, start, end)
 
     def _sound(self, look: Callable[[], T]) -> T:
-        """What a look at the index finds; where that one had to be begun anew, when it is filled again."""
-        emptied = self._index.emptied
+        """What a look at the index finds; where that one had to be begun anew, by this look or by a writing before it,
+        when it is filled again."""
         found = look()
-        if self._index.emptied > emptied:
+        if self._index.emptied > self._refilled:
             self._catch_up()
             found = look()
         return found

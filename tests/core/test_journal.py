@@ -187,6 +187,28 @@ def test_an_index_damaged_under_a_running_process_is_made_anew(tmp_path: Path) -
     assert file.exists()
 
 
+@pytest.mark.parametrize("look", ["get", "answered", "len", "select"])
+def test_an_index_that_a_writing_found_damaged_answers_as_before(look: str, tmp_path: Path) -> None:
+    """What is paid for must be found by the very next look, or it is bought again."""
+    written(tmp_path, 300)
+    journal = Journal(tmp_path)
+    index = next(tmp_path.glob("index*.sqlite"))
+    with index.open("r+b") as handle:
+        handle.seek(100)
+        handle.write(os.urandom(index.stat().st_size - 100))
+    (tmp_path / f"{index.name}-wal").write_bytes(b"")
+    journal.append(entry(300))
+    journal.flush()
+    keys = [entry(row).key for row in range(301)]
+    looks = {
+        "get": lambda: [key for key in keys if journal.get(key) is None] == [],
+        "answered": lambda: journal.answered(keys) == set(keys),
+        "len": lambda: len(journal) == 301,
+        "select": lambda: list(journal.select("SELECT sum(dollars) FROM entry")) == [(301 * 0.25,)],
+    }
+    assert looks[look]()
+
+
 def test_a_shortened_file_is_indexed_anew(tmp_path: Path) -> None:
     file = written(tmp_path, 10)
     whole = file.read_bytes()
