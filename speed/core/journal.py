@@ -124,6 +124,9 @@ class Journal:
                 self._warn(f"a damaged line counts as missing: {place.file}, byte {place.offset}")
                 self.damaged += 1
                 self._index.remove(place)
+                with self._lock:
+                    if self._fresh.get(key) == place:
+                        del self._fresh[key]
         return None
 
     def answered(self, keys: Sequence[str]) -> set[str]:

@@ -132,6 +132,22 @@ def test_a_flipped_bit_costs_one_answer_and_is_said(tmp_path: Path) -> None:
         assert any(file.name in message and "damaged" in message for message in said)
 
 
+def test_a_flipped_bit_in_what_was_written_lately_is_said_once(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(entry(0))
+    journal.flush()
+    file = tmp_path / journal.own_file
+    line = bytearray(file.read_bytes())
+    line[40] ^= 1
+    file.write_bytes(line)
+    assert [journal.get(entry(0).key) for _ in range(2)] == [None, None]
+    assert not journal.answered_lately(entry(0).key)
+    assert journal.answered([entry(0).key]) == set()
+    assert journal.damaged == 1
+    journal.append(entry(0))
+    assert journal.get(entry(0).key) == entry(0)
+
+
 def test_a_damaged_newline_costs_nothing(tmp_path: Path) -> None:
     file = written(tmp_path, 3)
     file.write_bytes(file.read_bytes().replace(b"\n", b"\x0b", 1))
