@@ -167,7 +167,7 @@ class Flight:
 
     def _land(self) -> None:
         """Let go of what was not sent, and wait for the answers in flight: they are being paid for."""
-        if not self._tasks:
+        if all(request.answer is not None for request in self._ahead):
             self._journal.flush()
             return
         self._stop = self._stop or asyncio.CancelledError()

@@ -18,6 +18,7 @@ import pytest
 from provider import Provider
 
 from speed.backends.teaching.litellm_teacher import LitellmTeacher
+from speed.backends.teaching.loop import teaching_loop
 from speed.backends.teaching.openai_api import KEY
 from speed.backends.teaching.openai_teacher import OpenAICompatibleTeacher
 from speed.backends.teaching.secrets import public_url, redacted
@@ -333,6 +334,23 @@ def test_what_another_stage_bought_since_the_look_is_not_bought_again(provider: 
     assert answers(["same"], ctx, by=teacher(Prepared))[0].text.startswith("good answer 1")
     assert provider.paid["same"] == 1
     assert ctx.tally.cost == {"cached": 1}
+
+
+def test_requests_that_fail_to_be_read_leave_nothing_to_be_sent(provider: Provider, tmp_path: Path) -> None:
+    """Nobody would wait for the answers: the run ends, and they are paid and lost."""
+    loop, held = teaching_loop(), threading.Event()
+
+    def requests() -> Iterator[tuple[Ask, Callable[[str], str | None]]]:
+        loop.call_soon_threadsafe(held.wait)
+        yield from ((ask(f"row {row}"), fine) for row in range(4))
+        threading.Timer(0.2, held.set).start()
+        raise KeyError("a template that cannot be filled in")
+
+    with pytest.raises(KeyError):
+        list(teacher().ask(requests(), context(tmp_path, provider, concurrency=4)))
+    held.wait()
+    assert answers(["afterwards"], context(tmp_path, provider))[0].cause == "ok"
+    assert dict(provider.paid) == {"afterwards": 1}
 
 
 def test_order_size_concurrency_provider_and_endpoint_re_pay_nothing(provider: Provider, tmp_path: Path) -> None:
