@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -18,8 +18,6 @@ from speed.core.stage import Work
 from speed.data.forms import Form
 from speed.data.memory import Footprint
 from speed.data.records import Kind, Scores
-
-T = TypeVar("T")
 
 
 class Sampling(Spec):

@@ -17,9 +17,9 @@ class Screen:
     def __init__(self) -> None:
         self.live = sys.stderr.isatty()
         self.started: dict[str, float] = {}
-        self.first: dict[str, tuple[float, int]] = {}
-        """Label -> when its first progress was told, and how much was done by then: rates leave out what came before
-        (imports, loading, what an interrupted build had done)."""
+        self.first: dict[tuple[str, str], tuple[float, int]] = {}
+        """Label and unit -> when its first progress was told, and how much was done by then: rates leave out what came
+        before (imports, loading, rows read before steps, what an interrupted build had done)."""
         self.said: dict[str, float] = {}
         self.spent: dict[str, float | None] = {}
         self.begun = time.monotonic()
@@ -81,7 +81,7 @@ class Screen:
 
     def _progress(self, label: str, event: dict[str, Json], now: float) -> None:
         done, total = event["done"], event["total"]
-        began, before = self.first.setdefault(label, (now, done))
+        began, before = self.first.setdefault((label, event["unit"]), (now, done))
         speed = (done - before) / (now - began) if now > began and done > before else None
         rate = "" if speed is None else f"{speed:,.1f}/s"
         self.spent[label] = event.get("dollars")
