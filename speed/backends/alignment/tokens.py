@@ -36,6 +36,15 @@ def token_ids(
     if not rows:
         return
     answers = 1 if isinstance(rows[0], Completion) else 2
+    fast = getattr(tokenizer, "backend_tokenizer", None) is not None  # others are code, which no key could stand for
+    ids, starts = (array.tolist() for array in (_kept if fast else _made)(rows, name, tokenizer, ctx))
+    for first in range(0, len(starts) - 1, answers + 1):
+        yield [ids[starts[text] : starts[text + 1]] for text in range(first, first + answers + 1)]
+
+
+def _kept(
+    rows: Sequence[Completion | Preference], name: FormatName, tokenizer: Any, ctx: Context
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     file = ctx.store.home / "cache" / "tokens" / f"{digest(recipe(rows, name, tokenizer))[:20]}.npz"
     kept = _read(file)
     if kept is None:
@@ -45,9 +54,7 @@ def token_ids(
             if kept is None:
                 kept = _made(rows, name, tokenizer, ctx)
                 _write(file, *kept)
-    ids, starts = (array.tolist() for array in kept)
-    for first in range(0, len(starts) - 1, answers + 1):
-        yield [ids[starts[text] : starts[text + 1]] for text in range(first, first + answers + 1)]
+    return kept
 
 
 def recipe(rows: Sequence[Completion | Preference], name: FormatName, tokenizer: Any) -> list[Json]:

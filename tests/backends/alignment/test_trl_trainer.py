@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_generator import completions, context, make_base, preferences
+from transformers import ByT5Tokenizer
 
 from speed.backends.alignment.divergence import reference
 from speed.backends.alignment.rows import dpo_rows, sft_rows
@@ -508,6 +509,19 @@ def test_other_texts_layouts_and_tokenizers_have_other_tokens(base: Path, tmp_pa
             for prompt, answer in [(prompt_ids(row.prompt, name, by), completion_ids(row.completion, by))]
         ]
     assert len(list((tmp_path / "cache" / "tokens").glob("*.npz"))) == len(sft)
+
+
+def test_a_tokenizer_without_a_fast_version_keeps_nothing(tmp_path: Path) -> None:
+    """What it makes of a text stands in its code, which no file could be named by."""
+    tokenizer = ByT5Tokenizer()
+    for _ in range(2):
+        ctx = context(tmp_path)
+        rows = sft_rows(completions(4), "plain", tokenizer, 128, ctx)
+        assert [tokenizer.decode(row["input_ids"]) for row in rows] == [
+            f"{row.prompt}\n{row.completion}</s>" for row in completions(4)
+        ]
+        assert told_of_rows(ctx)
+    assert not (tmp_path / "cache" / "tokens").exists()
 
 
 def test_a_damaged_file_of_tokens_is_made_again(base: Path, tmp_path: Path) -> None:
