@@ -88,7 +88,7 @@ def _read(file: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]] | None:
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
             return kept["ids"], kept["starts"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
         return None
 
 

@@ -529,9 +529,10 @@ def test_a_damaged_file_of_tokens_is_made_again(base: Path, tmp_path: Path) -> N
     made = sft_rows(completions(4), "plain", tokenizer, 128, context(tmp_path))
     (file,) = (tmp_path / "cache" / "tokens").glob("*.npz")
     whole = file.read_bytes()
-    flipped = bytearray(whole)
+    flipped, unknown = bytearray(whole), bytearray(whole)
     flipped[len(whole) // 4] ^= 1
-    for damaged in (b"", whole[: len(whole) // 2], bytes(flipped)):
+    unknown[whole.rindex(b"PK\x01\x02") + 10] ^= 1  # says that it is compressed in a way that nobody knows
+    for damaged in (b"", whole[: len(whole) // 2], bytes(flipped), bytes(unknown)):
         file.write_bytes(damaged)
         ctx = context(tmp_path)
         assert sft_rows(completions(4), "plain", tokenizer, 128, ctx) == made
