@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from conftest import ROOT
 
@@ -30,3 +31,9 @@ def test_what_can_be_typed_is_there() -> None:
         assert [name for name in names if not (ROOT / group / f"{name}.yaml").is_file()] == []
     doors = {door.replace(".", "/") for door in re.findall(r"python -m (speed[\w.]*)", README)}
     assert [door for door in doors if not (ROOT / f"{door}.py").is_file()] == []
+
+
+def test_presets_write_as_many_examples_as_the_table_says(compose: Any) -> None:
+    told = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \|", README, re.MULTILINE))
+    assert set(told) == {file.stem for file in (ROOT / "conf" / "preset").glob("*.yaml")}
+    assert told == {preset: f"{compose(f'preset={preset}').scale.examples:,}" for preset in told}
