@@ -191,7 +191,7 @@ def _entry(about: Subject, rng: random.Random, key: str) -> str:
     """What a field holds: a query looks like a query and a label like a label; any text where no key says more."""
     last = key.rpartition("_")[2]
     if last == "query":
-        return phrase("query", about, rng, any_word(rng))
+        return _query(about, rng)
     if last == "label":
         slot = rng.choice(SLOTS)
         return any_word(rng)(slot, rng.choice((about[slot], rng.choice(tuple(lexicon()[slot])))))
@@ -199,7 +199,11 @@ def _entry(about: Subject, rng: random.Random, key: str) -> str:
         return _description(about, rng)
     if last in ("text", "input") or last[1:].isdigit():
         return rng.choice((_statement, _description))(about, rng)
-    return rng.choice((_description, _statement, lambda *given: phrase("query", *given, any_word(rng))))(about, rng)
+    return rng.choice((_description, _statement, _query))(about, rng)
+
+
+def _query(about: Subject, rng: random.Random) -> str:
+    return phrase("query", about, rng, any_word(rng))
 
 
 def _field(rng: random.Random, shared: str = "") -> str:
