@@ -130,7 +130,7 @@ class Journal:
         return None
 
     def answered(self, keys: Sequence[str]) -> set[str]:
-        """Those of some keys that have an answer; one look for all of them, at a third of the cost."""
+        """Those of some keys that have an answer: one look for all of them costs half of one for each."""
         with self._lock:
             found = {key for key in keys if key in self._fresh}
         with self._indexing:
