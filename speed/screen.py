@@ -81,7 +81,10 @@ class Screen:
 
     def _progress(self, label: str, event: dict[str, Json], now: float) -> None:
         done, total = event["done"], event["total"]
-        began, before = self.first.setdefault((label, event["unit"]), (now, done))
+        work = (label, event["unit"])
+        began, before = self.first.setdefault(work, (now, done))
+        if done < before:  # the next gap of a pool that is built in several
+            began, before = self.first[work] = (now, done)
         speed = (done - before) / (now - began) if now > began and done > before else None
         rate = "" if speed is None else f"{speed:,.1f}/s"
         self.spent[label] = event.get("dollars")

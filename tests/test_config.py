@@ -129,6 +129,13 @@ def test_mistakes_name_the_key_and_the_value(compose: Any, override: str, messag
         compose(override)
 
 
+def test_what_is_trained_without_instructions_is_not_judged_with_them(compose: Any) -> None:
+    bare = 'embedder.instruction="{query}"'
+    with pytest.raises(UserError, match=r"embedder\.instruction .* set eval\.protocol=native"):
+        compose(bare)
+    assert not compose(bare, "eval.protocol=native").embedder.instructs
+
+
 def test_all_mistakes_are_told_at_once(compose: Any) -> None:
     with pytest.raises(UserError) as told:
         compose("counts.sft=0", "scale.examples=none", "limits.tasks=-3")

@@ -104,7 +104,7 @@ def test_the_second_run_finds_everything(first: tuple[Path, Finished]) -> None:
     assert again.code == 0, again.err
     assert "0 of 16 stages built" in again.out
     assert records(home) == before
-    assert again.seconds < 10
+    assert again.cpu_seconds < 10
 
 
 def test_the_report_and_its_curves_are_there(first: tuple[Path, Finished]) -> None:

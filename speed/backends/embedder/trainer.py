@@ -147,6 +147,10 @@ class ContrastiveTrainer(EmbedderTrainer):
     development: Development | None = None
     """Held-out records that are scored during the training."""
 
+    @property
+    def instructs(self) -> bool:
+        return "{task}" in self.instruction
+
     @model_validator(mode="after")
     def _usable(self) -> Self:
         if self.instruction != "{query}" and ("{query}" not in self.instruction or "{task}" not in self.instruction):

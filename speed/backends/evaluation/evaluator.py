@@ -40,6 +40,10 @@ class ProtocolEvaluator(Evaluator):
     only: tuple[str, ...] = ()
     """Names of the tasks to evaluate; empty for all."""
 
+    @property
+    def instructs(self) -> bool:
+        return self.protocol == "e5"
+
     @abstractmethod
     def jobs(self, ctx: Context) -> list[Job]:
         """The tasks, not loaded yet.
