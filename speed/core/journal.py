@@ -6,7 +6,8 @@
 
 An entry's key is (model, messages, sampling parameters, sample index) and nothing else: provider, endpoint and
 template version are recorded, never keyed. Answers are on the disk within half a second or 64 answers, whichever
-comes first; a kill loses nothing that was appended, a power cut at most that.
+comes first; a kill loses nothing that was appended, a power cut at most that. Other processes find them in the index,
+about a second later.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -37,6 +39,8 @@ SECONDS = 0.5
 INDEXED = 1024
 """Answers that are indexed together at most: SQLite writes every page that it touches once a transaction. What is lost
 of them is in the files."""
+SEEN = 1.0
+"""Seconds between two indexings at most: other processes pay again for what they do not see there."""
 LATELY = 4096
 """Answers of this process that are remembered for a while after they were indexed."""
 
@@ -99,6 +103,8 @@ class Journal:
         """Appended, and perhaps not on the disk."""
         self._saved: list[Line] = []
         """On the disk, and not in the index."""
+        self._indexed = time.monotonic()
+        """When the index last had everything that was on the disk."""
         self._flusher: threading.Thread | None = None
         self._wake = threading.Condition()
         self._closed = False
@@ -160,7 +166,7 @@ class Journal:
                 raise failure
         if waiting >= GROUP:
             self._save()
-        elif waiting == 1 or waiting == GROUP // 2:
+        if waiting == 1 or waiting == GROUP // 2 or waiting >= GROUP:
             self._wake_flusher()
 
     def flush(self) -> None:
@@ -240,20 +246,20 @@ class Journal:
         with self._flushing:
             with self._lock:
                 waiting, self._waiting = self._waiting, []
-            if not waiting:
-                return
-            try:
-                self._own.sync()
-            except Exception:
-                with self._lock:
-                    self._waiting = waiting + self._waiting
-                raise
-            self._saved += waiting
-            if len(self._saved) >= INDEXED:
+            if waiting:
+                try:
+                    self._own.sync()
+                except Exception:
+                    with self._lock:
+                        self._waiting = waiting + self._waiting
+                    raise
+                self._saved += waiting
+            if len(self._saved) >= INDEXED or time.monotonic() - self._indexed >= SEEN:
                 self._index_saved()
 
     def _index_saved(self) -> None:
         """Bring everything on the disk into the index."""
+        self._indexed = time.monotonic()
         if not self._saved:
             return
         lines, self._saved = self._saved, []
@@ -264,7 +270,7 @@ class Journal:
             for key in list(islice(self._fresh, max(0, passed))):
                 del self._fresh[key]
 
-    # -- the flusher: fsync beside the answers, so that they do not wait for the disk ----------------------------------
+    # -- the flusher: fsync and index beside the answers, so that they do not wait for the disk ------------------------
 
     def _wake_flusher(self) -> None:
         with self._wake:
@@ -277,7 +283,7 @@ class Journal:
         while not self._closed:
             with self._wake:
                 if not self._waiting and not self._closed:
-                    self._wake.wait()
+                    self._wake.wait(SECONDS if self._saved else None)
                 if 0 < len(self._waiting) < GROUP // 2 and not self._closed:
                     self._wake.wait(SECONDS)
             try:

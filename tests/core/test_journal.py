@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -55,6 +56,19 @@ def test_what_is_appended_is_found_at_once_later_and_by_others(tmp_path: Path) -
     assert [other.get(entry(row).key) for row in range(200)] == [entry(row) for row in range(200)]
     assert list(other) == [entry(row) for row in range(200)]
     assert len(other) == 200
+
+
+def test_another_process_sees_an_answer_after_a_moment(tmp_path: Path) -> None:
+    """Sweeps side by side ask for the same keys; what the one has paid for must not wait for the end of its `ask`."""
+    journal = Journal(tmp_path)
+    other = Journal(tmp_path)
+    for rows in (range(1), range(1, 2), range(2, 102)):  # the second comes too soon to be indexed with its fsync
+        for row in rows:
+            journal.append(entry(row))
+        keys = {entry(row).key for row in rows}
+        latest = time.monotonic() + 10
+        while other.answered(sorted(keys)) != keys:
+            assert time.monotonic() < latest
 
 
 def test_a_journal_written_by_many_threads_is_opened_without_being_read(tmp_path: Path) -> None:
