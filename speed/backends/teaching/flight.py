@@ -156,11 +156,12 @@ class Flight:
         """
         silent = time.monotonic() - max(self._alive, begun)
         if self._tasks and silent > self._ctx.runtime.watchdog_seconds:
-            sent = sum(request.sending for request in self._tasks)
+            open_requests = list(self._tasks)  # a copy, since the loop goes on beginning and ending them
+            sent = sum(request.sending for request in open_requests)
             self._hung = True
             self._stop = UserError(
                 f"the teacher {self._model} has said nothing for {silent:.0f} s (runtime.watchdog_seconds="
-                f"{self._ctx.runtime.watchdog_seconds:g}): {len(self._tasks)} requests are open, {sent} of them in "
+                f"{self._ctx.runtime.watchdog_seconds:g}): {len(open_requests)} requests are open, {sent} of them in "
                 "flight\n  the run ends here instead of hanging; every answer so far is kept, and the same command "
                 "goes on from here"
             )
