@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
 from itertools import islice, tee
 from pathlib import Path
 from typing import TypeVar
 
+from speed.core.closed import closed_after
 from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.data.draws import generator
@@ -22,8 +22,9 @@ def in_step(
 ) -> Iterator[tuple[T, Answer | None]]:
     """Each item with the teacher's answer to its request, in order; None where there was nothing to ask."""
     lists = ((item, () if request is None else (request,)) for item, request in items)
-    for item, answers in all_in_step(teacher, lists, ctx):
-        yield item, answers[0] if answers else None
+    with closed_after(all_in_step(teacher, lists, ctx)) as rows:
+        for item, answers in rows:
+            yield item, answers[0] if answers else None
 
 
 def all_in_step(
@@ -31,22 +32,24 @@ def all_in_step(
 ) -> Iterator[tuple[T, list[Answer]]]:
     """Each item with the teacher's answers to its requests, in order.
 
-    Items are consumed as the teacher asks for them, so memory holds what is in flight and no more.
+    Items are consumed as the teacher asks for them, so memory holds what is in flight and no more. An error, or a
+    reader who leaves, ends the asking at once.
 
     Raises:
         UserError: when the teacher could not be reached in spite of all retries. A row that was never answered must not
             be recorded as rejected; what was answered is in the journal.
     """
     to_ask, to_give = tee(items)
-    answers = teacher.ask((request for _, requests in to_ask for request in requests), ctx)
-    for item, requests in to_give:
-        found = [next(answers) for _ in requests]
-        if lost := next((answer for answer in found if answer.unreachable), None):
-            raise UserError(
-                f"the teacher could not be reached ({lost.cause}: {lost.detail[:200]})\n"
-                "  every answer so far is kept; run the same command again when the server answers"
-            )
-        yield item, found
+    asked = teacher.ask((request for _, requests in to_ask for request in requests), ctx)
+    with closed_after(asked) as answers:
+        for item, requests in to_give:
+            found = [next(answers) for _ in requests]
+            if lost := next((answer for answer in found if answer.unreachable), None):
+                raise UserError(
+                    f"the teacher could not be reached ({lost.cause}: {lost.detail[:200]})\n"
+                    "  every answer so far is kept; run the same command again when the server answers"
+                )
+            yield item, found
 
 
 def readable(read: Callable[[str], object]) -> Check:

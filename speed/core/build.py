@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from speed.core.closed import closed_after
 from speed.core.context import Context, Runtime, Send, Tally
 from speed.core.errors import CorruptArtifact, UserError, explained
 from speed.core.graph import Goal, standings
@@ -71,19 +72,19 @@ def _build_stage(stage: Stage[Any], ctx: Context, made_by: Maker) -> None:
 
 def _grow(pool: Pool[Any], gap: Span, ctx: Context, made_by: Maker) -> None:
     """Write the rows of a gap, shard by shard; a shard ends at a multiple of the block or at the gap's end."""
-    rows = pool.build(gap.start, gap.stop, ctx)
     start = gap.start
-    while start < gap.stop:
-        stop = min((start // pool.block + 1) * pool.block, gap.stop)
-        begun = time.monotonic()
-        with ctx.fresh_tally() as tally:
-            shard = _next_rows(pool, rows, start, stop)
-            _count(shard, tally)
-            tally.metrics.update(pool.figures(tally.counts, tally.rejected))
-            manifest = _manifest(pool, tally, time.monotonic() - begun, made_by, Span(start, stop))
-            ctx.store.write_shard(pool, Span(start, stop), shard, manifest)
-        ctx.send({"event": "shard", "start": start, "stop": stop, "calls": ctx.calls, "dollars": ctx.spent})
-        start = stop
+    with closed_after(pool.build(gap.start, gap.stop, ctx)) as rows:
+        while start < gap.stop:
+            stop = min((start // pool.block + 1) * pool.block, gap.stop)
+            begun = time.monotonic()
+            with ctx.fresh_tally() as tally:
+                shard = _next_rows(pool, rows, start, stop)
+                _count(shard, tally)
+                tally.metrics.update(pool.figures(tally.counts, tally.rejected))
+                manifest = _manifest(pool, tally, time.monotonic() - begun, made_by, Span(start, stop))
+                ctx.store.write_shard(pool, Span(start, stop), shard, manifest)
+            ctx.send({"event": "shard", "start": start, "stop": stop, "calls": ctx.calls, "dollars": ctx.spent})
+            start = stop
 
 
 def _next_rows(pool: Pool[Any], rows: Iterator[Row], start: int, stop: int) -> list[Row]:
