@@ -88,7 +88,7 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
         for text in previews(order, store, config.runtime):
             print(text)
         return None
-    _refuse_over_caps(config, store, found)
+    refuse_over_caps(config, store, found)
     if any(standing.state != "hit" for standing in found):  # what is built already needs no engine
         config.engine.check(config.runtime)
     config.eval.check()
@@ -162,6 +162,11 @@ def print_plan(config: Config, origin: Origin, found: list[Standing], pipe: Pipe
         "\ncalls are what the teacher will be asked, retries aside; tokens are estimates at the paper's lengths"
         "\n(Table 5, whose 45K calls leave out brainstorming); dollars are list prices of the dated table in speed/data"
     )
+    if (tries := config.teacher.tries) > 1:
+        print(
+            f"an answer of no use is paid for and asked for again (teacher.content_retries={tries - 1}): if all were, "
+            f"about\n{tries} times the calls, tokens and dollars shown would be spent"
+        )
     print(_hours(found, config.runtime.concurrency))
 
 
@@ -207,7 +212,7 @@ def verify(order: list[Goal], store: Store) -> int:
     return damaged
 
 
-def _refuse_over_caps(config: Config, store: Store, found: list[Standing]) -> None:
+def refuse_over_caps(config: Config, store: Store, found: list[Standing]) -> None:
     """A cap that the whole experiment cannot keep is told before anything is bought.
 
     What its stages cost already counts with what they still want; answers that a killed run has paid for may be free
@@ -236,13 +241,19 @@ def _refuse_over_caps(config: Config, store: Store, found: list[Standing]) -> No
             f"the plan costs about {shown}, more than {_cap_name(passed)}={getattr(caps, passed):g}\n"
             "  raise the cap, or take smaller counts; plan=true shows where the money goes"
         )
-    passed = caps.passed(spent.plus(_spending(sum((standing.at_most for standing in found), Work()))))
+    passed = caps.passed(spent.plus(_spending(_at_most(config, found))))
     if passed is not None:
         print(
-            f"note: {_cap_name(passed)}={getattr(caps, passed):g} is enough where few rows are tried again, not where "
-            "all attempts are spent; the run stops at the cap, and the same command with a larger one goes on",
+            f"note: {_cap_name(passed)}={getattr(caps, passed):g} is enough where few rows and answers are tried "
+            "again, not where all tries are spent; the run stops at the cap, and the same command with a larger one "
+            "goes on",
             file=sys.stderr,
         )
+
+
+def _at_most(config: Config, found: list[Standing]) -> Work:
+    """What teachers may be paid for, about, where every row needs all its attempts and every answer all its tries."""
+    return sum((standing.at_most for standing in found for _ in range(config.teacher.tries)), Work())
 
 
 def _spending(work: Work) -> Spending:
@@ -283,8 +294,8 @@ def run_folder(store: Store, name: str) -> Path:
 def _opening(config: Config, origin: Origin, found: list[Standing], folder: Path) -> str:
     hits = sum(standing.state == "hit" for standing in found)
     work = sum((standing.work for standing in found), Work())
-    most = sum(standing.at_most.calls for standing in found)
-    upto = f", at most {most:,} where rows are tried again" if most != work.calls else ""
+    most = _at_most(config, found).calls
+    upto = f", at most {most:,} where rows and answers are tried again" if most != work.calls else ""
     return (
         f"{config.name}: preset {origin.preset}; {hits} of {len(found)} stages are built already; "
         f"{work.calls:,} teacher calls to make{upto} ({report.money(work.dollars)}); folder {_near(folder)}"

@@ -81,9 +81,14 @@ class Teacher(Backend, ABC):
         """What a user should know before the first call, one sentence each."""
         return []
 
+    @property
+    def tries(self) -> int:
+        """Times that a request is paid for at most: more than once where an answer of no use is asked for again."""
+        return 1
+
     @abstractmethod
     def price(self, calls: int, tokens_in: int, tokens_out: int) -> Work:
-        """The work of so many calls, priced from the dated table."""
+        """The work of so many calls, each tried once, priced from the dated table."""
 
     @abstractmethod
     def named(self, model: str) -> Teacher:

@@ -17,6 +17,7 @@ from speed.core.context import Runtime
 from speed.core.graph import standings
 from speed.core.store import Store
 from speed.data.cost import seconds
+from speed.experiment import Origin, print_plan, refuse_over_caps
 from speed.pipeline import pipeline
 from speed.preview import previews
 from speed.report import plan_table
@@ -135,6 +136,23 @@ def test_a_plan_says_what_is_spent_at_least_and_at_most(compose: Any, tmp_path: 
     assert three["preferences"] == one["preferences"]
     calls = int(one["total"][0].replace(",", ""))
     assert three["total"][0] == f"{calls:,} to {calls + 50_000:,}"
+
+
+def test_a_cap_leaves_room_for_answers_that_are_asked_for_again(
+    compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "home").open()
+    for retries in (0, 1):
+        config = compose("preset=paper", "topics=miniature", f"teacher.content_retries={retries}")
+        pipe = pipeline(config)
+        found = standings(pipe.goals(), store)
+        print_plan(config, Origin(preset="paper"), found, pipe)
+        assert ("2 times the calls" in capsys.readouterr().out) == (retries == 1)
+        calls = sum(standing.work.calls for standing in found)
+        for cap, noted in ((calls, retries == 1), (2 * calls, False)):
+            runtime = config.runtime.model_copy(update={"max_calls": cap})
+            refuse_over_caps(config.model_copy(update={"runtime": runtime}), store, found)
+            assert (f"note: runtime.max_calls={cap:g} is enough where few" in capsys.readouterr().err) == noted
 
 
 def test_a_plan_of_the_papers_calls_takes_hours(compose: Any) -> None:

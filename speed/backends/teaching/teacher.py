@@ -71,6 +71,11 @@ class JournaledTeacher(Teacher):
             head, slash, rest = model.partition("/")
         return f"{head}{slash}{rest}"
 
+    @property
+    def tries(self) -> int:
+        """See `speed.ports.Teacher`."""
+        return 1 + self.content_retries
+
     def named(self, model: str) -> JournaledTeacher:
         """See `speed.ports.Teacher`."""
         return self.model_copy(update={"model": model})
