@@ -1,6 +1,6 @@
 """The measured table of the miniature: what alignment, revision and data size are worth in a world with a known truth.
 
-    python experiments/measure_miniature.py --home speed_home --seeds 5
+    python experiments/measure_miniature.py --home speed_home --seeds 0 1 2 3 4
 
 Runs what is missing, seed by seed, through the command line that a user types; what is built is found again, so the
 script may be stopped at any time, and `--only N` measures one seed beside another. Writes miniature.json and
@@ -320,7 +320,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--home", type=Path, default=ROOT / "speed_home")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--only", type=int, help="measure this seed alone and keep its figures for the whole table")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix("").with_name("miniature"))
     arguments = parser.parse_args()
@@ -330,7 +330,7 @@ def main() -> None:
     from speed.core.manifest import commit
 
     found: list[dict[str, Any]] = []
-    for seed in range(arguments.seeds) if arguments.only is None else [arguments.only]:
+    for seed in arguments.seeds if arguments.only is None else [arguments.only]:
         cached = home / "cache" / f"miniature-{commit()}-{seed}.json"
         if not cached.is_file():
             figures = one_seed(home, seed)
@@ -340,7 +340,7 @@ def main() -> None:
     if arguments.only is not None:
         return
     fixed = untrained(home)
-    command = f"python experiments/measure_miniature.py --seeds {arguments.seeds}"
+    command = " ".join(["python experiments/measure_miniature.py --seeds", *map(str, arguments.seeds)])
     whole = {"command": command, "commit": commit(), "kept": KEPT, "untrained": fixed, "seeds": found}
     results.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     picture(found, fixed, arguments.out.with_suffix(".svg"))
