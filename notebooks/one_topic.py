@@ -20,7 +20,7 @@ run = home / "runs" / json.loads((home / "runs" / "ledger.jsonl").read_text().sp
 def rows(stage, row):
     """Every row of a stage's shards, in order."""
     for shard in sorted((run / "stages" / stage).glob("rows-*.jsonl")):
-        yield from (row.model_validate_json(line) for line in shard.open(encoding="utf-8"))
+        yield from (row.model_validate_json(line) for line in shard.read_bytes().splitlines())
 
 
 def show(title, text):
@@ -43,7 +43,7 @@ written = next(sample for sample in rows("synthesis", Sample) if sample.row == f
 # %%
 topic = next(
     topic
-    for topic in map(Topic.model_validate_json, (run / "stages" / "topics" / "topics.jsonl").open())
+    for topic in map(Topic.model_validate_json, (run / "stages" / "topics" / "topics.jsonl").read_bytes().splitlines())
     if topic.topic == final.prompt.topic
 )
 show("path, as the source has it", topic.path)

@@ -30,14 +30,14 @@ for stage in summary["stages"]:
 
 # %%
 shard = min((run / "stages" / "tasks-for-synthesis").glob("*.jsonl"))
-tasks = TaskList.model_validate_json(shard.read_text().splitlines()[0])
+tasks = TaskList.model_validate_json(shard.read_bytes().splitlines()[0])
 print(f"topic  {tasks.topic}\ntasks  {list(tasks.tasks)}")
 
 # %%
 rows = [
     Sample.model_validate_json(line)
     for shard in sorted((run / "stages" / "synthesis").glob("*.jsonl"))
-    for line in shard.open()
+    for line in shard.read_bytes().splitlines()
 ]
 accepted = next(row for row in rows if row.example is not None)
 print(accepted.prompt.text)

@@ -204,7 +204,7 @@ def _lengths(found: Iterable[Mapping[str, str]]) -> dict[str, float]:
 
 def read_samples(file: Path) -> list[Sample]:
     """Rows of `Sample` from a JSONL file, with examples and faults determined anew."""
-    found = [Sample.model_validate_json(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    found = [Sample.model_validate_json(line) for line in file.read_bytes().splitlines() if line.strip()]
     return [sample(row.row, row.prompt, row.text, row.finish_reason, row.tokens) for row in found]
 
 
