@@ -8,6 +8,7 @@ those that the teacher does not look up when it judges.
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections import Counter
@@ -68,7 +69,7 @@ def quality(rows: Sequence[Sample]) -> Quality:
     """
     if not rows:
         raise ValueError("no rows: there is nothing to judge")
-    judged = [(row, *_judged(row.prompt, row.text)) for row in rows]
+    judged = [(row, *_judged(row.prompt, written(row))) for row in rows]
     parsed = [row for row, _, _ in judged if row.example is not None]
     strict = [(row, fields, faults) for row, fields, faults in judged if fields is not None]
     known = [entry for entry in strict if known_entity(read(entry[0].prompt.text).about)]
@@ -98,6 +99,17 @@ def quality(rows: Sequence[Sample]) -> Quality:
 
 
 _NEGATIVE = {Kind.RETRIEVAL: "hard_negative_document", Kind.CLASSIFICATION: "misleading_label", Kind.STS: "S3"}
+
+
+def written(row: Sample) -> str:
+    """The example of a row as it was written: the whole answer, or the part that a reviser gives as its revision."""
+    if not row.revised:
+        return row.text
+    try:
+        revision = json.loads(row.text, strict=False)["revision"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return row.text
+    return revision if isinstance(revision, str) else json.dumps(revision)
 
 
 def points(prompt: Prompt, text: str) -> float:
@@ -205,7 +217,10 @@ def _lengths(found: Iterable[Mapping[str, str]]) -> dict[str, float]:
 def read_samples(file: Path) -> list[Sample]:
     """Rows of `Sample` from a JSONL file, with examples and faults determined anew."""
     found = [Sample.model_validate_json(line) for line in file.read_bytes().splitlines() if line.strip()]
-    return [sample(row.row, row.prompt, row.text, row.finish_reason, row.tokens) for row in found]
+    again = [sample(row.row, row.prompt, written(row), row.finish_reason, row.tokens) for row in found]
+    return [
+        new.model_copy(update={"text": row.text, "revised": row.revised}) for new, row in zip(again, found, strict=True)
+    ]
 
 
 if __name__ == "__main__":

@@ -70,6 +70,22 @@ def test_a_leaked_label_is_found() -> None:
     assert quality(leaked).leaked == 1.0
 
 
+@pytest.mark.parametrize("wrap", [json.loads, str], ids=["object", "string"])
+def test_a_revised_row_is_judged_by_its_revision(wrap: Callable[[str], object], tmp_path: Path) -> None:
+    """A reviser wraps the example. A report that took the wrapping for the example saw no well-formed row at all, and
+    so told of those alone that the reviser had not changed."""
+    rows = teacher_rows(Kind.RETRIEVAL)
+    wrapped = [
+        row.model_copy(
+            update={"text": json.dumps({"reason": "It is right.", "revision": wrap(row.text)}), "revised": True}
+        )
+        for row in rows
+    ]
+    assert quality(wrapped) == quality(rows)
+    (tmp_path / "rows.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in wrapped), encoding="utf-8")
+    assert quality(read_samples(tmp_path / "rows.jsonl")) == quality(rows)
+
+
 def test_another_topic_is_found() -> None:
     rows = teacher_rows(Kind.SHORT_SHORT)
     foreign = [
