@@ -25,7 +25,7 @@ from speed.core.stage import Pool, Stage, Work
 from speed.core.store import Store
 from speed.data.cost import SECONDS_A_CALL, SECONDS_A_TOKEN
 from speed.data.records import Scores
-from speed.machines import machine_table
+from speed.machines import machine_table, trainings
 from speed.pipeline import Pipeline, pipeline
 from speed.preview import previews
 from speed.screen import Screen
@@ -68,10 +68,6 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
         return None
     if not config.plan and not config.preview:
         store.open()
-    config.trainer.check(config.runtime, preference=config.preference.enabled)
-    if config.revisor.trainer is not None:
-        config.revisor.trainer.check(config.runtime, preference=False)
-    config.embedder.check(config.runtime)
     load_memory(store.home / "cache" / "hashes.json")
     pipe = pipeline(config)
     order = pipe.goals()
@@ -83,15 +79,17 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
         print(f"note: {remark}", file=sys.stderr)
     if config.plan:
         print_plan(config, origin, found, pipe)
+        try:
+            refuse_impossible(config, found)
+        except UserError as mistake:
+            print(f"\nas things stand here, the run would be refused: {mistake}")
         return None
     if config.preview:
         for text in previews(order, store, config.runtime):
             print(text)
         return None
     refuse_over_caps(config, store, found)
-    if any(standing.state != "hit" for standing in found):  # what is built already needs no engine
-        config.engine.check(config.runtime)
-    config.eval.check()
+    refuse_impossible(config, found)
     save_memory(store.home / "cache" / "hashes.json")
     if config.verify and verify(order, store):
         found = standings(order, store)
@@ -210,6 +208,23 @@ def verify(order: list[Goal], store: Store) -> int:
                 print(f"damaged and set aside: {corrupt}; it will be built again", file=sys.stderr)
                 damaged += 1
     return damaged
+
+
+def refuse_impossible(config: Config, found: list[Standing]) -> None:
+    """What this machine or its settings cannot carry out, before anything is built; what is built already asks nothing.
+
+    Raises:
+        UserError: with the remedy.
+    """
+    missing = {standing.goal.label for standing in found if standing.state != "hit"}
+    for training in trainings(config):
+        if training.label in missing:
+            training.trainer.check(training.config, config.runtime)
+    if "embedder" in missing:
+        config.embedder.check(config.runtime)
+    if missing:
+        config.engine.check(config.runtime)
+    config.eval.check()
 
 
 def refuse_over_caps(config: Config, store: Store, found: list[Standing]) -> None:

@@ -218,11 +218,8 @@ class Trainer(Backend, ABC):
     def dpo(self, start: Path, rows: Sequence[Preference], config: Dpo, out: Path, ctx: Context) -> None:
         """Optimise `start` on preferences, with `start` itself as the frozen reference."""
 
-    def check(self, runtime: Runtime, preference: bool) -> None:
-        """Refuse, before anything is built, what would have no effect or cannot be carried out.
-
-        Args:
-            preference: whether a preference training is among those that it is for.
+    def check(self, config: Sft | Dpo, runtime: Runtime) -> None:
+        """Refuse, before anything is built, a training that cannot be carried out or would ignore a setting.
 
         Raises:
             UserError: with the remedy.

@@ -54,6 +54,13 @@ def test_presets(compose: Any, preset: str) -> None:
     assert len(pipeline(config).goals()) == 16
 
 
+def test_the_papers_preset_shares_models_among_processes(compose: Any) -> None:
+    assert compose("preset=paper").runtime == compose("runtime.strategy=zero3").runtime
+    changed = compose("preset=paper", "runtime.strategy=ddp", "runtime.processes=8", "runtime.max_usd=20").runtime
+    assert (changed.strategy, changed.processes, changed.max_usd) == ("ddp", 8, 20)
+    assert compose("preset=paper", "runtime=default").runtime == compose().runtime
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_options(compose: Any, option: str) -> None:
     extra = (NEEDED[option],) if option in NEEDED else ()

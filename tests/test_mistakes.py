@@ -49,6 +49,19 @@ def test_an_engine_that_is_not_installed_is_told_before_anything_is_built(tmp_pa
     assert not list((tmp_path / "home").rglob("manifest.json"))
 
 
+@pytest.mark.skipif(find_spec("deepspeed") is not None, reason="DeepSpeed is installed")
+def test_the_papers_preset_plans_anywhere_and_says_what_a_run_lacks_before_anything_is_bought(tmp_path: Path) -> None:
+    home, lacks = tmp_path / "home", "runtime.strategy=zero3 needs DeepSpeed, which is not installed"
+    plan = speed(home, "preset=paper", "plan=true")
+    assert plan.code == 0, plan.err
+    assert "45,000" in plan.out
+    assert f"the run would be refused: {lacks}" in plan.out
+    refused(speed(home, "preset=paper"), lacks, "pip install", "runtime.strategy=ddp")
+    shared = speed(home, "preset=paper", "plan=true", "runtime.strategy=ddp", "runtime.processes=16")
+    assert "a batch of 24 cannot be computed by 16 processes" in shared.out
+    assert not list(home.rglob("manifest.json"))
+
+
 def test_an_empty_topics_file(tmp_path: Path) -> None:
     (tmp_path / "topics.txt").write_text("\n\n")
     refused(speed(tmp_path / "home", SMOKE, f"topics.path={tmp_path}/topics.txt"), "topics.txt")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speed.backends.alignment import zero3
+from speed.backends.runtime.device import device_for
 from speed.core.context import Runtime
 from speed.core.errors import UserError
 from speed.ports import Dpo, Sft
@@ -16,53 +17,72 @@ if TYPE_CHECKING:
     from speed.backends.alignment.trainer import TrlTrainer
 
 
-def refuse_ignored(trainer: TrlTrainer, runtime: Runtime, preference: bool) -> None:
-    """Refuse options that would have no effect here.
-
-    Args:
-        preference: whether a preference training is among those that the options are for.
+def refuse_unusable(trainer: TrlTrainer, config: Sft | Dpo, runtime: Runtime) -> None:
+    """Refuse options that would have no effect on a training, and one that these processes cannot carry out.
 
     Raises:
         UserError: naming the option, why, and what to set instead.
     """
+    preference = isinstance(config, Dpo)
     if trainer.padding_free and preference:
         raise UserError(
             "trainer.padding_free=true has no effect on a preference training: TRL 1.16 accepts it and pads\n"
             "  set it to false, or give a trainer with it to the revisor alone (revisor.trainer)"
+        )
+    if trainer.packing and preference:
+        raise UserError(
+            "trainer.packing=true has no effect on a preference training: TRL 1.16 packs supervised ones alone\n"
+            "  set it to false, or give a trainer with it to the revisor alone (revisor.trainer)"
+        )
+    if trainer.packing and trainer.padding_free:
+        raise UserError(
+            "trainer.padding_free=true has no effect beside trainer.packing=true: packs hold no padding\n"
+            "  set one of the two to false"
         )
     if trainer.precompute_reference and preference and runtime.strategy == "zero3":
         raise UserError(
             "trainer.precompute_reference=true needs whole models, and runtime.strategy=zero3 cuts them up\n"
             "  set one of the two otherwise"
         )
-    if trainer.liger and (runtime.device == "cpu" or find_spec("liger_kernel") is None):
-        why = "runtime.device=cpu has no GPU for it" if runtime.device == "cpu" else "it is not installed"
-        raise UserError(f"trainer.liger=true, and {why}\n  set trainer.liger=false, or pip install liger-kernel")
-    if trainer.precision == "fp16" and runtime.device == "cpu":
-        raise UserError("trainer.precision=fp16 needs a GPU\n  take trainer.precision=fp32 (or bf16)")
+    if trainer.liger and find_spec("liger_kernel") is None:
+        raise UserError("trainer.liger=true, and it is not installed\n  set it to false, or pip install liger-kernel")
     if runtime.strategy == "zero3":
         zero3.require()
+    micro_batches(trainer, config.batch_size, runtime)
+    if (trainer.liger or trainer.precision == "fp16" or runtime.device == "cuda") and device_for(runtime) == "cpu":
+        where = "runtime.device=cpu" if runtime.device == "cpu" else "this machine has none"
+        if trainer.liger:
+            raise UserError(f"trainer.liger=true needs a GPU, and {where}\n  set trainer.liger=false")
+        raise UserError(f"trainer.precision=fp16 needs a GPU, and {where}\n  take trainer.precision=fp32 (or bf16)")
+
+
+def micro_batches(trainer: TrlTrainer, batch_size: int, runtime: Runtime) -> tuple[int, int]:
+    """Rows of one forward pass of a process, and how many of them make its share of a batch.
+
+    Raises:
+        UserError: when the batch cannot be shared like that.
+    """
+    share, rest = divmod(batch_size, runtime.processes)
+    micro_batch = min(trainer.micro_batch or share, share)
+    if rest or share % micro_batch:
+        raise UserError(
+            f"a batch of {batch_size} cannot be computed by {runtime.processes} processes in micro batches "
+            f"of {micro_batch}\n  choose trainer.micro_batch and runtime.processes so that their product divides it"
+        )
+    return micro_batch, share // micro_batch
 
 
 def shared_options(
     trainer: TrlTrainer, config: Sft | Dpo, rows: int, out: Path, device: str, runtime: Runtime
 ) -> dict[str, Any]:
     """The options that both of TRL's configs share; none is left to a default that could change a result."""
-    if trainer.liger and device == "cpu":
-        raise UserError("trainer.liger=true, and this machine has no GPU\n  set trainer.liger=false")
-    share, rest = divmod(config.batch_size, runtime.processes)
-    micro_batch = min(trainer.micro_batch or share, share)
-    if rest or share % micro_batch:
-        raise UserError(
-            f"a batch of {config.batch_size} cannot be computed by {runtime.processes} processes in micro batches "
-            f"of {micro_batch}\n  choose trainer.micro_batch and runtime.processes so that their product divides it"
-        )
+    micro_batch, passes = micro_batches(trainer, config.batch_size, runtime)
     steps = math.ceil(config.epochs * math.ceil(rows / config.batch_size))
     constant = trainer.schedule == "constant"
     return {
         "output_dir": str(out / "checkpoints"),
         "per_device_train_batch_size": micro_batch,
-        "gradient_accumulation_steps": share // micro_batch,
+        "gradient_accumulation_steps": passes,
         "num_train_epochs": config.epochs,
         "learning_rate": config.learning_rate,
         "warmup_steps": math.ceil(config.warmup_ratio * steps),

@@ -16,7 +16,8 @@ from pydantic import Field
 from speed.backends.alignment.batch_order import BatchOrder, in_order
 from speed.backends.alignment.divergence import drift, kl_reference
 from speed.backends.alignment.job import WORKER, TrainingJob
-from speed.backends.alignment.options import loss_at_start, refuse_ignored, shared_options
+from speed.backends.alignment.options import loss_at_start, refuse_unusable, shared_options
+from speed.backends.alignment.packs import packs
 from speed.backends.alignment.reference_log_probs import cache_file, with_reference
 from speed.backends.alignment.rows import IGNORED, dpo_rows, sft_rows
 from speed.backends.alignment.run import Run, carry_out, finished_before, memory_errors
@@ -68,8 +69,10 @@ class TrlTrainer(Trainer):
     max_grad_norm: float = Field(default=1.0, gt=0.0)
     """Longer gradients are scaled down to this norm (ours)."""
     padding_free: bool = False
-    """Rows of a micro batch as one row without padding; supervised trainings only, where TRL really does it. (Packing
-    would add nothing: batches stand by length, and rows are never cut.)"""
+    """Rows of a micro batch as one row without padding; supervised trainings only, where TRL really does it."""
+    packing: bool = False
+    """Rows end to end, padding-free, in packs of at most the training's max_length; supervised trainings only. A batch
+    and a micro batch then count packs and not rows: fewer steps, each over more rows."""
     precompute_reference: bool = False
     """Log-probabilities of the reference once, before a preference training, and shared by trainings on the same pairs;
     a training of all weights then holds no second model."""
@@ -78,7 +81,7 @@ class TrlTrainer(Trainer):
 
     def sft(self, base: str, rows: Sequence[Completion], config: Sft, out: Path, ctx: Context) -> None:
         """Supervised training on completions (paper, equation 1), in as many processes as the runtime says."""
-        refuse_ignored(self, ctx.runtime, preference=False)
+        refuse_unusable(self, config, ctx.runtime)
         if finished_before(out, ctx):
             return
         if not several(ctx.runtime):
@@ -98,20 +101,21 @@ class TrlTrainer(Trainer):
             device = device_of(ctx)
             start = self._start(base, device, ctx.runtime)
             data = sft_rows(rows, self.prompt_format, start.tokenizer, config.max_length, ctx)
+            passed = packs(data, config.max_length) if self.packing else data
             options = SFTConfig(
-                **shared_options(self, config, len(data), out, device, ctx.runtime),
+                **shared_options(self, config, len(passed), out, device, ctx.runtime),
                 max_length=None,
                 completion_only_loss=True,
                 loss_type="nll",
-                packing=False,
+                packing=self.packing,
                 padding_free=self.padding_free,
             )
             options._n_gpu = 1  # one process, one GPU: others in sight are not for it
-            order = BatchOrder([len(row["input_ids"]) for row in data], config.batch_size, config.seed)
+            order = BatchOrder([len(row["input_ids"]) for row in passed], config.batch_size, config.seed)
             trainer = in_order(SFTTrainer, order)(
                 model=start.model,
                 args=options,
-                train_dataset=Dataset.from_list(data),
+                train_dataset=Dataset.from_list(passed),
                 processing_class=start.tokenizer,
                 peft_config=self._new_adapter(start.model),
             )
@@ -125,7 +129,7 @@ class TrlTrainer(Trainer):
 
     def dpo(self, start: Path, rows: Sequence[Preference], config: Dpo, out: Path, ctx: Context) -> None:
         """Preference training from `start`, which is also the reference (paper, equation 2)."""
-        refuse_ignored(self, ctx.runtime, preference=True)
+        refuse_unusable(self, config, ctx.runtime)
         if finished_before(out, ctx):
             return
         if not several(ctx.runtime):
@@ -177,8 +181,8 @@ class TrlTrainer(Trainer):
             card = self._card(start, loaded, out)
             carry_out(Run(trainer, loaded.tokenizer, card, loss_at_start(config), after), out, ctx)
 
-    def check(self, runtime: Runtime, preference: bool) -> None:
-        refuse_ignored(self, runtime, preference)
+    def check(self, config: Sft | Dpo, runtime: Runtime) -> None:
+        refuse_unusable(self, config, runtime)
 
     def footprint(self) -> Footprint:
         return Footprint(
@@ -199,8 +203,6 @@ class TrlTrainer(Trainer):
         Raises:
             UserError: for an adapter of another shape than this trainer's, or weights of another prompt format.
         """
-        if self.precision == "fp16" and device == "cpu":
-            raise UserError("trainer.precision=fp16 needs a GPU\n  take trainer.precision=fp32 (or bf16)")
         precision = self.precision if self.method == "lora" else "fp32"
         place = "cpu" if runtime.strategy == "zero3" else device  # DeepSpeed takes each process's part to its device
         loaded = load(source, precision, place, for_training=self.method == "lora")

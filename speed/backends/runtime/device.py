@@ -6,17 +6,26 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from speed.core.context import Context
+from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 
 
 def device_of(ctx: Context) -> str:
     """`cuda` or `cpu`; `auto` takes a GPU if there is one."""
+    return device_for(ctx.runtime)
+
+
+def device_for(runtime: Runtime) -> str:
+    """As `device_of`; imports torch.
+
+    Raises:
+        UserError: where a GPU is asked for and there is none.
+    """
     import torch
 
-    if ctx.runtime.device == "cuda" and not torch.cuda.is_available():
+    if runtime.device == "cuda" and not torch.cuda.is_available():
         raise UserError("runtime.device=cuda, and this machine has no usable GPU\n  take runtime.device=auto or cpu")
-    return "cuda" if ctx.runtime.device != "cpu" and torch.cuda.is_available() else "cpu"
+    return "cuda" if runtime.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 @contextmanager

@@ -44,10 +44,18 @@ def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_count_tokens_as_one_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("packing", [False, True])
+def test_two_processes_count_tokens_as_one_does(packing: bool, tmp_path: Path) -> None:
+    """Twelve rows, or six packs of two."""
     base = make_base(tmp_path / "base")
+    trainer, config = LORA, SFT
+    if packing:
+        trainer = LORA.model_copy(update={"packing": True})
+        config = SFT.model_copy(update={"batch_size": 2, "max_length": 32})
     for processes in (1, 2):
-        LORA.sft(str(base), completions(12), SFT, tmp_path / str(processes), context(tmp_path, processes=processes))
+        ctx = context(tmp_path, processes=processes)
+        trainer.sft(str(base), completions(12), config, tmp_path / str(processes), ctx)
+    assert len(losses(tmp_path / "2")) == 3
     assert losses(tmp_path / "2") == pytest.approx(losses(tmp_path / "1"), rel=1e-5)
 
 

@@ -239,6 +239,7 @@ SFT_KNOBS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"prompt_format": "released"}, {}),
     ({"precision": "bf16"}, {}),
     ({"embeddings": True}, {}),
+    ({"packing": True}, {}),
     ({"method": "full"}, {}),
     ({}, {"learning_rate": 2e-2}),
     ({}, {"batch_size": 2}),
@@ -437,12 +438,17 @@ def test_options_that_would_be_ignored_are_refused(base: Path, junior: Path, tmp
         LORA.model_copy(update={"micro_batch": 3}).sft(str(base), completions(4), SFT, tmp_path, ctx)
     with pytest.raises(UserError, match="chat template"):
         LORA.model_copy(update={"prompt_format": "chat"}).sft(str(base), completions(4), SFT, tmp_path, ctx)
-    with pytest.raises(UserError, match="padding_free=true has no effect on a preference training"):
-        LORA.model_copy(update={"padding_free": True}).dpo(junior, preferences(4), DPO, tmp_path, ctx)
+    for option in ("padding_free", "packing"):
+        with pytest.raises(UserError, match=f"{option}=true has no effect on a preference training"):
+            LORA.model_copy(update={option: True}).dpo(junior, preferences(4), DPO, tmp_path, ctx)
+    with pytest.raises(UserError, match="no effect beside trainer.packing=true"):
+        LORA.model_copy(update={"padding_free": True, "packing": True}).sft(
+            str(base), completions(4), SFT, tmp_path, ctx
+        )
     zero3 = context(tmp_path, strategy="zero3")
     with pytest.raises(UserError, match="precompute_reference=true needs whole models"):
         LORA.model_copy(update={"precompute_reference": True}).dpo(junior, preferences(4), DPO, tmp_path, zero3)
-    with pytest.raises(UserError, match="trainer.liger=true, and runtime.device=cpu has no GPU"):
+    with pytest.raises(UserError, match="trainer.liger=true, and it is not installed"):
         LORA.model_copy(update={"liger": True}).sft(str(base), completions(4), SFT, tmp_path, ctx)
 
 

@@ -19,6 +19,7 @@ from speed.backends.runtime import rank
 from speed.backends.runtime.processes import FOLDER, JOB, Failure, run_in_processes
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
+from speed.ports import Sft
 
 SRUN = """#!{python}
 import subprocess, sys
@@ -118,6 +119,7 @@ def test_an_engine_that_was_asked_for_and_is_not_there_is_an_error(runtime: dict
 def test_zero3_without_deepspeed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "deepspeed", None)
     trainer = TrlTrainer(method="lora", precision="fp32", prompt_format="plain")
+    config = Sft(learning_rate=1e-4, batch_size=4, epochs=1, max_length=64)
     with pytest.raises(UserError, match=r"pip install 'speed-embedding\[deepspeed\]'"):
-        trainer.check(Runtime(strategy="zero3"), preference=False)
-    trainer.check(Runtime(), preference=False)
+        trainer.check(config, Runtime(strategy="zero3"))
+    trainer.check(config, Runtime())
