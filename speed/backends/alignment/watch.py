@@ -19,6 +19,9 @@ from speed.core.errors import UserError
 FIRST_LOSS_WITHIN = 1e-3
 """How near the first preference loss must be to what theory says; a loss moves by half as much as the margin."""
 
+OVERFLOWS = 16
+"""Steps in a row that may overflow in fp16, each of which is left out and halves the loss's scale: from 65,536 to 1."""
+
 LEFT_OUT = {"epoch", "num_tokens", "total_flos"}
 
 
@@ -35,6 +38,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.stopped_at: int | None = None
         """Step after which the training ended because it was asked to."""
         self.saved = time.monotonic()
+        self.overflows = 0
+        """Steps in a row without a finite gradient."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """The engine is made: it must be the one that was asked for."""
@@ -65,7 +70,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if not logs or "loss" not in logs:
             return
         loss = float(logs["loss"])
-        if not math.isfinite(loss) or not math.isfinite(float(logs.get("grad_norm", 0.0))):
+        self.overflows = 0 if math.isfinite(float(logs.get("grad_norm", 0.0))) else self.overflows + 1
+        if not math.isfinite(loss) or self.overflows > (OVERFLOWS if args.fp16 else 0):
             raise UserError(
                 f"the training's loss became {loss} (gradient norm {logs.get('grad_norm')}) at step "
                 f"{state.global_step} of {state.max_steps}\n  lower its learning_rate (or leave fp16 for bf16)"

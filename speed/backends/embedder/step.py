@@ -18,6 +18,9 @@ from speed.core.errors import UserError
 from speed.model.batching import backward
 from speed.model.loss import Nce, above_positive, blocked, info_nce, text_hash
 
+OVERFLOWS = 16
+"""Steps in a row that may overflow in fp16, each of which is left out and halves the loss's scale: from 65,536 to 1."""
+
 
 class Steps:
     """What changes from step to step: weights, optimiser, scaler."""
@@ -29,6 +32,8 @@ class Steps:
         self.device, self.ranks = forward.device, forward.ranks
         self.pairs = 0
         """Pairs of a query and a negative that the last step told apart."""
+        self.overflows = 0
+        """Steps in a row without a finite gradient."""
         weights = list(self.trained().values())
         decayed, plain = [w for w in weights if w.ndim > 1], [w for w in weights if w.ndim < 2]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -57,7 +62,8 @@ class Steps:
         limit = self.config.max_gradient_norm or math.inf
         norm = self.ranks.whole(torch.nn.utils.clip_grad_norm_(list(self.trained().values()), limit))
         value, self.pairs = float(seen[0].loss.mean()), int(seen[0].pairs)
-        if not math.isfinite(value) or (self.config.precision != "fp16" and not math.isfinite(float(norm))):
+        self.overflows = 0 if math.isfinite(float(norm)) else self.overflows + 1
+        if not math.isfinite(value) or self.overflows > (OVERFLOWS if self.config.precision == "fp16" else 0):
             raise self._not_a_number(step, batch, examples, checkpoints, float(loss))
         rate = self.config.learning_rate * schedule(self.config, step, len(self.plan))
         for group in self.optimizer.param_groups:
@@ -124,8 +130,8 @@ class Steps:
         kept = sorted(checkpoints.glob("step-*")) if checkpoints.is_dir() else []
         last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
         return UserError(
-            f"the embedder's loss is no longer a number ({loss}) at step {step}, on the records of lines "
-            f"{where}{more}; {last}\n"
+            f"the embedder's loss or its gradient is no longer a number (loss {loss}) at step {step}, on the records "
+            f"of lines {where}{more}; {last}\n"
             "  lower embedder.learning_rate, raise embedder.temperature, or take precision: bf16 instead of fp16"
         )
 

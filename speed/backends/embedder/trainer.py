@@ -175,11 +175,6 @@ class ContrastiveTrainer(EmbedderTrainer):
                 f"runtime.processes={runtime.processes} is more than embedder.batch_size={self.batch_size}: "
                 "each process needs a record\n  take fewer processes or a larger batch"
             )
-        if runtime.strategy == "zero3" and self.precision == "fp16":
-            raise UserError(
-                "embedder.precision=fp16 needs a loss scaler, which does not see shared weights\n"
-                "  take embedder.precision=bf16, or runtime.strategy=ddp"
-            )
         if self.precision == "fp16" and runtime.device == "cpu":
             raise UserError("embedder.precision=fp16 needs a GPU\n  take embedder.precision=fp32 (or bf16) on a CPU")
 

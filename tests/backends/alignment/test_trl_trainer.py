@@ -9,6 +9,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +22,10 @@ from speed.backends.alignment.divergence import reference
 from speed.backends.alignment.rows import dpo_rows, sft_rows
 from speed.backends.alignment.run import summary_of
 from speed.backends.alignment.trainer import TrlTrainer
+from speed.backends.alignment.watch import Watch
 from speed.backends.generator.prompt_format import completion_ids, prompt_ids
 from speed.backends.generator.weights import load, read_card
+from speed.backends.runtime.stopping import Stop
 from speed.core.errors import UserError
 from speed.ports import Completion, Dpo, Preference, Sft
 
@@ -422,6 +425,22 @@ def test_data_that_cannot_be_trained_on_are_refused(
     with pytest.raises(UserError, match=says):
         FULL.sft(str(base), rows, SFT.model_copy(update=config), tmp_path, context(tmp_path))
     assert not (tmp_path / "weights.json").exists()
+
+
+def test_fp16_may_leave_out_a_step_that_overflows_but_not_all_of_them(tmp_path: Path) -> None:
+    """The scaler of the loss does so and halves its scale; other precisions have none."""
+
+    def overflow(fp16: bool, steps: int) -> None:
+        watch = Watch(None, context(tmp_path), tmp_path, None, Stop())
+        for step in range(1, steps + 1):
+            state = SimpleNamespace(global_step=step, max_steps=100)
+            watch.on_log(SimpleNamespace(fp16=fp16), state, None, {"loss": 1.0, "grad_norm": math.inf})
+
+    overflow(True, 16)
+    with pytest.raises(UserError, match="gradient norm inf. at step 17 of 100"):
+        overflow(True, 17)
+    with pytest.raises(UserError, match="gradient norm inf. at step 1 of 100"):
+        overflow(False, 1)
 
 
 def test_options_that_would_be_ignored_are_refused(base: Path, junior: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The gradient of the first step of a job, by one process or by one of several.
+"""The gradient of the first step of a job, by one process or by one of several; and its first steps in fp16.
 
 torchrun ... gradient_of_ranks.py FOLDER    for each NAME.job.json there, rank 0 writes NAME-STRATEGY.pt
 """
@@ -25,13 +25,18 @@ CPU = torch.device("cpu")
 
 
 def gradient_of(file: Path, strategy: str) -> dict[str, Any]:
-    """Loss, gradient and engine of a job's first step; `strategy` is `alone`, `ddp` or `zero3`."""
+    """Loss, gradient and engine of a job's first step; `strategy` is `alone`, `ddp` or `zero3`.
+
+    Of a job in fp16 what `first_steps` returns.
+    """
     job = EmbedderJob.model_validate_json(file.read_text())
     ctx = Context(Store(job.runtime.home), job.runtime)
     if strategy != "alone":
         ctx.runtime = job.runtime.model_copy(update={"strategy": strategy})
     ranks = Ranks() if strategy == "alone" else joined(ctx, CPU)
-    return first_gradient(ContrastiveTrainer(**job.trainer), Path(job.examples), job.seed, ctx, ranks)
+    config = ContrastiveTrainer(**job.trainer)
+    take = first_steps if config.precision == "fp16" else first_gradient
+    return take(config, Path(job.examples), job.seed, ctx, ranks)
 
 
 def first_gradient(config: ContrastiveTrainer, examples: Path, seed: int, ctx: Context, ranks: Ranks) -> dict[str, Any]:
@@ -58,6 +63,45 @@ def first_gradient(config: ContrastiveTrainer, examples: Path, seed: int, ctx: C
     found = torch.cat([ranks.whole(w.grad).flatten() for w in steps.trained().values() if w.grad is not None])
     about = {"engine": ranks.engine, "rank": ranks.rank, "chunks": len(parts), "calls": len(calls)}
     return {"loss": loss, "gradient": found, **about}
+
+
+def scaled(config: ContrastiveTrainer, examples: Path, seed: int, ctx: Context, ranks: Ranks, scale: float) -> Steps:
+    """A training in fp16 before its first step, on a CPU, where a run would refuse it."""
+    torch.set_num_threads(1)
+    rows = table_of(config, examples, ctx)
+    model = ranks.spread(trainable(config, seed, rows), CPU).train()
+    plan = Plan(rows.table, config, seed)
+    steps = Steps(config, Forward(config, model, rows.table, 2, CPU, ranks), plan, seed)
+    steps.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    return steps
+
+
+def first_steps(config: ContrastiveTrainer, examples: Path, seed: int, ctx: Context, ranks: Ranks) -> dict[str, Any]:
+    """Losses and gradient norms of three scaled steps, and how far the weights move (0) and the scale falls (0.5) in a
+    fourth, in which one entry of the gradient overflows, in the last process alone."""
+    steps = scaled(config, examples, seed, ctx, ranks, 1024.0)
+    figures = [steps.take(step, examples, examples) for step in range(3)]
+    gradient = steps.gradient
+
+    def overflowing(*rest: Any) -> Any:
+        loss = gradient(*rest)
+        weight = next(weight for weight in steps.trained().values() if weight.grad is not None)
+        if ranks.rank == ranks.count - 1:
+            (weight.grad.to_local() if hasattr(weight.grad, "to_local") else weight.grad).view(-1)[0] = torch.inf
+        return loss
+
+    steps.gradient = overflowing
+    before = [ranks.whole(weight.detach()).clone() for weight in steps.trained().values()]
+    steps.take(3, examples, examples)
+    after = [ranks.whole(weight.detach()) for weight in steps.trained().values()]
+    return {
+        "engine": ranks.engine,
+        "rank": ranks.rank,
+        "loss": torch.tensor([line["loss"] for line in figures]),
+        "norm": torch.tensor([line["gradient_norm"] for line in figures]),
+        "moved": max(float((a - b).abs().max()) for a, b in zip(after, before, strict=True)),
+        "scale": steps.scaler.get_scale() / 1024.0,
+    }
 
 
 def main(folder: Path) -> None:

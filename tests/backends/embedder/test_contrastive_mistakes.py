@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 from contrastive_examples import examples, figures, small
+from gradient_of_ranks import scaled
 from tiny_generator import context, make_base
 from transformers import AutoTokenizer
 
+from speed.backends.embedder.ranks import Ranks
 from speed.backends.embedder.trainer import Source
 from speed.backends.encoding.token_rows import training_frame
 from speed.core.errors import UserError
@@ -100,6 +103,20 @@ def test_a_diverged_training_names_the_files_of_its_records(base: Path, tmp_path
         config.train(examples(tmp_path / "examples.jsonl", 16), tmp_path / "out", 0, context(tmp_path / "home"))
     assert "labelled.jsonl" in str(caught.value)
     assert "there is no checkpoint yet" in str(caught.value)
+
+
+def test_fp16_may_leave_out_steps_that_overflow_but_not_for_ever(base: Path, tmp_path: Path) -> None:
+    data = examples(tmp_path / "examples.jsonl", 8)
+    config, ctx = small(base, precision="fp16"), context(tmp_path / "home")
+    steps = scaled(config, data, 0, ctx, Ranks(), scale=2.0**20)
+    norms = [steps.take(0, data, tmp_path)["gradient_norm"] for _ in range(16)]
+    assert math.isfinite(norms[-1]), "the scale has fallen until gradients fit"
+    assert not math.isfinite(norms[0])
+    steps = scaled(config, data, 0, ctx, Ranks(), scale=2.0**60)
+    for _ in range(16):
+        steps.take(0, data, tmp_path)
+    with pytest.raises(UserError, match="its gradient is no longer a number"):
+        steps.take(0, data, tmp_path)
 
 
 def test_a_remainder_does_not_make_a_batch_of_one(base: Path, tmp_path: Path) -> None:
