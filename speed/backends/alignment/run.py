@@ -18,7 +18,7 @@ from speed.backends.generator.weights import CARD, WeightsCard, write_card
 from speed.backends.runtime.disk import disk_errors
 from speed.backends.runtime.processes import FOLDER, STOP, several
 from speed.backends.runtime.stopping import Stop
-from speed.core.context import Context
+from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 
 CURVE = "training.json"
@@ -69,6 +69,8 @@ def carry_out(run: Run, out: Path, ctx: Context) -> None:
     if trainer.is_world_process_zero():
         remove_cut_short(out / CHECKPOINTS)
     trainer.accelerator.wait_for_everyone()
+    if twice := seen_twice(len(trainer.train_dataset), trainer.args.per_device_train_batch_size, ctx.runtime):
+        ctx.say(f"{twice} rows from the beginning of each pass fill its last batch up: each process needs its share")
     resume = last_whole(out / CHECKPOINTS)
     if resume is not None:
         ctx.say(f"the training goes on from {resume.name}")
@@ -85,6 +87,11 @@ def carry_out(run: Run, out: Path, ctx: Context) -> None:
         with disk_errors(out):
             _write(run, weights, after, out, ctx)
     trainer.accelerator.wait_for_everyone()
+
+
+def seen_twice(rows: int, micro_batch: int, runtime: Runtime) -> int:
+    """Rows of a pass that accelerate repeats where several processes cannot share its last batch evenly."""
+    return -rows % (runtime.processes * micro_batch) if runtime.processes > 1 else 0
 
 
 def _write(run: Run, weights: dict[str, Any] | None, after: dict[str, float], out: Path, ctx: Context) -> None:

@@ -61,7 +61,8 @@ class TrlTrainer(Trainer):
     """Rows of one forward pass; must divide the batch size. Null: the whole batch.
 
     Fewer rows need less memory and, standing by length, less padding. In a preference training whose last batch is not
-    full, its micro batches count alike whatever their rows."""
+    full, its micro batches count alike whatever their rows; with several processes it is filled up with rows from the
+    beginning of the pass, and the run says with how many."""
     weight_decay: float = Field(default=0.0, ge=0.0)
     """AdamW's decay (ours: none)."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import BatchSampler
 
 from speed.backends.alignment.batch_order import BatchOrder
+from speed.backends.alignment.run import seen_twice
+from speed.core.context import Runtime
 
 LENGTHS = [7, 3, 9, 1, 4, 4, 8, 2, 6, 5]
 
@@ -40,3 +44,13 @@ def test_the_pass_follows_from_the_steps_that_are_behind() -> None:
         order.set_step(step)
         passes.append(order.epoch)
     assert passes == [0, 0, 0, 1, 1, 1, 2]
+
+
+@given(st.integers(2, 40), st.integers(1, 5), st.integers(2, 5))
+def test_what_fills_a_last_batch_up_is_the_beginning_of_the_pass(rows: int, micro_batch: int, processes: int) -> None:
+    order = BatchOrder([1] * rows, processes * micro_batch, seed=0)
+    batches = BatchSampler(order, micro_batch, drop_last=False)
+    shards = [list(BatchSamplerShard(batches, processes, rank)) for rank in range(processes)]
+    trained = [row for step in zip(*shards, strict=True) for part in step for row in part]
+    twice = seen_twice(rows, micro_batch, Runtime(processes=processes))
+    assert trained == [*order, *(list(order) * 30)[:twice]]

@@ -60,6 +60,15 @@ def test_two_processes_count_tokens_as_one_does(packing: bool, tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_rows_that_fill_a_last_batch_up_are_said(tmp_path: Path) -> None:
+    """Nine rows, in micro batches of two on two processes."""
+    ctx = context(tmp_path, processes=2)
+    LORA.sft(str(make_base(tmp_path / "base")), completions(9), SFT, tmp_path / "out", ctx)
+    said = [event["message"] for event in ctx.events if event["event"] == "say"]  # type: ignore[attr-defined]
+    assert said == ["3 rows from the beginning of each pass fill its last batch up: each process needs its share"]
+
+
+@pytest.mark.slow
 def test_a_rank_that_fails_is_heard(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
     ctx = context(tmp_path, processes=2)
