@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pydantic import Field, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from speed.core.errors import explained
 from speed.core.journal_file import Appender, entry_in, line_of
@@ -153,13 +154,13 @@ class Journal:
         Raises:
             UserError: when the disk is full or may not be written. What was appended before stays.
         """
-        fields = entry.model_dump(mode="python", exclude_defaults=True)
-        line = line_of(fields)
+        line = line_of(json_of(entry))
+        length = len(line) - 1
         with self._lock:
             offset = self._own.append(line)
-            self._waiting.append(_row(fields, offset, len(line) - 1))
+            self._waiting.append(_row(vars(entry), offset, length))
             if entry.answered:
-                self._fresh[entry.key] = Place(self._own.path.name, offset, len(line) - 1)
+                self._fresh[entry.key] = Place(self._own.name, offset, length)
             waiting = len(self._waiting)
             if self._failure is not None:
                 failure, self._failure = self._failure, None
@@ -204,7 +205,7 @@ class Journal:
                 self._own.open()
             except OSError as error:
                 raise explained(error, "opening the journal") or error from error
-            return self._own.path.name
+            return self._own.name
 
     def __iter__(self) -> Iterator[Entry]:
         """Every sound entry, failures included, file by file; constant memory."""
@@ -264,7 +265,7 @@ class Journal:
             return
         lines, self._saved = self._saved, []
         with self._indexing:
-            self._index.fill(self._own.path.name, lines, lines[0].offset, lines[-1].offset + lines[-1].length + 1)
+            self._index.fill(self._own.name, lines, lines[0].offset, lines[-1].offset + lines[-1].length + 1)
         with self._lock:
             passed = len(self._fresh) - len(self._waiting) - LATELY
             for key in list(islice(self._fresh, max(0, passed))):
@@ -290,6 +291,8 @@ class Journal:
                 self._save()
             except Exception as error:
                 self._failure = error
+                with self._wake:  # the next answer raises it; until then the disk is left alone for a while
+                    self._wake.wait_for(lambda: self._closed, SECONDS)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -357,6 +360,15 @@ def journal_at(folder: Path, say: Callable[[str], None] | None = None) -> Journa
         if place not in _open:
             _open[place] = Journal(folder, say)
         return _open[place]
+
+
+def json_of(entry: Entry) -> bytes:
+    """The JSON of an entry: UTF-8, or pure ASCII where a text is none (lone surrogates)."""
+    try:
+        return Entry.__pydantic_serializer__.to_json(entry, exclude_defaults=True)
+    except PydanticSerializationError:
+        fields = entry.model_dump(exclude_defaults=True)
+        return json.dumps(fields, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def entry_of(body: bytes) -> Entry | None:

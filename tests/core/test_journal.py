@@ -9,8 +9,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speed.core.errors import UserError
-from speed.core.journal import Entry, Journal, journal_at, key
+from speed.core.journal import GROUP, SECONDS, Entry, Journal, entry_of, journal_at, json_of, key
 from speed.core.journal_file import entry_in, line_of, lines_from
 
 PARAMS = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 100}
@@ -113,16 +115,16 @@ def test_a_failed_request_is_recorded_but_answers_nothing(tmp_path: Path) -> Non
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(codec=None)))  # lone surrogates and NUL included
 def test_any_text_survives_a_line(text: str) -> None:
-    line = line_of({"text": text})
+    line = line_of(json_of(entry(0, text=text, messages=({"role": "user", "content": text},))))
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
     body = entry_in(line[:-1])
     assert body is not None
-    assert __import__("json").loads(body) == {"text": text}
+    assert entry_of(body) == entry(0, text=text, messages=({"role": "user", "content": text},))
 
 
 def test_any_flipped_bit_is_noticed() -> None:
-    line = line_of({"key": "ab", "text": "x\n"})[:-1]
+    line = line_of(b'{"key":"ab","text":"x\\n"}')[:-1]
     for place in range(len(line)):
         for bit in range(8):
             damaged = bytearray(line)
@@ -267,6 +269,32 @@ def test_a_full_disk_is_one_message_and_loses_nothing(tmp_path: Path, monkeypatc
     again = Journal(tmp_path)
     assert [again.get(entry(row).key) is not None for row in range(3)] == [True, False, True]
     assert again.damaged == 0
+
+
+def test_a_disk_that_cannot_save_is_left_alone_between_tries_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path)
+    tries: list[float] = []
+    third = threading.Event()
+
+    def failing(descriptor: int) -> None:
+        tries.append(time.monotonic())
+        if len(tries) == 3:
+            third.set()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("speed.core.journal_file.os.fsync", failing)
+        for row in range(GROUP // 2):  # so many are saved at once
+            journal.append(entry(row))
+        assert third.wait(20.0)
+        assert all(later - earlier > 0.9 * SECONDS for earlier, later in pairwise(tries[:3]))
+        with pytest.raises(UserError, match="disk is full"):
+            journal.append(entry(GROUP // 2))
+    journal.close()
+    again = Journal(tmp_path)
+    assert all(again.get(entry(row).key) == entry(row) for row in range(GROUP // 2 + 1))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
