@@ -81,9 +81,9 @@ class Entry(Spec):
     """Seconds since the epoch."""
 
 
-def key(model: str, messages: Sequence[Mapping[str, str]], params: Mapping[str, Json], index: int) -> str:
+def key(model: str, messages: Sequence[dict[str, str]], params: dict[str, Json], index: int) -> str:
     """What an answer is an answer to: sha256 of the canonical JSON of these four."""
-    return digest([model, [dict(message) for message in messages], dict(params), index])
+    return digest([model, messages, params, index])
 
 
 class Journal:

@@ -99,7 +99,7 @@ def _only(
 ) -> T | Rejected:
     """The one record among the values of a text."""
     stopped = _STOPPED.get(finish_reason)
-    if not text.strip():
+    if not text or text.isspace():
         return _rejected(stopped or "empty", finish_reason)
     reading = json_objects(text)
     whole = reading.values[:-1] if reading.unclosed and finish_reason not in _FINISHED else reading.values
@@ -144,7 +144,7 @@ def _text(value: Any) -> str | Rejected:
     """A value as text: a string, or a number by its digits."""
     if not isinstance(value, str):
         return _rejected("bad_schema", f"a string was asked for, not {json.dumps(value)[:80]}")
-    if not value.strip():
+    if not value or value.isspace():
         return _rejected("bad_schema", "an empty value")
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         return _rejected("bad_text", f"lone surrogates in {value[:80]!a}")

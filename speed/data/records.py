@@ -28,7 +28,7 @@ class Keys(Spec):
     @property
     def all(self) -> tuple[str, ...]:
         """The exact key set, in the order of the prompt."""
-        return (self.query, self.positive) + ((self.negative,) if self.negative else ())
+        return (self.query, self.positive, self.negative) if self.negative else (self.query, self.positive)
 
 
 KEYS: dict[Kind, Keys] = {

@@ -55,25 +55,10 @@ class Template(NamedTuple):
     """Of its text."""
     slots: frozenset[str]
     """The slots that its text uses."""
-    render: Callable[[Mapping[str, object]], str]
-
-    def filled(self, values: Mapping[str, object]) -> str:
-        """The text with its slots filled.
-
-        Raises:
-            UserError: when the template does what the sandbox forbids.
-        """
-        from jinja2 import TemplateError
-
-        try:
-            return self.render(values)
-        except TemplateError as error:
-            raise UserError(f"the template {self.name}.jinja cannot be filled in: {error}: mend it") from error
-
-    @property
-    def label(self) -> str:
-        """`synthesis/retrieval@1a2b3c4d`."""
-        return f"{self.name}@{self.sha256[:8]}"
+    label: str
+    """`synthesis/retrieval@1a2b3c4d`."""
+    filled: Callable[[Mapping[str, object]], str]
+    """The text with its slots filled; raises UserError when the template does what the sandbox forbids."""
 
 
 @lru_cache(maxsize=32)
@@ -123,7 +108,7 @@ def _environment() -> Environment:
 
 
 def _template(environment: Environment, name: str, own: tuple[Path, str] | None) -> Template:
-    from jinja2 import TemplateSyntaxError
+    from jinja2 import TemplateError, TemplateSyntaxError
     from jinja2.meta import find_undeclared_variables
 
     where = str(own[0]) if own else f"speed/data/templates/{name}.jinja"
@@ -141,12 +126,15 @@ def _template(environment: Environment, name: str, own: tuple[Path, str] | None)
         raise UserError(f"{where}: the slot {{{{ {slot} }}}} is unknown: a {name} template may use {known}")
     sha256 = hashlib.sha256(text.encode()).hexdigest()
 
-    def render(values: Mapping[str, object]) -> str:
+    def filled(values: Mapping[str, object]) -> str:
         # `Template.render` copies jinja's globals for each text, half of its time; slots are all that a template uses.
         context = environment.context_class(environment, dict(values), name, compiled.blocks)
-        return "".join(compiled.root_render_func(context))
+        try:
+            return "".join(compiled.root_render_func(context))
+        except TemplateError as error:
+            raise UserError(f"the template {name}.jinja cannot be filled in: {error}: mend it") from error
 
-    return Template(name, sha256, frozenset(used), render)
+    return Template(name, sha256, frozenset(used), f"{name}@{sha256[:8]}", filled)
 
 
 def list_items(text: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from speed.core.context import Tally
 from speed.core.journal import Entry
@@ -11,8 +12,7 @@ from speed.core.spec import Json
 from speed.ports import Answer, Ask, Check
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What is sent once, and the key it is journaled under."""
 
     ask: Ask
@@ -46,6 +46,7 @@ class Request:
     answer: Answer | None = None
     error: BaseException | None = None
     sending: bool = False
+    """Whether an answer is awaited, or not yet written down."""
 
     def __post_init__(self) -> None:
         self.call = self.call_of(self.ask, 0, self.ask.max_tokens)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 from pydantic import Field, PrivateAttr
@@ -65,11 +66,7 @@ class JournaledTeacher(Teacher):
     @property
     def model_name(self) -> str:
         """The model without those who serve it: `openrouter/openai/gpt-4o` is `gpt-4o`."""
-        head, slash, rest = self.model.partition("/")
-        while slash and head in PROVIDERS:
-            model = rest
-            head, slash, rest = model.partition("/")
-        return f"{head}{slash}{rest}"
+        return _without_providers(self.model)
 
     @property
     def tries(self) -> int:
@@ -163,6 +160,14 @@ class JournaledTeacher(Teacher):
             ctx.say(f"the price of {self.model_name} is unknown: dollars are not counted")
 
 
+@lru_cache(maxsize=64)
+def _without_providers(model: str) -> str:
+    head, slash, rest = model.partition("/")
+    while slash and head in PROVIDERS:
+        head, slash, rest = rest.partition("/")
+    return f"{head}{slash}{rest}"
+
+
 def _response_format(structured: Structured, ask: Ask) -> Json:
     """`response_format` as OpenAI words it; None where the answer is free text."""
     if structured == "json_schema" and ask.form is not None:
@@ -182,8 +187,8 @@ class _Runtime:
         self._teacher = teacher
         self._runtime = runtime
 
-    async def send(self, call: Call, seconds: float) -> Reply:
-        return await self._teacher.send(call, self._runtime, seconds)
+    def send(self, call: Call, seconds: float) -> Awaitable[Reply]:
+        return self._teacher.send(call, self._runtime, seconds)
 
     def dollars(self, tokens_in: int, tokens_out: int) -> float | None:
         return self._teacher.dollars(tokens_in, tokens_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import logging
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,9 +23,10 @@ from speed.backends.teaching.litellm_teacher import LitellmTeacher
 from speed.backends.teaching.loop import teaching_loop
 from speed.backends.teaching.openai_api import KEY
 from speed.backends.teaching.openai_teacher import OpenAICompatibleTeacher
+from speed.backends.teaching.request import Call
 from speed.backends.teaching.secrets import public_url, redacted
 from speed.backends.teaching.teacher import JournaledTeacher
-from speed.backends.teaching.transport import Patience, TransportError, retry_after
+from speed.backends.teaching.transport import Patience, Reply, TransportError, retry_after
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.journal import Journal, journal_at
@@ -334,6 +337,28 @@ def test_what_another_stage_bought_since_the_look_is_not_bought_again(provider: 
     assert answers(["same"], ctx, by=teacher(Prepared))[0].text.startswith("good answer 1")
     assert provider.paid["same"] == 1
     assert ctx.tally.cost == {"cached": 1}
+
+
+def test_a_stage_that_leaves_takes_no_other_stages_answer_with_it(provider: Provider, tmp_path: Path) -> None:
+    sent, held = threading.Event(), threading.Event()
+
+    class Held(OpenAICompatibleTeacher):
+        async def send(self, call: Call, runtime: Runtime, seconds: float) -> Reply:
+            if call.ask.prompt == "same":
+                sent.set()
+                await asyncio.to_thread(held.wait, 30.0)
+            return await super().send(call, runtime, seconds)
+
+    leaving, staying = context(tmp_path, provider), context(tmp_path, provider)
+    with ThreadPoolExecutor() as threads:
+        answer = threads.submit(answers, ["same"], staying, by=teacher(Held))
+        assert sent.wait(30.0)
+        stream = teacher(Held).ask(((ask(prompt), fine) for prompt in ("another", "same")), leaving)
+        assert next(stream).cause == "ok"
+        stream.close()  # while its second request waits for the other stage's answer
+        held.set()
+        assert answer.result()[0].text == "good answer 1 to same"
+    assert dict(provider.paid) == {"another": 1, "same": 1}
 
 
 def test_requests_that_fail_to_be_read_leave_nothing_to_be_sent(provider: Provider, tmp_path: Path) -> None:
