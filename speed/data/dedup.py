@@ -2,17 +2,16 @@
 
 An example is dropped when it is near an earlier one that was kept, within its kind. So the first of a group stays, the
 verdict on row i depends on rows before i alone, and data sizes nest after deduplication as they did before. Candidates
-come from datasketch's LSH and are checked by the exact Jaccard similarity of their shingles: the threshold means what
-it says.
+share a band of datasketch's MinHash and are checked by the exact Jaccard similarity of their shingles: the threshold
+means what it says.
 """
 
 from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -67,14 +66,12 @@ def shingles(text: str, config: MinHashConfig) -> set[str]:
 def duplicates(examples: Iterable[Example], config: MinHashConfig) -> Iterator[tuple[int, int | None]]:
     """For each example its index and that of the kept example it duplicates, or None when it is kept itself.
 
-    Of several kept examples it is near to, the first is named. Memory: signatures and shingle hashes of what is kept,
-    about 7 KB a document of 200 words.
+    Of several kept examples it is near to, the first is named. Memory: bands and shingle hashes of what is kept, a KB
+    and 4 bytes a word compared.
     """
-    from datasketch import MinHash, MinHashLSH
+    from datasketch import MinHash
 
-    params = (config.bands, config.rows)
-    indexes = {kind: MinHashLSH(num_perm=config.permutations, params=params) for kind in Kind}
-    kept: dict[int, array[int]] = {}
+    kept = _Kept(config.bands)
     numbered = enumerate(examples)
     while chunk := list(islice(numbered, _CHUNK)):
         hashed = [_hashes(shingles(compared_text(example, config), config)) for _, example in chunk]
@@ -82,14 +79,87 @@ def duplicates(examples: Iterable[Example], config: MinHashConfig) -> Iterator[t
             hashed, num_perm=config.permutations, seed=config.seed, hashfunc=_itself, scheme="affine32"
         )
         for (index, example), hashes, signature in zip(chunk, hashed, signatures, strict=True):
-            lsh: Any = indexes[example.kind]
+            bands = _bands(signature.hashvalues.tobytes(), example.kind, config)
             own = set(hashes)
-            near = (other for other in sorted(lsh.query(signature)) if _jaccard(own, kept[other]) >= config.threshold)
+            near = (each for each in kept.candidates(bands) if _jaccard(own, kept.hashes(each)) >= config.threshold)
             first = next(near, None)
             if first is None:
-                lsh.insert(index, signature, check_duplication=False)
-                kept[index] = hashes
-            yield index, first
+                kept.add(index, bands, hashes)
+            yield index, None if first is None else kept.indexes[first]
+
+
+class _Kept:
+    """The kept examples, numbered from 0: their bands and their shingles.
+
+    A dict for each band, with a set in each place, takes 8 KB an example. Here all stands in a few flat arrays: a table
+    of open addressing leads from a band to the last entry that has it, and from there to those before it; entry e is
+    one of the bands of example e // bands.
+    """
+
+    def __init__(self, bands: int) -> None:
+        self.indexes = array("Q")
+        """Where each stands among all examples."""
+        self._bands = bands
+        self._hashes, self._ends = array("I"), array("Q", [0])
+        self._places = array("Q", bytes(8 * 1024))
+        self._last = array("I", bytes(4 * 1024))
+        """By place, 1 + the last entry of its band; 0 where the place is free."""
+        self._before = array("I")
+        """By entry, 1 + the one before it with the same band; 0 for the first."""
+        self._taken = 0
+        """Places."""
+
+    def candidates(self, bands: Sequence[int]) -> list[int]:
+        """Those that share a band, in order."""
+        found = set()
+        for band in bands:
+            entry = self._last[self._place(band)]
+            while entry:
+                found.add((entry - 1) // self._bands)
+                entry = self._before[entry - 1]
+        return sorted(found)
+
+    def hashes(self, number: int) -> array[int]:
+        """The shingles of one."""
+        return self._hashes[self._ends[number] : self._ends[number + 1]]
+
+    def add(self, index: int, bands: Sequence[int], hashes: array[int]) -> None:
+        """One more."""
+        self.indexes.append(index)
+        self._hashes.extend(hashes)
+        self._ends.append(len(self._hashes))
+        if 3 * (self._taken + len(bands)) > 2 * len(self._places):
+            self._grow()
+        for band in bands:
+            place = self._place(band)
+            self._taken += not self._last[place]
+            self._places[place] = band
+            self._before.append(self._last[place])
+            self._last[place] = len(self._before)
+
+    def _place(self, band: int) -> int:
+        """Where a band stands, or would stand."""
+        places, last, mask = self._places, self._last, len(self._places) - 1
+        place = band & mask
+        while last[place] and places[place] != band:
+            place = (place + 1) & mask
+        return place
+
+    def _grow(self) -> None:
+        places, last = self._places, self._last
+        self._places, self._last = array("Q", bytes(16 * len(places))), array("I", bytes(8 * len(last)))
+        for band, entry in zip(places, last, strict=True):
+            if entry:
+                place = self._place(band)
+                self._places[place], self._last[place] = band, entry
+
+
+def _bands(signature: bytes, kind: Kind, config: MinHashConfig) -> list[int]:
+    """64-bit hashes of the bands of a signature of 32-bit values; the same for examples of one kind alone."""
+    from xxhash import xxh64_intdigest
+
+    width, first = 4 * config.rows, config.bands * list(Kind).index(kind)
+    return [xxh64_intdigest(signature[band * width : (band + 1) * width], first + band) for band in range(config.bands)]
 
 
 def _hashes(texts: Iterable[str]) -> array[int]:

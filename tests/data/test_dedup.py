@@ -7,9 +7,11 @@ from functools import cache
 from itertools import combinations
 
 import pytest
+from datasketch import MinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from xxhash import xxh32_intdigest
 
 from speed.data.dedup import MinHashConfig, compared_text, duplicates, shingles
 from speed.data.records import Example, Kind
@@ -63,6 +65,22 @@ def test_against_brute_force() -> None:
             assert first in near, "what is dropped is near what is named, by exact similarity"
     assert 100 < len(kept) < 250
     assert missed <= 2
+
+
+def test_candidates_are_those_of_datasketchs_own_index() -> None:
+    texts = texts_with_copies(3, 150)
+    sets = [{xxh32_intdigest(shingle.encode()) for shingle in shingles(text, CONFIG)} for text in texts]
+    lsh = MinHashLSH(num_perm=CONFIG.permutations, params=(CONFIG.bands, CONFIG.rows))
+    expected: list[int | None] = []
+    for index, own in enumerate(sets):
+        signature = MinHash(CONFIG.permutations, seed=CONFIG.seed, hashfunc=lambda value: value, scheme="affine32")
+        signature.update_batch(sorted(own))
+        near = (other for other in sorted(lsh.query(signature)) if jaccard(texts[index], texts[other]) >= 0.7)
+        expected.append(next(near, None))
+        if expected[-1] is None:
+            lsh.insert(index, signature)
+    assert [first for _, first in duplicates((retrieval(text) for text in texts), CONFIG)] == expected
+    assert 300 < sum(first is None for first in expected) < 800
 
 
 def test_verdicts_depend_on_earlier_rows_alone() -> None:
