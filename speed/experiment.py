@@ -162,8 +162,10 @@ def print_plan(config: Config, origin: Origin, found: list[Standing], pipe: Pipe
     )
     if (tries := config.teacher.tries) > 1:
         print(
-            f"an answer of no use is paid for and asked for again (teacher.content_retries={tries - 1}): if all were, "
-            f"about\n{tries} times the calls, tokens and dollars shown would be spent"
+            f"an answer of no use is paid for and asked for again (teacher.content_retries={tries - 1}): at most {tries} "
+            "times the calls\nand input tokens shown; a truncated answer has filled its limit and is asked for once more "
+            f"with twice the limit,\nso output tokens and dollars may be more than {tries} times those shown; "
+            "runtime.max_usd and max_tokens hold in any case"
         )
     print(_hours(found, config.runtime.concurrency))
 
@@ -179,15 +181,21 @@ def print_status(store: Store) -> None:
 def _hours(found: list[Standing], concurrency: int) -> str:
     """How long the teacher takes, and what that assumes."""
     least, most = (
-        f"{sum(work.waiting for work in works) / concurrency / 3600:.2g}"
+        _lasting(sum(work.waiting for work in works) / concurrency)
         for works in ([standing.work for standing in found], [standing.at_most for standing in found])
     )
     return (
-        f"answers of the teacher take about {least if least == most else f'{least} to {most}'} hours at "
-        f"runtime.concurrency="
+        f"answers of the teacher take {least if least == most else f'{least} to {most}'} at runtime.concurrency="
         f"{concurrency}: {SECONDS_A_CALL:g} s a call and {1 / SECONDS_A_TOKEN:g} tokens a second are assumed, "
         "and no rate limit; rules answer at once"
     )
+
+
+def _lasting(seconds: float) -> str:
+    """A length of time in the unit that fits it."""
+    if seconds < 60:
+        return "under a minute"
+    return f"about {seconds / 60:.0f} minutes" if seconds < 5400 else f"about {seconds / 3600:,.1f} hours"
 
 
 def verify(order: list[Goal], store: Store) -> int:

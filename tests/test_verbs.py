@@ -147,7 +147,9 @@ def test_a_cap_leaves_room_for_answers_that_are_asked_for_again(
         pipe = pipeline(config)
         found = standings(pipe.goals(), store)
         print_plan(config, Origin(preset="paper"), found, pipe)
-        assert ("2 times the calls" in capsys.readouterr().out) == (retries == 1)
+        shown = " ".join(capsys.readouterr().out.split())
+        assert ("at most 2 times the calls and input tokens" in shown) == (retries == 1)
+        assert ("output tokens and dollars may be more than 2 times" in shown) == (retries == 1)
         calls = sum(standing.work.calls for standing in found)
         for cap, noted in ((calls, retries == 1), (2 * calls, False)):
             runtime = config.runtime.model_copy(update={"max_calls": cap})
@@ -164,3 +166,15 @@ def test_a_plan_of_the_papers_calls_takes_hours(compose: Any) -> None:
     nodes = {goal.label: goal for goal in pipeline(compose("preset=paper", "topics=miniature")).goals()}
     works = [nodes[label].node.work(0, nodes[label].rows) for label in ("seed data", "preferences", "revisions")]
     assert sum(work.waiting for work in works) == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize(
+    ("group", "shown"),
+    [("preset=miniature", "take under a minute at"), ("preset=paper", "hours at"), ("preset=laptop", "minutes at")],
+)
+def test_a_plan_says_how_long_in_a_unit_that_fits(
+    group: str, shown: str, compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = pipeline(config := compose(group, "topics=miniature"))
+    print_plan(config, Origin(preset=group), standings(pipe.goals(), Store(tmp_path / "home").open()), pipe)
+    assert shown in capsys.readouterr().out.partition("answers of the teacher")[2]

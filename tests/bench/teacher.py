@@ -1,6 +1,6 @@
 """How much of the provider's speed the teacher reaches, and what it costs itself.
 
-    python tests/bench/teacher.py [--quick] [--rival-python PATH]
+    python tests/bench/teacher.py [--quick] [--rows N] [--rival-python PATH]
 
 A provider of 200 ms latency runs in a process of its own; 64 requests in flight could bring 320 answers a second.
 `cpu_ms_per_answer` is our own bookkeeping over a sender that answers at once, what is left when transport is taken
@@ -9,7 +9,9 @@ characters. `cpu_ms_per_answer_least` is the same of the fastest tenth. `cpu_ms_
 data: the same, and the answer parsed and verified once more as a row, and the row written. `calibration_ns` is the CPU
 time of one turn of a fixed loop in plain Python in the same minutes: a machine whose neighbours are busy is slower in
 CPU time, too, so figures of two days compare as `turns_per_answer`. `journal_*` are figures of a journal of a million
-entries. Given the Python of an environment that has distilabel 1.5.3, `vs_distilabel` is its CPU per row over ours, for
+entries. `ram_kb_per_row` is the memory that so many rows (`--rows`) of the bookkeeping take at most, in a process of
+its own, beyond what it held before the first; `ram_kb_per_row_N` the same of fewer: where nothing grows with the rows it
+falls as they rise. Given the Python of an environment that has distilabel 1.5.3, `vs_distilabel` is its CPU per row over ours, for
 the same answers at once.
 """
 
@@ -20,7 +22,6 @@ import asyncio
 import json
 import multiprocessing
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "backends" / "teaching"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
 
 from provider import Provider
+from synthetic import in_fresh_process, measured
 from written import GivenTasks, GivenTopics
 
 from speed.backends.teaching.litellm_teacher import LitellmTeacher
@@ -115,21 +117,38 @@ def bookkeeping(rows: int, home: Path) -> dict[str, float]:
     """CPU milliseconds of an answer by a sender that answers at once, in ten blocks, and memory that stays."""
     teacher = InstantTeacher(model="miniature/bench")
     asked(teacher, 200, home / "warm")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     blocks, turns = [], []
     for block in range(10):
         turns.append(calibration())
         blocks.append(1e4 * asked(teacher, rows // 10, home / "instant", first=block * rows // 10)[1] / rows)
-    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / rows
     _, cached = asked(teacher, rows, home / "instant")
     mean, turn = sum(blocks) / 10, sum(turns) / 10
     figures = {"cpu_ms_per_answer": mean, "cpu_ms_per_answer_least": min(blocks), "calibration_ns": turn}
     figures |= {"turns_per_answer": 1e6 * mean / turn, "cpu_ms_per_cached_answer": 1e3 * cached / rows}
-    figures |= {"ram_bytes_per_row": grown, "cpu_ms_per_row": seed_rows(rows // 5, home / "stage")}
+    figures["cpu_ms_per_row"] = seed_rows(rows // 5, home / "stage")
     print(f"bookkeeping: {mean:.3f} ms CPU an answer, {min(blocks):.3f} in the fastest tenth")
     print(f"calibration: {turn:.0f} ns a turn, {1e6 * mean / turn:.0f} turns an answer")
     print(f"from the journal: {1e3 * cached / rows:.3f} ms; a row of the stage: {figures['cpu_ms_per_row']:.3f} ms")
     return figures
+
+
+def memory(rows: int, home: Path) -> float:
+    """KB a row that the bookkeeping of so many rows takes at most, in this process."""
+    teacher = InstantTeacher(model="miniature/bench")
+    asked(teacher, 1, home)
+    begun = Path("/proc/self/status").read_text()
+    _, peak = measured(lambda: asked(teacher, rows, home, first=1))
+    return (1024 * peak - int(begun.partition("VmRSS:")[2].split()[0])) / rows
+
+
+def memories(rows: int, home: Path) -> dict[str, float]:
+    """The same for some sizes, each in a process of its own."""
+    found = {}
+    for size in (rows // 4, rows // 2, rows):
+        with tempfile.TemporaryDirectory(dir=home) as folder:
+            found[f"ram_kb_per_row_{size}"] = in_fresh_process(__file__, size, folder)["ram_kb_per_row"]
+        print(f"memory of {size} rows: {found[f'ram_kb_per_row_{size}']:.3f} KB a row")
+    return {**found, "ram_kb_per_row": found[f"ram_kb_per_row_{rows}"]}
 
 
 def seed_rows(rows: int, home: Path) -> float:
@@ -234,12 +253,18 @@ def rival(python: str, rows: int, folder: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows, a hundredth of the journal")
+    parser.add_argument("--rows", type=int, help="rows whose memory is measured (200,000; a twentieth with --quick)")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--rival-python", help="Python of an environment with distilabel, to measure beside it")
     options = parser.parse_args()
+    if options.child:
+        print(json.dumps({"ram_kb_per_row": memory(int(options.child[0]), Path(options.child[1]))}))
+        return
     quick = options.quick
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         figures = bookkeeping(3_000 if quick else 30_000, home)
+        figures |= memories(options.rows or (10_000 if quick else 200_000), home)
         figures |= shares(1_280 if quick else 6_400, home)
         figures |= million(10_000 if quick else 1_000_000, home / "million")
         if options.rival_python is None or not Path(options.rival_python).exists():

@@ -27,7 +27,7 @@ class Request:
     """An Ask, the calls made for it, and finally its answer.
 
     A content retry is the same prompt under `params.retry` = 1, 2 ..., so that it never meets an intended sample
-    index; after a truncated answer it has twice the tokens.
+    index; after a truncated answer it has twice the tokens, and no more if that one is truncated too.
     """
 
     ask: Ask
@@ -72,8 +72,8 @@ class Request:
             return True
         self.retries_left -= 1
         self.attempt += 1
-        longer = 2 if cause == "truncated" else 1
-        self.call = self.call_of(self.ask, self.attempt, self.call.params["max_tokens"] * longer)
+        room = 2 * self.ask.max_tokens if cause == "truncated" else self.call.params["max_tokens"]
+        self.call = self.call_of(self.ask, self.attempt, room)
         return False
 
     def count(self, tally: Tally) -> None:

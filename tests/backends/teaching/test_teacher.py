@@ -289,6 +289,8 @@ def test_a_truncated_answer_gets_twice_the_room_once(provider: Provider, tmp_pat
     assert [answer.cause for answer in found] == ["ok", "truncated"]
     asked = [body["max_tokens"] for body in provider.bodies]
     assert sorted(asked) == [50, 50, 100, 100]  # type: ignore[type-var]
+    answers(["c | length"], context(tmp_path, provider), by=teacher(content_retries=3))
+    assert [body["max_tokens"] for body in provider.bodies[4:]] == [50, 100, 100, 100]
 
 
 @pytest.mark.parametrize("kind", [OpenAICompatibleTeacher, LitellmTeacher])
