@@ -162,10 +162,9 @@ def print_plan(config: Config, origin: Origin, found: list[Standing], pipe: Pipe
     )
     if (tries := config.teacher.tries) > 1:
         print(
-            f"an answer of no use is paid for and asked for again (teacher.content_retries={tries - 1}): at most {tries} "
-            "times the calls\nand input tokens shown; a truncated answer has filled its limit and is asked for once more "
-            f"with twice the limit,\nso output tokens and dollars may be more than {tries} times those shown; "
-            "runtime.max_usd and max_tokens hold in any case"
+            f"an answer of no use is paid for and asked for again (teacher.content_retries={tries - 1}): at most "
+            f"{tries} times the calls\nand input tokens shown; a truncated answer has filled its limit and is asked "
+            f"for again with twice the limit,\nso output tokens and dollars may be more than {tries} times those shown"
         )
     print(_hours(found, config.runtime.concurrency))
 

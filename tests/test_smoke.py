@@ -64,7 +64,9 @@ def test_the_plans_calls_are_the_ledgers(first: tuple[Path, Finished]) -> None:
         assert f" {calls:,} " in planned[stage["label"]], (stage["label"], calls, planned[stage["label"]])
     asked = sum(stage["cost"].get("calls", 0) for stage in summary(home)["stages"])
     assert answers(home).total() == asked
-    assert "answers of the teacher take under a minute at runtime.concurrency=" in (home.parent / "plan.txt").read_text()
+    assert (
+        "answers of the teacher take under a minute at runtime.concurrency=" in (home.parent / "plan.txt").read_text()
+    )
     assert not list((home / "journal").glob("*.jsonl")), "a finished run leaves its journal compressed"
 
 

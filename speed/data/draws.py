@@ -16,7 +16,6 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-
 def generator(seed: int, *path: str | int) -> Random:
     """An own generator for one path, seeded by blake2b of the canonical JSON `[seed, *path]` (so 1 and "1" differ)."""
     parts = [encode_basestring_ascii(part) if isinstance(part, str) else str(part) for part in (seed, *path)]

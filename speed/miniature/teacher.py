@@ -5,7 +5,6 @@ Requests pass through litellm, the call journal, pacing and the ledger exactly a
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
@@ -92,7 +91,7 @@ class RulesTeacher(LitellmTeacher):
         """As for any teacher, with the rules' own settings in the key of the answer."""
         call = super()._call(ask, retry, max_tokens)
         params = {**call.params, "rules": {**self._rules(), "version": self.version}}
-        return dataclasses.replace(call, params=params, key=key(self.model_name, call.messages, params, ask.index))
+        return call._replace(params=params, key=key(self.model_name, call.messages, params, ask.index))
 
     def _rules(self) -> dict[str, Json]:
         return {"seed": self.seed, "error_rate": self.error_rate, "length_bias": self.length_bias}

@@ -10,9 +10,9 @@ data: the same, and the answer parsed and verified once more as a row, and the r
 time of one turn of a fixed loop in plain Python in the same minutes: a machine whose neighbours are busy is slower in
 CPU time, too, so figures of two days compare as `turns_per_answer`. `journal_*` are figures of a journal of a million
 entries. `ram_kb_per_row` is the memory that so many rows (`--rows`) of the bookkeeping take at most, in a process of
-its own, beyond what it held before the first; `ram_kb_per_row_N` the same of fewer: where nothing grows with the rows it
-falls as they rise. Given the Python of an environment that has distilabel 1.5.3, `vs_distilabel` is its CPU per row over ours, for
-the same answers at once.
+its own, beyond what it held before the first; `ram_kb_per_row_N` the same of fewer: where nothing grows with the rows
+it falls as they rise. Given the Python of an environment that has distilabel 1.5.3, `vs_distilabel` is its CPU per row
+over ours, for the same answers at once.
 """
 
 from __future__ import annotations
