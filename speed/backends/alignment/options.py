@@ -85,7 +85,7 @@ def shared_options(
         "gradient_accumulation_steps": passes,
         "num_train_epochs": config.epochs,
         "learning_rate": config.learning_rate,
-        "warmup_steps": math.ceil(config.warmup_ratio * steps),
+        "warmup_steps": min(math.ceil(config.warmup_ratio * steps), steps - 1),  # its first step has rate 0
         "lr_scheduler_type": "constant_with_warmup" if constant else trainer.schedule,
         "weight_decay": trainer.weight_decay,
         "max_grad_norm": trainer.max_grad_norm,

@@ -38,7 +38,7 @@ TRAINERS = ("trl.trainer.sft_trainer", "trl.trainer.dpo_trainer")
 class TrlTrainer(Trainer):
     """Fine-tunes with TRL: LoRA on all linear layers, or all weights."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     heavy: ClassVar[tuple[str, ...]] = ("torch", "datasets", "peft", *TRAINERS)
 
     method: Literal["lora", "full"]

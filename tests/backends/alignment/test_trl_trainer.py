@@ -111,6 +111,14 @@ def test_supervised_training_learns(base: Path, tmp_path: Path) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_a_training_of_one_step_trains(junior: Path, tmp_path: Path) -> None:
+    """The rate of a warm-up's first step is 0, and the only step must not be that one."""
+    ctx = context(tmp_path)
+    LORA.dpo(junior, preferences(4), DPO.model_copy(update={"warmup_ratio": 0.1}), tmp_path, ctx)
+    assert [line["learning_rate"] for line in curve(tmp_path)] == [DPO.learning_rate]
+    assert ctx.tally.metrics["kl_reference"] > 0
+
+
 @pytest.mark.parametrize("loss", ["sigmoid", "robust", "hinge", "ipo"])
 def test_a_preference_training_starts_at_its_reference(loss: str, junior: Path, tmp_path: Path) -> None:
     config = DPO.model_copy(update={"loss": loss, "label_smoothing": 0.1 if loss == "robust" else 0.0})
