@@ -164,7 +164,7 @@ def build_all(
                 if event["event"] == "done":
                     built.add(goal.key)
                 elif event["event"] == "user_error":
-                    raise UserError(event["message"])
+                    raise UserError(f"{goal.label}: {event['message']}")
                 elif event["event"] == "crash":
                     raise StageFailed(f"{goal.label} failed: {event['message']}\n  log: {logs / _log_name(goal)}")
                 elif event["event"] == "corrupt":

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field
 
 from speed.core.caps import Caps
+from speed.core.errors import UserError
 from speed.core.ledger import Ledger
 from speed.core.spec import Json, Spec
 from speed.core.stage import Row, Stage, Take
@@ -123,6 +124,24 @@ class Context:
     def accepted(self, take: Take[R]) -> Iterator[R]:
         """The rows of a take that were not rejected."""
         return (row for row in self.rows(take) if row.rejected is None)
+
+    def lessons(self, take: Take[R]) -> list[R]:
+        """The rows of a take that were not rejected, for a training, which needs two.
+
+        Raises:
+            UserError: when there are fewer, with what became of the others.
+        """
+        rows = list(self.rows(take))
+        found = [row for row in rows if row.rejected is None]
+        if len(found) < 2:
+            lost = Counter(row.rejected for row in rows if row.rejected is not None)
+            causes = ", ".join(f"{count} {cause}" for cause, count in sorted(lost.items())) or "none turned away"
+            raise UserError(
+                f"a training needs at least two rows, and of the {len(rows)} of {take.pool.label} {len(found)} can be "
+                f"learned from ({causes})\n  raise its count (counts.sft, counts.pairs, counts.revisions), or look at "
+                f"the rows: {self.store.folder(take.pool)}"
+            )
+        return found
 
     def folder(self, stage: Stage[Any]) -> Path:
         """The payload folder of a built stage, each file checked against its sha256."""

@@ -31,7 +31,7 @@ class Junior(Stage[Weights]):
     def run(self, out: Path, ctx: Context) -> None:
         rows = [
             Completion(prompt=row.prompt.text, completion=rendered(row.example))
-            for row in ctx.accepted(self.data)
+            for row in ctx.lessons(self.data)
             if row.example is not None
         ]
         ctx.tally.counts["in"] = len(rows)
