@@ -9,6 +9,7 @@ earlier trainings relative to the payload, other folders by path with the sha256
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -200,7 +201,15 @@ def end_tokens(tokenizer: Any, generation_config: Any) -> list[int]:
 
 def _pretrained(folder: str, revision: str | None, dtype: Any) -> Any:
     from transformers import AutoModelForCausalLM
+    from transformers.utils import find_adapter_config_file
 
+    adapter = find_adapter_config_file(folder, revision=revision)
+    if adapter is not None:  # transformers would load it with whatever base it names, and leave out what does not fit
+        base = json.loads(Path(adapter).read_text()).get("base_model_name_or_path")
+        raise UserError(
+            f"{folder} is an adapter (of {base}), and a generator's base is a whole model\n"
+            "  merge them first: PeftModel.merge_and_unload, or for a run of speed python -m speed.export RUN --to DIR"
+        )
     with _Explained(folder):
         return AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=dtype, trust_remote_code=False)
 

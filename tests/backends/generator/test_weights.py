@@ -82,6 +82,21 @@ def test_an_adapter_refuses_another_base(tmp_path: Path) -> None:
         load(out, "fp32", "cpu")
 
 
+@pytest.mark.parametrize("layers", [2, 3])
+def test_an_adapter_is_no_base(layers: int, tmp_path: Path) -> None:
+    """transformers would put it on whatever base it names, and train another one on top."""
+    base = make_base(tmp_path / "base")
+    LORA.sft(str(base), completions(8), SFT, tmp_path / "junior", context(tmp_path))
+    adapter = tmp_path / "junior" / "model"
+    described = json.loads((adapter / "adapter_config.json").read_text())
+    other = make_base(tmp_path / "other", num_hidden_layers=layers)
+    (adapter / "adapter_config.json").write_text(json.dumps(described | {"base_model_name_or_path": str(other)}))
+    with pytest.raises(
+        UserError, match=f"{adapter} is an adapter .*{other}.*, and a generator's base is a whole model"
+    ):
+        LORA.sft(str(adapter), completions(8), SFT, tmp_path / "out", context(tmp_path))
+
+
 def test_bases_of_the_package_are_named_by_it(base: Path, tmp_path: Path) -> None:
     folder = package_folder("package:data/templates")
     assert resolved("package:data/templates") == (str(folder), None)
