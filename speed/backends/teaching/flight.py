@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from speed.backends.teaching.budget import Budget
 from speed.backends.teaching.loop import teaching_loop
+from speed.backends.teaching.neighbours import Neighbours
 from speed.backends.teaching.pace import Pacer
 from speed.backends.teaching.request import Call, Request
 from speed.backends.teaching.transport import Patience, Reply, TransportError, Tries
@@ -54,6 +55,7 @@ class Flight:
         request_of: Callable[[Ask, Check, int], Request],
         journal: Journal,
         pacer: Pacer,
+        neighbours: Neighbours,
         budget: Budget,
         patience: Patience,
         *,
@@ -66,6 +68,7 @@ class Flight:
         self._request_of = request_of
         self._journal = journal
         self._pacer = pacer
+        self._neighbours = neighbours
         self._budget = budget
         self._patience = patience
         self._draw = random.Random(os.getpid())
@@ -99,6 +102,7 @@ class Flight:
         exhausted = False
         batch = max(1, self._ctx.runtime.concurrency)
         most = WINDOW * batch
+        self._neighbours.join()
         try:
             while True:
                 # Requests are read, looked up and sent by the batch: threads that change turns for each one cost more
@@ -106,6 +110,7 @@ class Flight:
                 while not exhausted and self._stop is None and len(self._ahead) <= most - batch:
                     read = [self._request_of(ask, check, place) for place, (ask, check) in islice(source, batch)]
                     exhausted = len(read) < batch
+                    self._share()
                     self._ahead.extend(read)
                     self._launch(self._unanswered(read))
                 if not self._ahead:
@@ -113,7 +118,10 @@ class Flight:
                 yield self._landed(self._ahead[0])
                 self._ahead.popleft()
         finally:
-            self._land()
+            try:
+                self._land()
+            finally:
+                self._neighbours.leave()
 
     # -- the caller's thread -------------------------------------------------------------------------------------------
 
@@ -146,6 +154,7 @@ class Flight:
                 raise self._stop
             if request.error is not None:
                 raise request.error
+            self._share()
             self._awaited = request
             self._news.clear()
             if request.answer is None and request.error is None and self._stop is None:
@@ -154,6 +163,10 @@ class Flight:
         self._awaited = None
         request.count(self._ctx.tally)
         return request.answer
+
+    def _share(self) -> None:
+        """Leave their part of the places to the other processes that ask the same."""
+        self._pacer.ceiling = self._neighbours.share(max(1, self._ctx.runtime.concurrency))
 
     def _watch(self, begun: float) -> None:
         """Never hang: a teacher that says nothing for too long, while the caller waits, ends the run.
@@ -319,7 +332,14 @@ class Flight:
         tokens_in, tokens_out = _tokens_at_most(call), call.params["max_tokens"]
         highest = Spending(self._sender.dollars(tokens_in, tokens_out) or 0.0, tokens_in + tokens_out, 1)
         paid = Spending()
-        await self._budget.hold(highest, self._caps)
+        try:
+            await self._budget.hold(highest, self._caps)
+        except UserError as error:
+            unsent = self._entry(
+                call, 0, time.monotonic(), cause="budget", detail=str(error), answered=False, dollars=0.0
+            )
+            self._journal.append(unsent)
+            raise
         try:
             reply = await self._uncapped(request, call)
             dollars = self._sender.dollars(reply.tokens_in, reply.tokens_out)

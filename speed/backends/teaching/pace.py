@@ -30,6 +30,7 @@ class Pacer:
 
     def __init__(self, ceiling: int) -> None:
         self.ceiling = max(1, ceiling)
+        """Places at most; may be set at any time."""
         self.limit = float(self.ceiling)
         self.rate: float | None = None
         """Sendings a second; None while nothing limits them."""
@@ -53,7 +54,7 @@ class Pacer:
 
     async def enter(self, place: int) -> int:
         """Wait for a place, the lowest `place` first; returns the epoch in which the request is sent."""
-        if not self._waiting and self.rate is None and self.in_flight < int(self.limit):
+        if not self._waiting and self.rate is None and self._has_room():
             self.in_flight += 1
             return self._epoch
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -105,7 +106,7 @@ class Pacer:
 
     def _dispatch(self) -> None:
         """Let go of those that have a place and whose time has come."""
-        while self._waiting and self.in_flight < int(self.limit):
+        while self._waiting and self._has_room():
             if self._waiting[0][2].done():
                 heapq.heappop(self._waiting)
                 continue
@@ -119,6 +120,9 @@ class Pacer:
                 self._next = max(self._next, now - CREDIT) + 1.0 / self.rate
             self.in_flight += 1
             heapq.heappop(self._waiting)[2].set_result(None)
+
+    def _has_room(self) -> bool:
+        return self.in_flight < self.ceiling and self.in_flight < int(self.limit)
 
     def _on_time(self) -> None:
         self._timer = None

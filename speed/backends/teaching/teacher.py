@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr
 
 from speed.backends.teaching.budget import budget_of
 from speed.backends.teaching.flight import Flight
+from speed.backends.teaching.neighbours import neighbours_of
 from speed.backends.teaching.pace import pacer_of
 from speed.backends.teaching.request import Call, Request
 from speed.backends.teaching.transport import Patience, Reply
@@ -98,6 +99,7 @@ class JournaledTeacher(Teacher):
             self._request,
             journal,
             pacer_of(endpoint, self.model, ctx.runtime.concurrency),
+            neighbours_of(folder, endpoint, self.model),
             budget_of(journal),
             self._patience,
             model=self.model_name,

@@ -441,7 +441,10 @@ def test_the_cap_holds_and_the_same_command_goes_on(provider: Provider, tmp_path
         answers(prompts, context(tmp_path, provider, max_usd=0.2, concurrency=16), by=teacher(Priced))
     assert sum(provider.paid.values()) == 20, "a cent each, twenty cents"
     assert "$0.2000 paid under this root" in str(stopped.value)
-    assert len(journal_at(tmp_path / "journal")) == 20
+    causes = {line.cause: line.calls for line in ledger(journal_at(tmp_path / "journal"))}
+    assert causes.keys() == {"ok", "budget"}
+    assert causes["ok"] == 20
+    assert 1 <= causes["budget"] <= 16, "each request that the cap kept from being sent"
     found = answers(prompts, context(tmp_path, provider), by=teacher(Priced))
     assert [answer.cause for answer in found] == ["ok"] * 100
     assert set(provider.paid.values()) == {1}
@@ -465,6 +468,28 @@ def test_each_cap_bounds_what_the_root_ever_paid(
     assert set(provider.paid.values()) == {1}
 
 
+def test_processes_that_share_a_root_share_the_places_in_flight(tmp_path: Path) -> None:
+    with Provider(latency=0.05) as provider:
+        asked: list[tuple[float, str, int]] = []
+
+        def answer(prompt: str) -> str:
+            asked.append((time.monotonic(), prompt.split()[0], provider.in_flight))
+            return f"answer to {prompt}"
+
+        provider.answer = answer
+        running = [
+            subprocess.Popen([sys.executable, "-c", CAPPED, provider.url, str(tmp_path), name, "600", "1000000"])
+            for name in ("one", "two")
+        ]
+        assert [process.wait(timeout=60) for process in running] == [0, 0]
+    began = max(next(at for at, name, _ in asked if name == wanted) for wanted in ("one", "two"))
+    ended = min(max(at for at, name, _ in asked if name == wanted) for wanted in ("one", "two"))
+    together = [places for at, _, places in asked if began + 1.5 < at < ended]
+    assert len(together) > 100, "both asked at once for a while"
+    assert max(together) <= 16, "runtime.concurrency is for all processes together"
+    assert max(places for *_, places in asked) <= 2 * 16
+
+
 CAPPED = """
 import sys
 from pathlib import Path
@@ -473,9 +498,9 @@ from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.store import Store
 from speed.ports import Ask
-url, home, name, cap = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+url, home, name, rows, cap = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
 ctx = Context(Store(home).open(), Runtime(home=home, api_base=url, concurrency=16, max_calls=cap))
-asks = (Ask(prompt=f"{name} {row}", temperature=1.0, max_tokens=9, purpose="seed") for row in range(200))
+asks = (Ask(prompt=f"{name} {row}", temperature=1.0, max_tokens=9, purpose="seed") for row in range(rows))
 try:
     for answer in OpenAICompatibleTeacher(model="m").ask(((ask, lambda _: None) for ask in asks), ctx):
         pass
@@ -488,7 +513,9 @@ except UserError as error:
 def test_processes_that_share_a_root_share_the_cap(provider: Provider, tmp_path: Path) -> None:
     provider.latency = 0.02
     running = [
-        subprocess.Popen([sys.executable, "-c", CAPPED, provider.url, str(tmp_path), name, "150"], stdout=-1, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", CAPPED, provider.url, str(tmp_path), name, "200", "150"], stdout=-1, text=True
+        )
         for name in ("one", "two", "three")
     ]
     said = [process.communicate(timeout=60)[0] for process in running]
