@@ -34,7 +34,7 @@ class Runtime(Spec):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run; auto takes a GPU if there is one."""
     concurrency: int = 32
-    """Requests to the teacher in flight."""
+    """Requests to a teacher in flight, of all stages and processes of a root together."""
     api_base: str | None = None
     """URL of an OpenAI-compatible server, for teacher=openai_compatible."""
     max_usd: float | None = Field(None, ge=0)

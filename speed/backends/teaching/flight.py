@@ -105,11 +105,12 @@ class Flight:
         self._neighbours.join()
         try:
             while True:
-                # Requests are read, looked up and sent by the batch: threads that change turns for each one cost more
-                # than all the rest.
+                # Requests are read, keyed, looked up and sent by the batch: threads that change turns for each one cost
+                # more than all the rest, and the same code again and again is faster than all of it in turns.
                 while not exhausted and self._stop is None and len(self._ahead) <= most - batch:
-                    read = [self._request_of(ask, check, place) for place, (ask, check) in islice(source, batch)]
-                    exhausted = len(read) < batch
+                    asked = list(islice(source, batch))
+                    exhausted = len(asked) < batch
+                    read = [self._request_of(ask, check, place) for place, (ask, check) in asked]
                     self._share()
                     self._ahead.extend(read)
                     self._launch(self._unanswered(read))
