@@ -130,7 +130,11 @@ def content_faults(
 
 def text_similarity(one: str, other: str) -> float:
     """Similarity of two texts by what their words mean, 1-5; slots that neither text mentions do not count."""
-    left, right = meaning(one), meaning(other)
+    return meanings_similarity(meaning(one), meaning(other))
+
+
+def meanings_similarity(left: Mapping[str, frozenset[str]], right: Mapping[str, frozenset[str]]) -> float:
+    """The same of two meanings (slot -> concepts)."""
     weight = {slot: 2.0 if slot in ("things", "aspect") else 1.0 for slot in SLOTS}
     used = [slot for slot in SLOTS if slot in left or slot in right]
     same = sum(weight[slot] for slot in used if left.get(slot) == right.get(slot))

@@ -7,7 +7,7 @@ names are too many to memorise and the distance varies (DESIGN §8), so most tex
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from speed.miniature.language import any_word, capitalized, phrase, sentences
 from speed.miniature.lexicon import SLOTS, domain_of, lexicon, meanings, sections
@@ -53,10 +53,13 @@ def _words_on(about: Subject, rng: random.Random) -> str:
     return rng.choice(patterns)
 
 
-def _description(about: Subject, rng: random.Random) -> str:
+def _description(about: Subject, rng: random.Random, needed: Collection[str] = (), least: int = 0) -> str:
     kept = {key: value for key, value in about.items() if key in ("things", "aspect", "quality", "kind", "name")}
-    kept |= {key: about[key] for key in ("people", "place", "time", "partner") if rng.random() < 0.6}
-    return " ".join(sentences(kept, rng, any_word(rng), fillers=rng.choice((0, 0, 1, 2))))
+    kept |= {key: about[key] for key in ("people", "place", "time", "partner") if key in needed or rng.random() < 0.6}
+    fillers = rng.choice((0, 0, 1, 2))
+    while len((text := " ".join(sentences(kept, rng, any_word(rng), fillers))).split()) < least and fillers < 6:
+        fillers += 1
+    return text
 
 
 def _statement(about: Subject, rng: random.Random) -> str:
@@ -165,9 +168,37 @@ REMARKS = (
 """What is said of fields once they have been named: who fills in the form must go by the list and not by these."""
 
 
+QUESTIONS = {
+    "people": ("for whom it is", "whom one meets there", "which people it serves"),
+    "place": ("where one finds it", "where it stands", "which place is close"),
+    "time": ("when one may come", "when it is open", "at which time people meet"),
+    "quality": ("how one likes it", "what the work is like", "which quality it has"),
+    "kind": ("what it is called", "what kind of house one finds", "of what kind it is"),
+}
+"""What may be asked of a text whose label is wanted; words that mean the same answer it."""
+
+
+LENGTHS = (
+    ("at least 8 words", 8, 99),
+    ("at least 10 words", 10, 99),
+    ("at least 16 words", 16, 99),
+    ("at least 20 words", 20, 99),
+    ("at least 24 words", 24, 99),
+    ("less than 10 words", 1, 9),
+)
+"""How long a text may be wanted: what is said, fewest and most words."""
+QUERY_LENGTHS = (("less than 5 words", 1, 4), ("5 to 15 words", 5, 15), ("at least 10 words", 10, 99))
+FREE = ("", 1, 99)
+WISHED = ("Give the", "We need the", "They like the")
+
+CONTRARY = frozenset({"negative", "misleading", "hard"})
+"""A field with such a word in its name speaks of something else, which is near."""
+
+
 def _form(world: World, rng: random.Random) -> str:
     """A form: its fields are named among other sentences, then filled in one by one, in the order in which they were
-    named, and then it is closed. It teaches that what is asked for by name is given by name, once, and no more."""
+    named, and then it is closed. It teaches that what is asked for by name is given by name, once, and no more. Some
+    are filled in a second time, with a part of the fields as they were: that is how a text is revised."""
     about = subject(world, rng)
     shared = rng.choice(WRITING) if rng.random() < 0.5 else ""
     fields = rng.choice((2, 2, 2, 3, 3, 4))
@@ -178,28 +209,74 @@ def _form(world: World, rng: random.Random) -> str:
         named = rng.choice(("Wanted: ", "Fields: ", "It has ")) + ", ".join(f'"{key}"' for key in keys) + "."
     asides = rng.sample(advice(), rng.randint(1, 9))
     asides += [rng.choice(REMARKS).format(*rng.sample(keys, 2)) for _ in range(rng.randint(0, 5))]
+    fitting = rng.random() < 0.5
+    query_length, length = (rng.choice(QUERY_LENGTHS), rng.choice(LENGTHS)) if fitting else (FREE, FREE)
+    lengths = {key: _length(key, query_length, length) for key in keys}
+    asides += [f'{rng.choice(WISHED)} "{key}" of {said}.' for key, (said, _, _) in lengths.items() if said]
     rng.shuffle(asides)
     said = "\n".join(f"- {aside}" for aside in asides) if rng.random() < 0.5 else " ".join(asides)
-    order = [f"{rng.choice(('About', 'On', 'For'))} {_words_on(about, rng)}.", named, said]
+    asked = rng.choice(tuple(QUESTIONS))
+    subject_line = f"{rng.choice(('About', 'On', 'For'))} {rng.choice((_words_on, _path))(about, rng)}"
+    question = f", {rng.choice(QUESTIONS[asked])}" if any(key.endswith("label") for key in keys) else ""
+    order = [f"{subject_line}{question}.", named, said]
     opening, entry, between, closing = rng.choice(STYLES)
-    fitting = rng.random() < 0.5
-    filled = [entry.format(key=key, value=_entry(about, rng, key if fitting else "")) for key in keys]
-    return "\n".join(order) + "\n" + opening + between.join(filled) + closing
+
+    def value(key: str) -> str:
+        if not fitting:
+            return _any(about, rng)
+        _, least, most = lengths[key]
+        for _ in range(30):
+            text = _fitting(about, rng, key, asked, least)
+            if least <= len(text.split()) <= most:
+                break
+        return text
+
+    values = {key: value(key) for key in keys}
+
+    def filled() -> str:
+        return opening + between.join(entry.format(key=key, value=text) for key, text in values.items()) + closing
+
+    written = [filled()]
+    if rng.random() < 0.25:
+        values |= {key: value(key) for key in keys if rng.random() < 0.4}
+        written += [" ".join(rng.sample(advice(), rng.randint(0, 4))), filled()]
+    return "\n".join(part for part in [*order, *written] if part)
 
 
-def _entry(about: Subject, rng: random.Random, key: str) -> str:
-    """What a field holds: a query looks like a query and a label like a label; any text where no key says more."""
+def _length(key: str, query: tuple[str, int, int], text: tuple[str, int, int]) -> tuple[str, int, int]:
     last = key.rpartition("_")[2]
+    return query if last == "query" else text if last in ("document", "text", "input") else FREE
+
+
+def _fitting(about: Subject, rng: random.Random, key: str, asked: str, least: int) -> str:
+    """What a field holds: a query looks like a query, a label answers the question, and what is called negative or
+    misleading speaks of something else; any text where no key says more."""
+    *before, last = key.split("_")
+    if CONTRARY & {*before, last}:
+        about = _near(about, rng, asked)
     if last == "query":
-        return _query(about, rng)
+        return phrase(rng.choice(("query", "query", "short_query")), about, rng, any_word(rng))
     if last == "label":
-        slot = rng.choice(SLOTS)
-        return any_word(rng)(slot, rng.choice((about[slot], rng.choice(tuple(lexicon()[slot])))))
+        return any_word(rng)(asked, about[asked])
     if last == "document":
-        return _description(about, rng)
-    if last in ("text", "input") or last[1:].isdigit():
-        return rng.choice((_statement, _description))(about, rng)
+        return _description(about, rng, {asked}, least)
+    if last[1:].isdigit():
+        return _statement(about if rng.random() < 0.4 else _near(about, rng, rng.choice(SLOTS[2:])), rng)
+    if last in ("text", "input"):
+        return _statement(about, rng) if rng.random() < 0.4 else _description(about, rng, {asked}, least)
+    return _any(about, rng)
+
+
+def _any(about: Subject, rng: random.Random) -> str:
     return rng.choice((_description, _statement, _query))(about, rng)
+
+
+def _near(about: Subject, rng: random.Random, slot: str) -> Subject:
+    """The subject with another value in `slot`, and perhaps in others."""
+    changed = {slot, *(other for other in SLOTS[2:] if rng.random() < 0.3)}
+    return about | {
+        other: rng.choice([concept for concept in lexicon()[other] if concept != about[other]]) for other in changed
+    }
 
 
 def _query(about: Subject, rng: random.Random) -> str:

@@ -70,7 +70,7 @@ def meanings() -> dict[str, tuple[str, str]]:
 
 
 @cache
-def _any_form() -> re.Pattern[str]:
+def any_form() -> re.Pattern[str]:
     longest_first = sorted(meanings(), key=lambda form: (-len(form), form))
     return re.compile(r"\b(" + "|".join(re.escape(form) for form in longest_first) + r")\b")
 
@@ -78,7 +78,7 @@ def _any_form() -> re.Pattern[str]:
 def mentions(text: str) -> list[tuple[str, str]]:
     """(slot, concept) of every lexicon word of a text, in reading order; underscores count as spaces."""
     known = meanings()
-    return [known[form] for form in _any_form().findall(text.replace("_", " ").lower())]
+    return [known[form] for form in any_form().findall(text.replace("_", " ").lower())]
 
 
 def meaning(text: str) -> dict[str, frozenset[str]]:

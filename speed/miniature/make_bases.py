@@ -103,6 +103,13 @@ CLOSED = (
 tokens later cost 0.3 and 0.6 nats (1.2 and 2.1 before)."""
 
 
+ANSWERING = Phase(
+    steps=600, learning_rate=2e-3, muon_rate=0.015, lists=0.02, forms=0.85, repeats=0.08, block=512, long_blocks=0.35
+)
+"""Forms whose subject may be a path, whose labels answer a question, whose texts have the length that is wanted, and
+which are filled in a second time."""
+
+
 SYNONYMS = (
     Phase(steps=200, muon_rate=0.015, synonyms=0.4, long_blocks=0.0),
     Phase(steps=350, learning_rate=4e-3, muon_rate=0.015, synonyms=0.8, long_blocks=0.0),
@@ -130,7 +137,7 @@ class Base(Spec):
 
 CATALOGUE = {
     "llama": Base(
-        architecture="llama", phases=(WORDS, COPYING, FORMS, DISTANCE, FORMS_FROM_AFAR, *MISTAKABLE, *CLOSED)
+        architecture="llama", phases=(WORDS, COPYING, FORMS, DISTANCE, FORMS_FROM_AFAR, *MISTAKABLE, *CLOSED, ANSWERING)
     ),
     "embedder": Base(architecture="llama", layers=2, phases=(Phase(steps=700), *SYNONYMS), seed=1),
     "qwen": Base(architecture="qwen2", phases=SHORT, seed=2),

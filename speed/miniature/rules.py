@@ -11,9 +11,10 @@ import json
 import random
 from collections.abc import Sequence
 
-from speed.data.records import KEYS, Kind
+from speed.data.records import Kind
 from speed.miniature.assessment import JUDGED, Fault, content_faults, fields_of, form_faults, salvaged
 from speed.miniature.reading import Request, read
+from speed.miniature.repair import repaired
 from speed.miniature.topic import Subject, known_entity, subject
 from speed.miniature.world import seeded
 from speed.miniature.writing import example, tasks
@@ -97,34 +98,10 @@ def _revision(request: Request, about: Subject, rng: random.Random) -> str:
     """Keeps what is right, rewrites what is wrong."""
     text = request.shown[0]
     faults = faults_of(request, about, text, slots=tuple(about.sure))
-    better = _mended(
-        request, about, rng, salvaged(request.kind, text) if faults and not faults[0].key else None, faults
-    )
-    if not faults:
-        better = fields_of(request.kind, text)  # type: ignore[assignment]
+    fields = fields_of(request.kind, text)
+    kept = salvaged(request.kind, text) if isinstance(fields, Fault) else fields
+    better = repaired(request, about, kept, rng)
     return json.dumps({"reason": _marked(about, _reason(faults)), "revision": better})
-
-
-def _mended(
-    request: Request, about: Subject, rng: random.Random, kept: dict[str, str] | None, faults: Sequence[Fault]
-) -> dict[str, str]:
-    """An example in which as many good fields of the original survive as leave it without a fault."""
-    if kept is None:
-        fields = fields_of(request.kind, request.shown[0])
-        kept = {} if isinstance(fields, Fault) else dict(fields)
-    wrong = {fault.key for fault in faults}
-    good = {key: value for key, value in kept.items() if key not in wrong}
-    best, fewest = example(request, about, rng), 99
-    slots = tuple(about.sure)
-    for attempt in range(24):
-        fresh = example(request, about, rng)
-        tried = fresh if attempt >= 20 else {key: good.get(key, fresh[key]) for key in KEYS[request.kind].all}
-        left = len(form_faults(request, tried) + content_faults(request, about, tried, slots))
-        if left < fewest:
-            best, fewest = tried, left
-        if fewest == 0:
-            break
-    return best
 
 
 __all__ = ["ERROR_RATE", "LENGTH_BIAS", "MARK", "Kind", "answer", "faults_of", "known"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from importlib.resources import files
+
+import pytest
 
 from speed.miniature.corpus import advice, texts
 from speed.miniature.language import any_word, filled, phrase, slots_of
@@ -87,16 +90,26 @@ def _grams(text: str, length: int) -> set[tuple[str, ...]]:
     return {tuple(found[place : place + length]) for place in range(len(found) - length + 1)}
 
 
-def test_the_corpus_holds_no_held_out_name_no_prompt_and_no_record() -> None:
-    stream = texts(world(), seed=0)
-    sample = "\n".join(next(stream) for _ in range(6000))
+@pytest.mark.parametrize("shares", [{}, {"forms": 1.0}, {"lists": 0.5, "synonyms": 0.5}], ids=str)
+def test_the_corpus_holds_no_held_out_name_no_prompt_and_no_record(shares: dict[str, float]) -> None:
+    stream = texts(world(), seed=0, **shares)
+    sample = "\n".join(next(stream) for _ in range(3000))
     assert not set(re.findall(r"[a-z]+", sample.lower())) & set(world().held)
     assert not {entity.topic for entity in world().half("held")} & set(re.findall(r"\S+/\S+", sample))
-    assert '{"' not in sample
+    assert not [found for found in re.findall(r"{[^{}]*}", sample) if _is_record(found)]
+    met = _grams(sample, 9)
     templates = files("speed.data").joinpath("templates")
-    for template in [*templates.joinpath("synthesis").iterdir(), templates.joinpath("judge.jinja")]:
+    roles = (templates.joinpath("judge.jinja"), templates.joinpath("revise.jinja"))
+    for template in [*templates.joinpath("synthesis").iterdir(), *roles]:
         wording = re.sub(r"{#.*?#}", "", template.read_text(encoding="utf-8"), flags=re.S)
-        assert not _grams(wording, 9) & _grams("\n".join(advice()), 9), template.name
+        assert not _grams(wording, 9) & met, template.name
+
+
+def _is_record(text: str) -> bool:
+    try:
+        return len(json.loads(text)) > 1  # two marks of a list may meet by chance around one word
+    except ValueError:
+        return False
 
 
 def test_the_corpus_is_the_same_everywhere() -> None:

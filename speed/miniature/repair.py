@@ -1,0 +1,188 @@
+"""How the rules repair an example: word by word where that will do, a field anew where it will not.
+
+What is right stays as it is, so a model that learns from repairs learns to copy and to change what is wrong.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Collection, Mapping
+from functools import cache
+from itertools import product
+
+from speed.data.records import KEYS, Kind
+from speed.miniature.assessment import content_faults, form_faults, meanings_similarity, on_topic
+from speed.miniature.language import Choose, any_word, phrase
+from speed.miniature.lexicon import SLOTS, any_form, lexicon, meaning, meanings, patterns
+from speed.miniature.reading import Request
+from speed.miniature.topic import Subject
+from speed.miniature.writing import asked_slot, example
+
+TOLD = ("people", "place", "time")
+"""Slots on which one sentence more can be said."""
+
+ATTEMPTS = 24
+CLOSE = 0.5
+"""How near to the similarity that was asked for a repaired text must come, on the 1-5 scale."""
+
+
+def repaired(request: Request, about: Subject, fields: Mapping[str, str], rng: random.Random) -> dict[str, str]:
+    """An example in which as much of `fields` survives as leaves it without a fault; missing ones are written."""
+    slots = tuple(about.sure)
+
+    def faulty(tried: Mapping[str, str]) -> set[str]:
+        return {fault.key for fault in form_faults(request, tried) + content_faults(request, about, tried, slots)}
+
+    keys = KEYS[request.kind].all
+    if set(keys) <= set(fields) and not faulty(fields):
+        return dict(fields)
+    found: list[tuple[int, int, dict[str, str]]] = []
+    for attempt in range(ATTEMPTS):
+        fresh = tried = example(request, about, rng)
+        if attempt < ATTEMPTS - 4:
+            tried = _edited(request, about, {key: fields.get(key, fresh[key]) for key in keys}, rng)
+            for _ in range(2):  # a field that is written anew may ask for more of the others
+                wrong = faulty(tried)
+                tried = {key: fresh[key] if key in wrong else tried[key] for key in keys}
+        found.append((len(faulty(tried)), attempt, tried))
+        if found[-1][0] == 0:
+            break
+    return min(found)[2]
+
+
+def _edited(request: Request, about: Subject, fields: dict[str, str], rng: random.Random) -> dict[str, str]:
+    edit = {
+        Kind.RETRIEVAL: _retrieval,
+        Kind.CLASSIFICATION: _classification,
+        Kind.STS: _triple,
+        Kind.SHORT_SHORT: _pair,
+        Kind.LONG_LONG: _pair,
+    }[request.kind]
+    return edit(request, about, fields, rng)
+
+
+def _retrieval(request: Request, about: Subject, fields: dict[str, str], rng: random.Random) -> dict[str, str]:
+    query, positive, negative = (fields[key] for key in KEYS[Kind.RETRIEVAL].all)
+    query = _right(query, about, any_word(rng))
+    positive = _telling(_right(positive, about, any_word(rng)), about, set(meaning(query)), request, rng)
+    return dict(zip(fields, (query, positive, _lengthened(negative, request, rng)), strict=True))
+
+
+def _classification(request: Request, about: Subject, fields: dict[str, str], rng: random.Random) -> dict[str, str]:
+    text, label, misleading = (fields[key] for key in KEYS[Kind.CLASSIFICATION].all)
+    slot = asked_slot(request.about)
+    if slot is None:
+        return fields
+    right = about.facts[slot]
+    if meanings().get(label.lower()) != (slot, right):
+        label = right
+    meant = meanings().get(misleading.lower())
+    if meant is None or meant[0] != slot or meant[1] == right:
+        misleading = rng.choice([concept for concept in lexicon()[slot] if concept != right])
+    choose = any_word(rng, avoid=(label, misleading))
+    text = _without((label, misleading), _right(text, about, choose), choose)
+    return dict(zip(fields, (_telling(text, about, {slot}, request, rng, choose), label, misleading), strict=True))
+
+
+def _triple(request: Request, about: Subject, fields: dict[str, str], rng: random.Random) -> dict[str, str]:
+    texts = [fields[key] for key in KEYS[Kind.STS].all]
+    if not on_topic(about, texts[0]):
+        said = meaning(texts[0])  # what the other texts share with the first they go on sharing
+        topic = {slot: (said[slot], about.facts[slot]) for slot in ("things", "aspect") if slot in said}
+        texts = [_changed(text, topic, any_word(rng)) for text in texts]
+    first, *others = texts
+    wanted = (request.high_score, request.low_score)
+    moved = [_as_similar(first, text, score, rng) for text, score in zip(others, wanted, strict=True)]
+    return dict(zip(fields, (first, *moved), strict=True))
+
+
+def _pair(request: Request, about: Subject, fields: dict[str, str], rng: random.Random) -> dict[str, str]:
+    one, two = (_right(fields[key], about, any_word(rng)) for key in KEYS[request.kind].all)
+    if request.kind is Kind.LONG_LONG:
+        one, two = (_telling(text, about, set(meaning(one)) | set(meaning(two)), request, rng) for text in (one, two))
+    return dict(zip(fields, (one, two), strict=True))
+
+
+# -- texts -------------------------------------------------------------------------------------------------------------
+
+
+def _right(text: str, about: Subject, choose: Choose) -> str:
+    """The text with every wrong value replaced where it stands."""
+    said = meaning(text)
+    wrong = {slot: said[slot] - {about.facts[slot]} for slot in SLOTS if slot in about.sure and slot in said}
+    return _changed(text, {slot: (old, about.facts[slot]) for slot, old in wrong.items()}, choose)
+
+
+def _without(labels: Collection[str], text: str, choose: Choose) -> str:
+    """The text with other words for what the labels mean."""
+    low = text.lower()
+    meant = [meanings()[label.lower()] for label in labels if label.lower() in low and label.lower() in meanings()]
+    return _changed(text, {slot: ({concept}, concept) for slot, concept in meant}, choose)
+
+
+def _changed(text: str, changes: Mapping[str, tuple[Collection[str], str]], choose: Choose) -> str:
+    """The text with some words replaced; `changes`: slot -> the concepts whose words go, and the one that comes."""
+    words = {slot: choose(slot, new) for slot, (old, new) in changes.items() if old and new in lexicon()[slot]}
+    if not words:
+        return text
+
+    def replaced(match: re.Match[str]) -> str:
+        slot, concept = meanings()[match[2].lower()]
+        if slot not in words or concept not in changes[slot][0]:
+            return match[0]
+        word = words[slot]
+        article = match[1][0] + ("n " if word[0] in "aeio" else " ") if match[1] else ""
+        return article + (word[0].upper() + word[1:] if match[2][0].isupper() else word)
+
+    return _word_with_article().sub(replaced, text)
+
+
+@cache
+def _word_with_article() -> re.Pattern[str]:
+    return re.compile(rf"\b((?:[Aa]n?) )?{any_form().pattern}", re.IGNORECASE)
+
+
+def _telling(
+    text: str, about: Subject, slots: set[str], request: Request, rng: random.Random, choose: Choose | None = None
+) -> str:
+    """The text with a sentence more on each of these slots of which it says nothing, and long enough."""
+    choose = choose or any_word(rng)
+    missing = slots - set(meaning(text))
+    groups = [slot for slot in TOLD if slot in missing] + (["nameless"] if missing - set(TOLD) else [])
+    return _lengthened(
+        " ".join([_ended(text), *(phrase(group, about.facts, rng, choose) for group in groups)]), request, rng
+    )
+
+
+def _lengthened(text: str, request: Request, rng: random.Random) -> str:
+    """The text, with sentences that say nothing until it is as long as the prompt wants."""
+    for filler in rng.sample(patterns()["filler"], len(patterns()["filler"])):
+        if len(text.split()) >= request.words.least:
+            break
+        text = f"{_ended(text)} {filler}"
+    return text
+
+
+def _ended(text: str) -> str:
+    return text if not text or text[-1] in ".?!" else text + "."
+
+
+def _as_similar(first: str, text: str, score: float, rng: random.Random) -> str:
+    """The text with as few values changed as make it as similar to the first as it should be."""
+    left, right = meaning(first), meaning(text)
+    common = [slot for slot in SLOTS if slot in left and slot in right]
+    ways = []
+    for equal in product((True, False), repeat=len(common)):
+        differing = [slot for slot, same in zip(common, equal, strict=True) if (left[slot] == right[slot]) is not same]
+        new = {
+            slot: min(left[slot])
+            if left[slot] != right[slot]
+            else rng.choice([each for each in lexicon()[slot] if each not in left[slot]])
+            for slot in differing
+        }
+        meant = {**right, **{slot: frozenset({concept}) for slot, concept in new.items()}}
+        if abs(meanings_similarity(left, meant) - score) <= CLOSE:
+            ways.append((len(new), len(ways), new))
+    fewest = min(ways)[2] if ways else {}
+    return _changed(text, {slot: (right[slot], concept) for slot, concept in fewest.items()}, any_word(rng))
