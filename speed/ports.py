@@ -143,6 +143,10 @@ class Engine(Backend, ABC):
             UserError: with the remedy.
         """
 
+    def divisible(self, runtime: Runtime) -> bool:
+        """Whether several processes may generate on this machine at the same time, as on the cores of a CPU."""
+        return False
+
 
 class Sft(Spec):
     """Supervised fine-tuning (paper, equation 1 and Appendix B)."""

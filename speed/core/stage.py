@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeAlias, TypeV
 from speed.core.spec import Backend, Json, Spec, digest, recipe
 
 if TYPE_CHECKING:
-    from speed.core.context import Context
+    from speed.core.context import Context, Runtime
 
 
 class Row(Spec):
@@ -117,6 +117,10 @@ class Pool(Node, Generic[R]):
     @abstractmethod
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[R]:
         """Rows start..stop-1, in order. Where `whole_blocks`, start and stop are multiples of `block`."""
+
+    def divisible(self, runtime: Runtime) -> bool:
+        """Whether several processes may build blocks of it on this machine at the same time."""
+        return False
 
     def rows_needed(self, upstream: str, rows: int) -> int:
         """Rows of the upstream pool in field `upstream` that the first `rows` rows of this one read."""

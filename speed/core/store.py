@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock, Timeout
 from pydantic import ValidationError
 
 from speed.core.errors import CorruptArtifact, UserError, explained
@@ -93,8 +93,20 @@ class Store:
     @contextmanager
     def lock(self, node: Node) -> Iterator[None]:
         """Only one process builds a key at a time; others wait and then find it built."""
-        with FileLock(self.home / "locks" / f"{node.name}-{node.key[:20]}.lock"):
+        with self._lock(node):
             yield
+
+    def try_lock(self, node: Node) -> BaseFileLock | None:
+        """The lock, if nobody else has it now; to be released by the caller."""
+        lock = self._lock(node)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        return lock
+
+    def _lock(self, node: Node) -> BaseFileLock:
+        return FileLock(self.home / "locks" / f"{node.name}-{node.key[:20]}.lock", thread_local=False)
 
     # -- artifacts -------------------------------------------------------------------------------------------------
 

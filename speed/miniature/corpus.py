@@ -239,7 +239,7 @@ def _form(world: World, rng: random.Random) -> str:
     written = [filled()]
     if rng.random() < 0.25:
         values |= {key: value(key) for key in keys if rng.random() < 0.4}
-        written += [" ".join(rng.sample(advice(), rng.randint(0, 4))), filled()]
+        written += [" ".join(rng.sample(advice(), rng.randint(0, 10))), filled()]
     return "\n".join(part for part in [*order, *written] if part)
 
 
@@ -310,10 +310,19 @@ def _retelling(world: World, rng: random.Random) -> str:
 
 
 def _labels(world: World, rng: random.Random) -> str:
+    """A text, and questions about it, each answered by any word that means what the text says."""
     about = subject(world, rng)
-    asked = rng.sample(SLOTS, rng.choice((1, 2, 3)))
-    lines = [f"The {slot}: {about[slot]}." for slot in asked]
-    return "\n".join([_description(about, rng), *lines])
+    asked = rng.sample(tuple(QUESTIONS), rng.choice((2, 3, 4, 5)))
+    lines = [f"{capitalized(rng.choice(QUESTIONS[slot]))}: {any_word(rng)(slot, about[slot])}." for slot in asked]
+    text = _description(about, rng, asked)
+    return "\n".join([text, *lines] if rng.random() < 0.8 else [*lines, text])
+
+
+def _catalogue(world: World, rng: random.Random) -> str:
+    """Paths, each with what there is, in other words of the same meaning."""
+    between = rng.choice((": ", " - ", ". ", "\n"))
+    abouts = [subject(world, rng) for _ in range(rng.randint(2, 6))]
+    return "\n".join(_path(about, rng) + between + _statement(about, rng) + "." for about in abouts)
 
 
 def _assignment(world: World, rng: random.Random) -> str:
@@ -347,12 +356,20 @@ WRITERS = (
 """Kinds of text and their shares."""
 
 
-def texts(world: World, seed: int, lists: float = 0.0, forms: float = 0.0, synonyms: float = 0.0) -> Iterator[str]:
-    """An endless, deterministic stream of texts, with shares of long lists repeated word for word, of forms, and of
-    thesaurus entries."""
+def texts(
+    world: World, seed: int, lists: float = 0.0, forms: float = 0.0, synonyms: float = 0.0, lookups: float = 0.0
+) -> Iterator[str]:
+    """An endless, deterministic stream of texts, with shares of long lists repeated word for word, of forms, of
+    thesaurus entries, and of texts that are asked about or stand behind a path."""
     rng = seeded("corpus", world.seed, seed)
-    writers = [*WRITERS, (_long_list, lists), (_form, forms), (_thesaurus, synonyms)]
-    rest = 1 - lists - forms - synonyms
-    shares = [share * rest for _, share in WRITERS] + [lists, forms, synonyms]
+    more = [
+        (_long_list, lists),
+        (_form, forms),
+        (_thesaurus, synonyms),
+        (_labels, lookups / 2),
+        (_catalogue, lookups / 2),
+    ]
+    rest = 1 - lists - forms - synonyms - lookups
+    writers = [*((writer, share * rest) for writer, share in WRITERS), *more]
     while True:
-        yield rng.choices([writer for writer, _ in writers], shares)[0](world, rng)
+        yield rng.choices([writer for writer, _ in writers], [share for _, share in writers])[0](world, rng)

@@ -89,7 +89,7 @@ def _triple(request: Request, about: Subject, fields: dict[str, str], rng: rando
     texts = [fields[key] for key in KEYS[Kind.STS].all]
     if not on_topic(about, texts[0]):
         said = meaning(texts[0])  # what the other texts share with the first they go on sharing
-        topic = {slot: (said[slot], about.facts[slot]) for slot in ("things", "aspect") if slot in said}
+        topic = {slot: (said[slot], about.facts[slot]) for slot in SLOTS[:2] if slot in said}
         texts = [_changed(text, topic, any_word(rng)) for text in texts]
     first, *others = texts
     wanted = (request.high_score, request.low_score)
@@ -172,7 +172,7 @@ def _as_similar(first: str, text: str, score: float, rng: random.Random) -> str:
     """The text with as few values changed as make it as similar to the first as it should be."""
     left, right = meaning(first), meaning(text)
     common = [slot for slot in SLOTS if slot in left and slot in right]
-    ways = []
+    ways: list[tuple[int, int, dict[str, str]]] = []
     for equal in product((True, False), repeat=len(common)):
         differing = [slot for slot, same in zip(common, equal, strict=True) if (left[slot] == right[slot]) is not same]
         new = {

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from speed.core.context import Context
+from speed.core.context import Context, Runtime
 from speed.core.stage import Pool, Stage, Work
 from speed.data.fields import Broken, first_fault
 from speed.data.outcome import sample
@@ -48,6 +48,9 @@ class FieldPairs(Pool[Pair]):
     @property
     def block(self) -> int:
         return self.engine.block
+
+    def divisible(self, runtime: Runtime) -> bool:
+        return self.engine.divisible(runtime)
 
     def work(self, start: int, stop: int) -> Work:
         return Work(generated=(stop - start) * self.continuations)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from speed.core.context import Context
+from speed.core.context import Context, Runtime
 from speed.core.stage import Pool, Stage, Work
 from speed.data.parse import revision as read_revision
 from speed.data.prompts import RolePrompts, revise_prompt
@@ -39,6 +39,9 @@ class Revision(Pool[Sample]):
     @property
     def block(self) -> int:
         return self.engine.block
+
+    def divisible(self, runtime: Runtime) -> bool:
+        return self.engine.divisible(runtime)
 
     def work(self, start: int, stop: int) -> Work:
         return Work(generated=stop - start)

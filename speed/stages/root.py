@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from speed.core.context import Context
+from speed.core.context import Context, Runtime
 from speed.core.stage import Pool, Stage, Work
 from speed.data.assignment import Assignment, load_topics
 from speed.data.forms import example_form
@@ -39,6 +39,9 @@ class RootData(Pool[Candidates]):
 
     def rows_needed(self, upstream: str, rows: int) -> int:
         return self.assignment.brainstorm_rows(rows)
+
+    def divisible(self, runtime: Runtime) -> bool:
+        return self.engine.divisible(runtime)
 
     def work(self, start: int, stop: int) -> Work:
         return Work(generated=(stop - start) * self.candidates)

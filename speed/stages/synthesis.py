@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
 
-from speed.core.context import Context
+from speed.core.context import Context, Runtime
 from speed.core.spec import Json
 from speed.core.stage import Pool, Stage, Work
 from speed.data.assignment import Assignment, Draft, load_topics
@@ -47,6 +47,9 @@ class Synthesis(Pool[Sample]):
 
     def rows_needed(self, upstream: str, rows: int) -> int:
         return self.assignment.brainstorm_rows(rows)
+
+    def divisible(self, runtime: Runtime) -> bool:
+        return self.engine.divisible(runtime)
 
     def work(self, start: int, stop: int) -> Work:
         return Work(generated=stop - start)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
-from toys import Doubled, Failing, Number, Numbers, Report, Sum, WholeNumbers
+from toys import Doubled, Failing, Number, Numbers, Report, SharedNumbers, Sum, WholeNumbers
 
 from speed.core.build import StageFailed, build, build_all, outcome
 from speed.core.context import Runtime, silence
@@ -149,6 +151,56 @@ def test_children_build_what_is_missing_side_by_side(store: Store, tmp_path: Pat
     assert {standing.state for standing in standings(order, store)} == {"hit"}
     assert events.count(("sum", "done")) == 2
     assert ("sum", "metric") in events
+
+
+def test_blocks_of_a_pool_are_built_side_by_side_where_there_is_room(store: Store, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    pool = SharedNumbers(2, log=str(log))
+    progress: list[tuple[int, int]] = []
+    done: list[str] = []
+
+    def listen(label: str, event: dict[str, Any]) -> None:
+        if event["event"] == "progress":
+            progress.append((event["done"], event["total"]))
+        elif event["event"] == "done":
+            done.append(label)
+
+    build_all(goals([pool.take(18)]), store, Runtime(side_by_side=3), listen, tmp_path / "logs")
+    lines = [line.split() for line in log.read_text().splitlines()]
+    assert sorted((int(start), int(stop)) for _, start, stop in lines) == [(0, 4), (4, 12), (12, 20)]
+    assert len({process for process, _, _ in lines}) == 3
+    assert [row.value for row in store.rows(pool.take(20))] == [2 * row for row in range(20)]
+    assert store.shards(pool) == [Span(start, start + 4) for start in range(0, 20, 4)]
+    assert done == ["shared numbers"]
+    assert {total for _, total in progress} == {20}
+    assert sorted(progress) == progress
+    again = store.try_lock(pool)
+    assert again is not None
+    again.release()
+
+
+def test_a_pool_that_another_run_builds_is_waited_for_by_one_process(store: Store, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    pool = SharedNumbers(2, log=str(log))
+    lock = store.try_lock(pool)
+    assert lock is not None
+    assert store.try_lock(pool) is None
+    free = threading.Timer(1.0, lock.release)  # long after the run has seen that it is taken
+    listen = lambda label, event: free.start() if event["event"] == "start" else None  # noqa: E731
+    build_all(goals([pool.take(16)]), store, Runtime(), listen, tmp_path / "logs")
+    assert [line.split()[1:] for line in log.read_text().splitlines()] == [["0", "16"]]
+    assert standings(goals([pool.take(16)]), store)[0].state == "hit"
+
+
+def test_what_a_broken_part_lacks_is_built_again(store: Store, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    pool = SharedNumbers(2, log=str(log), breaks=str(tmp_path / "broken"))
+    done: list[str] = []
+    listen = lambda label, event: done.append(event["event"])  # noqa: E731
+    build_all(goals([pool.take(16)]), store, Runtime(), listen, tmp_path / "logs")
+    assert [row.row for row in store.rows(pool.take(16))] == list(range(16))
+    assert done.count("done") == 1
+    assert done.count("corrupt") == 1
 
 
 def test_damage_met_by_a_child_is_said_and_mended(store: Store, tmp_path: Path) -> None:

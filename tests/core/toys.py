@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from speed.core.context import Context
-from speed.core.errors import UserError
+from speed.core.context import Context, Runtime
+from speed.core.errors import CorruptArtifact, UserError
 from speed.core.stage import Pool, Row, Stage, Take, Work
 
 
@@ -54,6 +54,32 @@ class Numbers(Pool[Number]):
 class WholeNumbers(Numbers):
     name: ClassVar[str] = "whole numbers"
     whole_blocks: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class SharedNumbers(WholeNumbers):
+    """Its log has the process of every row."""
+
+    name: ClassVar[str] = "shared numbers"
+    breaks: str = ""
+    """A file whose absence makes the build of the last block fail, once."""
+
+    def divisible(self, runtime: Runtime) -> bool:
+        return True
+
+    def build(self, start: int, stop: int, ctx: Context) -> Iterator[Number]:
+        with open(self.log, "a") as file:
+            file.write(f"{os.getpid()} {start} {stop}\n")
+        for made in super_build(self, start, stop, ctx):
+            if self.breaks and made.row == stop - 1 and start and not Path(self.breaks).exists():
+                Path(self.breaks).touch()
+                raise CorruptArtifact(Path(self.breaks).with_suffix(".gone"), "the sha256 differs")
+            yield made
+
+
+def super_build(numbers: Numbers, start: int, stop: int, ctx: Context) -> Iterator[Number]:
+    """Rows without a line in the log."""
+    return Numbers(numbers.factor, numbers.size).build(start, stop, ctx)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 import pytest
 
-from speed.miniature.corpus import advice, texts
+from speed.miniature.corpus import texts
 from speed.miniature.language import any_word, filled, phrase, slots_of
 from speed.miniature.lexicon import SLOTS, domains, lexicon, meaning, meanings, mentions, patterns
 from speed.miniature.world import seeded, similarity, training_topics, world

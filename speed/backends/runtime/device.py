@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
@@ -26,6 +28,12 @@ def device_for(runtime: Runtime) -> str:
     if runtime.device == "cuda" and not torch.cuda.is_available():
         raise UserError("runtime.device=cuda, and this machine has no usable GPU\n  take runtime.device=auto or cpu")
     return "cuda" if runtime.device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def gpu_in_sight() -> bool:
+    """Whether there may be a GPU, told without importing torch (seconds); where this cannot be told, there may."""
+    drivers = ("/proc/driver/nvidia/version", "/sys/module/amdgpu/version", "/dev/dxg")
+    return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
 
 
 @contextmanager
