@@ -22,17 +22,18 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-KEPT = 575
+KEPT = 920
 """Examples that each embedder learns from, whoever wrote them."""
 MEASURED = (
     "counts.sft=920",
     "counts.pairs=230",
-    "counts.revisions=230",
+    "counts.revisions=460",
     "generator.sft.epochs=3",
+    "revisor.sft.epochs=3",
     "scale.examples=1610",
 )
 """Where the table takes more than the default run, which must be quick; 1,610 hold enough valid ones of each kind."""
-SIZES = (161, 345, KEPT)
+SIZES = (161, 345, 575, KEPT)
 """Points of the picture; multiples of 23, so that every kind has its share."""
 WRITERS = {
     "junior": ("+experiment=ablation_sft_only",),

@@ -195,21 +195,26 @@ CONTRARY = frozenset({"negative", "misleading", "hard"})
 """A field with such a word in its name speaks of something else, which is near."""
 
 
-def _form(world: World, rng: random.Random) -> str:
+def _revised_form(world: World, rng: random.Random) -> str:
+    return _form(world, rng, again=1.0)
+
+
+def _form(world: World, rng: random.Random, again: float = 0.25) -> str:
     """A form: its fields are named among other sentences, then filled in one by one, in the order in which they were
     named, and then it is closed. It teaches that what is asked for by name is given by name, once, and no more. Some
     are filled in a second time, with a part of the fields as they were: that is how a text is revised."""
     about = subject(world, rng)
     shared = rng.choice(WRITING) if rng.random() < 0.5 else ""
     fields = rng.choice((2, 2, 2, 3, 3, 4))
-    keys = rng.sample(sorted({_field(rng, shared) for _ in range(8)}), fields)
+    labelled = rng.random() < 0.2
+    keys = _text_and_labels(rng) if labelled else rng.sample(sorted({_field(rng, shared) for _ in range(8)}), fields)
     if rng.random() < 0.5:
         named = "\n".join(f'- "{key}": {rng.choice(advice())}' for key in keys)
     else:
         named = rng.choice(("Wanted: ", "Fields: ", "It has ")) + ", ".join(f'"{key}"' for key in keys) + "."
     asides = rng.sample(advice(), rng.randint(1, 9))
     asides += [rng.choice(REMARKS).format(*rng.sample(keys, 2)) for _ in range(rng.randint(0, 5))]
-    fitting = rng.random() < 0.5
+    fitting = rng.random() < (0.8 if labelled else 0.5)
     query_length, length = (rng.choice(QUERY_LENGTHS), rng.choice(LENGTHS)) if fitting else (FREE, FREE)
     lengths = {key: _length(key, query_length, length) for key in keys}
     asides += [f'{rng.choice(WISHED)} "{key}" of {said}.' for key, (said, _, _) in lengths.items() if said]
@@ -237,10 +242,16 @@ def _form(world: World, rng: random.Random) -> str:
         return opening + between.join(entry.format(key=key, value=text) for key, text in values.items()) + closing
 
     written = [filled()]
-    if rng.random() < 0.25:
-        values |= {key: value(key) for key in keys if rng.random() < 0.4}
+    if rng.random() < again:
+        values |= {key: value(key) for key in keys if rng.random() < 0.25}
         written += [" ".join(rng.sample(advice(), rng.randint(0, 10))), filled()]
     return "\n".join(part for part in [*order, *written] if part)
+
+
+def _text_and_labels(rng: random.Random) -> list[str]:
+    """Fields of a text and of two answers to a question about it, the right one and another."""
+    first, second = (f"{rng.choice(WRITING)}_" if rng.random() < 0.5 else "" for _ in range(2))
+    return [first + rng.choice(("text", "input")), f"{second}label", f"{rng.choice(sorted(CONTRARY))}_label"]
 
 
 def _length(key: str, query: tuple[str, int, int], text: tuple[str, int, int]) -> tuple[str, int, int]:
@@ -357,19 +368,26 @@ WRITERS = (
 
 
 def texts(
-    world: World, seed: int, lists: float = 0.0, forms: float = 0.0, synonyms: float = 0.0, lookups: float = 0.0
+    world: World,
+    seed: int,
+    lists: float = 0.0,
+    forms: float = 0.0,
+    synonyms: float = 0.0,
+    lookups: float = 0.0,
+    revised: float = 0.0,
 ) -> Iterator[str]:
     """An endless, deterministic stream of texts, with shares of long lists repeated word for word, of forms, of
-    thesaurus entries, and of texts that are asked about or stand behind a path."""
+    thesaurus entries, of texts that are asked about or stand behind a path, and of forms filled in twice."""
     rng = seeded("corpus", world.seed, seed)
     more = [
         (_long_list, lists),
         (_form, forms),
+        (_revised_form, revised),
         (_thesaurus, synonyms),
         (_labels, lookups / 2),
         (_catalogue, lookups / 2),
     ]
-    rest = 1 - lists - forms - synonyms - lookups
+    rest = 1 - lists - forms - synonyms - lookups - revised
     writers = [*((writer, share * rest) for writer, share in WRITERS), *more]
     while True:
         yield rng.choices([writer for writer, _ in writers], [share for _, share in writers])[0](world, rng)
