@@ -4,7 +4,7 @@ Every base has about a million parameters and a byte-level BPE vocabulary of 2,7
 trained before the words of paths became tokens). On one core (OMP_NUM_THREADS=1) Llama takes about three hours, the
 embedder about ten minutes. A folder holds config.json, fp16 model.safetensors, the tokenizer and `training.log`. The
 corpus was improved between the phases of the committed bases (the log has them), and Llama's new tokens were added
-before its ANSWERING phases, each beginning as the small word; so training again gives their like and not the same bytes.
+before its ANSWERING phases, each beginning as the small word: training again gives their like, not the same bytes.
 """
 
 from __future__ import annotations
