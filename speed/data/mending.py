@@ -10,12 +10,27 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 Value: TypeAlias = Any
 """str, Number, bool, None, list or dict."""
+
+MENDED = {
+    "around": "text around the JSON: a fence, a thought, prose, other JSON",
+    "opening": "the first bracket was missing",
+    "closing": "the last brackets were missing",
+    "escaped": "the whole object was escaped, as inside a string",
+    "marks": "a comma was missing or too many, or another mark stood for it or for a colon",
+    "comments": "comments, or marks of byte order",
+    "bare_keys": "keys without quotes",
+    "quotes": "texts between other quotes than JSON's",
+    "inner_quotes": "quotes inside a text that were not escaped",
+    "escapes": "escapes that JSON does not know",
+    "words": "Python's True, False or None",
+}
+"""What may be mended in an answer, by name."""
 
 
 class Number(str):
@@ -73,6 +88,7 @@ _WORDS = {"true": True, "false": False, "null": None, "True": True, "False": Fal
 _WORD = re.compile(r"(?:true|false|null|True|False|None)\b")
 _ESCAPE = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|\\.", re.DOTALL)
 _MEANING = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "/": "/", "\\": "\\", '"': '"', "'": "'"}
+_IN_JSON = _MEANING.keys() - {"'"}
 _DEEPEST = 40
 _LONGEST_KEY = 100
 _MOST_BRACKETS = 200
@@ -90,6 +106,8 @@ class Reader:
         """Whether a text contained quotes that were not escaped, so that any quote may lie inside a text."""
         self.unclosed = False
         """Whether the text ended behind a complete value, and only closing brackets were missing."""
+        self.mended: set[str] = set()
+        """Keys of `MENDED`."""
 
     def value(self, role: Literal["member", "item"] = "item", depth: int = 0) -> Value:
         """The value here.
@@ -109,6 +127,7 @@ class Reader:
             return Number(match.group())
         if match := _WORD.match(self.text, self.position):
             self.position = match.end()
+            self._mend("words", match.group() in ("True", "False", "None"))
             return _WORDS[match.group()]
         raise self._unreadable("bad_syntax" if first else "truncated")
 
@@ -121,6 +140,7 @@ class Reader:
             self.keys += quoted
             if self._peek() not in (":", "："):
                 raise self._unreadable("bad_syntax" if self._peek() else "truncated")
+            self._mend("marks", self._peek() != ":")
             self.position += 1
             self._skip()
             pairs.append((key, self.value("member", depth)))
@@ -141,9 +161,12 @@ class Reader:
             raise self._unreadable("bad_syntax")
         self.position += not begun
         self._skip()
+        commas = ""
         while self._peek() in (",", "，", ";"):
+            commas += self._peek()
             self.position += 1
             self._skip()
+        self._mend("marks", commas != ("," if begun and self._peek() not in ("", bracket) else ""))
         if self._peek() == bracket:
             self.position += 1
             return True
@@ -152,6 +175,7 @@ class Reader:
         if not self._peek() and self.strained:
             raise self._unreadable("truncated")
         self.unclosed = not self._peek()
+        self._mend("closing", self.unclosed)
         return self.unclosed
 
     def _key(self) -> str:
@@ -159,6 +183,7 @@ class Reader:
             return self._string("key")
         if match := _BARE_KEY.match(self.text, self.position):
             self.position = match.end()
+            self._mend("bare_keys")
             return match.group()
         raise self._unreadable("bad_syntax")
 
@@ -183,11 +208,21 @@ class Reader:
             if _INNER_KEY.search(text, start, stop.start() + 1) or _INNER_COMMA.search(text, start, stop.start()):
                 raise ReadError("bad_syntax", stop.end())
         self.position = stop.end()
-        return _unescaped(text[start : stop.start()])
+        raw = text[start : stop.start()]
+        self._mend("quotes", text[start - 1] != '"' or text[stop.start()] != '"')
+        self._mend("inner_quotes", strained)
+        self._mend("escapes", "\\" in raw and any(_unknown(escape, _IN_JSON) for escape in _ESCAPE.findall(raw)))
+        return _unescaped(raw)
+
+    def _mend(self, name: str, found: bool = True) -> None:
+        if found:
+            self.mended.add(name)
 
     def _skip(self) -> None:
         match = _SPACE.match(self.text, self.position)
-        self.position = match.end() if match else self.position
+        if match:
+            self._mend("comments", not match.group().isspace() and match.end() > match.start())
+            self.position = match.end()
 
     def _peek(self) -> str:
         return self.text[self.position : self.position + 1]
@@ -208,6 +243,10 @@ def ends_inside(text: str, position: int) -> bool:
     return False
 
 
+def _unknown(escape: str, known: Container[str] = _MEANING) -> bool:
+    return len(escape) == 2 and escape[1] not in known
+
+
 def _unescaped(raw: str) -> str:
     """The text that a quoted text stands for.
 
@@ -217,7 +256,7 @@ def _unescaped(raw: str) -> str:
     if "\\" not in raw:
         return raw
     escapes = _ESCAPE.findall(raw)
-    careless = any(len(escape) == 2 and escape[1] not in _MEANING for escape in escapes)
+    careless = any(map(_unknown, escapes))
 
     def meaning(match: re.Match[str]) -> str:
         escape = match.group()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from speed.core.spec import Json
 from speed.data.parse import example as read_example
+from speed.data.parse import mended
 from speed.data.records import Kind, Prompt, Rejected, Sample
 from speed.data.verify import Guidelines, faults
 
@@ -24,7 +25,8 @@ def sample(
     if isinstance(found, Rejected):
         return made.turned_away(found.cause, found.detail)
     broken = faults(found, prompt)
-    made = made.model_copy(update={"example": found, "faults": tuple(fault.cause for fault in broken)})
+    read = {"example": found, "faults": tuple(fault.cause for fault in broken), "mended": mended(text)}
+    made = made.model_copy(update=read)
     dropped = next((fault for fault in broken if guidelines.drops(fault.cause)), None)
     return made if dropped is None else made.turned_away(dropped.cause, dropped.detail)
 
@@ -32,11 +34,14 @@ def sample(
 def counts_by_kind(row: Sample, kind: Kind) -> Counter[str]:
     """What a row adds to the figures of its kind."""
     names = Counter({"rows": 1, "accepted": int(row.rejected is None), "candidates": row.attempt + 1})
-    return Counter({f"{name}/{kind}": count for name, count in names.items()})
+    found = Counter({f"{name}/{kind}": count for name, count in names.items()})
+    found.update(f"mended/{name}" for name in row.mended)
+    return found
 
 
 def figures_by_kind(counts: Mapping[str, int], attempts: int) -> dict[str, Json]:
-    """Rows accepted and candidates tried, by kind; where all rows were to be filled, how many are not."""
+    """Rows accepted and candidates tried, by kind; where all rows were to be filled, how many are not; what had to be
+    mended in how many answers, by name."""
     seen = [kind for kind in Kind if counts.get(f"rows/{kind}")]
 
     def by_kind(name: str) -> dict[str, int]:
@@ -45,4 +50,6 @@ def figures_by_kind(counts: Mapping[str, int], attempts: int) -> dict[str, Json]
     accepted, rows = by_kind("accepted"), by_kind("rows")
     short = {kind: rows[kind] - accepted[kind] for kind in rows if accepted[kind] < rows[kind]}
     found: dict[str, Json] = {"accepted": accepted, "candidates": by_kind("candidates")}
+    if mended := {name.removeprefix("mended/"): count for name, count in counts.items() if name.startswith("mended/")}:
+        found["mended"] = dict(sorted(mended.items()))
     return {**found, "short": short} if attempts > 1 else found

@@ -65,6 +65,11 @@ def example(kind: Kind, task: str, text: str, finish_reason: str = "") -> Exampl
     return _only(text, finish_reason, unwrapped(keys.all), read)
 
 
+def mended(text: str) -> tuple[str, ...]:
+    """What had to be overlooked or mended to read an answer: keys of `speed.data.mending.MENDED`, in order."""
+    return tuple(sorted(json_objects(text).mended))
+
+
 def tasks(text: str, finish_reason: str = "") -> tuple[str, ...] | Rejected:
     """The tasks in an answer to a brainstorming prompt, in order and each once."""
     return _only(text, finish_reason, lists, _tasks)

@@ -27,6 +27,12 @@ class Reading(NamedTuple):
     """`truncated` or `bad_syntax`: what befell a value that began and could not be read."""
     unclosed: bool = False
     """Whether the last value lacked nothing but closing brackets."""
+    mended: frozenset[str] = frozenset()
+    """What was overlooked or mended: keys of `speed.data.mending.MENDED`."""
+
+    def also(self, mended: str) -> Reading:
+        """The same, with something else mended."""
+        return self._replace(mended=self.mended | {mended})
 
 
 def json_objects(text: str) -> Reading:
@@ -37,15 +43,17 @@ def json_objects(text: str) -> Reading:
         return Reading((_DECODER.decode(text.lstrip("\ufeff")),))
     except (ValueError, RecursionError):
         pass
-    text = _LAST_FENCE.sub("", _THOUGHT.sub("", text))
-    found = _scanned(text)
+    bare = _LAST_FENCE.sub("", _THOUGHT.sub("", text))
+    found = _scanned(bare)
+    found = found if bare == text else found.also("around")
     if any(isinstance(value, dict) or (isinstance(value, list) and value) for value in found.values):
         return found
-    if match := _KEY_FIRST.match(text):
-        return _scanned("{" + text[match.end() :])
-    if '{\\"' in text:
+    if match := _KEY_FIRST.match(bare):
+        return _scanned("{" + bare[match.end() :]).also("opening")
+    if '{\\"' in bare:
         try:
-            return json_objects(_DECODER.decode('"' + text[text.index("{") : text.rindex("}") + 1] + '"'))
+            inner = _DECODER.decode('"' + bare[bare.index("{") : bare.rindex("}") + 1] + '"')
+            return json_objects(inner).also("escaped")
         except (ValueError, RecursionError):
             return found
     return found
@@ -54,8 +62,12 @@ def json_objects(text: str) -> Reading:
 def _scanned(text: str) -> Reading:
     values: list[Value] = []
     position, fault, unclosed = 0, "", False
+    mended: set[str] = set()
     for _ in range(_MOST_STARTS):
         start = _START.search(text, position)
+        around = text[position : start.start() if start else None]
+        if around and not around.isspace():
+            mended.add("around")
         if not start:
             break
         try:
@@ -71,11 +83,14 @@ def _scanned(text: str) -> Reading:
                 fault = unreadable.cause if in_earnest else fault
                 continue
             position, unclosed = reader.position, reader.unclosed
+            mended |= reader.mended
         if ends_inside(text, position):
             fault = "bad_syntax"
         else:
             values.append(value)
-    return Reading(tuple(values), fault, unclosed)
+    if len(values) > 1:
+        mended.add("around")
+    return Reading(tuple(values), fault, unclosed, frozenset(mended))
 
 
 @lru_cache(maxsize=16)

@@ -123,6 +123,8 @@ class Sample(Row):
     """The parsed answer; None when rejected."""
     faults: tuple[str, ...] = ()
     """Guidelines of the prompt that the example breaks (speed.data.verify); kept unless the config drops them."""
+    mended: tuple[str, ...] = ()
+    """What had to be mended to read the answer (speed.data.mending)."""
     revised: bool = False
     """True where the example is the revisor's, not the writer's own."""
     attempt: int = 0

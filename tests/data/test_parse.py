@@ -11,7 +11,8 @@ from hypothesis import example as case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speed.data.parse import CAUSES, Judgement, example, judgement, rendered, revision, tasks
+from speed.data.mending import MENDED
+from speed.data.parse import CAUSES, Judgement, example, judgement, mended, rendered, revision, tasks
 from speed.data.reading import json_objects
 from speed.data.records import KEYS, Example, Kind, Rejected
 
@@ -150,6 +151,31 @@ def test_defects(answer: str, expected: tuple[str, str] | str) -> None:
         assert found.cause == expected
     else:
         assert found == Example(kind=Kind.SHORT_SHORT, task="t", query=expected[0], positive=expected[1])
+
+
+def strict(answer: str) -> bool:
+    try:
+        json.loads(answer.removeprefix("\ufeff"), strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+def test_what_was_mended_is_named() -> None:
+    named = {name: mended(answer) for name, answer, expected in DEFECTS if not isinstance(expected, str)}
+    assert [name for name, answer, _ in DEFECTS if name in named and strict(answer) != (named[name] == ())] == []
+    assert {
+        "json fence": ("around",), "prose after": ("around",), "thoughts with a draft": ("around",),
+        "python dict": ("quotes",), "trailing comma": ("marks",), "trailing comma and prose": ("around", "marks"),
+        "missing comma": ("marks",), "semicolon for comma": ("marks",), "fullwidth punctuation": ("marks",),
+        "smart quotes": ("quotes",), "bare keys": ("bare_keys", "quotes"), "line comment": ("comments",),
+        "quotes not escaped": ("inner_quotes",), "clean": (), "brace in a text": (), "escaped quotes": (),
+    }.items() <= named.items()  # fmt: skip
+    assert mended(GOOD[:-1]) == ("closing",)
+    assert mended(GOOD[1:]) == ("opening",)
+    assert mended(json.dumps(GOOD)[1:-1]) == ("escaped",)
+    assert mended('{"input": True, "positive_document": "\\alpha"') == ("closing", "escapes", "words")
+    assert set().union(*named.values()) <= set(MENDED)
 
 
 def test_table_is_large_and_names_every_cause() -> None:

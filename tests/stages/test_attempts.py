@@ -120,6 +120,20 @@ def test_attempts_fill_every_kind_exactly(store: Store, place: int) -> None:
         assert (row == first) is (first.rejected is None)
 
 
+def test_what_was_mended_is_counted_by_name(store: Store) -> None:
+    def fences(model: str, ask: Ask) -> str:
+        return f"Here:\n{example_for(ask.prompt)[:-1]},}}" if ask.kind is Kind.STS else example_for(ask.prompt)
+
+    pool = seed_data(Scripted.saying(fences), 1)
+    rows, _ = built(store, pool, ROWS)
+    mended = [row for row in rows if row.mended == ("around", "marks")]
+    assert {row.prompt.kind for row in mended} == {Kind.STS}
+    assert {row.mended for row in rows if row not in mended} == {()}
+    line = stage_line(Goal(pool, ROWS, ()), store, True)
+    assert line.metrics["mended"] == {"around": len(mended), "marks": len(mended)}
+    assert len(mended) == MIX.counts(ROWS)[Kind.STS]
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_pool_that_grows_is_the_pool_that_was_built_at_once(tmp_path: Path, place: int) -> None:
     grown, whole = Store(tmp_path / "grown").open(), Store(tmp_path / "whole").open()
