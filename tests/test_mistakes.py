@@ -32,6 +32,8 @@ def refused(done: Finished, *parts: str) -> None:
         (["seed=0,1"], ["seed=0,1", "multirun"]),
         (["topics=file"], ["topics.path"]),
         (["topics.path=nowhere.txt"], ["nowhere.txt", "does not exist"]),
+        (["generator.base=/models/lama"], ["no base model '/models/lama'", "give an existing folder"]),
+        (["embedder.base=/models/mistal"], ["no base model '/models/mistal'", "give an existing folder"]),
         (["eval=local", "eval.tasks=nowhere"], ["nowhere", "does not exist"]),
         (["engine._target_=os.system"], ["engine._target_", "only parts of speed"]),
         (["runtime.generation_gpus=2"], ["runtime.generation_gpus=2", "one GPU", "engine=vllm"]),

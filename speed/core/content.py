@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
 from speed.core.errors import UserError
 from speed.core.spec import Json
+
+HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?$")
 
 
 class Content(BaseModel):
@@ -63,12 +66,28 @@ class ModelReference(BaseModel):
         """Identity: the content of a folder, or the name (and revision) on the hub.
 
         Raises:
-            UserError: when a folder of this package is named that does not exist.
+            UserError: when it is neither a folder that exists nor the form of a hub name.
         """
         if self.name.startswith("package:"):
             return {"sha256": sha256_of(package_folder(self.name))}
         folder = Path(self.name).expanduser()
-        return {"sha256": sha256_of(folder)} if folder.is_dir() else {"hub": self.name}
+        if folder.is_dir():
+            return {"sha256": sha256_of(folder)}
+        refuse_no_hub_name(self.name)
+        return {"hub": self.name}
+
+
+def refuse_no_hub_name(name: str) -> None:
+    """Refuse what cannot be the name of a model on the hub.
+
+    Raises:
+        UserError: with what a base model may be.
+    """
+    if not HUB_NAME.match(name):
+        raise UserError(
+            f"there is no base model {name!r}: give an existing folder, a hub name such as meta-llama/Meta-Llama-3-8B, "
+            "or package:miniature/bases/NAME"
+        )
 
 
 def package_folder(reference: str) -> Path:

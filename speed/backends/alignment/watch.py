@@ -73,8 +73,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.overflows = 0 if math.isfinite(float(logs.get("grad_norm", 0.0))) else self.overflows + 1
         if not math.isfinite(loss) or self.overflows > (OVERFLOWS if args.fp16 else 0):
             raise UserError(
-                f"the training's loss became {loss} (gradient norm {logs.get('grad_norm')}) at step "
-                f"{state.global_step} of {state.max_steps}\n  lower its learning_rate (or leave fp16 for bf16)"
+                f"the training has diverged at step {state.global_step} of {state.max_steps}: loss {loss}, gradient "
+                f"norm {logs.get('grad_norm')}\n  lower its learning_rate (now {args.learning_rate:g})"
+                + (", or take trainer.precision=bf16" if args.fp16 else "")
             )
         if self.first_loss is not None and state.global_step == 1 and abs(loss - self.first_loss) > FIRST_LOSS_WITHIN:
             raise RuntimeError(

@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from speed.backends.generator.prompt_format import PromptFormat
 from speed.backends.runtime.device import quietly
-from speed.core.content import package_folder, sha256_of
+from speed.core.content import package_folder, refuse_no_hub_name, sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import Spec
 
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 CARD = "weights.json"
-HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?$")
 
 
 class WeightsCard(Spec):
@@ -143,11 +141,7 @@ def resolved(source: Path | str) -> tuple[str, str | None]:
     folder = Path(text).expanduser()
     if folder.is_dir():
         return str(folder), None
-    if not HUB_NAME.match(text):
-        raise UserError(
-            f"there is no base model {text!r}: give an existing folder, a hub name such as meta-llama/Meta-Llama-3-8B, "
-            "or package:miniature/bases/NAME"
-        )
+    refuse_no_hub_name(text)
     name, _, revision = text.partition("@")
     return name, revision or None
 
