@@ -81,12 +81,29 @@ def carry_out(run: Run, out: Path, ctx: Context) -> None:
             f"the training was told to end and saved step {watch.stopped_at} of {trainer.state.max_steps}\n"
             "  run the same command again: it goes on from there"
         )
+    _refuse_broken(trainer)
     after = run.after(trainer) if run.after else {}  # in every rank: under ZeRO-3 each holds a part of the weights
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if ctx.runtime.strategy == "zero3" else None
     if trainer.is_world_process_zero():
         with disk_errors(out):
             _write(run, weights, after, out, ctx)
     trainer.accelerator.wait_for_everyone()
+
+
+def _refuse_broken(trainer: Any) -> None:
+    """No loss is computed after the last step: whether it has left a model is seen by using it once, in every rank."""
+    import torch
+
+    row = trainer.train_dataset[0]
+    ids = row["input_ids"] if "input_ids" in row else row["prompt_ids"] + row["chosen_ids"]
+    trainer.model.eval()
+    with torch.no_grad():
+        logits = trainer.model(input_ids=torch.tensor([ids], device=trainer.model.device), use_cache=False).logits
+    if not torch.isfinite(logits).all():
+        raise UserError(
+            "the training has diverged in its last step (the model no longer computes numbers)\n"
+            f"  lower its learning_rate (now {trainer.args.learning_rate:g})"
+        )
 
 
 def seen_twice(rows: int, micro_batch: int, runtime: Runtime) -> int:

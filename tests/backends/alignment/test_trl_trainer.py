@@ -454,6 +454,16 @@ def test_fp16_may_leave_out_a_step_that_overflows_but_not_all_of_them(tmp_path: 
         overflow(False, 1)
 
 
+def test_the_last_step_may_not_break_the_weights(base: Path, junior: Path, tmp_path: Path) -> None:
+    """No loss is computed after it, so none would tell."""
+    rate = {"learning_rate": 1e30}
+    with pytest.raises(UserError, match=r"diverged in its last step .*\n.*now 1e.30"):
+        FULL.sft(str(base), completions(4), SFT.model_copy(update=rate), tmp_path / "sft", context(tmp_path))
+    with pytest.raises(UserError, match=r"diverged in its last step .*\n.*now 1e.30"):
+        LORA.dpo(junior, preferences(4), DPO.model_copy(update=rate), tmp_path / "dpo", context(tmp_path))
+    assert not list(tmp_path.rglob("weights.json"))
+
+
 def test_options_that_would_be_ignored_are_refused(base: Path, junior: Path, tmp_path: Path) -> None:
     ctx = context(tmp_path)
     with pytest.raises(ValueError, match="label_smoothing=0.1 has no effect on loss=sigmoid"):
