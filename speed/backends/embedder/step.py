@@ -71,6 +71,10 @@ class Steps:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if step + 1 == len(self.plan):  # no loss is computed after it: whether it has left a model is seen by using it
+            some = max(8, self.ranks.count)
+            if not torch.isfinite(self.forward.all(batch.rows[:some], batch.lengths[:some])).all():
+                raise self._not_a_number(step, batch, examples, checkpoints, float(loss))
         real = sum(batch.lengths)
         return {
             "loss": value,

@@ -105,6 +105,14 @@ def test_a_diverged_training_names_the_files_of_its_records(base: Path, tmp_path
     assert "there is no checkpoint yet" in str(caught.value)
 
 
+def test_the_last_step_may_not_break_the_model(base: Path, tmp_path: Path) -> None:
+    """No loss is computed after it, so none would tell."""
+    config = small(base, learning_rate=1e30)
+    with pytest.raises(UserError, match="is no longer a number .* at step 0"):
+        config.train(examples(tmp_path / "a.jsonl", 8), tmp_path / "out", 0, context(tmp_path / "home"))
+    assert not (tmp_path / "out" / "model").exists()
+
+
 def test_fp16_may_leave_out_steps_that_overflow_but_not_for_ever(base: Path, tmp_path: Path) -> None:
     data = examples(tmp_path / "examples.jsonl", 8)
     config, ctx = small(base, precision="fp16"), context(tmp_path / "home")
