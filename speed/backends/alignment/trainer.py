@@ -73,7 +73,8 @@ class TrlTrainer(Trainer):
     """Rows of a micro batch as one row without padding; supervised trainings only, where TRL really does it."""
     packing: bool = False
     """Rows end to end, padding-free, in packs of at most the training's max_length; supervised trainings only. A batch
-    and a micro batch then count packs and not rows: fewer steps, each over more rows."""
+    and a micro batch then count packs and not rows: fewer steps, each over more rows. Attention is computed over whole
+    packs and masked, which small models on a CPU pay for dearly (experiments/alignment.md)."""
     precompute_reference: bool = False
     """Log-probabilities of the reference once, before a preference training, and shared by trainings on the same pairs;
     a training of all weights then holds no second model."""
