@@ -137,8 +137,8 @@ class Context:
             lost = Counter(row.rejected for row in rows if row.rejected is not None)
             causes = ", ".join(f"{count} {cause}" for cause, count in sorted(lost.items())) or "none turned away"
             raise UserError(
-                f"a training needs at least two rows, and of the {len(rows)} of {take.pool.label} {len(found)} can be "
-                f"learned from ({causes})\n  raise its count (counts.sft, counts.pairs, counts.revisions), or look at "
+                f"a training needs at least two rows; of the {len(rows)} rows in '{take.pool.label}' only {len(found)} can "
+                f"be learned from ({causes})\n  raise its count (counts.sft, counts.pairs, counts.revisions), or look at "
                 f"the rows: {self.store.folder(take.pool)}"
             )
         return found

@@ -48,6 +48,6 @@ def test_two_rows_are_enough(tmp_path: Path) -> None:
 def test_the_causes_of_fewer_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError) as told:
         senior(tmp_path, WHOLE, ALIKE, (ONE_FAULT, TWO_FAULTS), ALIKE)
-    said = "senior: a training needs at least two rows, and of the 4 of verified pairs 1 can be learned from"
+    said = "senior: a training needs at least two rows; of the 4 rows in 'verified pairs' only 1 can be learned from"
     assert str(told.value).startswith(f"{said} (2 all_faultless, 1 all_faulty)\n  raise its count")
     assert str(tmp_path / "store") in str(told.value)
