@@ -137,9 +137,9 @@ class Context:
             lost = Counter(row.rejected for row in rows if row.rejected is not None)
             causes = ", ".join(f"{count} {cause}" for cause, count in sorted(lost.items())) or "none turned away"
             raise UserError(
-                f"a training needs at least two rows; of the {len(rows)} rows in '{take.pool.label}' only {len(found)} can "
-                f"be learned from ({causes})\n  raise its count (counts.sft, counts.pairs, counts.revisions), or look at "
-                f"the rows: {self.store.folder(take.pool)}"
+                f"a training needs at least two rows; of the {len(rows)} rows in '{take.pool.label}' only {len(found)} "
+                f"can be learned from ({causes})\n  raise its count (counts.sft, counts.pairs, counts.revisions), or "
+                f"look at the rows: {self.store.folder(take.pool)}"
             )
         return found
 
