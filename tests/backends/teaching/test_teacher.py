@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import json
 import logging
+import os
 import random
 import subprocess
 import sys
@@ -361,6 +363,28 @@ def test_a_stage_that_leaves_takes_no_other_stages_answer_with_it(provider: Prov
         held.set()
         assert answer.result()[0].text == "good answer 1 to same"
     assert dict(provider.paid) == {"another": 1, "same": 1}
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_one_message(
+    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [f"row {row}" for row in range(40)]
+    write, room = os.write, [5_000]
+
+    def full(descriptor: int, data: bytes) -> int:
+        if len(data) > room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        room[0] -= len(data)
+        return write(descriptor, data)
+
+    with monkeypatch.context() as broken:
+        broken.setattr("speed.core.journal_file.os.write", full)
+        with pytest.raises(UserError, match=r"disk is full.*\n.*run the same command again"):
+            answers(prompts, context(tmp_path, provider))
+    kept = {entry.messages[-1]["content"] for entry in journal_at(tmp_path / "journal")}
+    assert 1 < len(kept) < 40
+    assert [answer.cause for answer in answers(prompts, context(tmp_path, provider))] == ["ok"] * 40
+    assert {provider.paid[prompt] for prompt in kept} == {1}
 
 
 def test_requests_that_fail_to_be_read_leave_nothing_to_be_sent(provider: Provider, tmp_path: Path) -> None:
