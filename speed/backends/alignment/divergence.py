@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,10 @@ def kl_reference(trainer: Any, rows: Sequence[dict[str, list[int]]]) -> dict[str
     """`kl_reference`: KL(policy || reference) in nats a token, over the whole vocabulary at each position.
 
     The mean over the chosen completions of the first pairs. Rafailov et al. 2024 (cited by the paper) measure
-    over-optimisation against it. Nothing where no reference is in memory (all weights, `precompute_reference`).
+    over-optimisation against it.
     """
     import torch
 
-    if not has_reference(trainer):
-        return {}
     trainer.model.eval()
     nats, tokens = 0.0, 0
     with torch.no_grad():
@@ -51,17 +49,23 @@ def drift(
     longest = max(len(row["chosen_ids"]) for row in rows)
     found = {"chosen_tokens": chosen, "rejected_tokens": rejected}
     found |= samples(trainer.model, tokenizer, prompts, longest)
-    if has_reference(trainer):
-        with reference(trainer) as model:
-            found |= samples(getattr(model, "module", model), tokenizer, prompts, longest, "reference")
-        if found.get("reference_tokens"):
-            found["length_drift"] = found["written_tokens"] / found["reference_tokens"]
+    with reference(trainer) as model:
+        found |= samples(getattr(model, "module", model), tokenizer, prompts, longest, "reference")
+    if found.get("reference_tokens"):
+        found["length_drift"] = found["written_tokens"] / found["reference_tokens"]
     return found
 
 
-def has_reference(trainer: Any) -> bool:
-    """Whether the frozen reference is in memory."""
-    return trainer.ref_model is not None or hasattr(trainer.model, "peft_config")
+def bring_reference(trainer: Any, start: Callable[[], Any]) -> None:
+    """Load the reference behind a training that has done without it (all weights, `precompute_reference`).
+
+    The optimizer goes first: together the two models then take less than the training did.
+    """
+    if trainer.ref_model is not None or hasattr(trainer.model, "peft_config"):
+        return
+    trainer.optimizer = trainer.lr_scheduler = None
+    trainer.accelerator.free_memory()
+    trainer.ref_model = trainer.accelerator.prepare_model(start(), evaluation_mode=True)
 
 
 @contextmanager

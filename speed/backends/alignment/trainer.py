@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from speed.backends.alignment.batch_order import BatchOrder, in_order
-from speed.backends.alignment.divergence import drift, kl_reference
+from speed.backends.alignment.divergence import bring_reference, drift, kl_reference
 from speed.backends.alignment.job import WORKER, TrainingJob
 from speed.backends.alignment.options import loss_at_start, refuse_unusable, shared_options
 from speed.backends.alignment.packs import packs
@@ -77,7 +77,7 @@ class TrlTrainer(Trainer):
     packs and masked, which small models on a CPU pay for dearly (experiments/alignment.md)."""
     precompute_reference: bool = False
     """Log-probabilities of the reference once, before a preference training, and shared by trainings on the same pairs;
-    a training of all weights then holds no second model."""
+    a training of all weights then holds no second model while it trains."""
     liger: bool = False
     """Fused kernels of the package liger-kernel, on GPUs."""
 
@@ -178,6 +178,7 @@ class TrlTrainer(Trainer):
             prompts = [prompt_ids(row.prompt, self.prompt_format, loaded.tokenizer) for row in rows[:SAMPLE]]
 
             def after(done: Any) -> dict[str, float]:
+                bring_reference(done, lambda: self._start(start, device, ctx.runtime).model)
                 return kl_reference(done, data) | drift(done, loaded.tokenizer, prompts, data)
 
             card = self._card(start, loaded, out)

@@ -488,7 +488,7 @@ def test_options_that_would_be_ignored_are_refused(base: Path, junior: Path, tmp
     zero3 = context(tmp_path, strategy="zero3")
     with pytest.raises(UserError, match="precompute_reference=true needs whole models"):
         LORA.model_copy(update={"precompute_reference": True}).dpo(junior, preferences(4), DPO, tmp_path, zero3)
-    with pytest.raises(UserError, match="trainer.liger=true, and it is not installed"):
+    with pytest.raises(UserError, match="trainer.liger=true, and it is not installed|trainer.liger=true needs a GPU"):
         LORA.model_copy(update={"liger": True}).sft(str(base), completions(4), SFT, tmp_path, ctx)
 
 
@@ -504,6 +504,9 @@ def test_reference_log_probs_are_computed_once_for_all_that_share_them(
     assert [line["loss"] for line in curve(tmp_path / "once")] == pytest.approx(
         [line["loss"] for line in curve(tmp_path / "plain")], rel=1e-4
     )
+    told = [json.loads((tmp_path / name / "training.json").read_text())["summary"] for name in ("plain", "once")]
+    for figure in ("kl_reference", "length_drift"):
+        assert told[1][figure] == pytest.approx(told[0][figure], rel=1e-3)
     assert len(list((tmp_path / "cache" / "reference").iterdir())) == 1, "beta does not change the reference"
     assert difference(tmp_path / "once", tmp_path / "other") > 1e-5
     (cached,) = (tmp_path / "cache" / "reference").iterdir()
