@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from speed.core.context import Context, Runtime
+from speed.core.spec import Json
 from speed.core.stage import Pool, Stage, Work
+from speed.data import edits
 from speed.data.parse import revision as read_revision
 from speed.data.prompts import RolePrompts, revise_prompt
 from speed.data.records import Kind, Rejected, Sample
@@ -46,6 +48,9 @@ class Revision(Pool[Sample]):
     def work(self, start: int, stop: int) -> Work:
         return Work(generated=stop - start)
 
+    def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
+        return edits.figures(counts)
+
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Sample]:
         rows = (row for row in ctx.rows(self.samples.take(stop)) if row.row >= start)
         items = ((row, self._request(row) if row.prompt.text else None) for row in rows)
@@ -73,6 +78,7 @@ class Revision(Pool[Sample]):
         if dropped := next(filter(self.guidelines.drops, broken), None):
             return self._failed(row, dropped, "", ctx)
         ctx.tally.counts["unchanged" if example == row.example else "changed"] += 1
+        ctx.tally.counts.update(edits.counts(row.example, example))
         return Sample(
             row=row.row,
             prompt=row.prompt,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from speed.core.context import Context
+from speed.core.spec import Json
 from speed.core.stage import Pool, Work
+from speed.data import edits
 from speed.data.cost import EXPECTED_TOKENS
 from speed.data.draws import generator
 from speed.data.forms import revision_form
+from speed.data.parse import example as read_example
 from speed.data.parse import rendered
 from speed.data.parse import revision as read_revision
 from speed.data.prompts import RolePrompts, revise_prompt
@@ -39,11 +42,14 @@ class Revisions(Pool[Revision]):
         tokens_in, tokens_out = EXPECTED_TOKENS["revise"]
         return self.teacher.price(stop - start, tokens_in * (stop - start), tokens_out * (stop - start))
 
+    def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
+        return edits.figures(counts)
+
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Revision]:
         lists = (found for found in ctx.rows(self.root.take(stop)) if found.row >= start)
         requests = ((item, self._request(item)) for item in map(self._drawn, lists))
         for done, (drawn, answer) in enumerate(in_step(self.teacher, requests, ctx), 1):
-            yield self._row(drawn, answer)
+            yield self._row(drawn, answer, ctx)
             ctx.progress(done, stop - start, "revisions")
 
     def _drawn(self, found: Candidates) -> Revision:
@@ -69,14 +75,15 @@ class Revisions(Pool[Revision]):
         )
         return ask, readable(lambda text: read_revision(kind, task, text, "stop"))
 
-    def _row(self, drawn: Revision, answer: Answer | None) -> Revision:
+    def _row(self, drawn: Revision, answer: Answer | None, ctx: Context) -> Revision:
         if answer is None:
             return drawn
         drawn = drawn.model_copy(update={"answer": answer.text})
         if answer.cause != "ok":
             return drawn.turned_away(answer.cause, answer.detail)
-        assert drawn.prompt.kind is not None
-        found = read_revision(drawn.prompt.kind, drawn.prompt.task, answer.text, answer.finish_reason)
+        kind, task = drawn.prompt.kind, drawn.prompt.task
+        assert kind is not None
+        found = read_revision(kind, task, answer.text, answer.finish_reason)
         if isinstance(found, Rejected):
             return drawn.turned_away(found.cause, found.detail)
         reason, example = found
@@ -84,4 +91,6 @@ class Revisions(Pool[Revision]):
         broken = (fault for fault in faults(example, drawn.prompt) if self.guidelines.drops(fault.cause))
         if dropped := next(broken, None):
             return drawn.turned_away(dropped.cause, dropped.detail)
+        before = read_example(kind, task, drawn.original, "stop")
+        ctx.tally.counts.update(edits.counts(None if isinstance(before, Rejected) else before, example))
         return drawn.noted(answer.detail)

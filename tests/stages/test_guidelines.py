@@ -55,6 +55,9 @@ def test_of_the_teacher(store: Store) -> None:
         rows, manifests = built(store, Revisions(Lists(tuple(lists)), teacher, prompts, 1.0, 99, 0, guidelines), 6)
         causes = [row.rejected for row in rows]
         assert manifests[0].rejected == ({"same_texts": 2} if any(causes) else {})
+        # A repair that says the same twice keeps 2 of 4 words and puts in 3.
+        figures = [manifests[0].metrics[name] for name in ("unchanged_share", "words_kept", "words_edited")]
+        assert figures == ([1.0, 1.0, 0.0] if any(causes) else [0.6667, round(20 / 24, 4), round(10 / 6, 4)])
         return causes
 
     assert revisions(KEEP) == [None] * 6
@@ -89,3 +92,6 @@ def test_of_the_revisor(store: Store, on_failure: Literal["keep_original", "drop
     assert all(not row.faults for row in rows if row.rejected is None)
     assert manifests[0].counts["revision failed: same_texts"] == 8  # of a block of 23
     assert [row.revised for row in rows[1:3]] == [True, True]
+    # Of the 15 repairs of a block 8 leave a clean original as it was; 7 keep 2 of 5 words of one that was not clean.
+    figures = [manifests[0].metrics[name] for name in ("unchanged_share", "words_kept", "words_edited")]
+    assert figures == [round(8 / 15, 4), round(46 / 67, 4), round(35 / 15, 4)]
