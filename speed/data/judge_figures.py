@@ -32,12 +32,18 @@ def counts(pair: Pair, same: Sequence[int]) -> Counter[str]:
         found.update({"compared": 1, "same_best": best, "same_worst": worst})
         if _swapped(number, one, other_number, other):
             found.update({"swapped": 1, "flipped": not (best and worst)})
-    if pair.rejected is None:
-        chosen, rejected = len(pair.chosen), len(pair.rejected_text)
-        found.update({"pairs": 1, "longer": chosen > rejected, "shorter": chosen < rejected})
-        found.update({"chosen_characters": chosen, "rejected_characters": rejected})
-        found.update({"chosen_faulty": bool(pair.chosen_faults), "rejected_faulty": bool(pair.rejected_faults)})
-    return Counter({PREFIX + name: count for name, count in found.items() if count})
+    return Counter({PREFIX + name: count for name, count in found.items() if count}) + pair_counts(pair)
+
+
+def pair_counts(pair: Pair) -> Counter[str]:
+    """What one pair adds, whoever preferred the chosen answer."""
+    if pair.rejected is not None:
+        return Counter()
+    chosen, rejected = len(pair.chosen), len(pair.rejected_text)
+    found = {"pairs": 1, "longer": chosen > rejected, "shorter": chosen < rejected}
+    found |= {"chosen_characters": chosen, "rejected_characters": rejected}
+    found |= {"chosen_faulty": bool(pair.chosen_faults), "rejected_faulty": bool(pair.rejected_faults)}
+    return Counter({PREFIX + name: int(count) for name, count in found.items() if count})
 
 
 def _swapped(number: int, one: Vote, other_number: int, other: Vote) -> bool:
@@ -47,12 +53,11 @@ def _swapped(number: int, one: Vote, other_number: int, other: Vote) -> bool:
 def figures(counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
     """The figures of some counts; None where nothing was seen that could tell.
 
-    Places are compared with an even spread by a chi-square test. `longer_wins` is the share of pairs whose chosen
-    answer is the longer one, equal lengths aside; faulty is what breaks a guideline of its prompt or cannot be read.
-    `swap_flips`: of the lists shown to the same model in an order and in its reverse, those for which it did not name
-    the same best and worst. Agreement is over all pairs of judgements of a list.
+    Places are compared with an even spread by a chi-square test. `swap_flips`: of the lists shown to the same model in
+    an order and in its reverse, those for which it did not name the same best and worst. Agreement is over all pairs of
+    judgements of a list.
     """
-    found = Counter({name.removeprefix(PREFIX): count for name, count in counts.items() if name.startswith(PREFIX)})
+    found = _own(counts)
     shown = {int(name.removeprefix("shown/")): count for name, count in found.items() if name.startswith("shown/")}
     result: dict[str, Json] = {"calls_per_list": _share(found["calls"], found["lists"])}
     for name in ("best", "worst"):
@@ -62,16 +67,34 @@ def figures(counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str,
     rows = counts.get("in", 0)
     return {
         **result,
-        "longer_wins": _share(found["longer"], found["longer"] + found["shorter"]),
-        "chosen_characters": _share(found["chosen_characters"], found["pairs"]),
-        "rejected_characters": _share(found["rejected_characters"], found["pairs"]),
-        "chosen_faulty": _share(found["chosen_faulty"], found["pairs"]),
-        "rejected_faulty": _share(found["rejected_faulty"], found["pairs"]),
+        **pair_figures(counts),
         "swap_flips": _share(found["flipped"], found["swapped"]),
         "agreement_best": _share(found["same_best"], found["compared"]),
         "agreement_worst": _share(found["same_worst"], found["compared"]),
         "dropped": {cause: _share(times, rows) for cause, times in rejected.items() if times},
     }
+
+
+def pair_figures(counts: Mapping[str, int]) -> dict[str, Json]:
+    """The figures of pairs, whoever preferred the chosen answers; None where there is no pair.
+
+    `longer_wins` is the share of pairs whose chosen answer is the longer one, equal lengths aside, and `length_gap` how
+    many characters it is longer by, on average (below 0 where the rejected one is); faulty is what breaks a guideline
+    of its prompt or cannot be read.
+    """
+    found = _own(counts)
+    return {
+        "longer_wins": _share(found["longer"], found["longer"] + found["shorter"]),
+        "chosen_characters": _share(found["chosen_characters"], found["pairs"]),
+        "rejected_characters": _share(found["rejected_characters"], found["pairs"]),
+        "length_gap": _share(found["chosen_characters"] - found["rejected_characters"], found["pairs"]),
+        "chosen_faulty": _share(found["chosen_faulty"], found["pairs"]),
+        "rejected_faulty": _share(found["rejected_faulty"], found["pairs"]),
+    }
+
+
+def _own(counts: Mapping[str, int]) -> Counter[str]:
+    return Counter({name.removeprefix(PREFIX): count for name, count in counts.items() if name.startswith(PREFIX)})
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -7,12 +7,14 @@ behind the prompt and the same faultless beginning, so that nothing is learned o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from speed.core.context import Context, Runtime
+from speed.core.spec import Json
 from speed.core.stage import Pool, Stage, Work
+from speed.data import judge_figures
 from speed.data.fields import Broken, first_fault
 from speed.data.outcome import sample
 from speed.data.records import Candidates, Kind, Pair
@@ -55,12 +57,17 @@ class FieldPairs(Pool[Pair]):
     def work(self, start: int, stop: int) -> Work:
         return Work(generated=(stop - start) * self.continuations)
 
+    def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
+        return judge_figures.pair_figures(counts)
+
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Pair]:
         cuts = (_cut(found) for found in ctx.rows(self.root.take(stop)) if found.row >= start)
         items = ((cut, self._request(cut, cut.broken) if cut.broken else None) for cut in cuts)
         written = written_in_step(self.engine, ctx.folder(self.junior), items, self.sampling, ctx)
         for done, (cut, texts) in enumerate(written, 1):
-            yield _pair(cut, texts)
+            pair = _pair(cut, texts)
+            ctx.tally.counts.update(judge_figures.pair_counts(pair))
+            yield pair
             ctx.progress(done, stop - start, "lists")
 
     def _request(self, cut: Cut, broken: Broken) -> Generate:

@@ -5,12 +5,14 @@ What every judge must beat: it costs nothing, and it knows only what a rule can 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from speed.core.context import Context
+from speed.core.spec import Json
 from speed.core.stage import Pool
+from speed.data import judge_figures
 from speed.data.judging import Judge, alike, readings, shortlist
 from speed.data.records import Candidates, Pair, Rejected
 
@@ -27,10 +29,15 @@ class VerifiedPairs(Pool[Pair]):
     name: ClassVar[str] = "verified pairs"
     row: ClassVar[type[Pair]] = Pair
 
+    def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
+        return judge_figures.pair_figures(counts)
+
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Pair]:
         lists = (found for found in ctx.rows(self.root.take(stop)) if found.row >= start)
         for done, found in enumerate(lists, 1):
-            yield self._pair(found)
+            pair = self._pair(found)
+            ctx.tally.counts.update(judge_figures.pair_counts(pair))
+            yield pair
             ctx.progress(done, stop - start, "lists")
 
     def _pair(self, found: Candidates) -> Pair:

@@ -41,6 +41,7 @@ def test_hand_counted() -> None:
     assert found["agreement_best"] == round(1 / 3, 4)
     assert found["agreement_worst"] == 1.0
     assert (found["longer_wins"], found["chosen_characters"], found["rejected_characters"]) == (1.0, 4.0, 1.0)
+    assert found["length_gap"] == 3.0
     assert found["dropped"] == {"no_json": 0.5}
     # Expected by place: two lists of four and one of two: 1, 1, 0.5, 0.5.
     assert found["best_by_place_p"] == pytest.approx(chi_square_p(1 + 1 + 0.5 + 0.5, 3), abs=1e-6)
@@ -58,5 +59,6 @@ def test_nothing_seen_is_null_and_not_zero() -> None:
     found = figures({}, {})
     assert {name for name, value in found.items() if value is None} == {
         "calls_per_list", "best_by_place_p", "worst_by_place_p", "longer_wins", "chosen_characters",
-        "rejected_characters", "chosen_faulty", "rejected_faulty", "swap_flips", "agreement_best", "agreement_worst",
+        "rejected_characters", "length_gap", "chosen_faulty", "rejected_faulty", "swap_flips", "agreement_best",
+        "agreement_worst",
     }  # fmt: skip

@@ -12,11 +12,13 @@ from written import NoWeights
 
 from speed.core.build import build
 from speed.core.context import Context, Runtime, silence
-from speed.core.graph import goals
+from speed.core.graph import Goal, goals
+from speed.core.spec import Json
 from speed.core.stage import Pool, Work
 from speed.core.store import Store
 from speed.data.records import Candidates, Kind, Pair, Prompt
 from speed.ports import Engine, Generate, Generated, Sampling
+from speed.report import stage_line
 from speed.stages.field_pairs import FieldPairs
 from speed.stages.verified_pairs import VerifiedPairs
 
@@ -45,6 +47,11 @@ def built(pool: Pool[Pair], rows: int, home: Path) -> list[Pair]:
     return list(Context(store, Runtime()).rows(take))
 
 
+def figures_of(pool: Pool[Pair], home: Path) -> dict[str, Json]:
+    """Of a pool that is built."""
+    return stage_line(Goal(pool, 7, ()), Store(home).open(), True).metrics
+
+
 def test_guidelines_alone_prefer_the_faultless_to_the_faultiest(tmp_path: Path) -> None:
     lists = (
         listed(0, ONE_FAULT, GOOD, TWO_FAULTS, ALSO_GOOD),
@@ -64,6 +71,9 @@ def test_guidelines_alone_prefer_the_faultless_to_the_faultiest(tmp_path: Path) 
     assert (rows[0].chosen, rows[0].rejected_text) == (GOOD, TWO_FAULTS)
     assert (rows[0].best, rows[0].worst, rows[0].chosen_faults) == (1, 2, ())
     assert (rows[1].chosen, rows[1].rejected_text) == (GOOD, UNREADABLE)
+    figures = figures_of(pool, tmp_path)
+    assert figures["length_gap"] == (2 * len(GOOD) - len(TWO_FAULTS) - len(UNREADABLE)) / 2
+    assert (figures["longer_wins"], figures["chosen_faulty"], figures["rejected_faulty"]) == (0.5, 0.0, 1.0)
 
 
 class Continuer(Engine):
@@ -98,6 +108,8 @@ def test_field_pairs_begin_where_the_answer_goes_wrong(tmp_path: Path) -> None:
     assert engine._asked[0][0].prompt == "p0"
     assert rows[0].begun + rows[0].rejected_text == TWO_FAULTS
     assert rows[0].chosen == mended
+    left = rows[0].rejected_text, rows[2].rejected_text
+    assert figures_of(pool, tmp_path)["length_gap"] == len(mended) - sum(map(len, left)) / 2
     assert pool.work(0, 4) == Work(generated=12)
     hopeless = FieldPairs(Lists(lists), NoWeights(), Continuer(script=(still_faulty,) * 3), sampling, 3, limits, 0)
     assert built(hopeless, 4, tmp_path)[0].rejected == "none_faultless"
