@@ -1,9 +1,10 @@
 """Near duplicates by MinHash and LSH (the paper's last step; Table 6: 20 % of 1.15 M examples fall).
 
 An example is dropped when it is near an earlier one that was kept, within its kind. So the first of a group stays, the
-verdict on row i depends on rows before i alone, and data sizes nest after deduplication as they did before. Candidates
-share a band of datasketch's MinHash and are checked by the exact Jaccard similarity of their shingles: the threshold
-means what it says.
+verdict on row i depends on rows before i alone, and data sizes nest after deduplication as they did before. What is
+kept is a function of the rows in their order, however they were built; another order would keep another of a group.
+Candidates share a band of datasketch's MinHash and are always checked by the exact Jaccard similarity of their
+shingles: the threshold means what it says, and bands decide only what is noticed (`MinHashConfig.detection`).
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ class MinHashConfig(Spec):
         if self.bands * self.rows > self.permutations:
             raise ValueError(f"{self.bands} bands of {self.rows} rows need more than {self.permutations} permutations")
         return self
+
+    def detection(self, similarity: float) -> float:
+        """Chance that a pair of this similarity is noticed: 1 - (1 - s^rows)^bands, the S-curve of MinHash."""
+        return 1 - (1 - similarity**self.rows) ** self.bands
 
 
 def compared_text(example: Example, config: MinHashConfig) -> str:

@@ -14,6 +14,9 @@ from speed.core.stage import Stage, Take
 from speed.data.dedup import MinHashConfig, duplicates
 from speed.data.records import Example, Kind, Sample
 
+CURVE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+"""Similarities at which the chance of being noticed is reported."""
+
 
 @dataclass(frozen=True)
 class Dedup(Stage[Example]):
@@ -51,6 +54,13 @@ class Dedup(Stage[Example]):
             ctx.tally.rejected["not_wanted"] = seen.total() - kept.total() - repeats
         ctx.tally.metrics["kept_by_kind"] = dict(kept)
         ctx.tally.metrics["kept_share_by_kind"] = {kind: round(kept[kind] / seen[kind], 4) for kind in seen}
+        if self.config:
+            ctx.tally.metrics["detection"] = {
+                "bands": self.config.bands,
+                "rows": self.config.rows,
+                "threshold": self.config.threshold,
+                "chance": {str(similarity): round(self.config.detection(similarity), 4) for similarity in CURVE},
+            }
 
     def _enough(self, kept: Counter[str]) -> None:
         short = {kind: count for kind, count in (self.keep or {}).items() if kept[kind] < count}

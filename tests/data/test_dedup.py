@@ -131,14 +131,9 @@ def test_threshold_is_exact() -> None:
         assert dropped == (similarity >= CONFIG.threshold), similarity
 
 
-def detection(similarity: float, config: MinHashConfig) -> float:
-    """Probability that a pair of this similarity becomes a candidate: 1 - (1 - s^rows)^bands."""
-    return 1 - (1 - similarity**config.rows) ** config.bands
-
-
 def test_the_s_curve_is_what_is_found() -> None:
-    assert detection(0.7, CONFIG) == pytest.approx(0.990, abs=0.001)
-    assert detection(0.7, MinHashConfig(bands=14, rows=9)) == pytest.approx(0.438, abs=0.005)
+    assert CONFIG.detection(0.7) == pytest.approx(0.990, abs=0.001)
+    assert MinHashConfig(bands=14, rows=9).detection(0.7) == pytest.approx(0.438, abs=0.005)
     # Pairs at similarity 0.5 (two sets of 150 that share 100), with bands under which a third of them is found.
     config = MinHashConfig(threshold=0.4, bands=12, rows=5, word_shingle=1)
     rng, found, pairs = random.Random(5), 0, 300
@@ -148,7 +143,7 @@ def test_the_s_curve_is_what_is_found() -> None:
         found += [first for _, first in duplicates([retrieval(" ".join(left)), retrieval(" ".join(right))], config)][
             1
         ] == 0
-    expected = detection(0.5, config)
+    expected = config.detection(0.5)
     assert abs(found / pairs - expected) < 4 * (expected * (1 - expected) / pairs) ** 0.5
 
 
