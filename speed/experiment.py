@@ -166,6 +166,8 @@ def print_plan(config: Config, origin: Origin, found: list[Standing], pipe: Pipe
             f"{tries} times the calls\nand input tokens shown; a truncated answer has filled its limit and is asked "
             f"for again with twice the limit,\nso output tokens and dollars may be more than {tries} times those shown"
         )
+    if rows := report.planned_calls(found, config.teacher.tries):
+        print(f"paid calls a row, at least and at most: {rows}")
     print(_hours(found, config.runtime.concurrency))
 
 

@@ -44,6 +44,9 @@ class StageLine(Spec):
     metrics: dict[str, Json]
     noted: dict[str, int] = {}
     """Whatever else the stage counted."""
+    calls_per_row: float | None = None
+    """Calls to teachers that an accepted row took, whenever they were paid for; those of rejected rows and second tries
+    included. None where no teacher was asked, or no row accepted."""
     ledger: tuple[Line, ...] = ()
     """Its requests to teachers, by purpose, kind, model and cause."""
 
@@ -59,6 +62,7 @@ def stage_line(goal: Goal, store: Store, built_now: bool) -> StageLine:
         rejected.update(manifest.rejected)
         cost.update(manifest.cost)
     prices = [manifest.dollars for manifest in manifests]
+    ledger = gathered(line for manifest in manifests for line in manifest.ledger)
     figures = goal.node.figures(counts, rejected) if isinstance(goal.node, Pool) and manifests else {}
     return StageLine(
         label=goal.label,
@@ -73,7 +77,8 @@ def stage_line(goal: Goal, store: Store, built_now: bool) -> StageLine:
         dollars=None if None in prices else sum(price or 0.0 for price in prices),
         metrics={**manifests[-1].metrics, **figures} if manifests else {},
         noted={name: n for name, n in counts.items() if n and name not in ("in", "out") and "/" not in name},
-        ledger=tuple(gathered(line for manifest in manifests for line in manifest.ledger)),
+        calls_per_row=round(sum_of(ledger).requests / counts["out"], 4) if ledger and counts["out"] else None,
+        ledger=tuple(ledger),
     )
 
 
@@ -199,7 +204,18 @@ def remarks(lines: list[StageLine]) -> list[str]:
             missing = ", ".join(f"{count:,} {kind}" for kind, count in short.items())
             tried = sum(line.metrics["candidates"].values())
             found.append(f"{line.label} is short of {missing}: all attempts are spent, after {tried:,} candidates.")
+    if taken := [f"{line.calls_per_row:.2f} for {line.label}" for line in lines if line.calls_per_row is not None]:
+        calls = ", ".join(taken)
+        found.append(f"Calls that a usable row took, second tries and answers from the journal included: {calls}.")
+    found += [_noticed(line.label, line.metrics["detection"]) for line in lines if "detection" in line.metrics]
     return found
+
+
+def _noticed(label: str, curve: dict[str, Any]) -> str:
+    """The S-curve of a deduplication."""
+    chances = ", ".join(f"{chance:.1%} at {similarity}" for similarity, chance in curve["chance"].items())
+    how = f"by {curve['bands']} bands of {curve['rows']} rows"
+    return f"{label} notices a pair, {how}, with a chance of {chances}; a repeat has {curve['threshold']:g} or more."
 
 
 def scores_table(scores: Scores) -> Table:
@@ -237,6 +253,21 @@ def plan_table(found: list[Standing]) -> Table:
     table.add("  of which alignment (Table 5)", "", "", "", *_work_cells(alignment), "")
     table.add("  of which brainstorming", "", "", "", *_work_cells(brainstorming), "")
     return table
+
+
+def planned_calls(found: list[Standing], tries: int) -> str:
+    """Paid calls that a row takes of each stage that has still to ask a teacher, `seed data 1 to 10`.
+
+    Args:
+        tries: times that a request is paid for at most (`Teacher.tries`).
+    """
+    cells = []
+    for standing in found:
+        if standing.work.calls:
+            rows = standing.wanted - standing.built
+            least, most = standing.work.calls / rows, tries * standing.at_most.calls / rows
+            cells.append(f"{standing.goal.label} {least:g}" + (f" to {most:g}" if most > least else ""))
+    return ", ".join(cells)
 
 
 def _work_cells(found: list[Standing]) -> tuple[str, ...]:

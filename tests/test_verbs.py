@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from speed.core.context import Runtime
-from speed.core.graph import standings
+from speed.core.graph import Standing, standings
 from speed.core.store import Store
 from speed.data.cost import seconds
 from speed.experiment import Origin, print_plan, refuse_over_caps
 from speed.pipeline import pipeline
 from speed.preview import previews
-from speed.report import plan_table
+from speed.report import plan_table, planned_calls
 from speed.status import recorded, runs_to_show, status_of, told
 
 
@@ -123,19 +123,22 @@ def test_a_killed_run_is_dead_and_living_ones_are_shown_first(tmp_path: Path) ->
 def test_a_plan_says_what_is_spent_at_least_and_at_most(compose: Any, tmp_path: Path) -> None:
     """25,000 rows of seed data with up to three candidates each, 25,000 calls to judge and revise, some tasks."""
 
-    def rows(*overrides: str) -> dict[str, list[str]]:
+    def planned(*overrides: str) -> list[Standing]:
         order = pipeline(compose("preset=paper", "topics=miniature", *overrides)).goals()
-        table = plan_table(standings(order, Store(tmp_path / "home").open()))
-        return {row[0].strip(): list(row[4:8]) for row in table.rows}
+        return standings(order, Store(tmp_path / "home").open())
 
-    one, three = rows(), rows("counts.sft_attempts=3", "scale.attempts=2")
+    plans = planned(), planned("counts.sft_attempts=3", "scale.attempts=2", "judge=swap")
+    one, three = ({row[0].strip(): list(row[4:8]) for row in plan_table(found).rows} for found in plans)
     assert one["seed data"][:2] == ["25,000", "10,000,000"]
     assert three["seed data"][:2] == ["25,000 to 75,000", "10,000,000 to 30,000,000"]
     assert one["synthesis"][3] == "1,150,000"
     assert three["synthesis"][3] == "1,150,000 to 2,300,000"
-    assert three["preferences"] == one["preferences"]
+    assert three["revisions"] == one["revisions"]
+    tasks = "tasks for seed 1{0}, seed data 1{1}, tasks for root 1{0}, preferences {2}, tasks for synthesis 1{0}"
+    assert planned_calls(plans[0], 1) == tasks.format("", "", "1") + ", revisions 1"
+    assert planned_calls(plans[1], 2) == tasks.format(" to 2", " to 6", "2 to 4") + ", revisions 1 to 2"
     calls = int(one["total"][0].replace(",", ""))
-    assert three["total"][0] == f"{calls:,} to {calls + 50_000:,}"
+    assert three["total"][0] == f"{calls + 10_000:,} to {calls + 60_000:,}"
 
 
 def test_a_cap_leaves_room_for_answers_that_are_asked_for_again(

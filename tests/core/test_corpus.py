@@ -20,6 +20,7 @@ from speed.core.store import Store
 from speed.data.dedup import MinHashConfig
 from speed.data.mix import Mix
 from speed.data.records import Example, Kind, Prompt, Sample
+from speed.report import remarks, stage_line
 from speed.stages.dedup import Dedup
 
 MIX = Mix(retrieval=2, classification=0, sts=1, short_short=0, long_long=0)
@@ -65,3 +66,23 @@ def test_kept_are_the_first_of_each_kind(tmp_path: Path) -> None:
 def test_too_few_are_said_with_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"scale.keep=60 .* \d+ of 20 sts\n"):
         corpus(tmp_path, Dedup(MinHashConfig(), Written().take(60), MIX.counts(60)))
+
+
+def test_what_bands_notice_is_told_by_hand_counted_chances(tmp_path: Path) -> None:
+    store = Store(tmp_path).open()
+    stages = [Dedup(config, Written().take(30)) for config in (MinHashConfig(bands=2, rows=1), None)]
+    lines = []
+    for stage in stages:
+        for goal in goals([stage]):
+            build(goal, store, Runtime(), silence)
+        lines.append(stage_line(goal, store, True))
+    told, silent = lines
+    assert told.metrics["detection"] == {
+        "bands": 2, "rows": 1, "threshold": 0.7,
+        "chance": {"0.5": 0.75, "0.6": 0.84, "0.7": 0.91, "0.8": 0.96, "0.9": 0.99, "0.95": 0.9975},
+    }  # fmt: skip
+    assert remarks([told]) == [
+        "dedup notices a pair, by 2 bands of 1 rows, with a chance of 75.0% at 0.5, 84.0% at 0.6, 91.0% at 0.7, "
+        "96.0% at 0.8, 99.0% at 0.9, 99.8% at 0.95; a repeat has 0.7 or more."
+    ]
+    assert remarks([silent]) == []
