@@ -1,11 +1,13 @@
-"""The third door: a trained model of a run, in the form that other programs load, with its model card.
+"""The third door: a trained model or the corpus of a run, in the form that other programs load, with its card.
 
 python -m speed.export speed_home/runs/DATE/RUN --stage senior --to models/senior     one model, adapters merged
 python -m speed.export speed_home/runs/DATE/RUN --stage senior --to models/adapter --adapter
 python -m speed.export speed_home/store/junior/KEY --to models/junior --precision bf16
+python -m speed.export speed_home/runs/DATE/RUN --stage dataset --licence cc-by-4.0 --to data/corpus
 
 A merged generator is what transformers and vLLM load, an adapter what PEFT loads on its base; an embedder is copied as
-it is: sentence-transformers reads it. The card is written from the artifact's manifest.
+it is: sentence-transformers reads it. A data set is the corpus after dedup, as `datasets` and the hub read it. Cards
+are written from manifests.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m speed.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     out.add_argument("artifact", type=Path, help="folder of a run, or of one stage in the store")
-    out.add_argument("--stage", choices=STAGES, help="which model of a run (default: the first of these that it has)")
+    out.add_argument(
+        "--stage", choices=(*STAGES, "dataset"), help="what of a run (default: the first of these models that it has)"
+    )
+    out.add_argument("--licence", "--license", help="of a data set: an identifier of the hub such as cc-by-4.0")
     out.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder")
     out.add_argument("--adapter", action="store_true", help="the adapter alone, for PEFT (default: merged)")
     out.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of merged weights")
@@ -51,6 +56,47 @@ def payload_of(artifact: Path, stage: str | None) -> Path:
     )
 
 
+def export_dataset(run: Path, licence: str | None, to: Path) -> Path:
+    """Write the corpus of a run and its card into the new folder `to`.
+
+    Raises:
+        UserError: without a licence, for a folder that is no finished run, damaged records, or a folder that is not
+            empty.
+    """
+    from speed.dataset_card import write_dataset
+
+    if licence is None:
+        raise UserError(
+            "--stage dataset needs --licence: whoever publishes decides, and the teacher's terms may bind (--licence "
+            "cc-by-4.0, say)"
+        )
+    refuse_full(to)
+    partial = to.with_name(to.name + ".partial")
+    try:
+        write_dataset(run, licence, partial)
+    except CorruptArtifact as corrupt:
+        raise UserError(f"{corrupt}\n  build it again: python -m speed.run verify=true") from corrupt
+    return renamed(partial, to)
+
+
+def refuse_full(to: Path) -> None:
+    """Refuse to write into what is there.
+
+    Raises:
+        UserError: for a file, or a folder that is not empty.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UserError(f"{to} is there already: give a new folder, or empty it")
+
+
+def renamed(partial: Path, to: Path) -> Path:
+    """The complete folder under its name."""
+    if to.exists():
+        to.rmdir()
+    partial.rename(to)
+    return to
+
+
 def export(artifact: Path, stage: str | None, to: Path, adapter: bool, precision: str) -> Path:
     """Write the model and its card into the new folder `to`.
 
@@ -62,8 +108,7 @@ def export(artifact: Path, stage: str | None, to: Path, adapter: bool, precision
     from speed.core.manifest import check, read_manifest
 
     payload = payload_of(artifact, stage)
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise UserError(f"{to} is there already: give a new folder, or empty it")
+    refuse_full(to)
     try:
         manifest = read_manifest(payload / "manifest.json")
         check(payload, () if manifest is None else manifest.outputs)
@@ -74,17 +119,18 @@ def export(artifact: Path, stage: str | None, to: Path, adapter: bool, precision
         write_embedder(payload, partial, adapter, manifest)
     else:
         write_generator(payload, partial, adapter, precision, manifest)  # type: ignore[arg-type]
-    if to.exists():
-        to.rmdir()
-    partial.rename(to)
-    return to
+    return renamed(partial, to)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry."""
     given = parser().parse_args(arguments)
     try:
-        print(f"written: {export(given.artifact, given.stage, given.to, given.adapter, given.precision)}")
+        if given.stage == "dataset":
+            written = export_dataset(given.artifact, given.licence, given.to)
+        else:
+            written = export(given.artifact, given.stage, given.to, given.adapter, given.precision)
+        print(f"written: {written}")
     except UserError as error:
         sys.exit(str(error))
     except OSError as error:

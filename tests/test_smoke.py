@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from smoke import GUARD, ROOT, SMOKE, Finished, answers, content, records, runs, speed, summary
+from smoke import GUARD, ROOT, SMOKE, Finished, answers, content, records, runs, speed, summary, surroundings
 
 from speed.core.journal import Journal
 
@@ -120,6 +122,36 @@ def test_the_report_and_its_curves_are_there(first: tuple[Path, Finished]) -> No
         assert points, training
         assert all("loss" in point for point in points)
     assert list(run.glob("wandb/offline-run-*")), "W&B mirrors offline when there is no key"
+
+
+def test_the_corpus_is_exported_with_its_card(first: tuple[Path, Finished], tmp_path: Path) -> None:
+    home, _ = first
+    export = [
+        "-m",
+        "speed.export",
+        str(runs(home)[0]),
+        "--stage",
+        "dataset",
+        "--licence",
+        "cc-by-4.0",
+        "--to",
+        "corpus",
+    ]
+    subprocess.run([sys.executable, *export], cwd=tmp_path, env=surroundings(home), check=True, timeout=120)
+    assert (tmp_path / "corpus" / "examples.jsonl").read_bytes() == records(home)["examples"]
+    card = (tmp_path / "corpus" / "README.md").read_text()
+    assert all(f"| {box} | built |" in card for box in BOXES[: BOXES.index("dedup") + 1])
+    assert "datasketch" in card
+    assert str(home) not in card
+
+
+def test_the_flow_through_every_stage_is_conserved(first: tuple[Path, Finished]) -> None:
+    stages = {stage["label"]: stage for stage in summary(first[0])["stages"]}
+    for label in ("seed data", "synthesis", "revisions", "revision", "preferences", "dedup"):
+        stage = stages[label]
+        assert stage["rows_in"] == stage["rows_out"] + sum(stage["rejected"].values()), label
+    assert stages["dedup"]["rows_in"] == stages["revision"]["rows_out"]
+    assert stages["embedder"]["rows_in"] == stages["dedup"]["rows_out"]
 
 
 def test_the_notebook_reads_the_run(

@@ -18,7 +18,11 @@ from speed.core.errors import CorruptArtifact
 from speed.core.ledger import Line
 from speed.core.spec import Json, Spec, digest
 
-PACKAGES = ("torch", "transformers", "trl", "peft", "litellm", "datasketch", "mteb", "hydra-core", "pydantic", "numpy")
+PACKAGES = (
+    "torch", "transformers", "tokenizers", "accelerate", "deepspeed", "trl", "peft", "vllm", "litellm", "jinja2",
+    "datasets", "datasketch", "xxhash", "mteb", "hydra-core", "pydantic", "numpy",
+)  # fmt: skip
+"""Whatever has a say in texts, weights, hashes or scores, where it is installed."""
 
 
 class Output(Spec):

@@ -13,6 +13,7 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -58,14 +59,41 @@ def compared_text(example: Example, config: MinHashConfig) -> str:
     return f"{example.query}\n{example.positive}" if example.kind in config.with_positive else example.query
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a text, without case and punctuation."""
+    return re.findall(r"\w+", text.casefold())
+
+
 def shingles(text: str, config: MinHashConfig) -> set[str]:
     """Overlapping runs of words, or of characters where words are few, without case and punctuation; never empty."""
-    words = re.findall(r"\w+", text.casefold())
+    words = words_of(text)
     if len(words) >= max(config.short_words, config.word_shingle):
         width = config.word_shingle
         return {" ".join(words[start : start + width]) for start in range(len(words) - width + 1)}
     plain, width = " ".join(words) or text.casefold(), config.character_shingle
     return {plain[start : start + width] for start in range(max(len(plain) - width + 1, 1))}
+
+
+class Shingled(NamedTuple):
+    """A text as it is compared."""
+
+    hashes: array[int]
+    """Of its shingles: sorted, each once."""
+    bands: list[int]
+
+
+def shingled(texts: Sequence[tuple[str, int]], config: MinHashConfig) -> list[Shingled]:
+    """Texts with the number of the space in which each is compared: those of two spaces share no band."""
+    from datasketch import MinHash
+
+    hashed = [_hashes(shingles(text, config)) for text, _ in texts]
+    signatures = MinHash.generator(
+        hashed, num_perm=config.permutations, seed=config.seed, hashfunc=_itself, scheme="affine32"
+    )
+    return [
+        Shingled(hashes, _bands(signature.hashvalues.tobytes(), space, config))
+        for (_, space), hashes, signature in zip(texts, hashed, signatures, strict=True)
+    ]
 
 
 def duplicates(examples: Iterable[Example], config: MinHashConfig) -> Iterator[tuple[int, int | None]]:
@@ -74,37 +102,29 @@ def duplicates(examples: Iterable[Example], config: MinHashConfig) -> Iterator[t
     Of several kept examples it is near to, the first is named. Memory: bands and shingle hashes of what is kept, a KB
     and 4 bytes a word compared.
     """
-    from datasketch import MinHash
-
-    kept = _Kept(config.bands)
+    kept, indexes = Kept(config), array("Q")
+    spaces = {kind: place for place, kind in enumerate(Kind)}
     numbered = enumerate(examples)
     while chunk := list(islice(numbered, _CHUNK)):
-        hashed = [_hashes(shingles(compared_text(example, config), config)) for _, example in chunk]
-        signatures = MinHash.generator(
-            hashed, num_perm=config.permutations, seed=config.seed, hashfunc=_itself, scheme="affine32"
-        )
-        for (index, example), hashes, signature in zip(chunk, hashed, signatures, strict=True):
-            bands = _bands(signature.hashvalues.tobytes(), example.kind, config)
-            own = set(hashes)
-            near = (each for each in kept.candidates(bands) if _jaccard(own, kept.hashes(each)) >= config.threshold)
-            first = next(near, None)
+        texts = [(compared_text(example, config), spaces[example.kind]) for _, example in chunk]
+        for (index, _), text in zip(chunk, shingled(texts, config), strict=True):
+            first = next(kept.near(text), None)
             if first is None:
-                kept.add(index, bands, hashes)
-            yield index, None if first is None else kept.indexes[first]
+                kept.add(text)
+                indexes.append(index)
+            yield index, None if first is None else indexes[first]
 
 
-class _Kept:
-    """The kept examples, numbered from 0: their bands and their shingles.
+class Kept:
+    """Texts that were kept, numbered from 0: their bands and their shingles.
 
-    A dict for each band, with a set in each place, takes 8 KB an example. Here all stands in a few flat arrays: a table
+    A dict for each band, with a set in each place, takes 8 KB a text. Here all stands in a few flat arrays: a table
     of open addressing leads from a band to the last entry that has it, and from there to those before it; entry e is
-    one of the bands of example e // bands.
+    one of the bands of text e // bands.
     """
 
-    def __init__(self, bands: int) -> None:
-        self.indexes = array("Q")
-        """Where each stands among all examples."""
-        self._bands = bands
+    def __init__(self, config: MinHashConfig) -> None:
+        self._bands, self._threshold = config.bands, config.threshold
         self._hashes, self._ends = array("I"), array("Q", [0])
         self._places = array("Q", bytes(8 * 1024))
         self._last = array("I", bytes(4 * 1024))
@@ -114,8 +134,30 @@ class _Kept:
         self._taken = 0
         """Places."""
 
-    def candidates(self, bands: Sequence[int]) -> list[int]:
-        """Those that share a band, in order."""
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def near(self, text: Shingled) -> Iterator[int]:
+        """Those that share a band with a text and are near it, in order."""
+        own = set(text.hashes)
+        for number in self._candidates(text.bands):
+            if _jaccard(own, self._hashes[self._ends[number] : self._ends[number + 1]]) >= self._threshold:
+                yield number
+
+    def add(self, text: Shingled) -> None:
+        """One more."""
+        self._hashes.extend(text.hashes)
+        self._ends.append(len(self._hashes))
+        if 3 * (self._taken + len(text.bands)) > 2 * len(self._places):
+            self._grow()
+        for band in text.bands:
+            place = self._place(band)
+            self._taken += not self._last[place]
+            self._places[place] = band
+            self._before.append(self._last[place])
+            self._last[place] = len(self._before)
+
+    def _candidates(self, bands: Sequence[int]) -> list[int]:
         found = set()
         for band in bands:
             entry = self._last[self._place(band)]
@@ -123,24 +165,6 @@ class _Kept:
                 found.add((entry - 1) // self._bands)
                 entry = self._before[entry - 1]
         return sorted(found)
-
-    def hashes(self, number: int) -> array[int]:
-        """The shingles of one."""
-        return self._hashes[self._ends[number] : self._ends[number + 1]]
-
-    def add(self, index: int, bands: Sequence[int], hashes: array[int]) -> None:
-        """One more."""
-        self.indexes.append(index)
-        self._hashes.extend(hashes)
-        self._ends.append(len(self._hashes))
-        if 3 * (self._taken + len(bands)) > 2 * len(self._places):
-            self._grow()
-        for band in bands:
-            place = self._place(band)
-            self._taken += not self._last[place]
-            self._places[place] = band
-            self._before.append(self._last[place])
-            self._last[place] = len(self._before)
 
     def _place(self, band: int) -> int:
         """Where a band stands, or would stand."""
@@ -159,11 +183,11 @@ class _Kept:
                 self._places[place], self._last[place] = band, entry
 
 
-def _bands(signature: bytes, kind: Kind, config: MinHashConfig) -> list[int]:
-    """64-bit hashes of the bands of a signature of 32-bit values; the same for examples of one kind alone."""
+def _bands(signature: bytes, space: int, config: MinHashConfig) -> list[int]:
+    """64-bit hashes of the bands of a signature of 32-bit values; the same for texts of one space alone."""
     from xxhash import xxh64_intdigest
 
-    width, first = 4 * config.rows, config.bands * list(Kind).index(kind)
+    width, first = 4 * config.rows, config.bands * space
     return [xxh64_intdigest(signature[band * width : (band + 1) * width], first + band) for band in range(config.bands)]
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -44,6 +44,17 @@ SEARCH_COLUMNS = {
     "queries": (("_id", "id"), ("text",)),
     "top_ranked": (("query-id",), ("corpus-ids",)),
 }
+
+TEXTS: dict[TaskType, tuple[str, ...]] = {
+    "Classification": ("text",),
+    "Clustering": ("sentences",),
+    "PairClassification": ("sentence1", "sentence2"),
+    "STS": ("sentence1", "sentence2"),
+    "Summarization": ("text", "human_summaries", "machine_summaries"),
+    "Reranking": (),
+    "Retrieval": (),
+}
+"""Which of these columns are texts, not labels, scores or ids; those of a search stand in corpus and queries."""
 
 
 class TaskFolder(Spec):
@@ -89,6 +100,22 @@ class TaskFolder(Spec):
         """The rows of a configuration with one split, such as `corpus`."""
         return self.rows(next(iter(self.files[config])), config)
 
+    def texts(self) -> Iterator[str]:
+        """Every text that a model is judged on: of all splits but `train`; a document has its title in front.
+
+        Raises:
+            UserError: for rows that cannot be read (file and line are named).
+        """
+        for split in self.files["default"] if TEXTS[self.type] else ():
+            for row in self.rows(split) if split != "train" else ():
+                for column in TEXTS[self.type]:
+                    values = row[column] if isinstance(row[column], list) else [row[column]]
+                    yield from (value for value in values if isinstance(value, str))
+        for config in ("corpus", "queries"):
+            for split in self.files.get(config, ()):
+                for row in self.rows(split, config):
+                    yield f"{row.get('title', '')} {row['text']}".strip()
+
 
 def task_folders(root: Path) -> list[TaskFolder]:
     """The tasks of a folder, by name.
@@ -112,7 +139,7 @@ def read_rows(file: Path, limit: int | None = None) -> Rows:
         UserError: for a line that is no JSON object.
     """
     out: Rows = []
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if len(out) == limit:
                 break

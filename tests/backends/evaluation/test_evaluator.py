@@ -63,6 +63,16 @@ def test_types_are_told_by_columns(folder: Path) -> None:
     assert {task.name: task.type for task in task_folders(folder)} == TYPES
 
 
+def test_texts_are_what_a_model_is_judged_on(folder: Path) -> None:
+    """No label, id or score, and nothing of a split named train."""
+    texts = {task.name: list(task.texts()) for task in task_folders(folder)}
+    assert {name: len(found) for name, found in texts.items()} == {
+        "MyClasses": 20, "MyClusters": 60, "MyPairs": 24, "MyReranking": 24, "MyRetrieval": 24, "MySimilarity": 24,
+        "MySummaries": 21,
+    }  # fmt: skip
+    assert {len(text.split()) for text in texts["MyRetrieval"]} == {3, 9}, "a document with its title"
+
+
 @pytest.mark.usefixtures("no_network")
 def test_all_seven_types_score_and_leave_mtebs_own_files(
     models: tuple[Path, Path], folder: Path, tmp_path: Path

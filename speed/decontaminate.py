@@ -1,0 +1,222 @@
+"""Records that hold texts of evaluation tasks: counted by data set, and left out where that is asked for.
+
+    python -m speed.decontaminate RECORDS.jsonl --tasks FOLDER ...                 the table
+    python -m speed.decontaminate RECORDS.jsonl --tasks FOLDER ... --to CLEAN.jsonl    and the clean records
+
+RECORDS are a corpus (`stages/dedup/examples.jsonl` of a run), a shard of a pool of examples (rejected rows are passed
+over), or labelled data: JSON lines with `query`, `positive` and where known `negative` or `negatives`. Each FOLDER
+holds tasks as eval=local reads them; every text is searched for, but those of splits named train. A record is
+contaminated when one of its texts shares a run of 13 words (--words) with a text of a task, is the same as one that is
+shorter than that, or is a near duplicate of one (--similarity: Jaccard, of runs of 5 words, or of characters in short
+texts).
+
+Records are streamed; memory is that of the tasks' texts. The input is never touched, and nothing asks the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from speed.backends.evaluation.task_folder import TaskFolder, task_folders
+from speed.core.errors import UserError, explained
+from speed.core.manifest import sync
+from speed.core.spec import Json
+from speed.data.contamination import EvaluationTexts
+from speed.report import Table
+
+_CHUNK = 512
+_SECONDS = 10.0
+"""Between two words on how far it is."""
+
+
+@dataclass
+class Tally:
+    """What was found in the records so far."""
+
+    records: int = 0
+    rejected: int = 0
+    """Rows without an example."""
+    contaminated: int = 0
+    by_run: int = 0
+    """Records that share a run of words with any data set."""
+    by_nearness: int = 0
+    shared: Counter[int] = field(default_factory=Counter)
+    near: Counter[int] = field(default_factory=Counter)
+    either: Counter[int] = field(default_factory=Counter)
+    """Records by the number of a data set."""
+    first: dict[int, int] = field(default_factory=dict)
+    """Line of the first record that a data set contaminates."""
+
+
+def tasks_of(folders: Sequence[Path]) -> dict[str, TaskFolder]:
+    """The tasks of some folders, by a name of their own.
+
+    Raises:
+        UserError: for a folder without tasks.
+    """
+    found = [task for folder in folders for task in task_folders(folder.expanduser())]
+    times = Counter(task.name for task in found)
+    return {task.name if times[task.name] == 1 else str(task.folder): task for task in found}
+
+
+def record_texts(file: Path) -> Iterator[tuple[int, bytes, list[str] | None]]:
+    """Each line of a file of records: its number, its bytes, and its texts; None where its row was rejected.
+
+    Raises:
+        UserError: for a line that is no record.
+    """
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, line, _texts(file, number, line)
+
+
+def _texts(file: Path, number: int, line: bytes) -> list[str] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file}, line {number} is not JSON: {error}") from error
+    if isinstance(row, dict) and row.get("rejected") and not row.get("example"):
+        return None
+    record = row.get("example") or row if isinstance(row, dict) else None
+    if not isinstance(record, dict) or not all(isinstance(record.get(name), str) for name in ("query", "positive")):
+        raise UserError(
+            f"{file}, line {number} is no record: it needs the texts query and positive\n"
+            "  give examples.jsonl of the stage dedup, a shard of seed data, synthesis or revision, or labelled data"
+        )
+    return [record["query"], record["positive"], *_negatives(file, number, record)]
+
+
+def _negatives(file: Path, number: int, record: dict[str, Json]) -> list[str]:
+    several = record.get("negatives") or []
+    found = [*several, record["negative"]] if record.get("negative") and isinstance(several, list) else several
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise UserError(f"{file}, line {number}: negative must be a text, negatives a list of texts")
+    return found
+
+
+def decontaminated(records: Path, known: EvaluationTexts, clean: BinaryIO | None) -> Tally:
+    """Search all records; write the lines of the clean ones, as they are, where a file is given.
+
+    Raises:
+        UserError: for a line that is no record.
+    """
+    tally, told = Tally(), time.monotonic()
+    lines = record_texts(records)
+    while chunk := list(islice(lines, _CHUNK)):
+        kept = [(number, line, texts) for number, line, texts in chunk if texts is not None]
+        tally.rejected += len(chunk) - len(kept)
+        for (number, line, _), found in zip(kept, known.found([texts for _, _, texts in kept]), strict=True):
+            either = found.shared | found.near
+            tally.records += 1
+            tally.contaminated += bool(either)
+            tally.by_run += bool(found.shared)
+            tally.by_nearness += bool(found.near)
+            tally.shared.update(found.shared)
+            tally.near.update(found.near)
+            tally.either.update(either)
+            for dataset in either:
+                tally.first.setdefault(dataset, number)
+            if clean is not None and not either:
+                clean.write(line if line.endswith(b"\n") else line + b"\n")
+        if time.monotonic() - told > _SECONDS:
+            told = time.monotonic()
+            _say(f"{tally.records:,} records, {tally.contaminated:,} contaminated")
+    return tally
+
+
+def contamination_table(names: Sequence[str], known: EvaluationTexts, tally: Tally, words: int) -> Table:
+    """Counts by data set; a record that several contaminate counts with each, and once in the last line."""
+    table = Table("data set", "test texts", f"share {words} words", "near duplicates", "records", "first in line")
+    for number, name in enumerate(names):
+        counts = (known.counts[number], tally.shared[number], tally.near[number], tally.either[number])
+        table.add(name, *(f"{count:,}" for count in counts), tally.first.get(number, "-"))
+    whole = (sum(known.counts), tally.by_run, tally.by_nearness, tally.contaminated)
+    table.add("any", *(f"{count:,}" for count in whole), min(tally.first.values(), default="-"))
+    return table
+
+
+def run(given: argparse.Namespace) -> None:
+    """The command.
+
+    Raises:
+        UserError: for options, tasks or records that cannot be read.
+    """
+    if given.words < 2:
+        raise UserError(f"--words {given.words}: a run has two words or more (the usual measure: 13)")
+    if not 0.7 <= given.similarity <= 1:
+        raise UserError(
+            f"--similarity {given.similarity:g}: from 0.7 (below, some would be overlooked) to 1 (the same)"
+        )
+    if not given.records.is_file():
+        raise UserError(f"{given.records} is no file: give JSON lines such as stages/dedup/examples.jsonl of a run")
+    if given.to is not None and given.to.exists():
+        raise UserError(f"{given.to} is there already: give a new file")
+    tasks = tasks_of(given.tasks)
+    known = EvaluationTexts(map(_told, tasks.items()), given.words, given.similarity)
+    with ExitStack() as stack:
+        clean, partial = None, given.to and given.to.with_name(given.to.name + ".partial")
+        if partial is not None:
+            stack.callback(partial.unlink, missing_ok=True)
+            clean = stack.enter_context(partial.open("wb"))
+        tally = decontaminated(given.records, known, clean)
+        if clean is not None and partial is not None:
+            clean.flush()
+            sync(clean.fileno())
+            partial.replace(given.to)
+    print(contamination_table(list(tasks), known, tally, given.words).plain())
+    share = tally.contaminated / max(tally.records, 1)
+    passed = f"; {tally.rejected:,} rejected rows were passed over" if tally.rejected else ""
+    print(f"\n{tally.contaminated:,} of {tally.records:,} records are contaminated ({share:.2%}){passed}")
+    if given.to is not None:
+        print(f"written: {given.to}, {tally.records - tally.contaminated:,} records")
+
+
+def _told(task: tuple[str, TaskFolder]) -> Iterator[str]:
+    _say(f"reading {task[0]}")
+    return task[1].texts()
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def parser() -> argparse.ArgumentParser:
+    """What can be typed."""
+    out = argparse.ArgumentParser(
+        prog="python -m speed.decontaminate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    out.add_argument("records", type=Path, metavar="RECORDS", help="JSON lines")
+    out.add_argument("--tasks", type=Path, nargs="+", required=True, metavar="FOLDER", help="folders of tasks")
+    out.add_argument("--words", type=int, default=13, help="length of a shared run (default: 13)")
+    out.add_argument("--similarity", type=float, default=0.8, help="of near duplicates, 0.7 to 1 (default: 0.8)")
+    out.add_argument("--to", type=Path, metavar="FILE", help="a new file for the clean records")
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Console entry."""
+    given = parser().parse_args(arguments)
+    try:
+        run(given)
+    except UserError as error:
+        sys.exit(str(error))
+    except OSError as error:
+        known = explained(error, "looking for texts of tasks")
+        if known is None:
+            raise
+        sys.exit(str(known))
+
+
+if __name__ == "__main__":
+    main()
