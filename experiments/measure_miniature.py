@@ -37,7 +37,7 @@ SIZES = (161, 345, KEPT)
 WRITERS = {
     "junior": ("+experiment=ablation_sft_only",),
     "senior": ("+experiment=ablation_no_revisor",),
-    "senior and revisor": (),
+    "senior and revisor": ("revisor.sft.epochs=3",),
     "teacher": ("+experiment=teacher_data",),
 }
 HELD_OUT = 230
