@@ -184,7 +184,8 @@ def build_all(
                 elif event["event"] == "user_error":
                     raise UserError(f"{goal.label}: {event['message']}")
                 elif event["event"] == "crash":
-                    raise StageFailed(f"{goal.label} failed: {event['message']}\n  log: {logs / _log_name(goal)}")
+                    where = f"\n  log: {event['log']}" if "log" in event else ""
+                    raise StageFailed(f"{goal.label} failed: {event['message']}{where}")
                 elif event["event"] == "corrupt":
                     repairs += 1
                     if repairs > 100:
@@ -207,6 +208,7 @@ class _Part:
     goal: Goal
     process: Any
     news: Connection
+    log: Path
     rows: int = 0
     """Of its spans, where the pool is built in parts."""
     done: int = 0
@@ -267,7 +269,7 @@ class _Nursery:
             child.start()
             there.close()
             rows = sum(span.stop - span.start for span in spans or ())
-            self.running.append(_Part(goal, child, here, rows))
+            self.running.append(_Part(goal, child, here, log, rows))
 
     def _shares(self, goal: Goal, room: int) -> list[list[Span]]:
         """What each of several processes builds of a pool; nothing where one process is to build all."""
@@ -304,6 +306,7 @@ class _Nursery:
                 part.process.join()
                 event = {"event": "crash", "message": f"its process ended with code {part.process.exitcode}"}
             if event["event"] in _LAST:
+                event["log"] = str(part.log)
                 part.process.join()
                 part.news.close()
                 self.running.remove(part)
