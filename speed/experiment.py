@@ -13,13 +13,13 @@ from typing import Any
 
 from speed import report
 from speed.config import Config
-from speed.core.build import build_all
 from speed.core.caps import Spending
 from speed.core.content import load_memory, save_memory
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.graph import Goal, Standing, standings
 from speed.core.journal_pack import pack_closed
 from speed.core.manifest import commit
+from speed.core.nursery import build_all
 from speed.core.spec import Json, Spec
 from speed.core.stage import Pool, Stage, Work
 from speed.core.store import Store

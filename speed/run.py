@@ -81,8 +81,8 @@ def composed(cfg: DictConfig) -> dict[str, Any]:
 def _job(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
-    from speed.core.build import StageFailed
     from speed.core.errors import UserError, explained
+    from speed.core.nursery import StageFailed
     from speed.experiment import Origin, run
 
     chosen = HydraConfig.get()

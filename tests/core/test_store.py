@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from toys import Doubled, Failing, Number, Numbers, Report, SharedNumbers, Sum, WholeNumbers
 
-from speed.core.build import StageFailed, build, build_all, outcome
+from speed.core.build import build, outcome
 from speed.core.context import Runtime, silence
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.graph import goals, standings
+from speed.core.nursery import StageFailed, build_all
 from speed.core.store import FORMAT, Span, Store
 
 

@@ -10,10 +10,10 @@ from judged import Lists
 from test_pair_sources import GOOD, ONE_FAULT, TWO_FAULTS, listed
 from written import NoWeights
 
-from speed.core.build import build_all
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.graph import goals
+from speed.core.nursery import build_all
 from speed.core.store import Store
 from speed.ports import Completion, Dpo, Preference, Sft, Trainer
 from speed.stages.senior import Senior
