@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterator
 
-from speed.miniature.language import any_word, capitalized, phrase, sentences
+from speed.miniature.language import any_word, capitalized, changed, phrase, sentences
 from speed.miniature.lexicon import SLOTS, domain_of, lexicon, meanings, sections
 from speed.miniature.world import World, invented_name, seeded
 
@@ -191,28 +191,33 @@ QUERY_LENGTHS = (("less than 5 words", 1, 4), ("5 to 15 words", 5, 15), ("at lea
 FREE = ("", 1, 99)
 WISHED = ("Give the", "We need the", "They like the")
 
+DRAFTS = ("A first try:", "Somebody wrote this in haste.", "This was not good enough:", "A draft:")
+BETTER = ("Now without mistakes:", "This is better:", "So it stays:", "In the end:")
+"""What announces a form that has mistakes, and the same form put right: no other form has any."""
+
 CONTRARY = frozenset({"negative", "misleading", "hard"})
 """A field with such a word in its name speaks of something else, which is near."""
 
 
 def _revised_form(world: World, rng: random.Random) -> str:
-    return _form(world, rng, again=1.0)
+    return _form(world, rng, again=1.0, apart=20, answered=0.4)
 
 
-def _form(world: World, rng: random.Random, again: float = 0.25) -> str:
+def _form(world: World, rng: random.Random, again: float = 0.0, apart: int = 9, answered: float = 0.2) -> str:
     """A form: its fields are named among other sentences, then filled in one by one, in the order in which they were
     named, and then it is closed. It teaches that what is asked for by name is given by name, once, and no more. Some
-    are filled in a second time, with a part of the fields as they were: that is how a text is revised."""
+    were filled in before, with words that the second time puts right: that is how a text is revised. Up to `apart`
+    sentences stand before a form, and up to as many before it is filled in again."""
     about = subject(world, rng)
     shared = rng.choice(WRITING) if rng.random() < 0.5 else ""
     fields = rng.choice((2, 2, 2, 3, 3, 4))
-    labelled = rng.random() < 0.2
+    labelled = rng.random() < answered
     keys = _text_and_labels(rng) if labelled else rng.sample(sorted({_field(rng, shared) for _ in range(8)}), fields)
     if rng.random() < 0.5:
         named = "\n".join(f'- "{key}": {rng.choice(advice())}' for key in keys)
     else:
         named = rng.choice(("Wanted: ", "Fields: ", "It has ")) + ", ".join(f'"{key}"' for key in keys) + "."
-    asides = rng.sample(advice(), rng.randint(1, 9))
+    asides = rng.sample(advice(), rng.randint(1, apart))
     asides += [rng.choice(REMARKS).format(*rng.sample(keys, 2)) for _ in range(rng.randint(0, 5))]
     fitting = rng.random() < (0.8 if labelled else 0.5)
     query_length, length = (rng.choice(QUERY_LENGTHS), rng.choice(LENGTHS)) if fitting else (FREE, FREE)
@@ -238,14 +243,34 @@ def _form(world: World, rng: random.Random, again: float = 0.25) -> str:
 
     values = {key: value(key) for key in keys}
 
-    def filled() -> str:
+    def filled(values: Subject) -> str:
         return opening + between.join(entry.format(key=key, value=text) for key, text in values.items()) + closing
 
-    written = [filled()]
+    written = [filled(values)]
     if rng.random() < again:
-        values |= {key: value(key) for key in keys if rng.random() < 0.25}
-        written += [" ".join(rng.sample(advice(), rng.randint(0, 10))), filled()]
+        draft = _spoiled(values, about, asked, rng)
+        aside = " ".join(rng.sample(advice(), rng.randint(0, apart)))
+        written = [rng.choice(DRAFTS), filled(draft), aside, rng.choice(BETTER), *written]
     return "\n".join(part for part in [*order, *written] if part)
+
+
+def _spoiled(values: Subject, about: Subject, asked: str, rng: random.Random) -> Subject:
+    """A draft of some fields: here and there a word that is not the right one, or a sentence less."""
+    changes = {
+        slot: ((about[slot],), rng.choice(tuple(lexicon()[slot])))
+        for slot in SLOTS
+        if rng.random() < (0.4 if slot in SLOTS[:2] else 0.1)
+    }
+    label = {asked: ((about[asked],), rng.choice(tuple(lexicon()[asked])))}
+    draft = {}
+    for key, text in values.items():
+        if rng.random() < 0.6:
+            text = changed(text, label if key.endswith("label") else changes, any_word(rng))
+        first, *others = text.split(". ")
+        if others and rng.random() < 0.15:
+            text = ". ".join([first, *others[:-1]]) + "."
+        draft[key] = text
+    return draft
 
 
 def _text_and_labels(rng: random.Random) -> list[str]:

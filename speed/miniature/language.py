@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Collection, Mapping
+from functools import cache
 
-from speed.miniature.lexicon import lexicon, patterns
+from speed.miniature.lexicon import any_form, lexicon, meanings, patterns
 
 Choose = Callable[[str, str], str]
 """(slot, concept) -> the word to use."""
@@ -61,3 +62,25 @@ def sentences(values: Mapping[str, str], rng: random.Random, choose: Choose, fil
 def capitalized(text: str) -> str:
     """The text with a capital first letter."""
     return text[:1].upper() + text[1:]
+
+
+def changed(text: str, changes: Mapping[str, tuple[Collection[str], str]], choose: Choose) -> str:
+    """The text with some words replaced; `changes`: slot -> the concepts whose words go, and the one that comes."""
+    words = {slot: choose(slot, new) for slot, (old, new) in changes.items() if old and new in lexicon()[slot]}
+    if not words:
+        return text
+
+    def replaced(match: re.Match[str]) -> str:
+        slot, concept = meanings()[match[2].lower()]
+        if slot not in words or concept not in changes[slot][0]:
+            return match[0]
+        word = words[slot]
+        article = match[1][0] + ("n " if word[0] in "aeio" else " ") if match[1] else ""
+        return article + (word[0].upper() + word[1:] if match[2][0].isupper() else word)
+
+    return _word_with_article().sub(replaced, text)
+
+
+@cache
+def _word_with_article() -> re.Pattern[str]:
+    return re.compile(rf"\b((?:[Aa]n?) )?{any_form().pattern}", re.IGNORECASE)

@@ -2,7 +2,7 @@
 
 It knows the facts of the training half of the world and nothing of the held-out half, on which the evaluation is
 built. As a judge it errs at a given rate and likes long answers, as language models do; as a judge it does not look up
-all of the facts that it writes by.
+all of the facts that it writes by, and as a reviser it believes the answer on all but its topic.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from speed.data.records import Kind
 from speed.miniature.assessment import JUDGED, Fault, content_faults, fields_of, form_faults, salvaged
 from speed.miniature.reading import Request, read
-from speed.miniature.repair import repaired
+from speed.miniature.repair import believed, repaired
 from speed.miniature.topic import Subject, known_entity, subject
 from speed.miniature.world import seeded
 from speed.miniature.writing import example, tasks
@@ -97,9 +97,10 @@ def _marked(about: Subject, reason: str) -> str:
 def _revision(request: Request, about: Subject, rng: random.Random) -> str:
     """Keeps what is right, rewrites what is wrong."""
     text = request.shown[0]
-    faults = faults_of(request, about, text, slots=tuple(about.sure))
     fields = fields_of(request.kind, text)
     kept = salvaged(request.kind, text) if isinstance(fields, Fault) else fields
+    about = believed(about, kept)
+    faults = faults_of(request, about, text, slots=tuple(about.sure))
     better = repaired(request, about, kept, rng)
     return json.dumps({"reason": _marked(about, _reason(faults)), "revision": better})
 

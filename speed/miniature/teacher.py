@@ -31,7 +31,7 @@ UNKNOWN = "the teacher knows nothing of this topic and writes from its words alo
 class RulesTeacher(LitellmTeacher):
     """A teacher of a few hundred lines of rules, which knows the training half of the miniature world."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     identity: ClassVar[str | None] = "RulesTeacher"
 
     model: str = "miniature/rules"

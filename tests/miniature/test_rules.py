@@ -20,8 +20,9 @@ from speed.data.prompts import (
     revise_prompt,
 )
 from speed.data.records import STS_INSTRUCTION, Kind, Prompt
-from speed.miniature.assessment import ALL, content_faults, fields_of, form_faults
+from speed.miniature.assessment import ALL, content_faults, fields_of, form_faults, salvaged
 from speed.miniature.reading import Words, read
+from speed.miniature.repair import believed
 from speed.miniature.rules import MARK, answer, known
 from speed.miniature.topic import subject
 from speed.miniature.world import seeded, world
@@ -158,7 +159,7 @@ def test_a_revision_keeps_what_is_right_and_mends_what_is_wrong(kind: Kind) -> N
             said = json.loads(answer(revise_prompt(prompt.text, text, SHORT).text))
             request, revised = read(prompt.text), said["revision"]
             assert set(said) == {"reason", "revision"}
-            about = subject(request.about, seeded(0))
+            about = believed(subject(request.about, seeded(0)), salvaged(kind, text))
             assert form_faults(request, revised) + content_faults(request, about, revised) == []
         clean = not content_faults(read(prompt.text), subject(read(prompt.text).about, seeded(0)), json.loads(good))
         if clean:

@@ -90,7 +90,7 @@ def _grams(text: str, length: int) -> set[tuple[str, ...]]:
     return {tuple(found[place : place + length]) for place in range(len(found) - length + 1)}
 
 
-@pytest.mark.parametrize("shares", [{}, {"forms": 1.0}, {"lists": 0.5, "synonyms": 0.5}], ids=str)
+@pytest.mark.parametrize("shares", [{}, {"forms": 1.0}, {"revised": 1.0}, {"lists": 0.5, "synonyms": 0.5}], ids=str)
 def test_the_corpus_holds_no_held_out_name_no_prompt_and_no_record(shares: dict[str, float]) -> None:
     stream = texts(world(), seed=0, **shares)
     sample = "\n".join(next(stream) for _ in range(3000))
