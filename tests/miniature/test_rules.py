@@ -21,6 +21,7 @@ from speed.data.prompts import (
 )
 from speed.data.records import STS_INSTRUCTION, Kind, Prompt
 from speed.miniature.assessment import ALL, content_faults, fields_of, form_faults, salvaged
+from speed.miniature.lexicon import meaning
 from speed.miniature.reading import Words, read
 from speed.miniature.repair import believed
 from speed.miniature.rules import MARK, answer, known
@@ -164,6 +165,18 @@ def test_a_revision_keeps_what_is_right_and_mends_what_is_wrong(kind: Kind) -> N
         clean = not content_faults(read(prompt.text), subject(read(prompt.text).about, seeded(0)), json.loads(good))
         if clean:
             assert json.loads(answer(revise_prompt(prompt.text, good, SHORT).text))["revision"] == json.loads(good)
+
+
+def test_a_revision_believes_what_no_prompt_can_tell_and_puts_the_topic_right() -> None:
+    """A model that cannot know the facts would learn from repairs of them to replace words at random."""
+    for place, prompt in enumerate(prompts(Kind.RETRIEVAL, 20)):
+        about = subject(read(prompt.text).about, seeded(0))
+        foreign, own = json.loads(answer(prompts(Kind.RETRIEVAL, 21)[place + 1].text, place)), about.facts["things"]
+        revised = json.loads(answer(revise_prompt(prompt.text, json.dumps(foreign), SHORT).text))["revision"]
+        said, before = meaning(revised["positive_document"]), meaning(foreign["positive_document"])
+        assert said["things"] == {own}
+        for slot in {"quality", "people", "place", "time", "kind"} & set(before) - set(meaning(foreign["user_query"])):
+            assert said[slot] == before[slot], slot
 
 
 def test_a_revision_rewrites_only_the_faulty_field() -> None:
