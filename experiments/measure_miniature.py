@@ -29,9 +29,10 @@ MEASURED = (
     "counts.pairs=230",
     "counts.revisions=460",
     "generator.sft.epochs=4",
-    "scale.examples=1610",
 )
-"""Where the table takes more than the default run, which must be quick; 1,610 hold enough valid ones of each kind."""
+"""Where the table takes more than the default run, which must be quick."""
+WRITTEN = (1610, 2760)
+"""Examples that each writer writes: the second number where the first holds too few valid ones of a kind for KEPT."""
 SIZES = (161, 345, KEPT)
 """Points of the picture; multiples of 23, so that every kind has its share."""
 WRITERS = {
@@ -45,18 +46,19 @@ HELD_OUT = 230
 BASE_ROWS = 230
 
 
-def overrides(seed: int, writer: str, kept: int) -> list[str]:
+def overrides(seed: int, writer: str, kept: int, written: int = WRITTEN[0]) -> list[str]:
     """What is typed for one point."""
     seeds = [f"seed.{name}={seed}" for name in ("data", "sample", "train")]
-    return [*WRITERS[writer], *MEASURED, *seeds, f"scale.keep={kept}", "tracker=none"]
+    return [*WRITERS[writer], *MEASURED, *seeds, f"scale.examples={written}", f"scale.keep={kept}", "tracker=none"]
 
 
-def run(home: Path, arguments: Sequence[str]) -> None:
-    """One run, found or built."""
+def run(home: Path, arguments: Sequence[str]) -> bool:
+    """One run, found or built; not where too few examples are valid for what is to be kept."""
     command = [sys.executable, "-m", "speed.run", *arguments, f"runtime.home={home}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
+    if done.returncode and "wants more examples than are left" not in done.stdout + done.stderr:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    return not done.returncode
 
 
 class Built:
@@ -101,19 +103,22 @@ def one_seed(home: Path, seed: int) -> dict[str, Any]:
     """Every figure of one seed."""
     from speed.miniature.quality import quality, win_rate
 
-    points = {(writer, KEPT): overrides(seed, writer, KEPT) for writer in WRITERS}
-    points |= {(writer, size): overrides(seed, writer, size) for writer in ("junior", "senior") for size in SIZES}
     built = {}
-    for point, arguments in sorted(points.items(), key=lambda item: list(WRITERS).index(item[0][0])):
-        print(f"seed {seed}: {point[0]}, {point[1]} examples", flush=True)
-        run(home, arguments)
-        built[point] = Built(home, arguments)
+    for writer in WRITERS:
+        for size in (KEPT, *SIZES[:-1]) if writer in ("junior", "senior") else (KEPT,):
+            print(f"seed {seed}: {writer}, {size} examples", flush=True)
+            tried = [overrides(seed, writer, size, written) for written in WRITTEN]
+            enough = next((arguments for arguments in tried if run(home, arguments)), None)
+            if enough is None:
+                raise SystemExit(f"seed {seed}: {WRITTEN[-1]:,} examples of the {writer} hold too few valid ones")
+            built[writer, size] = Built(home, enough)
     texts = {
         "junior": built["junior", KEPT].rows("synthesis"),
         "senior": built["senior", KEPT].rows("synthesis"),
         "senior and revisor": built["senior and revisor", KEPT].rows("revision"),
         "teacher": built["teacher", KEPT].rows("synthesis by the teacher"),
     }
+    texts = {name: rows[: WRITTEN[0]] for name, rows in texts.items()}
     texts["base"] = base_texts(built["junior", KEPT].config.generator.base.name, texts["junior"][:BASE_ROWS], seed)
     whole = built["senior and revisor", KEPT]
     answers = {name: [(row.prompt, row.text) for row in texts[name]] for name in ("junior", "senior")}
