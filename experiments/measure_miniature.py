@@ -142,8 +142,8 @@ def base_texts(base: str, asked: Sequence[Any], seed: int) -> list[Any]:
     from speed.backends.generator.prompt_format import prompt_ids
     from speed.backends.generator.weights import load
     from speed.data.outcome import sample
-    from speed.in_step import request_seed
     from speed.ports import Sampling
+    from speed.stages.asking import request_seed
 
     torch.set_num_threads(1)
     loaded = load(base, "fp32", "cpu")

@@ -13,11 +13,9 @@ from typing import Any
 
 from speed import report
 from speed.config import Config
-from speed.core.caps import Spending
 from speed.core.content import load_memory, save_memory
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.graph import Goal, Standing, standings
-from speed.core.journal_pack import pack_closed
 from speed.core.manifest import commit
 from speed.core.nursery import build_all
 from speed.core.spec import Json, Spec
@@ -30,6 +28,8 @@ from speed.pipeline import Pipeline, pipeline
 from speed.preview import previews
 from speed.screen import Screen
 from speed.status import recorded, runs_to_show, status_of, told
+from speed.teaching.caps import Spending, caps_of
+from speed.teaching.journal_pack import pack_closed
 
 PRELOAD = ("hydra", "speed.pipeline")
 """Modules that every stage's process needs."""
@@ -242,7 +242,7 @@ def refuse_over_caps(config: Config, store: Store, found: list[Standing]) -> Non
     What its stages cost already counts with what they still want; answers that a killed run has paid for may be free
     now, so the rest is left to the caps themselves, which hold while answers are bought.
     """
-    caps, work = config.runtime.caps, sum((standing.work for standing in found), Work())
+    caps, work = caps_of(config.runtime), sum((standing.work for standing in found), Work())
     if caps.none or not work.calls:
         return
     if caps.dollars is not None and work.dollars is None:

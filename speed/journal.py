@@ -27,12 +27,12 @@ from itertools import islice
 from pathlib import Path
 
 from speed.core.errors import UserError, explained
-from speed.core.journal import Entry, Journal, entry_of, key
-from speed.core.journal_file import is_owned
-from speed.core.journal_pack import lines_of_file, pack_closed
-from speed.core.ledger import ledger
+from speed.core.locks import is_owned
 from speed.core.shown import on_one_line, shown
 from speed.report import Table, ledger_table
+from speed.teaching.journal import Entry, Journal, entry_of, key
+from speed.teaching.journal_pack import lines_of_file, pack_closed
+from speed.teaching.ledger import ledger_of
 
 
 def folder_of(place: Path) -> Path:
@@ -91,7 +91,7 @@ def show(journal: Journal, options: argparse.Namespace) -> int:
 
 
 def show_ledger(journal: Journal, options: argparse.Namespace) -> int:
-    print(ledger_table(ledger(journal)).plain())
+    print(ledger_table(ledger_of(journal)).plain())
     return 0
 
 

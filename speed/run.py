@@ -27,6 +27,14 @@ CONF = next(
     str(PACKAGE.parent / "conf"),
 )
 
+MOVED = {
+    "speed.backends.teaching.litellm_teacher.LitellmTeacher": "speed.teaching.litellm_teacher.LitellmTeacher",
+    "speed.backends.teaching.openai_teacher.OpenAICompatibleTeacher": (
+        "speed.teaching.openai_teacher.OpenAICompatibleTeacher"
+    ),
+}
+"""Parts by the names that they had before: users' own option files may still hold these."""
+
 
 class Stopped(CompactHydraException):  # type: ignore[misc]
     """A mistake of the user or a failed stage, told by its message alone."""
@@ -58,6 +66,9 @@ def composed(cfg: DictConfig) -> dict[str, Any]:
         target = inner.get("_target_")
         if target is None:
             return inner
+        if target in MOVED:
+            print(f"{path}._target_: {target} is now named {MOVED[target]}", file=sys.stderr)
+            target = inner["_target_"] = MOVED[target]
         if not str(target).startswith("speed."):
             mistakes.append(f"  {path}._target_: only parts of speed may be named, not {target!r}")
             return None

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from speed.core.journal_file import is_owned
+from speed.core.locks import is_owned
 from speed.core.shown import on_one_line
 from speed.core.spec import Json, Spec
 from speed.report import Table, money

@@ -14,7 +14,7 @@ from typing import Any
 
 from zstandard import ZstdDecompressor
 
-from speed.core.journal import Journal
+from speed.teaching.journal import Journal
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = "+experiment=smoke"

@@ -10,7 +10,7 @@ from typing import ClassVar
 from speed.core.build import build
 from speed.core.context import Context, Runtime, silence
 from speed.core.graph import Goal
-from speed.core.journal import Entry
+from speed.core.ledger import Line
 from speed.core.stage import Pool, Row
 from speed.core.store import Store
 from speed.report import StageLine, remarks, stage_line
@@ -31,8 +31,8 @@ class Asked(Pool[Row]):
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Row]:
         for row in range(start, stop):
             for retry in range(0 if self.silent else 2 if row % 3 == 0 else 1):
-                entry = Entry(key=f"{row}/{retry}", model="m", messages=(), params={"retry": retry})
-                ctx.tally.ledger.add(entry, "no_json" if row % 3 == retry == 0 else "ok", cached=row % 2 == 0)
+                cause, asked = "no_json" if row % 3 == retry == 0 else "ok", "cached" if row % 2 == 0 else "calls"
+                ctx.tally.ledger.add(Line(model="m", cause=cause, **{asked: 1}))
             yield Row(row=row).turned_away("no_json") if row % 6 == 0 else Row(row=row)
 
 

@@ -158,3 +158,20 @@ def test_every_key_exists_in_the_tree() -> None:
 def test_one_number_for_the_seed_leaves_the_teachers_data_alone(compose: Any) -> None:
     config = compose("seed=3")
     assert (config.seed.data, config.seed.sample, config.seed.train) == (0, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("option", "old"),
+    [
+        ("teacher=gpt4o", "speed.backends.teaching.litellm_teacher.LitellmTeacher"),
+        ("teacher=openai_compatible", "speed.backends.teaching.openai_teacher.OpenAICompatibleTeacher"),
+    ],
+)
+def test_a_part_is_still_found_by_its_old_name(
+    compose: Any, capsys: pytest.CaptureFixture[str], option: str, old: str
+) -> None:
+    """As it stands in option files that users wrote."""
+    teacher = compose(option, "teacher.model=some-model").teacher
+    assert compose(option, "teacher.model=some-model", f"teacher._target_={old}").teacher == teacher
+    new = f"{type(teacher).__module__}.{type(teacher).__name__}"
+    assert f"teacher._target_: {old} is now named {new}" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from conftest import ROOT
 
 import speed.backends
 import speed.miniature
+import speed.teaching
 from speed.core.context import Context, Runtime
 from speed.core.spec import Backend, canonical
 from speed.core.store import Store
@@ -30,7 +31,7 @@ LLAMA = "package:miniature/bases/llama"
 
 def implementations() -> list[type[Backend]]:
     """Every concrete class behind a port."""
-    for package in (speed.backends, speed.miniature):
+    for package in (speed.backends, speed.miniature, speed.teaching):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             if "make_bases" not in module.name and not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
@@ -104,7 +105,7 @@ class TestTeachers:
         if name == "RulesTeacher":
             yield made(name)
             return
-        from backends.teaching.provider import Provider
+        from teaching.provider import Provider
 
         monkeypatch.setenv("OPENAI_API_KEY", "sk-contract")
         with Provider() as provider:

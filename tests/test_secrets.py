@@ -7,13 +7,13 @@ from pathlib import Path
 
 from smoke import Finished, content, runs, speed, summary
 
-sys.path.insert(0, str(Path(__file__).parent / "backends" / "teaching"))
+sys.path.insert(0, str(Path(__file__).parent / "teaching"))
 
 from provider import Provider
 
-from speed.backends.teaching.openai_api import KEY
-from speed.core.journal import Journal
 from speed.miniature.rules import answer
+from speed.teaching.journal import Journal
+from speed.teaching.openai_api import KEY
 
 RIGHT, WRONG = "planted-right-7b21c9e4", "planted-wrong-0d55aa13"
 TEACHER = ("+experiment=[smoke,teacher_data]", "teacher=openai_compatible", "teacher.model=rules")

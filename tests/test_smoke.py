@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from smoke import GUARD, ROOT, SMOKE, Finished, answers, content, records, runs, speed, summary, surroundings
 
-from speed.core.journal import Journal
+from speed.teaching.journal import Journal
 
 BOXES = [
     "topics", "tasks for seed", "seed data", "junior", "tasks for root", "root data", "preferences", "senior",

@@ -1,5 +1,5 @@
 """The only place where heavy packages appear: each package puts one part behind a port of `speed.ports`.
 
-`alignment`, `embedder`, `engines`, `evaluation`, `teaching` and `tracking` are such parts; `generator`, `encoding` and
-`runtime` are what several of them share.
+`alignment`, `embedder`, `engines`, `evaluation` and `tracking` are such parts; `generator`, `encoding` and `runtime`
+are what several of them share. Teachers stand in `speed.teaching`.
 """

@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
-from speed.core.caps import Caps
 from speed.core.errors import UserError
 from speed.core.ledger import Ledger
 from speed.core.spec import Json, Spec
@@ -64,11 +63,6 @@ class Runtime(Spec):
     """How long a run that is told to end waits for the checkpoints of its trainings."""
     vectors_gb: float = Field(default=50.0, ge=0)
     """Largest cache of text vectors on disk (`cache/vectors` under the root); 0 keeps none."""
-
-    @property
-    def caps(self) -> Caps:
-        """What may be spent."""
-        return Caps(self.max_usd, self.max_tokens, self.max_calls)
 
 
 @dataclass

@@ -1,27 +1,19 @@
-"""What the journal says was asked and paid, added up. The causes of a ledger always sum to its requests.
+"""Costs as figures: requests to a teacher, added up by purpose, kind, model and cause.
 
-A ledger of the journal knows the causes that the transport sees (ok, truncated, refusal, content_filter, empty,
-http_4xx, timeout ...). Whether a text parses is decided anew by each reading: the ledger of a stage, in its manifest,
-has those causes too (no_json, bad_schema ...), and tells what was asked now from what was in the journal.
+The causes of a ledger sum to its requests. The ledger of a stage stands in its manifest. Its causes are those that the
+transport sees (ok, truncated, refusal, content_filter, empty, http_4xx, timeout ...) and those that the stage's own
+reading gives (no_json, bad_schema ...); it tells what was asked now from what had been paid for before.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 
-from speed.core.journal import Entry, Journal
 from speed.core.spec import Spec
-
-_QUERY = """
-SELECT purpose, kind, model, cause, count(*), sum(retry > 0), sum(resent),
-       sum(tokens_in), sum(tokens_out), sum(tokens_cached), sum(dollars), sum(answered AND dollars IS NULL)
-FROM entry GROUP BY purpose, kind, model, cause ORDER BY purpose, kind, model, cause
-"""
 
 
 class Line(Spec):
-    """Requests that were asked for one purpose, of one kind and model, and ended in one way."""
+    """Requests made for one purpose, of one kind and model, that ended in one way."""
 
     purpose: str = ""
     kind: str = ""
@@ -52,30 +44,6 @@ class Line(Spec):
         return self.purpose, self.kind, self.model, self.cause
 
 
-def ledger(journal: Journal) -> list[Line]:
-    """One line per purpose, kind, model and cause."""
-    lines = []
-    for purpose, kind, model, cause, calls, retries, resent, tin, tout, tcached, dollars, unpriced in journal.select(
-        _QUERY
-    ):
-        lines.append(
-            Line(
-                purpose=purpose,
-                kind=kind,
-                model=model,
-                cause=cause,
-                calls=calls,
-                retries=retries,
-                resent=resent,
-                tokens_in=tin,
-                tokens_out=tout,
-                tokens_cached=tcached,
-                dollars=None if unpriced else dollars or 0.0,
-            )
-        )
-    return lines
-
-
 def total(lines: Iterable[Line]) -> Line:
     """The sum of some lines; the names that they all share stay."""
     lines = list(lines)
@@ -104,28 +72,13 @@ class Ledger:
     """A ledger that grows request by request; its size is that of its lines."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, str, str, str], Counter[str]] = {}
-        self._dollars: dict[tuple[str, str, str, str], float | None] = {}
+        self._lines: dict[tuple[str, str, str, str], Line] = {}
 
-    def add(self, entry: Entry, cause: str, *, cached: bool) -> None:
-        """One request: how it ended for the caller, and whether the journal had it."""
-        place = (entry.purpose, entry.kind, entry.model, cause)
-        if place not in self._counts:
-            self._counts[place], self._dollars[place] = Counter(), 0.0
-        counts, dollars = self._counts[place], self._dollars[place]
-        if cached:
-            counts["cached"] += 1
-            return
-        counts["calls"] += 1
-        counts["retries"] += entry.params.get("retry", 0) > 0
-        for name in ("resent", "tokens_in", "tokens_out", "tokens_cached"):
-            counts[name] += getattr(entry, name)
-        self._dollars[place] = None if dollars is None or entry.dollars is None else dollars + entry.dollars
+    def add(self, line: Line) -> None:
+        """Add one request, or several that ended in one way."""
+        known = self._lines.get(line.place)
+        self._lines[line.place] = line if known is None else total([known, line])
 
     def lines(self) -> tuple[Line, ...]:
         """One line per purpose, kind, model and cause, in order."""
-        names = ("purpose", "kind", "model", "cause")
-        return tuple(
-            Line(**dict(zip(names, place, strict=True)), **self._counts[place], dollars=self._dollars[place])
-            for place in sorted(self._counts)
-        )
+        return tuple(self._lines[place] for place in sorted(self._lines))

@@ -3,7 +3,7 @@
     <home>/format.json            version of this layout
     <home>/store/<stage>/<key>/   an artifact: payload and manifest.json; or a pool: shards, each with its manifest
     <home>/locks/                 one file lock per key, so that two processes build a shared stage once
-    <home>/journal/               every answer that was ever paid for (speed.core.journal)
+    <home>/journal/               every answer that was ever paid for (speed.teaching.journal)
     <home>/runs/                  what humans read: reports and links into the store
 
 Complete means renamed (DESIGN D8): a build happens in `<key>.partial/`, the manifest is written last, then the folder

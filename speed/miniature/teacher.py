@@ -11,16 +11,16 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from speed.backends.teaching.litellm_teacher import LitellmTeacher
-from speed.backends.teaching.request import Call
-from speed.backends.teaching.transport import Reply
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
-from speed.core.journal import key
 from speed.core.spec import Json
 from speed.miniature.reading import read
 from speed.miniature.rules import ERROR_RATE, LENGTH_BIAS, answer, known
 from speed.ports import Answer, Ask, Check
+from speed.teaching.errors import Reply
+from speed.teaching.journal import key
+from speed.teaching.litellm_teacher import LitellmTeacher
+from speed.teaching.requests import Call
 
 PROVIDER = "miniature"
 

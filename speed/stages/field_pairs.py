@@ -18,8 +18,8 @@ from speed.data import judge_figures
 from speed.data.fields import Broken, first_fault
 from speed.data.outcome import sample
 from speed.data.records import Candidates, Kind, Pair
-from speed.in_step import request_seed, written_in_step
 from speed.ports import Engine, Generate, Generated, Sampling, Weights
+from speed.stages.asking import generate_in_order, request_seed
 
 
 class Cut(NamedTuple):
@@ -63,7 +63,7 @@ class FieldPairs(Pool[Pair]):
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Pair]:
         cuts = (_cut(found) for found in ctx.rows(self.root.take(stop)) if found.row >= start)
         items = ((cut, self._request(cut, cut.broken) if cut.broken else None) for cut in cuts)
-        written = written_in_step(self.engine, ctx.folder(self.junior), items, self.sampling, ctx)
+        written = generate_in_order(self.engine, ctx.folder(self.junior), items, self.sampling, ctx)
         for done, (cut, texts) in enumerate(written, 1):
             pair = _pair(cut, texts)
             ctx.tally.counts.update(judge_figures.pair_counts(pair))

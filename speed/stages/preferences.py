@@ -19,8 +19,8 @@ from speed.data.parse import judgement
 from speed.data.prompts import RolePrompts, judge_prompt
 from speed.data.records import Candidates, Pair, Rejected, Sample, Vote
 from speed.data.verify import Guidelines
-from speed.in_step import all_in_step, readable
 from speed.ports import Answer, Ask, Check, Teacher
+from speed.stages.asking import ask_all_in_order, readable
 
 
 class Drawn(NamedTuple):
@@ -92,7 +92,7 @@ class Preferences(Pool[Pair]):
         """For each list the answers of one judge to its share of the votes."""
         step = len(self.judges)
         items = ((one, [self._request(one, place) for place in range(judge, len(one.votes), step)]) for one in lists)
-        return (answers for _, answers in all_in_step(self.judges[judge], items, ctx))
+        return (answers for _, answers in ask_all_in_order(self.judges[judge], items, ctx))
 
     def _request(self, one: Drawn, place: int) -> tuple[Ask, Check]:
         vote = one.votes[place]

@@ -14,8 +14,8 @@ from speed.data.parse import revision as read_revision
 from speed.data.prompts import RolePrompts, revise_prompt
 from speed.data.records import Kind, Rejected, Sample
 from speed.data.verify import Guidelines, faults
-from speed.in_step import request_seed, written_in_step
 from speed.ports import Engine, Generate, Generated, Sampling, Weights
+from speed.stages.asking import generate_in_order, request_seed
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Revision(Pool[Sample]):
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Sample]:
         rows = (row for row in ctx.rows(self.samples.take(stop)) if row.row >= start)
         items = ((row, self._request(row) if row.prompt.text else None) for row in rows)
-        written = written_in_step(self.engine, ctx.folder(self.revisor), items, self.sampling, ctx)
+        written = generate_in_order(self.engine, ctx.folder(self.revisor), items, self.sampling, ctx)
         for done, (row, texts) in enumerate(written, 1):
             yield self._row(row, texts[0], ctx) if texts else row
             ctx.progress(done, stop - start, "examples")

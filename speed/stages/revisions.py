@@ -19,8 +19,8 @@ from speed.data.parse import revision as read_revision
 from speed.data.prompts import RolePrompts, revise_prompt
 from speed.data.records import Candidates, Rejected, Revision
 from speed.data.verify import Guidelines, faults
-from speed.in_step import in_step, readable
 from speed.ports import Answer, Ask, Check, Teacher
+from speed.stages.asking import ask_in_order, readable
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Revisions(Pool[Revision]):
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Revision]:
         lists = (found for found in ctx.rows(self.root.take(stop)) if found.row >= start)
         requests = ((item, self._request(item)) for item in map(self._drawn, lists))
-        for done, (drawn, answer) in enumerate(in_step(self.teacher, requests, ctx), 1):
+        for done, (drawn, answer) in enumerate(ask_in_order(self.teacher, requests, ctx), 1):
             yield self._row(drawn, answer, ctx)
             ctx.progress(done, stop - start, "revisions")
 

@@ -11,8 +11,8 @@ from speed.core.stage import Pool, Stage, Work
 from speed.data.assignment import Assignment, load_topics
 from speed.data.forms import example_form
 from speed.data.records import UNASKED, Candidates, Kind, Prompt, TaskList, Topic
-from speed.in_step import request_seed, written_in_step
 from speed.ports import Engine, Generate, Generated, Sampling, Weights
+from speed.stages.asking import generate_in_order, request_seed
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class RootData(Pool[Candidates]):
         tasks = ctx.rows(self.tasks.take(self.assignment.brainstorm_rows(stop)))
         prompts = self.assignment.prompts_of(start, stop, tasks, topics)
         items = (((row, prompt), self._request(row, prompt) if prompt else None) for row, prompt in prompts)
-        written = written_in_step(self.engine, ctx.folder(self.junior), items, self.sampling, ctx)
+        written = generate_in_order(self.engine, ctx.folder(self.junior), items, self.sampling, ctx)
         for done, ((row, prompt), texts) in enumerate(written, 1):
             yield _list(row, prompt, texts)
             ctx.progress(done, stop - start, "lists")

@@ -17,8 +17,8 @@ from speed.data.outcome import counts_by_kind, figures_by_kind, sample
 from speed.data.parse import example as read_example
 from speed.data.records import UNASKED, Kind, Prompt, Sample, TaskList, Topic
 from speed.data.verify import Guidelines
-from speed.in_step import in_step, readable
 from speed.ports import Ask, Check, Teacher
+from speed.stages.asking import ask_in_order, readable
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class SeedData(Pool[Sample]):
         """One candidate for each row."""
         prompts = ((draft.row, self.assignment.prompt(draft, attempt)) for draft in drafts)
         requests = (((row, prompt), self._request(row, prompt, attempt)) for row, prompt in prompts)
-        for (row, prompt), answer in in_step(self.teacher, requests, ctx):
+        for (row, prompt), answer in ask_in_order(self.teacher, requests, ctx):
             if prompt is None or answer is None:
                 made = Sample(row=row, prompt=UNASKED).turned_away("no_task")
             elif answer.cause != "ok":

@@ -16,8 +16,8 @@ from speed.data.forms import example_form
 from speed.data.outcome import counts_by_kind, figures_by_kind, sample
 from speed.data.records import UNASKED, Kind, Prompt, Sample, TaskList, Topic
 from speed.data.verify import Guidelines
-from speed.in_step import request_seed
 from speed.ports import Engine, Generate, Generated, Sampling, Weights
+from speed.stages.asking import request_seed
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from speed.data.parse import tasks as read_tasks
 from speed.data.prompts import RolePrompts, brainstorm_prompt
 from speed.data.records import Prompt, Rejected, TaskList, Topic
 from speed.data.topics import topic_index
-from speed.in_step import in_step, readable
 from speed.ports import Answer, Ask, Teacher
+from speed.stages.asking import ask_in_order, readable
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Tasks(Pool[TaskList]):
         prompts = self.prompts_of(start, stop, load_topics(ctx.folder(self.topics)))
         check = readable(lambda text: read_tasks(text, "stop"))
         requests = ((item, (self._ask(*item), check)) for item in prompts)
-        for done, ((row, prompt), answer) in enumerate(in_step(self.teacher, requests, ctx), 1):
+        for done, ((row, prompt), answer) in enumerate(ask_in_order(self.teacher, requests, ctx), 1):
             assert answer is not None
             yield self._row(row, prompt, answer)
             ctx.progress(done, stop - start, "calls")

@@ -31,22 +31,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "backends" / "teaching"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "teaching"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
 
 from provider import Provider
 from synthetic import in_fresh_process, measured
 from written import GivenTasks, GivenTopics
 
-from speed.backends.teaching.litellm_teacher import LitellmTeacher
-from speed.backends.teaching.openai_teacher import OpenAICompatibleTeacher
-from speed.backends.teaching.request import Call
-from speed.backends.teaching.teacher import JournaledTeacher
-from speed.backends.teaching.transport import Reply
 from speed.core.build import build
 from speed.core.context import Context, Runtime, silence
 from speed.core.graph import goals
-from speed.core.journal import Entry, Journal, key
 from speed.core.store import Store
 from speed.data.assignment import Assignment, Brainstormed
 from speed.data.draws import generator
@@ -57,6 +51,12 @@ from speed.data.prompts import PromptsConfig, data_prompt
 from speed.data.records import Kind, Rejected
 from speed.ports import Ask, Check
 from speed.stages.seed import SeedData
+from speed.teaching.errors import Reply
+from speed.teaching.journal import Entry, Journal, key
+from speed.teaching.litellm_teacher import LitellmTeacher
+from speed.teaching.openai_teacher import OpenAICompatibleTeacher
+from speed.teaching.requests import Call
+from speed.teaching.teacher import JournaledTeacher
 
 LATENCY, CONCURRENCY = 0.2, 64
 PROMPTS = PromptsConfig()
@@ -213,7 +213,7 @@ def million(entries: int, home: Path) -> dict[str, float]:
     program = f"""
 import json, sys, time
 from pathlib import Path
-from speed.core.journal import Journal
+from speed.teaching.journal import Journal
 begun = time.perf_counter()
 journal = Journal(Path(sys.argv[1]))
 opened = time.perf_counter() - begun

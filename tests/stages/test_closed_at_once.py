@@ -15,8 +15,8 @@ from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.stage import Pool, Row
 from speed.core.store import Store
-from speed.in_step import in_step
 from speed.ports import Answer, Ask, Check
+from speed.stages.asking import ask_in_order
 
 
 class Lasting(Scripted):
@@ -35,7 +35,7 @@ class Lasting(Scripted):
 
 def asked(teacher: Lasting, home: Path) -> Iterator[tuple[int, Answer | None]]:
     asks = ((row, (Ask(prompt="p", temperature=0.0, max_tokens=1, purpose="t"), lambda text: None)) for row in range(9))
-    return in_step(teacher, asks, Context(Store(home), Runtime()))
+    return ask_in_order(teacher, asks, Context(Store(home), Runtime()))
 
 
 def test_a_teacher_that_is_gone(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import pytest
 from judged import PROMPTS, Lists, Scripted, built, known_list, names, truthful
 
 from speed.core.graph import Goal
-from speed.core.journal import journal_at
 from speed.core.store import Store
 from speed.data.draws import shuffled_order
 from speed.data.judging import Judge
@@ -26,6 +25,7 @@ from speed.miniature.world import world
 from speed.ports import Ask, Teacher
 from speed.report import markdown, stage_line
 from speed.stages.preferences import Preferences
+from speed.teaching.journal import journal_at
 
 SWAP = Judge(votes=2)
 VOTE = Judge(votes=3, decide="majority")

@@ -13,7 +13,6 @@ from pydantic import PrivateAttr
 from written import GivenTasks, GivenTopics
 
 from speed.core.context import Context
-from speed.core.journal import journal_at
 from speed.core.store import Store
 from speed.data.assignment import Assignment, Brainstormed
 from speed.data.forms import example_form, judgement_form, revision_form, tasks_form
@@ -31,6 +30,7 @@ from speed.stages.preferences import Preferences
 from speed.stages.revisions import Revisions
 from speed.stages.seed import SeedData
 from speed.stages.tasks import Tasks
+from speed.teaching.journal import journal_at
 
 PROMPTS = PromptsConfig(
     lengths=Lengths(retrieval_words=(12,), classification_words=Choices(values=("at least 12",)), long_words=24)

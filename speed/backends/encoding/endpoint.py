@@ -19,15 +19,15 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from speed.backends.encoding.text_encoder import TextEncoder, Vectors
-from speed.backends.teaching.loop import teaching_loop
-from speed.backends.teaching.openai_api import KEY, posted, read_as
-from speed.backends.teaching.secrets import public_url
-from speed.backends.teaching.transport import Patience, TransportError, Tries
 from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.core.spec import Json
 from speed.data import cost
 from speed.data.judged import SERVERS_OWN
+from speed.teaching.errors import Patience, TransportError, Tries
+from speed.teaching.loop import teaching_loop
+from speed.teaching.openai_api import KEY, posted, read_as
+from speed.teaching.secrets import public_url
 
 OPENAI = "api.openai.com"
 KEYS = {OPENAI: "OPENAI_API_KEY"}

@@ -15,8 +15,8 @@ from tiny_generator import context
 from speed.backends.encoding.endpoint import TEXTS, EndpointEncoder, EndpointModel
 from speed.backends.encoding.text_encoder import encoded
 from speed.backends.encoding.vector_cache import VectorCache
-from speed.backends.teaching.transport import Patience
 from speed.core.errors import UserError
+from speed.teaching.errors import Patience
 
 QUICK = Patience(attempts=3, base=0.001, cap=0.002, timeout=10)
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from speed.core.context import Tally
-from speed.core.journal import Entry
 from speed.core.spec import Json
 from speed.ports import Answer, Ask, Check
+from speed.teaching.journal import Entry
+from speed.teaching.ledger import cost_of
 
 
 class Call(NamedTuple):
@@ -91,4 +92,4 @@ class Request:
         if self.answer is not None and self.answer.cause != "ok":
             tally.cost[self.answer.cause] += 1
         for entry, cause, cached in self.judged:
-            tally.ledger.add(entry, cause, cached=cached)
+            tally.ledger.add(cost_of(entry, cause, cached=cached))

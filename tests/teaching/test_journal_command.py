@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from smoke import ROOT
 
-from speed.core.journal import Entry, Journal, key
-from speed.core.journal_pack import pack_closed
 from speed.journal import main
+from speed.teaching.journal import Entry, Journal, key
+from speed.teaching.journal_pack import pack_closed
 
 
 def entry(row: int, **fields: object) -> Entry:

@@ -21,21 +21,22 @@ from typing import Any, ClassVar
 import pytest
 from provider import Provider
 
-from speed.backends.teaching.litellm_teacher import LitellmTeacher
-from speed.backends.teaching.loop import teaching_loop
-from speed.backends.teaching.openai_api import KEY
-from speed.backends.teaching.openai_teacher import OpenAICompatibleTeacher
-from speed.backends.teaching.request import Call
-from speed.backends.teaching.secrets import public_url, redacted
-from speed.backends.teaching.teacher import JournaledTeacher
-from speed.backends.teaching.transport import Patience, Reply, TransportError, retry_after
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
-from speed.core.journal import Journal, journal_at
-from speed.core.ledger import ledger, total
+from speed.core.ledger import total
 from speed.core.store import Store
 from speed.data.records import Kind
 from speed.ports import Answer, Ask
+from speed.teaching.errors import Patience, Reply, TransportError, retry_after
+from speed.teaching.journal import Journal, journal_at
+from speed.teaching.ledger import ledger_of
+from speed.teaching.litellm_teacher import LitellmTeacher
+from speed.teaching.loop import teaching_loop
+from speed.teaching.openai_api import KEY
+from speed.teaching.openai_teacher import OpenAICompatibleTeacher
+from speed.teaching.requests import Call
+from speed.teaching.secrets import public_url, redacted
+from speed.teaching.teacher import JournaledTeacher
 
 SECRET = "planted-4f1d9c7a-secret"
 QUICK = Patience(attempts=5, base=0.01, cap=0.05, timeout=30.0, window=64)
@@ -135,7 +136,7 @@ def test_a_second_run_asks_only_for_what_failed(provider: Provider, tmp_path: Pa
     assert set(asked) == {prompt for prompt in prompts if "|" in prompt}
     assert again.tally.cost["cached"] == 20
     assert again.tally.cost["calls"] == 5
-    lines = ledger(journal_at(tmp_path / "journal"))
+    lines = ledger_of(journal_at(tmp_path / "journal"))
     assert total(lines).calls == 25 + 5
     assert {line.cause: line.calls for line in lines} == {"ok": 20, **dict.fromkeys(lasting.values(), 2)}
 
@@ -378,7 +379,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_one_message(
         return write(descriptor, data)
 
     with monkeypatch.context() as broken:
-        broken.setattr("speed.core.journal_file.os.write", full)
+        broken.setattr("speed.teaching.journal_file.os.write", full)
         with pytest.raises(UserError, match=r"disk is full.*\n.*run the same command again"):
             answers(prompts, context(tmp_path, provider))
     kept = {entry.messages[-1]["content"] for entry in journal_at(tmp_path / "journal")}
@@ -465,7 +466,7 @@ def test_the_cap_holds_and_the_same_command_goes_on(provider: Provider, tmp_path
         answers(prompts, context(tmp_path, provider, max_usd=0.2, concurrency=16), by=teacher(Priced))
     assert sum(provider.paid.values()) == 20, "a cent each, twenty cents"
     assert "$0.2000 paid under this root" in str(stopped.value)
-    causes = {line.cause: line.calls for line in ledger(journal_at(tmp_path / "journal"))}
+    causes = {line.cause: line.calls for line in ledger_of(journal_at(tmp_path / "journal"))}
     assert causes.keys() == {"ok", "budget"}
     assert causes["ok"] == 20
     assert 1 <= causes["budget"] <= 16, "each request that the cap kept from being sent"
@@ -517,7 +518,7 @@ def test_processes_that_share_a_root_share_the_places_in_flight(tmp_path: Path) 
 CAPPED = """
 import sys
 from pathlib import Path
-from speed.backends.teaching.openai_teacher import OpenAICompatibleTeacher
+from speed.teaching.openai_teacher import OpenAICompatibleTeacher
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.store import Store
@@ -669,7 +670,7 @@ def test_kill_9_at_twenty_points_re_pays_at_most_what_was_in_flight(
 ) -> None:
     kills = 20
     with Provider(latency=0.01) as serving:
-        script = Path(__file__).with_name("killed.py")
+        script = Path(__file__).with_name("killable_program.py")
         command = [sys.executable, str(script), serving.url, str(tmp_path), str(rows), str(kills), str(concurrency)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
         assert done.returncode == 0, done.stderr
@@ -690,8 +691,8 @@ def test_importing_and_making_a_teacher_is_instant_and_touches_no_network() -> N
 import socket, sys
 def refuse(*_, **__): raise AssertionError("network")
 socket.socket.connect = socket.getaddrinfo = refuse
-from speed.backends.teaching.litellm_teacher import LitellmTeacher
-from speed.backends.teaching.openai_teacher import OpenAICompatibleTeacher
+from speed.teaching.litellm_teacher import LitellmTeacher
+from speed.teaching.openai_teacher import OpenAICompatibleTeacher
 LitellmTeacher(model="gpt-4o").recipe(), OpenAICompatibleTeacher(model="x").recipe()
 heavy = {"litellm", "aiohttp", "openai", "httpx", "torch", "numpy"} & set(sys.modules)
 assert not heavy, heavy

@@ -1,4 +1,4 @@
-"""Rows and the answers to their requests, in step: how stages go through a teacher or an engine."""
+"""Stream rows through a teacher or an engine, keeping their order."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from speed.ports import Answer, Ask, Check, Engine, Generate, Generated, Samplin
 T = TypeVar("T")
 
 
-def in_step(
+def ask_in_order(
     teacher: Teacher, items: Iterable[tuple[T, tuple[Ask, Check] | None]], ctx: Context
 ) -> Iterator[tuple[T, Answer | None]]:
     """Each item with the teacher's answer to its request, in order; None where there was nothing to ask."""
     lists = ((item, () if request is None else (request,)) for item, request in items)
-    with closed_after(all_in_step(teacher, lists, ctx)) as rows:
+    with closed_after(ask_all_in_order(teacher, lists, ctx)) as rows:
         for item, answers in rows:
             yield item, answers[0] if answers else None
 
 
-def all_in_step(
+def ask_all_in_order(
     teacher: Teacher, items: Iterable[tuple[T, Sequence[tuple[Ask, Check]]]], ctx: Context
 ) -> Iterator[tuple[T, list[Answer]]]:
     """Each item with the teacher's answers to its requests, in order.
@@ -53,7 +53,7 @@ def all_in_step(
 
 
 def readable(read: Callable[[str], object]) -> Check:
-    """The check that `read` makes something of an answer, rather than turn it away."""
+    """The check that `read` makes something of an answer, rather than reject it."""
 
     def cause(text: str) -> str | None:
         found = read(text)
@@ -62,7 +62,7 @@ def readable(read: Callable[[str], object]) -> Check:
     return cause
 
 
-def written_in_step(
+def generate_in_order(
     engine: Engine, weights: Path, items: Iterable[tuple[T, Generate | None]], sampling: Sampling, ctx: Context
 ) -> Iterator[tuple[T, list[Generated]]]:
     """Each item with the texts of its request, in order; none where there was nothing to ask.

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from speed.backends.teaching.loop import teaching_loop
-from speed.backends.teaching.secrets import public_url, redacted
-from speed.backends.teaching.transport import TransportError
 from speed.core.errors import UserError
+from speed.teaching.errors import TransportError
+from speed.teaching.loop import teaching_loop
+from speed.teaching.secrets import public_url, redacted
 
 if TYPE_CHECKING:
     import aiohttp

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from speed.backends.teaching.request import Call
-from speed.backends.teaching.secrets import public_url
-from speed.backends.teaching.teacher import JournaledTeacher
-from speed.backends.teaching.transport import Reply, TransportError, failure_of
 from speed.core.context import Runtime
 from speed.core.errors import UserError
+from speed.teaching.errors import Reply, TransportError, failure_of
+from speed.teaching.requests import Call
+from speed.teaching.secrets import public_url
+from speed.teaching.teacher import JournaledTeacher
 
 
 class LitellmTeacher(JournaledTeacher):

@@ -86,32 +86,6 @@ def _pieces(line: bytes, offset: int) -> Iterator[Found]:
             yield Found(offset + start, len(piece), entry_in(piece))
 
 
-def locked(descriptor: int) -> bool:
-    """Take the lock that says that a file has an owner; False when another process has it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def is_owned(path: Path) -> bool:
-    """Whether a process still writes this file. Its lock goes with the process, however that ends.
-
-    Where the file system knows no locks, every file counts as owned.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        return not locked(descriptor)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-
-
 class Appender:
     """This process's own file: opened at the first line, one write per line, never touched by anyone else.
 

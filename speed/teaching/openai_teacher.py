@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from speed.backends.teaching.openai_api import posted, read_as
-from speed.backends.teaching.request import Call
-from speed.backends.teaching.secrets import public_url
-from speed.backends.teaching.teacher import JournaledTeacher
-from speed.backends.teaching.transport import Reply
 from speed.core.context import Runtime
 from speed.core.errors import UserError
 from speed.core.spec import Json
+from speed.teaching.errors import Reply
+from speed.teaching.openai_api import posted, read_as
+from speed.teaching.requests import Call
+from speed.teaching.secrets import public_url
+from speed.teaching.teacher import JournaledTeacher
 
 
 class OpenAICompatibleTeacher(JournaledTeacher):

@@ -10,19 +10,19 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PrivateAttr
 
-from speed.backends.teaching.budget import budget_of
-from speed.backends.teaching.flight import Flight
-from speed.backends.teaching.neighbours import neighbours_of
-from speed.backends.teaching.pace import pacer_of
-from speed.backends.teaching.request import Call, Request
-from speed.backends.teaching.transport import Patience, Reply
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
-from speed.core.journal import journal_at, key
 from speed.core.spec import Json, fields_of
 from speed.core.stage import Work
 from speed.data import cost
 from speed.ports import Answer, Ask, Check, Teacher
+from speed.teaching.budget import budget_of
+from speed.teaching.errors import Patience, Reply
+from speed.teaching.flight import Flight
+from speed.teaching.journal import journal_at, key
+from speed.teaching.neighbours import neighbours_of
+from speed.teaching.pace import pacer_of
+from speed.teaching.requests import Call, Request
 
 PROVIDERS = frozenset(
     {

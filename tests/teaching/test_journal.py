@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speed.core.errors import UserError
-from speed.core.journal import GROUP, SECONDS, Entry, Journal, entry_of, journal_at, json_of, key
-from speed.core.journal_file import entry_in, line_of, lines_from
+from speed.teaching.journal import GROUP, SECONDS, Entry, Journal, entry_of, journal_at, json_of, key
+from speed.teaching.journal_file import entry_in, line_of, lines_from
 
 PARAMS = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 100}
 
@@ -260,7 +260,7 @@ def test_a_full_disk_is_one_message_and_loses_nothing(tmp_path: Path, monkeypatc
         room[0] -= (done := write(descriptor, data[: room[0]]))
         return done
 
-    monkeypatch.setattr("speed.core.journal_file.os.write", full)
+    monkeypatch.setattr("speed.teaching.journal_file.os.write", full)
     with pytest.raises(UserError, match=r"disk is full.*\n.*run the same command again"):
         journal.append(entry(1))
     monkeypatch.undo()
@@ -285,7 +285,7 @@ def test_a_disk_that_cannot_save_is_left_alone_between_tries_and_is_told(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr("speed.core.journal_file.os.fsync", failing)
+        broken.setattr("speed.teaching.journal_file.os.fsync", failing)
         for row in range(GROUP // 2):  # so many are saved at once
             journal.append(entry(row))
         assert third.wait(20.0)
@@ -317,7 +317,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_journal import entry
-from speed.core.journal import Journal
+from speed.teaching.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 for row in range(int(sys.argv[2]), int(sys.argv[2]) + 100_000):
     journal.append(entry(row))

@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from speed.backends.teaching.connections import connections
-from speed.backends.teaching.transport import TransportError, failure_of
 from speed.core.spec import Json
+from speed.teaching.connections import connections
+from speed.teaching.errors import TransportError, failure_of
 
 T = TypeVar("T")
 

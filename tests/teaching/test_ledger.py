@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from speed.core.journal import Entry, Journal
-from speed.core.ledger import Ledger, Line, gathered, ledger, total
+from speed.core.ledger import Ledger, Line, gathered, total
 from speed.report import StageLine, ledger_table, remarks
+from speed.teaching.journal import Entry, Journal
+from speed.teaching.ledger import cost_of, ledger_of
 
 GPT_4O = "gpt-4o-2024-05-13"
 ALIGNMENT = {"seed": (25_000, 244, 156), "judge": (10_000, 1_100, 100), "revise": (10_000, 620, 380)}
@@ -40,7 +41,7 @@ def journaled(folder: Path) -> tuple[int, list[Line]]:
             journal.append(paid(number, purpose, tokens_in, tokens_out))
             number += 1
     journal.append(entry(number, purpose="seed", cause="timeout", answered=False, dollars=0.0))
-    return len(journal), ledger(journal)
+    return len(journal), ledger_of(journal)
 
 
 def grown() -> tuple[int, list[Line]]:
@@ -49,8 +50,8 @@ def grown() -> tuple[int, list[Line]]:
     for purpose, (calls, tokens_in, tokens_out) in {**ALIGNMENT, "brainstorm": BRAINSTORM}.items():
         one = paid(0, purpose, tokens_in, tokens_out)
         for _ in range(calls):
-            made.add(one, "ok", cached=False)
-    made.add(entry(1, purpose="seed", answered=False, dollars=0.0), "timeout", cached=False)
+            made.add(cost_of(one, "ok", cached=False))
+    made.add(cost_of(entry(1, purpose="seed", answered=False, dollars=0.0), "timeout", cached=False))
     return 49_001, list(made.lines())
 
 
@@ -79,7 +80,8 @@ def test_causes_of_a_growing_ledger_sum_to_its_requests() -> None:
     grown = Ledger()
     ends = [("ok", False), ("no_json", False), ("ok", True), ("bad_schema", True), ("timeout", False)] * 3
     for number, (cause, cached) in enumerate(ends):
-        grown.add(paid(number, "seed", 10, 5, params={"retry": number % 2}, resent=1), cause, cached=cached)
+        one = paid(number, "seed", 10, 5, params={"retry": number % 2}, resent=1)
+        grown.add(cost_of(one, cause, cached=cached))
     lines = grown.lines()
     assert [(line.cause, line.calls, line.cached) for line in lines] == [
         ("bad_schema", 0, 3), ("no_json", 3, 0), ("ok", 3, 3), ("timeout", 3, 0),
@@ -94,7 +96,7 @@ def test_an_unknown_price_is_unknown_in_every_sum_and_said(tmp_path: Path) -> No
     journal = Journal(tmp_path)
     journal.append(paid(0, "seed", 10, 5))
     journal.append(entry(1, purpose="judge", model="nobody/knows", dollars=None))
-    lines = ledger(journal)
+    lines = ledger_of(journal)
     assert total(lines).dollars is None
     assert {name: row["dollars"] for name, row in rows_of(lines).items()} == {
         "judge": "unknown", "seed": "$0.00", "total": "unknown",
@@ -110,5 +112,5 @@ def test_an_unknown_price_is_unknown_in_every_sum_and_said(tmp_path: Path) -> No
 def test_a_price_unknown_once_stays_unknown(cause: str) -> None:
     grown = Ledger()
     for dollars in (1.0, None, 1.0):
-        grown.add(entry(0, purpose="seed", dollars=dollars), cause, cached=False)
+        grown.add(cost_of(entry(0, purpose="seed", dollars=dollars), cause, cached=False))
     assert grown.lines()[0].dollars is None

@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from speed.backends.teaching.secrets import redacted
 from speed.core.errors import UserError
 from speed.core.spec import Json
+from speed.teaching.secrets import redacted
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,17 +17,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from speed.backends.teaching.budget import Budget
-from speed.backends.teaching.loop import teaching_loop
-from speed.backends.teaching.neighbours import Neighbours
-from speed.backends.teaching.pace import Pacer
-from speed.backends.teaching.request import Call, Request
-from speed.backends.teaching.transport import Patience, Reply, TransportError, Tries
-from speed.core.caps import Spending
 from speed.core.context import Context
 from speed.core.errors import UserError
-from speed.core.journal import Entry, Journal
 from speed.ports import Answer, Ask, Check
+from speed.teaching.budget import Budget
+from speed.teaching.caps import Spending, caps_of
+from speed.teaching.errors import Patience, Reply, TransportError, Tries
+from speed.teaching.journal import Entry, Journal
+from speed.teaching.loop import teaching_loop
+from speed.teaching.neighbours import Neighbours
+from speed.teaching.pace import Pacer
+from speed.teaching.requests import Call, Request
 
 WINDOW = 4
 """Requests ahead of the caller, as a multiple of the concurrency."""
@@ -77,7 +77,7 @@ class Flight:
         self._endpoint = endpoint
         self._prepare = prepare
         self._ctx = ctx
-        self._caps = ctx.runtime.caps
+        self._caps = caps_of(ctx.runtime)
         self._has_caps = not self._caps.none
         self._loop = teaching_loop()
         self._ahead: deque[Request] = deque()

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from provider import Provider
 
-from speed.backends.teaching.litellm_teacher import LitellmTeacher
-from speed.backends.teaching.openai_teacher import OpenAICompatibleTeacher
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
-from speed.core.journal import key
 from speed.core.store import Store
 from speed.data.forms import example_form
 from speed.data.records import Kind
 from speed.ports import Ask
+from speed.teaching.journal import key
+from speed.teaching.litellm_teacher import LitellmTeacher
+from speed.teaching.openai_teacher import OpenAICompatibleTeacher
 
 FORM = example_form(Kind.STS)
 ASK = Ask(prompt="row 1", temperature=0.5, max_tokens=50, purpose="seed", kind=Kind.STS, form=FORM)

@@ -1,6 +1,6 @@
 """Run a teacher again and again, each time killed with SIGKILL somewhere, and once to the end.
 
-    python killed.py URL HOME ROWS KILLS CONCURRENCY    prints {"killed": ..., "texts": [...], "damaged": ...}
+    python killable_program.py URL HOME ROWS KILLS CONCURRENCY    prints {"killed": ..., "texts": [...], "damaged": ...}
 
 A child counts its answers into a pipe; its parent kills it behind a drawn number of them.
 """
@@ -14,11 +14,11 @@ import signal
 import sys
 from pathlib import Path
 
-from speed.backends.teaching.openai_teacher import OpenAICompatibleTeacher
 from speed.core.context import Context, Runtime
-from speed.core.journal import journal_at
 from speed.core.store import Store
 from speed.ports import Ask
+from speed.teaching.journal import journal_at
+from speed.teaching.openai_teacher import OpenAICompatibleTeacher
 
 
 def run(url: str, home: Path, rows: int, concurrency: int, pipe: int | None) -> list[str]:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 import virtual_time
 
-from speed.backends.teaching.pace import Pacer
-from speed.backends.teaching.transport import Patience, TransportError
+from speed.teaching.errors import Patience, TransportError
+from speed.teaching.pace import Pacer
 
 
 class Server:

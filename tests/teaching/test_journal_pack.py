@@ -12,9 +12,9 @@ import pytest
 import zstandard
 from test_journal import entry, without_index, written
 
-from speed.core import journal_pack
-from speed.core.journal import Journal
-from speed.core.journal_pack import SUFFIX, Packed, files_in, lines_of_file, pack, pack_closed
+from speed.teaching import journal_pack
+from speed.teaching.journal import Journal
+from speed.teaching.journal_pack import SUFFIX, Packed, files_in, lines_of_file, pack, pack_closed
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +100,7 @@ def test_a_kill_at_any_step_of_compressing_loses_and_doubles_nothing(tmp_path: P
     program = f"""
 import os, sys
 from pathlib import Path
-from speed.core import journal_pack
+from speed.teaching import journal_pack
 owner = Path if {step!r}.startswith("Path.") else journal_pack
 name = {step!r}.rpartition(".")[2]
 real = getattr(owner, name)

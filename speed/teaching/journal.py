@@ -26,10 +26,10 @@ from pydantic import Field, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from speed.core.errors import explained
-from speed.core.journal_file import Appender, entry_in, line_of
-from speed.core.journal_index import Index, Line, Place
-from speed.core.journal_pack import Packed, Plain, files_in, lines_of_file, opened
 from speed.core.spec import Json, Spec, digest
+from speed.teaching.journal_file import Appender, entry_in, line_of
+from speed.teaching.journal_index import Index, Line, Place
+from speed.teaching.journal_pack import Packed, Plain, files_in, lines_of_file, opened
 
 T = TypeVar("T")
 

@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from speed.core.caps import Caps, Spending
 from speed.core.errors import UserError, explained
-from speed.core.journal import Journal
-from speed.core.journal_file import is_owned
+from speed.core.locks import is_owned
 from speed.core.spec import Json
+from speed.teaching.caps import Caps, Spending
+from speed.teaching.journal import Journal
 
 NAME = "account.json"
 _BY_FILE = """

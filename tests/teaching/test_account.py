@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from test_journal import entry
 
-from speed.core.account import NAME, Account
-from speed.core.caps import Caps, Spending
-from speed.core.journal import Journal
+from speed.teaching.account import NAME, Account
+from speed.teaching.caps import Caps, Spending
+from speed.teaching.journal import Journal
 
 CALL = Spending(0.25, 30, 1)
 
@@ -67,9 +67,9 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_account import CALL, bought
-from speed.core.account import Account
-from speed.core.caps import Caps
-from speed.core.journal import Journal
+from speed.teaching.account import Account
+from speed.teaching.caps import Caps
+from speed.teaching.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 account, first = Account(journal), int(sys.argv[3])
 paid = 0

@@ -10,9 +10,9 @@ import asyncio
 import os
 from pathlib import Path
 
-from speed.core.account import Account, capped
-from speed.core.caps import Caps, Spending
-from speed.core.journal import Journal
+from speed.teaching.account import Account, capped
+from speed.teaching.caps import Caps, Spending
+from speed.teaching.journal import Journal
 
 PATIENCE = 0.05
 """Seconds between two looks at what other processes hold."""

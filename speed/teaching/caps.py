@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from speed.core.context import Runtime
+
 
 class Spending(NamedTuple):
     """An amount: of one call, or of many."""
@@ -42,3 +44,8 @@ class Caps(NamedTuple):
     def none(self) -> bool:
         """Whether nothing is capped."""
         return all(cap is None for cap in self)
+
+
+def caps_of(runtime: Runtime) -> Caps:
+    """The caps that the options `runtime.max_usd`, `max_tokens` and `max_calls` set."""
+    return Caps(runtime.max_usd, runtime.max_tokens, runtime.max_calls)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from speed.backends.teaching.neighbours import FOLDER, LATELY, Neighbours
+from speed.teaching.neighbours import FOLDER, LATELY, Neighbours
 
 
 def test_those_who_ask_divide_the_places(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import zstandard
 
-from speed.core.journal_file import Found, chunks_from, lines_from, lines_in, locked
+from speed.core.locks import locked
+from speed.teaching.journal_file import Found, chunks_from, lines_from, lines_in
 
 SUFFIX = ".zst"
 FRAME = 1 << 18

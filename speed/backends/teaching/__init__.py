@@ -1,1 +1,0 @@
-"""The machinery that every journaled teacher shares: requests, pace, budget, transport."""
