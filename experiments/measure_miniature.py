@@ -141,7 +141,7 @@ def base_texts(base: str, asked: Sequence[Any], seed: int) -> list[Any]:
     from speed.backends.generator.decoding import Prefix, continuations
     from speed.backends.generator.prompt_format import prompt_ids
     from speed.backends.generator.weights import load
-    from speed.data.outcome import sample
+    from speed.data.answers.outcome import sample
     from speed.ports import Sampling
     from speed.stages.asking import request_seed
 

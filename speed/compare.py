@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from speed.core.errors import UserError
-from speed.data.judged import Judged, judged, mean, refuse_other_pins
+from speed.data.evaluation_record import Judged, judged, mean, refuse_other_pins
 from speed.data.published import published
-from speed.report import Table, escaped
+from speed.runs.report import Table, escaped
 
 Columns = dict[str, dict[str, float]]
 """Scores by task, by the title of a column."""

@@ -14,13 +14,13 @@ from speed.core.content import ModelReference
 from speed.core.context import Runtime
 from speed.core.errors import UserError
 from speed.core.spec import Spec
-from speed.data.dedup import MinHashConfig
-from speed.data.judging import Judge
+from speed.data.judging.votes import Judge
 from speed.data.mix import Mix
-from speed.data.prompts import PromptsConfig
+from speed.data.prompts.rendering import PromptsConfig
+from speed.data.quality.guidelines import Guidelines
+from speed.data.quality.near_duplicates import MinHashConfig
 from speed.data.records import Kind
-from speed.data.topics import TopicsConfig
-from speed.data.verify import Guidelines
+from speed.data.topics.sources import TopicsConfig
 from speed.ports import Dpo, EmbedderTrainer, Engine, Evaluator, Sampling, Sft, Teacher, Tracker, Trainer
 
 

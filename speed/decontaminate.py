@@ -31,8 +31,8 @@ from speed.backends.evaluation.task_folder import TaskFolder, task_folders
 from speed.core.errors import UserError, explained
 from speed.core.manifest import sync
 from speed.core.spec import Json
-from speed.data.contamination import EvaluationTexts
-from speed.report import Table
+from speed.data.quality.contamination import EvaluationTexts
+from speed.runs.report import Table
 
 _CHUNK = 512
 _SECONDS = 10.0

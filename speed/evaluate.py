@@ -28,10 +28,10 @@ from speed.core.context import Context, Runtime
 from speed.core.errors import UserError, explained
 from speed.core.manifest import commit
 from speed.core.store import Store
-from speed.data.judged import Judged
-from speed.experiment import QUIET, run_folder
-from speed.report import escaped
-from speed.screen import Screen
+from speed.data.evaluation_record import Judged
+from speed.runs.experiment import QUIET, run_folder
+from speed.runs.progress import Screen
+from speed.runs.report import escaped
 
 if TYPE_CHECKING:
     from speed.backends.evaluation.evaluated_model import EvaluatedModel

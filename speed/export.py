@@ -63,7 +63,7 @@ def export_dataset(run: Path, licence: str | None, to: Path) -> Path:
         UserError: without a licence, for a folder that is no finished run, damaged records, or a folder that is not
             empty.
     """
-    from speed.dataset_card import write_dataset
+    from speed.runs.cards import write_dataset
 
     if licence is None:
         raise UserError(

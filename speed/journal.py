@@ -27,9 +27,9 @@ from itertools import islice
 from pathlib import Path
 
 from speed.core.errors import UserError, explained
+from speed.core.escape import escape, on_one_line
 from speed.core.locks import is_owned
-from speed.core.shown import on_one_line, shown
-from speed.report import Table, ledger_table
+from speed.runs.report import Table, ledger_table
 from speed.teaching.journal import Entry, Journal, entry_of, key
 from speed.teaching.journal_pack import lines_of_file, pack_closed
 from speed.teaching.ledger import ledger_of
@@ -65,15 +65,15 @@ def line(entry: Entry) -> str:
     dollars = "unknown" if entry.dollars is None else f"${entry.dollars:.5f}"
     facts = f"{entry.purpose:10} {entry.kind:14} {entry.model} {entry.cause}"
     tokens = f"{entry.tokens_in}+{entry.tokens_out} tokens {dollars}"
-    return f"{entry.key[:12]} {when} {shown(facts)} {tokens}  {on_one_line(entry.text or entry.detail, 80)}"
+    return f"{entry.key[:12]} {when} {escape(facts)} {tokens}  {on_one_line(entry.text or entry.detail, 80)}"
 
 
 def whole(entry: Entry) -> str:
     """An entry with everything that is known of it."""
     facts = entry.model_dump(mode="json", exclude={"messages", "text"}, exclude_defaults=True)
-    parts = ["\n".join(f"{name}: {shown(str(value))}" for name, value in facts.items())]
-    parts += [f"--- {message['role']}\n{shown(message['content'])}" for message in entry.messages]
-    return "\n".join([*parts, "--- answer", shown(entry.text)])
+    parts = ["\n".join(f"{name}: {escape(str(value))}" for name, value in facts.items())]
+    parts += [f"--- {message['role']}\n{escape(message['content'])}" for message in entry.messages]
+    return "\n".join([*parts, "--- answer", escape(entry.text)])
 
 
 def list_entries(journal: Journal, options: argparse.Namespace) -> int:

@@ -15,8 +15,8 @@ from pydantic import Field, model_validator
 from speed.core.context import Context, Runtime
 from speed.core.spec import Backend, Spec
 from speed.core.stage import Work
-from speed.data.forms import Form
-from speed.data.memory import Footprint
+from speed.data.answers.schemas import Form
+from speed.data.costs.memory import Footprint
 from speed.data.records import Kind, Scores
 
 

@@ -93,8 +93,8 @@ def _job(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     from speed.core.errors import UserError, explained
-    from speed.core.nursery import StageFailed
-    from speed.experiment import Origin, run
+    from speed.core.scheduler import StageFailed
+    from speed.runs.experiment import Origin, run
 
     chosen = HydraConfig.get()
     origin = Origin(
@@ -120,11 +120,11 @@ def _job(cfg: DictConfig) -> float | None:
 
 def _stop(message: str, in_sweep: bool) -> NoReturn:
     """End with a message: at once, or, in a sweep, after the other points have had their turn."""
-    from speed.core.shown import shown
+    from speed.core.escape import escape
 
     if in_sweep:
-        raise Stopped(shown(message))
-    print(shown(message), file=sys.stderr)
+        raise Stopped(escape(message))
+    print(escape(message), file=sys.stderr)
     sys.exit(1)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from speed.compare import comparison, main, printed
 from speed.core.errors import UserError
-from speed.data.judged import Judged, Pins, judged, scores_of
+from speed.data.evaluation_record import Judged, Pins, judged, scores_of
 from speed.data.published import published
 
 KINDS = {"STS13": "STS", "STSBenchmark": "STS", "SciFact": "Retrieval", "MyOwn": "Retrieval"}
@@ -114,7 +114,7 @@ def test_table_1_is_for_the_whole_benchmark() -> None:
 
 
 def test_the_report_of_a_run_says_how_its_scores_were_measured() -> None:
-    from speed.report import StageLine, markdown
+    from speed.runs.report import StageLine, markdown
 
     one = made(datasets={"STS13": "r7"})
     line = StageLine(

@@ -21,7 +21,7 @@ from speed.core.context import Context, Runtime
 from speed.core.spec import Backend, canonical
 from speed.core.store import Store
 from speed.data.draws import generator
-from speed.data.prompts import PromptsConfig, data_prompt
+from speed.data.prompts.rendering import PromptsConfig, data_prompt
 from speed.data.records import Kind, Scores
 from speed.ports import Ask, EmbedderTrainer, Engine, Evaluator, Generate, Sampling, Teacher, Tracker, Trainer
 
@@ -33,7 +33,7 @@ def implementations() -> list[type[Backend]]:
     """Every concrete class behind a port."""
     for package in (speed.backends, speed.miniature, speed.teaching):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            if "make_bases" not in module.name and not module.name.endswith("__main__"):
+            if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
 
     def below(port: type) -> Iterator[type]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from smoke import SMOKE, speed
+from command_line import SMOKE, speed
 
 
 @pytest.fixture

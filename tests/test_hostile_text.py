@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from speed import report
-from speed.core.shown import on_one_line, shown
+from speed.core.escape import escape, on_one_line
 from speed.data.records import Scores
-from speed.report import StageLine
-from speed.screen import Screen
+from speed.runs import report
+from speed.runs.progress import Screen
+from speed.runs.report import StageLine
 
 HOSTILE = (
     "<script>alert(1)</script> | [x](javascript:1) [bold]y[/bold] \x1b[31mred\x1b]0;t\x07 {{ 7*7 }} ../../etc\n# no"
@@ -19,10 +19,10 @@ HOSTILE = (
 
 
 def test_what_could_steer_a_terminal_is_spelt_out() -> None:
-    assert shown("a\tb\nc é 漢 \U0001f600") == "a\tb\nc é 漢 \U0001f600"
-    assert shown("\x1b[2J \x00 \x9b1m \r \u202e \ud800") == "\\x1b[2J \\x00 \\x9b1m \\r \\u202e \\ud800"
+    assert escape("a\tb\nc é 漢 \U0001f600") == "a\tb\nc é 漢 \U0001f600"
+    assert escape("\x1b[2J \x00 \x9b1m \r \u202e \ud800") == "\\x1b[2J \\x00 \\x9b1m \\r \\u202e \\ud800"
     assert on_one_line("a\n b\x1b" + "c" * 50, 20) == "a b\\x1bcccccccccc..."
-    assert shown(HOSTILE).isprintable() or "\x1b" not in shown(HOSTILE)
+    assert escape(HOSTILE).isprintable() or "\x1b" not in escape(HOSTILE)
 
 
 def test_a_report_shows_hostile_text_as_text(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from smoke import SMOKE, answers, records, speed, surroundings
+from command_line import SMOKE, answers, records, speed, surroundings
 
 POINTS = [
     *("topics", "tasks for seed", "seed data", "junior", "junior", "junior", "tasks for root", "root data"),

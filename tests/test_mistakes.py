@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from smoke import SMOKE, Finished, speed
+from command_line import SMOKE, Finished, speed
 
 
 def refused(done: Finished, *parts: str) -> None:

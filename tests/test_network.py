@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from smoke import GUARD, ROOT
+from command_line import GUARD, ROOT
 
 PROGRAM = """
 import os, socket, sys

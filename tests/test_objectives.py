@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from smoke import SMOKE, answers, speed, summary
+from command_line import SMOKE, answers, speed, summary
 
 SMALL = ["preference.dpo.learning_rate=5e-4", "preference.dpo.batch_size=4", "preference.dpo.max_length=1000"]
 """An 8B model's learning rate does not move a model this small."""

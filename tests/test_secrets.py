@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from smoke import Finished, content, runs, speed, summary
+from command_line import Finished, content, runs, speed, summary
 
 sys.path.insert(0, str(Path(__file__).parent / "teaching"))
 

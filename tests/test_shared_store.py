@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from smoke import SMOKE, answers, runs, speed
+from command_line import SMOKE, answers, runs, speed
 
 
 @pytest.mark.slow

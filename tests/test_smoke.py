@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from smoke import GUARD, ROOT, SMOKE, Finished, answers, content, records, runs, speed, summary, surroundings
+from command_line import GUARD, ROOT, SMOKE, Finished, answers, content, records, runs, speed, summary, surroundings
 
 from speed.teaching.journal import Journal
 

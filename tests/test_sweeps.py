@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from smoke import ROOT, answers, surroundings
+from command_line import ROOT, answers, surroundings
 
 BETA = ["--config-dir", str(ROOT / "sweeps"), "--config-name", "beta"]
 POINTS = ["+experiment=smoke", "name=beta", "preference.dpo.beta=0.1,0.3"]

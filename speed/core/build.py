@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from speed.core.closed import closed_after
+from speed.core.closing import closing
 from speed.core.context import Context, Runtime, Send, Tally
 from speed.core.errors import CorruptArtifact, UserError, explained
 from speed.core.graph import Goal
@@ -67,7 +67,7 @@ def _build_stage(stage: Stage[Any], ctx: Context, made_by: Maker) -> None:
 def _grow(pool: Pool[Any], gap: Span, ctx: Context, made_by: Maker) -> None:
     """Write the rows of a gap, shard by shard; a shard ends at a multiple of the block or at the gap's end."""
     start = gap.start
-    with closed_after(pool.build(gap.start, gap.stop, ctx)) as rows:
+    with closing(pool.build(gap.start, gap.stop, ctx)) as rows:
         while start < gap.stop:
             stop = min((start // pool.block + 1) * pool.block, gap.stop)
             begun = time.monotonic()

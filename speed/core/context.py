@@ -119,7 +119,7 @@ class Context:
         """The rows of a take that were not rejected."""
         return (row for row in self.rows(take) if row.rejected is None)
 
-    def lessons(self, take: Take[R]) -> list[R]:
+    def accepted_rows(self, take: Take[R]) -> list[R]:
         """The rows of a take that were not rejected, for a training, which needs two.
 
         Raises:

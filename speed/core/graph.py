@@ -75,7 +75,7 @@ def _pools_read(node: Node, rows: int) -> Iterator[tuple[Pool[Any], int]]:
 
 
 @dataclass(frozen=True)
-class Standing:
+class StageStatus:
     """How far a goal is, and what is left to do."""
 
     goal: Goal
@@ -99,24 +99,24 @@ class Standing:
         return "hit" if self.built >= self.wanted else "partial" if self.built else "miss"
 
 
-def standings(order: list[Goal], store: Store) -> list[Standing]:
+def stage_statuses(order: list[Goal], store: Store) -> list[StageStatus]:
     """Where each goal stands in the store. Damaged artifacts are set aside on the way and count as missing."""
-    return [_standing(goal, store) for goal in order]
+    return [_status_of(goal, store) for goal in order]
 
 
-def _standing(goal: Goal, store: Store) -> Standing:
+def _status_of(goal: Goal, store: Store) -> StageStatus:
     damaged = ""
     for _ in range(1000):
         try:
             found = _measured(goal, store)
-            return Standing(**{**found.__dict__, "damaged": damaged}) if damaged else found
+            return StageStatus(**{**found.__dict__, "damaged": damaged}) if damaged else found
         except CorruptArtifact as corrupt:
             store.set_aside(corrupt.path)
             damaged = str(corrupt)
     raise RuntimeError(f"{goal.label}: more damage than can be set aside")
 
 
-def _measured(goal: Goal, store: Store) -> Standing:
+def _measured(goal: Goal, store: Store) -> StageStatus:
     node = goal.node
     if isinstance(node, Pool):
         gaps = store.missing(node, goal.rows)
@@ -126,12 +126,12 @@ def _measured(goal: Goal, store: Store) -> Standing:
         first = store.shards(node)[:1]
         manifest = store.shard_manifest(node, first[0]) if first else None
         why = "" if built else _why(node, store)
-        return Standing(goal, built, goal.rows, work, at_most, why, _commit_of(manifest))
+        return StageStatus(goal, built, goal.rows, work, at_most, why, _commit_of(manifest))
     assert isinstance(node, Stage)
     manifest = store.manifest(node)
     if manifest is not None:
-        return Standing(goal, 1, 1, Work(), Work(), commit=_commit_of(manifest))
-    return Standing(goal, 0, 1, node.work(), node.work(), _why(node, store))
+        return StageStatus(goal, 1, 1, Work(), Work(), commit=_commit_of(manifest))
+    return StageStatus(goal, 0, 1, node.work(), node.work(), _why(node, store))
 
 
 def _commit_of(manifest: Any) -> str:

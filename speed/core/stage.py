@@ -34,7 +34,7 @@ class Row(Spec):
         """This row with a remark of whoever made it, where there is one."""
         return self.model_copy(update={"detail": "; ".join(filter(None, (self.detail, detail)))}) if detail else self
 
-    def turned_away(self, cause: str, detail: str = "") -> Self:
+    def reject(self, cause: str, detail: str = "") -> Self:
         """This row, rejected."""
         return self.model_copy(update={"rejected": cause, "detail": detail})
 

@@ -20,9 +20,9 @@ from pydantic import Field
 from speed.core.spec import Spec
 from speed.data.draws import generator
 from speed.data.mix import Mix
-from speed.data.prompts import RolePrompts, data_prompt
+from speed.data.prompts.rendering import RolePrompts, data_prompt
 from speed.data.records import STS_INSTRUCTION, Kind, Prompt, TaskList
-from speed.data.topics import topic_index
+from speed.data.topics.sources import topic_index
 
 Role: TypeAlias = Literal["seed", "root", "synthesis"]
 

@@ -67,7 +67,7 @@ class Rejected(Spec):
     """Why an answer is no example. A value, not an exception: rejections are counted and kept."""
 
     cause: str
-    """One of the closed set in `speed.data.parse.CAUSES` or `speed.data.verify.CAUSES`."""
+    """One of the closed set in `speed.data.answers.parse.CAUSES` or `speed.data.quality.guidelines.CAUSES`."""
     detail: str = ""
 
 
@@ -122,9 +122,9 @@ class Sample(Row):
     example: Example | None = None
     """The parsed answer; None when rejected."""
     faults: tuple[str, ...] = ()
-    """Guidelines of the prompt that the example breaks (speed.data.verify); kept unless the config drops them."""
+    """Guidelines of its prompt that the example breaks; it is kept unless the config drops such examples."""
     mended: tuple[str, ...] = ()
-    """What had to be mended to read the answer (speed.data.mending)."""
+    """What had to be mended to read the answer (speed.data.answers.lenient_json)."""
     revised: bool = False
     """True where the example is the revisor's, not the writer's own."""
     attempt: int = 0

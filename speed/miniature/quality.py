@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from speed.core.spec import Spec
-from speed.data.outcome import sample
+from speed.data.answers.outcome import sample
 from speed.data.records import KEYS, Kind, Prompt, Sample
 from speed.miniature.assessment import ALL, Fault, content_faults, fields_of, form_faults
 from speed.miniature.lexicon import mentions

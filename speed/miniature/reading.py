@@ -1,7 +1,7 @@
 """Reads the project's rendered prompts back: what is asked for, about what, and under which guidelines.
 
 Nothing but the text of a prompt is used, as any teacher would have to; the patterns hold for the templates in
-`speed/data/templates` and for a user's own as long as the guidelines are worded alike.
+`speed/data/prompts/templates` and for a user's own as long as the guidelines are worded alike.
 """
 
 from __future__ import annotations

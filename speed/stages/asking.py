@@ -7,7 +7,7 @@ from itertools import islice, tee
 from pathlib import Path
 from typing import TypeVar
 
-from speed.core.closed import closed_after
+from speed.core.closing import closing
 from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.data.draws import generator
@@ -22,7 +22,7 @@ def ask_in_order(
 ) -> Iterator[tuple[T, Answer | None]]:
     """Each item with the teacher's answer to its request, in order; None where there was nothing to ask."""
     lists = ((item, () if request is None else (request,)) for item, request in items)
-    with closed_after(ask_all_in_order(teacher, lists, ctx)) as rows:
+    with closing(ask_all_in_order(teacher, lists, ctx)) as rows:
         for item, answers in rows:
             yield item, answers[0] if answers else None
 
@@ -41,7 +41,7 @@ def ask_all_in_order(
     """
     to_ask, to_give = tee(items)
     asked = teacher.ask((request for _, requests in to_ask for request in requests), ctx)
-    with closed_after(asked) as answers:
+    with closing(asked) as answers:
         for item, requests in to_give:
             found = [next(answers) for _ in requests]
             if lost := next((answer for answer in found if answer.unreachable), None):

@@ -11,7 +11,7 @@ from typing import ClassVar
 from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.core.stage import Stage, Take
-from speed.data.dedup import MinHashConfig, duplicates
+from speed.data.quality.near_duplicates import MinHashConfig, duplicates
 from speed.data.records import Example, Kind, Sample
 
 CURVE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

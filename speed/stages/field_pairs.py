@@ -14,9 +14,9 @@ from typing import ClassVar, NamedTuple
 from speed.core.context import Context, Runtime
 from speed.core.spec import Json
 from speed.core.stage import Pool, Stage, Work
-from speed.data import judge_figures
-from speed.data.fields import Broken, first_fault
-from speed.data.outcome import sample
+from speed.data.answers.first_fault import Broken, first_fault
+from speed.data.answers.outcome import sample
+from speed.data.judging import figures as judge_figures
 from speed.data.records import Candidates, Kind, Pair
 from speed.ports import Engine, Generate, Generated, Sampling, Weights
 from speed.stages.asking import generate_in_order, request_seed
@@ -95,12 +95,12 @@ def _pair(cut: Cut, texts: Sequence[Generated]) -> Pair:
     found, broken = cut.found, cut.broken
     pair = Pair(row=found.row, prompt=found.prompt)
     if found.rejected is not None or not found.texts:
-        return pair.turned_away(found.rejected or "no_candidates")
+        return pair.reject(found.rejected or "no_candidates")
     if broken is None:
-        return pair.turned_away("no_faulty_field")
+        return pair.reject("no_faulty_field")
     pair = pair.model_copy(update={"begun": broken.begun, "worst": cut.place, "rejected_faults": (broken.cause,)})
     for text in texts:
         whole = sample(found.row, found.prompt, broken.begun + text.text, text.finish_reason, text.tokens)
         if whole.rejected is None and not whole.faults:
             return pair.model_copy(update={"chosen": text.text, "rejected_text": broken.rest})
-    return pair.turned_away("none_faultless", broken.cause)
+    return pair.reject("none_faultless", broken.cause)

@@ -9,7 +9,7 @@ from typing import ClassVar
 from speed.core.content import ModelReference
 from speed.core.context import Context
 from speed.core.stage import Stage, Take, Work
-from speed.data.parse import rendered
+from speed.data.answers.parse import rendered
 from speed.data.records import Sample
 from speed.ports import Completion, Sft, Trainer, Weights
 
@@ -31,7 +31,7 @@ class Junior(Stage[Weights]):
     def run(self, out: Path, ctx: Context) -> None:
         rows = [
             Completion(prompt=row.prompt.text, completion=rendered(row.example))
-            for row in ctx.lessons(self.data)
+            for row in ctx.accepted_rows(self.data)
             if row.example is not None
         ]
         ctx.tally.counts["in"] = len(rows)

@@ -11,14 +11,14 @@ from typing import ClassVar, NamedTuple
 from speed.core.context import Context
 from speed.core.spec import Json
 from speed.core.stage import Pool, Work
-from speed.data import judge_figures
-from speed.data.cost import EXPECTED_TOKENS
-from speed.data.forms import judgement_form
-from speed.data.judging import Judge, Shortlist, alike, orders, readings, shortlist, verdict
-from speed.data.parse import judgement
-from speed.data.prompts import RolePrompts, judge_prompt
+from speed.data.answers.parse import judgement
+from speed.data.answers.schemas import judgement_form
+from speed.data.costs.prices import EXPECTED_TOKENS
+from speed.data.judging import figures as judge_figures
+from speed.data.judging.votes import Judge, Shortlist, alike, orders, readings, shortlist, verdict
+from speed.data.prompts.rendering import RolePrompts, judge_prompt
+from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Candidates, Pair, Rejected, Sample, Vote
-from speed.data.verify import Guidelines
 from speed.ports import Answer, Ask, Check, Teacher
 from speed.stages.asking import ask_all_in_order, readable
 
@@ -120,11 +120,11 @@ class Preferences(Pool[Pair]):
         found = one.found
         pair = Pair(row=found.row, prompt=found.prompt, votes=votes)
         if not one.read:
-            return pair.turned_away(found.rejected or "no_candidates")
+            return pair.reject(found.rejected or "no_candidates")
         same = alike(one.read)
         chosen = one.short if isinstance(one.short, Rejected) else verdict(votes, one.short, same, self.judge)
         if isinstance(chosen, Rejected):
-            pair = pair.turned_away(chosen.cause, chosen.detail)
+            pair = pair.reject(chosen.cause, chosen.detail)
         else:
             pair = self._named(pair, one, *chosen)
         ctx.tally.counts.update(judge_figures.counts(pair, same))
@@ -144,6 +144,6 @@ class Preferences(Pool[Pair]):
             }
         )
         if dropped := next(filter(self.guidelines.drops, faults[best]), None):
-            return named.turned_away(dropped, "the best answer breaks a guideline that drops")
+            return named.reject(dropped, "the best answer breaks a guideline that drops")
         remarks = (vote.detail for vote in pair.votes if vote.detail and not vote.cause)
         return named.noted("; ".join(dict.fromkeys(remarks)))

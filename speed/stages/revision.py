@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 from speed.core.context import Context, Runtime
 from speed.core.spec import Json
 from speed.core.stage import Pool, Stage, Work
-from speed.data import edits
-from speed.data.parse import revision as read_revision
-from speed.data.prompts import RolePrompts, revise_prompt
+from speed.data.answers.parse import revision as read_revision
+from speed.data.prompts.rendering import RolePrompts, revise_prompt
+from speed.data.quality import edits
+from speed.data.quality.guidelines import Guidelines, faults
 from speed.data.records import Kind, Rejected, Sample
-from speed.data.verify import Guidelines, faults
 from speed.ports import Engine, Generate, Generated, Sampling, Weights
 from speed.stages.asking import generate_in_order, request_seed
 
@@ -92,4 +92,4 @@ class Revision(Pool[Sample]):
 
     def _failed(self, row: Sample, cause: str, detail: str, ctx: Context) -> Sample:
         ctx.tally.counts[f"revision failed: {cause}"] += 1
-        return row if self.on_failure == "keep_original" else row.turned_away(cause, detail)
+        return row if self.on_failure == "keep_original" else row.reject(cause, detail)

@@ -9,16 +9,16 @@ from typing import ClassVar
 from speed.core.context import Context
 from speed.core.spec import Json
 from speed.core.stage import Pool, Work
-from speed.data import edits
-from speed.data.cost import EXPECTED_TOKENS
+from speed.data.answers.parse import example as read_example
+from speed.data.answers.parse import rendered
+from speed.data.answers.parse import revision as read_revision
+from speed.data.answers.schemas import revision_form
+from speed.data.costs.prices import EXPECTED_TOKENS
 from speed.data.draws import generator
-from speed.data.forms import revision_form
-from speed.data.parse import example as read_example
-from speed.data.parse import rendered
-from speed.data.parse import revision as read_revision
-from speed.data.prompts import RolePrompts, revise_prompt
+from speed.data.prompts.rendering import RolePrompts, revise_prompt
+from speed.data.quality import edits
+from speed.data.quality.guidelines import Guidelines, faults
 from speed.data.records import Candidates, Rejected, Revision
-from speed.data.verify import Guidelines, faults
 from speed.ports import Answer, Ask, Check, Teacher
 from speed.stages.asking import ask_in_order, readable
 
@@ -54,7 +54,7 @@ class Revisions(Pool[Revision]):
 
     def _drawn(self, found: Candidates) -> Revision:
         if found.rejected is not None or not found.texts:
-            return Revision(row=found.row, prompt=found.prompt).turned_away(found.rejected or "no_candidates")
+            return Revision(row=found.row, prompt=found.prompt).reject(found.rejected or "no_candidates")
         place = int(generator(self.seed, "revise", found.row).random() * len(found.texts))
         original = found.texts[place]
         text = revise_prompt(found.prompt.text, original, self.prompts.config).text
@@ -80,17 +80,17 @@ class Revisions(Pool[Revision]):
             return drawn
         drawn = drawn.model_copy(update={"answer": answer.text})
         if answer.cause != "ok":
-            return drawn.turned_away(answer.cause, answer.detail)
+            return drawn.reject(answer.cause, answer.detail)
         kind, task = drawn.prompt.kind, drawn.prompt.task
         assert kind is not None
         found = read_revision(kind, task, answer.text, answer.finish_reason)
         if isinstance(found, Rejected):
-            return drawn.turned_away(found.cause, found.detail)
+            return drawn.reject(found.cause, found.detail)
         reason, example = found
         drawn = drawn.model_copy(update={"reason": reason, "revision": rendered(example)})
         broken = (fault for fault in faults(example, drawn.prompt) if self.guidelines.drops(fault.cause))
         if dropped := next(broken, None):
-            return drawn.turned_away(dropped.cause, dropped.detail)
+            return drawn.reject(dropped.cause, dropped.detail)
         before = read_example(kind, task, drawn.original, "stop")
         ctx.tally.counts.update(edits.counts(None if isinstance(before, Rejected) else before, example))
         return drawn.noted(answer.detail)

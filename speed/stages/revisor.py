@@ -31,8 +31,8 @@ class Revisor(Stage[Weights]):
         return Work(trained=round(self.data.rows * self.sft.epochs))
 
     def run(self, out: Path, ctx: Context) -> None:
-        lessons = ctx.lessons(self.data)
-        rows = [Completion(prompt=row.revise_prompt, completion=self._completion(row)) for row in lessons]
+        accepted_rows = ctx.accepted_rows(self.data)
+        rows = [Completion(prompt=row.revise_prompt, completion=self._completion(row)) for row in accepted_rows]
         ctx.tally.counts["in"] = len(rows)
         self.trainer.sft(self.base.name, rows, self.sft, out, ctx)
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from speed.core.context import Context, Runtime
 from speed.core.stage import Pool, Stage, Work
+from speed.data.answers.schemas import example_form
 from speed.data.assignment import Assignment, load_topics
-from speed.data.forms import example_form
 from speed.data.records import UNASKED, Candidates, Kind, Prompt, TaskList, Topic
 from speed.ports import Engine, Generate, Generated, Sampling, Weights
 from speed.stages.asking import generate_in_order, request_seed
@@ -70,7 +70,7 @@ class RootData(Pool[Candidates]):
 
 def _list(row: int, prompt: Prompt | None, texts: Sequence[Generated]) -> Candidates:
     if prompt is None:
-        return Candidates(row=row, prompt=UNASKED).turned_away("no_task")
+        return Candidates(row=row, prompt=UNASKED).reject("no_task")
     return Candidates(
         row=row,
         prompt=prompt,

@@ -10,13 +10,13 @@ from typing import ClassVar
 from speed.core.context import Context
 from speed.core.spec import Json
 from speed.core.stage import Pool, Stage, Work
+from speed.data.answers.outcome import counts_by_kind, figures_by_kind, sample
+from speed.data.answers.parse import example as read_example
+from speed.data.answers.schemas import example_form
 from speed.data.assignment import Assignment, Draft, load_topics
-from speed.data.cost import EXPECTED_TOKENS
-from speed.data.forms import example_form
-from speed.data.outcome import counts_by_kind, figures_by_kind, sample
-from speed.data.parse import example as read_example
+from speed.data.costs.prices import EXPECTED_TOKENS
+from speed.data.quality.guidelines import Guidelines
 from speed.data.records import UNASKED, Kind, Prompt, Sample, TaskList, Topic
-from speed.data.verify import Guidelines
 from speed.ports import Ask, Check, Teacher
 from speed.stages.asking import ask_in_order, readable
 
@@ -87,9 +87,9 @@ class SeedData(Pool[Sample]):
         requests = (((row, prompt), self._request(row, prompt, attempt)) for row, prompt in prompts)
         for (row, prompt), answer in ask_in_order(self.teacher, requests, ctx):
             if prompt is None or answer is None:
-                made = Sample(row=row, prompt=UNASKED).turned_away("no_task")
+                made = Sample(row=row, prompt=UNASKED).reject("no_task")
             elif answer.cause != "ok":
-                made = Sample(row=row, prompt=prompt, text=answer.text).turned_away(answer.cause, answer.detail)
+                made = Sample(row=row, prompt=prompt, text=answer.text).reject(answer.cause, answer.detail)
             else:
                 made = sample(row, prompt, answer.text, answer.finish_reason, answer.tokens_out, self.guidelines)
                 made = made.noted(answer.detail)

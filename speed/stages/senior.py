@@ -29,7 +29,7 @@ class Senior(Stage[Weights]):
     def run(self, out: Path, ctx: Context) -> None:
         rows = [
             Preference(prompt=pair.prompt.text, chosen=pair.chosen, rejected=pair.rejected_text, begun=pair.begun)
-            for pair in ctx.lessons(self.pairs)
+            for pair in ctx.accepted_rows(self.pairs)
         ]
         ctx.tally.counts["in"] = len(rows)
         self.trainer.dpo(ctx.folder(self.junior), rows, self.dpo, out, ctx)

@@ -11,11 +11,11 @@ from typing import ClassVar
 from speed.core.context import Context, Runtime
 from speed.core.spec import Json
 from speed.core.stage import Pool, Stage, Work
+from speed.data.answers.outcome import counts_by_kind, figures_by_kind, sample
+from speed.data.answers.schemas import example_form
 from speed.data.assignment import Assignment, Draft, load_topics
-from speed.data.forms import example_form
-from speed.data.outcome import counts_by_kind, figures_by_kind, sample
+from speed.data.quality.guidelines import Guidelines
 from speed.data.records import UNASKED, Kind, Prompt, Sample, TaskList, Topic
-from speed.data.verify import Guidelines
 from speed.ports import Engine, Generate, Generated, Sampling, Weights
 from speed.stages.asking import request_seed
 
@@ -105,7 +105,7 @@ class Synthesis(Pool[Sample]):
 
     def _row(self, row: int, prompt: Prompt | None, attempt: int, text: Generated | None) -> Sample:
         if prompt is None or text is None:
-            made = Sample(row=row, prompt=UNASKED).turned_away("no_task")
+            made = Sample(row=row, prompt=UNASKED).reject("no_task")
         else:
             made = sample(row, prompt, text.text, text.finish_reason, text.tokens, self.guidelines)
         return made.model_copy(update={"attempt": attempt}) if attempt else made

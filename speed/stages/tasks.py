@@ -8,14 +8,14 @@ from typing import ClassVar
 
 from speed.core.context import Context
 from speed.core.stage import Pool, Stage, Work
+from speed.data.answers.parse import tasks as read_tasks
+from speed.data.answers.schemas import tasks_form
 from speed.data.assignment import Brainstormed, load_topics
-from speed.data.cost import EXPECTED_TOKENS
+from speed.data.costs.prices import EXPECTED_TOKENS
 from speed.data.draws import generator, permutation
-from speed.data.forms import tasks_form
-from speed.data.parse import tasks as read_tasks
-from speed.data.prompts import RolePrompts, brainstorm_prompt
+from speed.data.prompts.rendering import RolePrompts, brainstorm_prompt
 from speed.data.records import Prompt, Rejected, TaskList, Topic
-from speed.data.topics import topic_index
+from speed.data.topics.sources import topic_index
 from speed.ports import Answer, Ask, Teacher
 from speed.stages.asking import ask_in_order, readable
 
@@ -79,10 +79,10 @@ class Tasks(Pool[TaskList]):
         assert prompt.kind is not None
         made = TaskList(row=row, kind=prompt.kind, topic=prompt.topic, prompt=prompt, answer=answer.text)
         if answer.cause != "ok":
-            return made.turned_away(answer.cause, answer.detail)
+            return made.reject(answer.cause, answer.detail)
         found = read_tasks(answer.text, answer.finish_reason)
         if isinstance(found, Rejected):
-            return made.turned_away(found.cause, found.detail)
+            return made.reject(found.cause, found.detail)
         order = permutation(generator(self.plan.seed, "tasks kept", self.plan.role, row), len(found))
         kept = tuple(found[place] for place in order[: self.tasks_per_topic])
         return made.model_copy(update={"tasks": kept}).noted(answer.detail)

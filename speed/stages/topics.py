@@ -10,7 +10,7 @@ from typing import ClassVar
 from speed.core.context import Context
 from speed.core.stage import Stage
 from speed.data.records import Topic
-from speed.data.topics import TopicsConfig, read_topics, topic_text
+from speed.data.topics.sources import TopicsConfig, read_topics, topic_text
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Pairs from guidelines alone: a faultless answer is preferred to a faulty one, and no teacher is asked.
 
-What every judge must beat: it costs nothing, and it knows only what a rule can see (`speed.data.verify`).
+What every judge must beat: it costs nothing, and it knows only what a rule can see (`speed.data.quality.guidelines`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import ClassVar
 from speed.core.context import Context
 from speed.core.spec import Json
 from speed.core.stage import Pool
-from speed.data import judge_figures
-from speed.data.judging import Judge, alike, readings, shortlist
+from speed.data.judging import figures as judge_figures
+from speed.data.judging.votes import Judge, alike, readings, shortlist
 from speed.data.records import Candidates, Pair, Rejected
 
 GUIDELINES_FIRST = Judge(verified=True)
@@ -43,18 +43,18 @@ class VerifiedPairs(Pool[Pair]):
     def _pair(self, found: Candidates) -> Pair:
         pair = Pair(row=found.row, prompt=found.prompt)
         if found.rejected is not None or not found.texts:
-            return pair.turned_away(found.rejected or "no_candidates")
+            return pair.reject(found.rejected or "no_candidates")
         read = readings(found)
         short = shortlist(read, GUIDELINES_FIRST)
         if isinstance(short, Rejected):
-            return pair.turned_away(short.cause, short.detail)
+            return pair.reject(short.cause, short.detail)
         if short.worst is None:
-            return pair.turned_away("all_faulty" if read[0].faults else "all_faultless")
+            return pair.reject("all_faulty" if read[0].faults else "all_faultless")
         best, worst = (short.shown[0] if short.best is None else short.best), short.worst
         if read[best].faults:
-            return pair.turned_away("none_faultless", ", ".join(read[best].faults))
+            return pair.reject("none_faultless", ", ".join(read[best].faults))
         if alike(read)[best] == alike(read)[worst]:
-            return pair.turned_away("identical", "the faultless and the faulty answer say the same")
+            return pair.reject("identical", "the faultless and the faulty answer say the same")
         why = read[worst].faults or (str(read[worst].rejected),)
         taken = {"best": best, "worst": worst, "chosen": found.texts[best], "rejected_text": found.texts[worst]}
         return pair.model_copy(update={**taken, "rejected_faults": why})

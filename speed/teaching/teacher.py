@@ -14,7 +14,7 @@ from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.spec import Json, fields_of
 from speed.core.stage import Work
-from speed.data import cost
+from speed.data.costs import prices as cost
 from speed.ports import Answer, Ask, Check, Teacher
 from speed.teaching.budget import budget_of
 from speed.teaching.errors import Patience, Reply

@@ -18,7 +18,7 @@ from pathlib import Path
 from synthetic import Samples, built, example, in_fresh_process, measured
 
 from speed.core.store import Store
-from speed.data.dedup import MinHashConfig, compared_text, duplicates, shingles
+from speed.data.quality.near_duplicates import MinHashConfig, compared_text, duplicates, shingles
 from speed.stages.dedup import Dedup
 
 

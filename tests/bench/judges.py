@@ -15,11 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
 
-from judged import PROMPTS, Lists, built, known_list, truthful
+from scripted_judge import PROMPTS, Lists, built, known_list, truthful
 
 from speed.core.store import Store
-from speed.data.judging import Judge
-from speed.data.outcome import KEEP
+from speed.data.answers.outcome import KEEP
+from speed.data.judging.votes import Judge
 from speed.miniature.teacher import RulesTeacher
 from speed.stages.preferences import Preferences
 

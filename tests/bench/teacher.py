@@ -35,19 +35,19 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "teaching"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
 
 from provider import Provider
+from scripted_writer import GivenTasks, GivenTopics
 from synthetic import in_fresh_process, measured
-from written import GivenTasks, GivenTopics
 
 from speed.core.build import build
 from speed.core.context import Context, Runtime, silence
 from speed.core.graph import goals
 from speed.core.store import Store
+from speed.data.answers.outcome import KEEP
+from speed.data.answers.parse import example
 from speed.data.assignment import Assignment, Brainstormed
 from speed.data.draws import generator
 from speed.data.mix import Mix
-from speed.data.outcome import KEEP
-from speed.data.parse import example
-from speed.data.prompts import PromptsConfig, data_prompt
+from speed.data.prompts.rendering import PromptsConfig, data_prompt
 from speed.data.records import Kind, Rejected
 from speed.ports import Ask, Check
 from speed.stages.seed import SeedData

@@ -17,10 +17,10 @@ from speed.core.errors import UserError
 from speed.core.graph import goals
 from speed.core.stage import Pool
 from speed.core.store import Store
-from speed.data.dedup import MinHashConfig
 from speed.data.mix import Mix
+from speed.data.quality.near_duplicates import MinHashConfig
 from speed.data.records import Example, Kind, Prompt, Sample
-from speed.report import remarks, stage_line
+from speed.runs.report import remarks, stage_line
 from speed.stages.dedup import Dedup
 
 MIX = Mix(retrieval=2, classification=0, sts=1, short_short=0, long_long=0)
@@ -39,7 +39,7 @@ class Written(Pool[Sample]):
             words = " ".join(f"w{(row - (3 if row % 5 == 0 else 0)) * 31 + n}" for n in range(30))
             made = Example(kind=kind, task="t", query=words, positive=words, negative="n")
             sample = Sample(row=row, prompt=Prompt(text="p", template="t", kind=kind), text="", example=made)
-            yield sample.turned_away("bad_syntax") if row % 7 == 6 else sample
+            yield sample.reject("bad_syntax") if row % 7 == 6 else sample
 
 
 def corpus(home: Path, stage: Dedup) -> list[Example]:

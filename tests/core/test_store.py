@@ -13,8 +13,8 @@ from toys import Doubled, Failing, Number, Numbers, Report, SharedNumbers, Sum, 
 from speed.core.build import build, outcome
 from speed.core.context import Runtime, silence
 from speed.core.errors import CorruptArtifact, UserError
-from speed.core.graph import goals, standings
-from speed.core.nursery import StageFailed, build_all
+from speed.core.graph import goals, stage_statuses
+from speed.core.scheduler import StageFailed, build_all
 from speed.core.store import FORMAT, Span, Store
 
 
@@ -27,7 +27,7 @@ def build_here(store: Store, *targets: object) -> list[str]:
     """Build in this process; the labels that were missing."""
     built = []
     for goal in goals(targets):  # type: ignore[arg-type]
-        if standings([goal], store)[0].state != "hit":
+        if stage_statuses([goal], store)[0].state != "hit":
             built.append(goal.label)
         build(goal, store, Runtime(), silence)
     return built
@@ -80,7 +80,7 @@ def test_a_flipped_bit_in_an_artifact_is_noticed(store: Store, flipped: str) -> 
         ended = outcome(goals([note])[-1], store, runtime, silence)
         assert ended["event"] == "corrupt"
         store.set_aside(Path(ended["path"]))
-    assert standings(goals([note]), store)[1].state == "miss"
+    assert stage_statuses(goals([note]), store)[1].state == "miss"
     assert build_here(store, note) == ["sum", "note"]
     assert (store.payload(note) / "note.txt").read_text() == "sum 18"
 
@@ -105,7 +105,7 @@ def test_an_interrupted_build_is_never_taken_for_complete(store: Store) -> None:
     build_here(store, Numbers(3).take(5))
     partial = store.partial(stage)
     (partial / "sum.txt").write_text("half")
-    assert standings(goals([stage]), store)[1].state == "miss"
+    assert stage_statuses(goals([stage]), store)[1].state == "miss"
     build_here(store, stage)
     assert (store.payload(stage) / "sum.txt").read_text() == "18"
     assert not partial.exists()
@@ -149,7 +149,7 @@ def test_children_build_what_is_missing_side_by_side(store: Store, tmp_path: Pat
     order = goals([Report(Sum(Numbers(3).take(5))), Report(Sum(Numbers(3).take(9), offset=1))])
     assert [goal.label for goal in order] == ["numbers", "sum", "note", "sum", "note"]
     build_all(order, store, Runtime(), lambda label, event: events.append((label, event["event"])), tmp_path / "logs")
-    assert {standing.state for standing in standings(order, store)} == {"hit"}
+    assert {standing.state for standing in stage_statuses(order, store)} == {"hit"}
     assert events.count(("sum", "done")) == 2
     assert ("sum", "metric") in events
 
@@ -190,7 +190,7 @@ def test_a_pool_that_another_run_builds_is_waited_for_by_one_process(store: Stor
     listen = lambda label, event: free.start() if event["event"] == "start" else None  # noqa: E731
     build_all(goals([pool.take(16)]), store, Runtime(), listen, tmp_path / "logs")
     assert [line.split()[1:] for line in log.read_text().splitlines()] == [["0", "16"]]
-    assert standings(goals([pool.take(16)]), store)[0].state == "hit"
+    assert stage_statuses(goals([pool.take(16)]), store)[0].state == "hit"
 
 
 def test_what_a_broken_part_lacks_is_built_again(store: Store, tmp_path: Path) -> None:
@@ -234,13 +234,13 @@ def test_how_a_child_fails_is_told(
 
 def test_why_a_stage_is_missing_names_the_field(store: Store) -> None:
     build_here(store, Report(Sum(Numbers(3).take(5))))
-    found = standings(goals([Report(Sum(Numbers(3).take(5), offset=2))]), store)
+    found = stage_statuses(goals([Report(Sum(Numbers(3).take(5), offset=2))]), store)
     assert [(standing.state, standing.why) for standing in found] == [
         ("hit", ""),
         ("miss", "offset 0 -> 2"),
         ("miss", "total changed"),
     ]
-    grown = standings(goals([Sum(Numbers(3).take(7))]), store)
+    grown = stage_statuses(goals([Sum(Numbers(3).take(7))]), store)
     assert [(standing.state, standing.why, standing.work.calls) for standing in grown] == [
         ("partial", "", 2),
         ("miss", "numbers 5 -> 7 rows", 0),

@@ -43,7 +43,7 @@ class Numbers(Pool[Number]):
                     file.write(f"{row}\n")
             ctx.tally.cost["calls"] += 1
             made = Number(row=row, value=row * self.factor)
-            yield made.turned_away("odd") if row % 2 else made
+            yield made.reject("odd") if row % 2 else made
             ctx.progress(row - start + 1, stop - start, "rows")
 
     def work(self, start: int, stop: int) -> Work:

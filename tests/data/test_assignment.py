@@ -9,7 +9,7 @@ import pytest
 
 from speed.data.assignment import ATTEMPT, Assignment, Brainstormed, Draft
 from speed.data.mix import Mix
-from speed.data.prompts import PromptsConfig
+from speed.data.prompts.rendering import PromptsConfig
 from speed.data.records import Kind, Prompt, TaskList
 
 MIX = Mix()

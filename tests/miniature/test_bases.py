@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 
 import pytest
+from make_bases import BASES, CATALOGUE
 
 from speed.miniature.lexicon import domains, lexicon
-from speed.miniature.make_bases import BASES, CATALOGUE
 
 
 def tensors(folder: Path) -> dict[str, dict[str, object]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from speed.data.outcome import sample
-from speed.data.prompts import Choices, Lengths, PromptsConfig, data_prompt
+from speed.data.answers.outcome import sample
+from speed.data.prompts.rendering import Choices, Lengths, PromptsConfig, data_prompt
 from speed.data.records import Kind, Sample
 from speed.miniature.quality import points, quality, read_samples, side_by_side, win_rate
 from speed.miniature.rules import answer

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from speed.data.prompts import Choices, Lengths, PromptsConfig, data_prompt
+from speed.data.prompts.rendering import Choices, Lengths, PromptsConfig, data_prompt
 from speed.data.records import Kind
 from speed.miniature.assessment import content_faults, form_faults, text_similarity
 from speed.miniature.lexicon import lexicon, meaning

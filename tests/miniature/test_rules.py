@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from speed.data.outcome import sample
-from speed.data.prompts import (
+from speed.data.answers.outcome import sample
+from speed.data.prompts.rendering import (
     BRAINSTORMED,
     Choices,
     Lengths,

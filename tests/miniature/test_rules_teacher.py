@@ -12,7 +12,7 @@ import pytest
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.store import Store
-from speed.data.prompts import PromptsConfig, brainstorm_prompt
+from speed.data.prompts.rendering import PromptsConfig, brainstorm_prompt
 from speed.data.records import Kind
 from speed.miniature.rules import answer
 from speed.miniature.teacher import UNKNOWN, RulesTeacher

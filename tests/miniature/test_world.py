@@ -8,8 +8,8 @@ import re
 from importlib.resources import files
 
 import pytest
+from miniature_corpus import texts
 
-from speed.miniature.corpus import texts
 from speed.miniature.language import any_word, filled, phrase, slots_of
 from speed.miniature.lexicon import SLOTS, domains, lexicon, meaning, meanings, mentions, patterns
 from speed.miniature.world import seeded, similarity, training_topics, world
@@ -98,7 +98,7 @@ def test_the_corpus_holds_no_held_out_name_no_prompt_and_no_record(shares: dict[
     assert not {entity.topic for entity in world().half("held")} & set(re.findall(r"\S+/\S+", sample))
     assert not [found for found in re.findall(r"{[^{}]*}", sample) if _is_record(found)]
     met = _grams(sample, 9)
-    templates = files("speed.data").joinpath("templates")
+    templates = files("speed.data.prompts").joinpath("templates")
     roles = (templates.joinpath("judge.jinja"), templates.joinpath("revise.jinja"))
     for template in [*templates.joinpath("synthesis").iterdir(), *roles]:
         wording = re.sub(r"{#.*?#}", "", template.read_text(encoding="utf-8"), flags=re.S)

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judged import Scripted, built
-from written import GivenTasks, GivenTopics, NoWeights, Writer
+from scripted_judge import Scripted, built
+from scripted_writer import GivenTasks, GivenTopics, NoWeights, Writer
 
 from speed.core.graph import Goal
 from speed.core.stage import Pool
 from speed.core.store import Store
+from speed.data.answers.outcome import KEEP
 from speed.data.assignment import Assignment, Brainstormed
 from speed.data.draws import generator
 from speed.data.mix import Mix
-from speed.data.outcome import KEEP
-from speed.data.prompts import PromptsConfig
+from speed.data.prompts.rendering import PromptsConfig
+from speed.data.quality.guidelines import Guidelines
 from speed.data.records import KEYS, Kind, Sample
-from speed.data.verify import Guidelines
 from speed.ports import Ask, Generate, Sampling
-from speed.report import remarks, stage_line
+from speed.runs.report import remarks, stage_line
 from speed.stages.seed import SeedData
 from speed.stages.synthesis import Synthesis
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from judged import Scripted, built
 from pydantic import PrivateAttr
+from scripted_judge import Scripted, built
 
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from judged import Lists, Scripted, built
-from written import GivenTasks, GivenTopics, NoWeights, Writer
+from scripted_judge import Lists, Scripted, built
+from scripted_writer import GivenTasks, GivenTopics, NoWeights, Writer
 
 from speed.core.store import Store
+from speed.data.answers.outcome import KEEP
 from speed.data.assignment import Assignment, Brainstormed
 from speed.data.mix import Mix
-from speed.data.outcome import KEEP
-from speed.data.prompts import PromptsConfig, data_prompt
+from speed.data.prompts.rendering import PromptsConfig, data_prompt
+from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Candidates, Kind
-from speed.data.verify import Guidelines
 from speed.ports import Ask, Generate, Sampling
 from speed.stages.revision import Revision
 from speed.stages.revisions import Revisions

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from judged import Lists
 from pydantic import PrivateAttr
-from written import NoWeights
+from scripted_judge import Lists
+from scripted_writer import NoWeights
 
 from speed.core.build import build
 from speed.core.context import Context, Runtime, silence
@@ -18,7 +18,7 @@ from speed.core.stage import Pool, Work
 from speed.core.store import Store
 from speed.data.records import Candidates, Kind, Pair, Prompt
 from speed.ports import Engine, Generate, Generated, Sampling
-from speed.report import stage_line
+from speed.runs.report import stage_line
 from speed.stages.field_pairs import FieldPairs
 from speed.stages.verified_pairs import VerifiedPairs
 
@@ -60,7 +60,7 @@ def test_guidelines_alone_prefer_the_faultless_to_the_faultiest(tmp_path: Path) 
         listed(3, ONE_FAULT, TWO_FAULTS),
         listed(4, ONE_FAULT, UNREADABLE),
         listed(5, UNREADABLE, UNREADABLE),
-        listed(6, GOOD, ONE_FAULT).turned_away("no_task"),
+        listed(6, GOOD, ONE_FAULT).reject("no_task"),
     )
     pool = VerifiedPairs(Lists(lists))
     assert pool.work(0, 7) == Work(), "no call, no token, no dollar"

@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judged import PROMPTS, Lists, Scripted, built, known_list, names, truthful
+from scripted_judge import PROMPTS, Lists, Scripted, built, known_list, names, truthful
 
 from speed.core.graph import Goal
 from speed.core.store import Store
+from speed.data.answers.outcome import KEEP
 from speed.data.draws import shuffled_order
-from speed.data.judging import Judge
-from speed.data.outcome import KEEP
-from speed.data.prompts import data_prompt, judge_prompt
+from speed.data.judging.votes import Judge
+from speed.data.prompts.rendering import data_prompt, judge_prompt
+from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Candidates, Kind, Prompt, Scores
-from speed.data.verify import Guidelines
 from speed.miniature.rules import answer
 from speed.miniature.teacher import RulesTeacher
 from speed.miniature.world import world
 from speed.ports import Ask, Teacher
-from speed.report import markdown, stage_line
+from speed.runs.report import markdown, stage_line
 from speed.stages.preferences import Preferences
 from speed.teaching.journal import journal_at
 
@@ -195,7 +195,7 @@ def test_the_same_text_is_never_preferred_to_itself(store: Store) -> None:
 
 
 def test_a_list_that_root_data_turned_away_is_not_judged(store: Store) -> None:
-    lost = Candidates(row=0, prompt=Prompt(text="", template="")).turned_away("no_task")
+    lost = Candidates(row=0, prompt=Prompt(text="", template="")).reject("no_task")
     teacher = Scripted.saying(honest)
     rows, manifests = built(store, preferences([lost, five(1)], teacher, SWAP), 2)
     assert [pair.rejected for pair in rows] == ["no_task", None]

@@ -8,20 +8,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from judged import Lists, built
 from pydantic import PrivateAttr
-from written import GivenTasks, GivenTopics
+from scripted_judge import Lists, built
+from scripted_writer import GivenTasks, GivenTopics
 
 from speed.core.context import Context
 from speed.core.store import Store
+from speed.data.answers.outcome import KEEP
+from speed.data.answers.schemas import example_form, judgement_form, revision_form, tasks_form
 from speed.data.assignment import Assignment, Brainstormed
-from speed.data.forms import example_form, judgement_form, revision_form, tasks_form
-from speed.data.judging import Judge
+from speed.data.judging.votes import Judge
 from speed.data.mix import Mix
-from speed.data.outcome import KEEP
-from speed.data.prompts import Choices, Lengths, PromptsConfig, data_prompt
+from speed.data.prompts.rendering import Choices, Lengths, PromptsConfig, data_prompt
+from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Candidates, Kind
-from speed.data.verify import Guidelines
 from speed.miniature.rules import answer
 from speed.miniature.teacher import RulesTeacher
 from speed.miniature.world import world

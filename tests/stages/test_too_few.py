@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from judged import Lists
+from scripted_judge import Lists
+from scripted_writer import NoWeights
 from test_pair_sources import GOOD, ONE_FAULT, TWO_FAULTS, listed
-from written import NoWeights
 
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.graph import goals
-from speed.core.nursery import build_all
+from speed.core.scheduler import build_all
 from speed.core.store import Store
 from speed.ports import Completion, Dpo, Preference, Sft, Trainer
 from speed.stages.senior import Senior

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from smoke import ROOT
+from command_line import ROOT
 
 from speed.journal import main
 from speed.teaching.journal import Entry, Journal, key

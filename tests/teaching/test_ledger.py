@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from speed.core.ledger import Ledger, Line, gathered, total
-from speed.report import StageLine, ledger_table, remarks
+from speed.runs.report import StageLine, ledger_table, remarks
 from speed.teaching.journal import Entry, Journal
 from speed.teaching.ledger import cost_of, ledger_of
 

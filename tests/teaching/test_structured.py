@@ -12,7 +12,7 @@ from provider import Provider
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.store import Store
-from speed.data.forms import example_form
+from speed.data.answers.schemas import example_form
 from speed.data.records import Kind
 from speed.ports import Ask
 from speed.teaching.journal import key

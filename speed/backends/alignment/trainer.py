@@ -29,7 +29,7 @@ from speed.backends.runtime.processes import run_in_processes, several
 from speed.core.content import sha256_of
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
-from speed.data.memory import Footprint
+from speed.data.costs.memory import Footprint
 from speed.ports import Completion, Dpo, Preference, Sft, Trainer
 
 TRAINERS = ("trl.trainer.sft_trainer", "trl.trainer.dpo_trainer")

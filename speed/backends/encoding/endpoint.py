@@ -22,8 +22,8 @@ from speed.backends.encoding.text_encoder import TextEncoder, Vectors
 from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.core.spec import Json
-from speed.data import cost
-from speed.data.judged import SERVERS_OWN
+from speed.data.costs import prices as cost
+from speed.data.evaluation_record import SERVERS_OWN
 from speed.teaching.errors import Patience, TransportError, Tries
 from speed.teaching.loop import teaching_loop
 from speed.teaching.openai_api import KEY, posted, read_as

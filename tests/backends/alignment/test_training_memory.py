@@ -10,8 +10,8 @@ from tiny_generator import context, make_base
 from torch.profiler import ProfilerActivity, profile
 
 from speed.backends.alignment.trainer import TrlTrainer
-from speed.data.memory import head_bytes, training_bytes
-from speed.data.shapes import shape_of
+from speed.data.costs.memory import head_bytes, training_bytes
+from speed.data.costs.model_shapes import shape_of
 from speed.ports import Completion, Dpo, Preference, Sft
 
 SIZES = {"hidden_size": 128, "intermediate_size": 448, "num_hidden_layers": 4, "num_key_value_heads": 2}

@@ -27,7 +27,7 @@ from speed.backends.generator.prompt_format import prompt_ids
 from speed.backends.generator.weights import load
 from speed.core.context import Runtime
 from speed.core.errors import UserError
-from speed.data.forms import example_form
+from speed.data.answers.schemas import example_form
 from speed.data.records import KEYS, Kind
 from speed.export import export
 from speed.ports import Generate, Generated, Sampling

@@ -98,9 +98,9 @@ def test_an_adapter_is_no_base(layers: int, tmp_path: Path) -> None:
 
 
 def test_bases_of_the_package_are_named_by_it(base: Path, tmp_path: Path) -> None:
-    folder = package_folder("package:data/templates")
-    assert resolved("package:data/templates") == (str(folder), None)
-    assert base_of(folder, tmp_path, None)[0] == "package:data/templates"
+    folder = package_folder("package:data/prompts/templates")
+    assert resolved("package:data/prompts/templates") == (str(folder), None)
+    assert base_of(folder, tmp_path, None)[0] == "package:data/prompts/templates"
     assert base_of(base, tmp_path, None)[0] == str(base)
     assert resolved("meta-llama/Meta-Llama-3-8B@main") == ("meta-llama/Meta-Llama-3-8B", "main")
 

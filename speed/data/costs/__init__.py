@@ -1,0 +1,1 @@
+"""What teachers, trainings and generation cost: prices, memory, time."""

@@ -1,0 +1,1 @@
+"""What can be checked of examples without a model: guidelines, repeats, contamination, edits."""

@@ -1,0 +1,104 @@
+"""Texts of evaluation tasks in training records: shared runs of words, and near duplicates.
+
+Both are needed: a passage quoted in a longer document is no near duplicate of it, and a copy in which every tenth word
+is another shares no long run. 13 words are the usual measure (GPT-3, arXiv 2005.14165, Appendix C).
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from speed.data.quality.near_duplicates import Kept, MinHashConfig, shingled, words_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_CHUNK = 512
+
+
+class Found(NamedTuple):
+    """By number, the data sets that one record is contaminated by."""
+
+    shared: frozenset[int]
+    """Those with which it shares a run of words, or a whole text that is shorter."""
+    near: frozenset[int]
+    """Those with a text that one of its own is near to."""
+
+
+class EvaluationTexts:
+    """The texts of some data sets, found again in records.
+
+    Memory: 10 bytes a run of words, and of each text what dedup keeps of a record, about 1.4 KB.
+    """
+
+    def __init__(self, datasets: Iterable[Iterable[str]], words: int, similarity: float) -> None:
+        """Args:
+        words: length of a run.
+        similarity: least Jaccard similarity of the shingles of near duplicates; below 0.7 the bands overlook some.
+        """
+        self.counts: list[int] = []
+        """Texts of each data set."""
+        self._words = words
+        self._config = MinHashConfig(threshold=similarity)
+        self._kept, self._ends = Kept(self._config), list[int]()
+        runs, owners = array("Q"), array("H")
+        for number, texts in enumerate(datasets):
+            self.counts.append(0)
+            for chunk in _chunks(texts):
+                self.counts[number] += len(chunk)
+                for text in chunk:
+                    own = runs_of(text, words)
+                    runs.extend(own)
+                    owners.extend([number] * len(own))
+                for compared in shingled([(text, 0) for text in chunk if words_of(text)], self._config):
+                    self._kept.add(compared)
+            self._ends.append(len(self._kept))
+        self._runs, self._owners = _sorted(runs, owners)
+
+    def found(self, records: Sequence[Sequence[str]]) -> list[Found]:
+        """Of each record, given as its texts, what is known of it."""
+        near: list[set[int]] = [set() for _ in records]
+        texts = [(place, text) for place, record in enumerate(records) for text in record if words_of(text)]
+        for (place, _), compared in zip(texts, shingled([(text, 0) for _, text in texts], self._config), strict=True):
+            near[place].update(bisect_right(self._ends, number) for number in self._kept.near(compared))
+        return [Found(self._sharing(record), frozenset(own)) for record, own in zip(records, near, strict=True)]
+
+    def _sharing(self, record: Sequence[str]) -> frozenset[int]:
+        import numpy as np
+
+        own = np.array([run for text in record for run in runs_of(text, self._words)], dtype=np.uint64)
+        first, behind = (np.searchsorted(self._runs, own, side) for side in ("left", "right"))
+        spans = [(first[place], behind[place]) for place in np.flatnonzero(first < behind)]
+        return frozenset(int(owner) for start, stop in spans for owner in self._owners[start:stop])
+
+
+def runs_of(text: str, words: int) -> list[int]:
+    """64-bit hashes of all runs of so many words of a text; of the whole text where it is shorter."""
+    from xxhash import xxh64_intdigest
+
+    own = words_of(text)
+    starts = range(max(len(own) - words + 1, 1)) if own else ()
+    return [xxh64_intdigest(" ".join(own[start : start + words]).encode("utf-8", "surrogatepass")) for start in starts]
+
+
+def _sorted(runs: array[int], owners: array[int]) -> tuple[NDArray[np.uint64], NDArray[np.uint16]]:
+    """Each run and data set once, in the order of the runs."""
+    import numpy as np
+
+    hashes, numbers = np.array(runs, dtype=np.uint64), np.array(owners, dtype=np.uint16)
+    order = np.lexsort((numbers, hashes))
+    hashes, numbers = hashes[order], numbers[order]
+    once = np.ones(len(hashes), dtype=bool)
+    once[1:] = (hashes[1:] != hashes[:-1]) | (numbers[1:] != numbers[:-1])
+    return hashes[once], numbers[once]
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    whole = iter(texts)
+    while chunk := list(islice(whole, _CHUNK)):
+        yield chunk

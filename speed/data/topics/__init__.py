@@ -1,0 +1,1 @@
+"""Topics: read from files and dumps, shortened, drawn."""

@@ -1,0 +1,123 @@
+"""Topics of the Open Directory Project: read from any source, shortened, and drawn (paper, §3.2.1 and Appendix D.1).
+
+Sampling: uniform over topics, without replacement until all are used, then again in another order; independent for each
+kind; counter-based, so topic i is a function of (seed, role, kind, i).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from importlib.resources import files
+from typing import Literal
+
+from pydantic import Field
+
+from speed.core.content import Content
+from speed.core.errors import UserError
+from speed.core.spec import Json, Spec, fields_of
+from speed.data.draws import shuffled_order
+from speed.data.records import Kind
+from speed.data.topics.odp import paths_in
+
+LEVELS = 4
+"""Levels that a shortened topic keeps at most."""
+
+
+class TopicsConfig(Spec):
+    """Where topics come from and which of them count."""
+
+    path: Content | None = None
+    """A list, a TSV, or an ODP dump (`structure.rdf.u8`, `content.rdf.u8`), plain or .gz. None: the built-in list."""
+    format: Literal["auto", "list", "tsv", "rdf"] = "auto"
+    """`list`: a path per line; `tsv`: the path in the first column; `auto` looks at the beginning of the file."""
+    exclude: tuple[str, ...] = ("World/", "Kids_and_Teens/International/", "Adult/")
+    """Branches that are left out; the first two are not in English."""
+    drop_single_letters: bool = False
+    """Leave out topics whose last level is a single character: ODP's alphabetical index pages."""
+    min_depth: int = Field(1, ge=1)
+    max_depth: int | None = Field(None, ge=1)
+    prettify: bool = False
+    """Show underscores as spaces in prompts; the paper shows raw paths (Table 7)."""
+
+    def recipe(self) -> Json:
+        """Identity: the rules, and the content of the source or of the built-in list."""
+        return {**fields_of(self), **({} if self.path else {"path": {"sha256": _built_in_sha256()}})}
+
+
+@lru_cache(maxsize=1)
+def _built_in_sha256() -> str:
+    return hashlib.sha256((files("speed.data.topics") / "odp_sample.txt").read_bytes()).hexdigest()
+
+
+def read_topics(config: TopicsConfig, counts: Counter[str] | None = None) -> Iterator[str]:
+    """The topics of a source, each once, in its order. Memory: one block of the file, and 8 bytes of hash per topic.
+
+    `counts` takes up what was met: `read`, `kept`, `malformed` (kept without the broken characters), and by cause what
+    was skipped: `duplicate`, `excluded`, `single_letter`, `too_shallow`, `too_deep`, `empty_level`.
+
+    Raises:
+        UserError: the file is missing, unreadable, damaged, of another format, or holds no topic that counts.
+    """
+    counts = Counter() if counts is None else counts
+    where = f"topics.path={config.path.path}" if config.path else "the built-in topics"
+    seen: set[int] = set()
+    for path in paths_in(config.path.path if config.path else None, config.format, counts):
+        counts["read"] += 1
+        cause = _cause_to_skip(path, config)
+        if cause is None:
+            mark = int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest(), "big")
+            cause = "duplicate" if mark in seen else None
+            seen.add(mark)
+        if cause is not None:
+            counts[cause] += 1
+            continue
+        counts["kept"] += 1
+        yield path
+    if not counts["kept"]:
+        met = ", ".join(f"{count} {cause}" for cause, count in sorted(counts.items()) if count) or "nothing was in it"
+        raise UserError(
+            f"{where}: no topic is left ({met})\n"
+            "  give a file with one topic path per line, a TSV with the path in its first column, or an ODP RDF dump,\n"
+            "  and look at topics.format, topics.exclude, topics.min_depth and topics.max_depth"
+        )
+
+
+def _cause_to_skip(path: str, config: TopicsConfig) -> str | None:
+    levels = path.split("/")
+    if not all(levels):
+        return "empty_level"
+    if any(f"{path}/".startswith(f"{branch.rstrip('/')}/") for branch in config.exclude):
+        return "excluded"
+    if config.drop_single_letters and len(levels[-1]) == 1:
+        return "single_letter"
+    if len(levels) < config.min_depth:
+        return "too_shallow"
+    return "too_deep" if config.max_depth is not None and len(levels) > config.max_depth else None
+
+
+def truncated(path: str) -> str:
+    """The first two and the last two levels of a topic deeper than four; any other as it is (paper, Appendix D.1)."""
+    levels = path.split("/")
+    return path if len(levels) <= LEVELS else "/".join(levels[:2] + levels[-2:])
+
+
+def topic_text(path: str, truncate: bool, prettify: bool = False) -> str:
+    """The topic as prompts say it."""
+    shown = truncated(path) if truncate else path
+    return shown.replace("_", " ") if prettify else shown
+
+
+@lru_cache(maxsize=16)
+def topic_order(topics: int, seed: int, role: str, kind: Kind, epoch: int = 0) -> Sequence[int]:
+    """The order in which `topics` topics are drawn for a role and kind in one pass over them all."""
+    return array("Q", shuffled_order(topics, seed, "topics", role, kind.value, epoch))
+
+
+def topic_index(index: int, topics: int, seed: int, role: str, kind: Kind) -> int:
+    """Which topic belongs to draw `index` of a role and kind: none comes again before all have come."""
+    epoch, place = divmod(index, topics)
+    return topic_order(topics, seed, role, kind, epoch)[place]

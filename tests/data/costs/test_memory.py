@@ -1,0 +1,136 @@
+"""Estimates rest on numbers that are known: published parameter counts, and sums that can be done by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from speed.data.costs.memory import (
+    GIGABYTE,
+    Footprint,
+    cache_bytes,
+    fit,
+    head_bytes,
+    rows_at_once,
+    state_bytes,
+    trained_weights,
+    training_hours,
+)
+from speed.data.costs.model_shapes import KNOWN, shape_of
+from speed.runs.machines import machine_table
+
+LLAMA = KNOWN["meta-llama/Meta-Llama-3-8B"]
+LORA = Footprint(lora=16, weight_bytes=2, checkpointing=False)
+FULL = Footprint(lora=None, weight_bytes=2, checkpointing=True)
+
+
+@pytest.mark.parametrize(
+    ("base", "parameters"),
+    [
+        ("meta-llama/Meta-Llama-3-8B@main", 8_030_261_248),
+        ("meta-llama/Llama-2-7b-hf", 6_738_415_616),
+        ("mistralai/Mistral-7B-v0.1", 7_241_732_096),
+        ("google/gemma-7b", 8_537_680_896),
+        ("Qwen/Qwen2.5-7B", 7_615_616_512),
+        ("Qwen/Qwen2.5-0.5B", 494_032_768),
+    ],
+)
+def test_parameters_are_the_published_ones(base: str, parameters: int) -> None:
+    shape = shape_of(base)
+    assert shape is not None
+    assert shape.parameters == parameters
+
+
+@pytest.mark.parametrize("base", ["llama", "qwen", "gemma"])
+def test_parameters_of_a_folder_are_those_of_its_weights(base: str) -> None:
+    from safetensors import safe_open
+
+    folder = ROOT / "speed" / "miniature" / "bases" / base
+    with safe_open(folder / "model.safetensors", "np") as file:
+        weights = sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118
+    for reference in (str(folder), f"package:miniature/bases/{base}"):
+        shape = shape_of(reference)
+        assert shape is not None
+        assert shape.parameters == weights
+
+
+def test_a_model_that_nobody_knows_has_no_shape(tmp_path: Path) -> None:
+    assert shape_of("someone/something") is None
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 3}))
+    assert shape_of(str(tmp_path)) is None
+
+
+def test_an_adapter_of_rank_16_on_mistral_is_that_of_e5() -> None:
+    assert KNOWN["mistralai/Mistral-7B-v0.1"].lora(16) == 41_943_040
+    assert trained_weights(LLAMA, LORA) == 41_943_040
+    assert trained_weights(LLAMA, FULL) == 8_030_261_248
+
+
+def test_state_is_weights_gradients_moments_and_reference() -> None:
+    adapter, whole = 41_943_040, 8_030_261_248
+    assert state_bytes(LLAMA, LORA, preference=False) == 2 * whole + 16 * adapter
+    assert state_bytes(LLAMA, LORA, preference=True) == 2 * whole + 20 * adapter
+    assert state_bytes(LLAMA, FULL, preference=False) == 18 * whole
+    assert state_bytes(LLAMA, FULL, preference=True) == 22 * whole
+
+
+def test_keys_and_values_of_llama_3_are_128_kilobytes_a_token() -> None:
+    assert cache_bytes(LLAMA) == 131_072
+    assert rows_at_once(LLAMA, 2_048, 80) == int((78 * GIGABYTE - 2 * 8_030_261_248) / (2_048 * 131_072)) == 252
+    assert rows_at_once(LLAMA, 2_048, 16) == 0
+
+
+def test_eight_billion_weights_on_24_40_and_80_gigabytes() -> None:
+    """An adapter fits everywhere, with more rows where there is more room; all weights need several GPUs."""
+    found = {gigabytes: fit(LLAMA, LORA, 16, 3_072, gigabytes) for gigabytes in (24, 40, 80)}
+    assert all(one is not None and one.gpus == 1 and one.gigabytes <= size for size, one in found.items())
+    assert found[24] is not None and found[24].checkpointing  # noqa: PT018
+    assert found[80] is not None and not found[80].checkpointing  # noqa: PT018
+    thrifty = LORA.model_copy(update={"checkpointing": True})
+    rows = [one.micro_batch for size in (24, 40, 80) if (one := fit(LLAMA, thrifty, 16, 3_072, size))]
+    assert len(rows) == 3
+    assert rows == sorted(rows)
+    assert rows[0] < rows[-1]
+    whole = {gigabytes: fit(LLAMA, FULL, 24, 6_144, gigabytes) for gigabytes in (24, 40, 80)}
+    assert [one.gpus if one else None for one in whole.values()] == [8, 4, 2]
+    assert all(one is not None and 24 % (one.gpus * one.micro_batch) == 0 for one in whole.values())
+
+
+def test_logits_never_stand_there_all_at_once() -> None:
+    """A tile of 4,096 tokens and 32,768 words in bf16 is a quarter of a GB; all of Llama-3's for 16 x 3,072 are 12."""
+    assert head_bytes(LORA, 16 * 3_072) == head_bytes(LORA, 4_096) == GIGABYTE // 4
+    assert head_bytes(LORA, 512) == GIGABYTE // 32
+
+
+def test_a_preference_training_needs_more_than_a_supervised_one() -> None:
+    supervised, preference = (fit(LLAMA, LORA, 16, 1_024, 80, preference) for preference in (False, True))
+    assert supervised is not None
+    assert preference is not None
+    assert preference.micro_batch <= supervised.micro_batch
+    same = supervised._replace(checkpointing=preference.checkpointing)
+    hours = [training_hours(LLAMA, LORA, 1_000_000, same, 80, preference) for preference in (False, True)]
+    assert hours[1] > hours[0]
+
+
+def test_time_is_operations_over_speed() -> None:
+    found = fit(LLAMA, LORA, 16, 1_024, 80)
+    assert found is not None
+    assert not found.checkpointing
+    expected = 4 * 8_030_261_248 * 20_000_000 / (312e12 * 0.4) / 3600
+    assert training_hours(LLAMA, LORA, 20_000_000, found, 80) == pytest.approx(expected)
+
+
+def test_a_plan_of_eight_billion_weights_says_which_gpu_it_needs(compose: Any) -> None:
+    table = machine_table(compose("preset=one_gpu"), [])
+    assert table is not None
+    said = table.plain()
+    for part in ("junior", "senior", "revisor", "generation", "8,030,261,248", "micro_batch=", "80 GB"):
+        assert part in said
+    whole = machine_table(compose("preset=paper"), [])
+    assert whole is not None
+    assert "zero3 on 2" in whole.plain(), "the paper's revisor trains all weights"
+    assert machine_table(compose(), []) is None, "a million weights need no plan"

@@ -1,0 +1,161 @@
+"""Near duplicates: the threshold means what it says, and data sizes nest."""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+from itertools import combinations
+
+import pytest
+from datasketch import MinHash, MinHashLSH
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from xxhash import xxh32_intdigest
+
+from speed.data.quality.near_duplicates import MinHashConfig, compared_text, duplicates, shingles
+from speed.data.records import Example, Kind
+
+CONFIG = MinHashConfig()
+WORDS = [f"word{number}" for number in range(3_000)]
+
+
+def retrieval(query: str, positive: str = "p") -> Example:
+    return Example(kind=Kind.RETRIEVAL, task="t", query=query, positive=positive, negative="n")
+
+
+@cache
+def shingles_of(text: str) -> frozenset[str]:
+    return frozenset(shingles(text, CONFIG))
+
+
+def jaccard(left: str, right: str) -> float:
+    first, second = shingles_of(left), shingles_of(right)
+    return len(first & second) / len(first | second)
+
+
+def texts_with_copies(seed: int, groups: int) -> list[str]:
+    """Texts of 60 words, each followed by copies in which 0 to 12 words are others."""
+    rng = random.Random(seed)
+    texts = []
+    for _ in range(groups):
+        words = rng.choices(WORDS, k=60)
+        texts.append(" ".join(words))
+        for changes in (0, 1, 2, 4, 12):
+            copy = list(words)
+            for place in rng.sample(range(60), changes):
+                copy[place] = rng.choice(WORDS)
+            texts.append(" ".join(copy))
+    rng.shuffle(texts)
+    return texts
+
+
+def test_against_brute_force() -> None:
+    texts = texts_with_copies(0, 60)
+    found = dict(duplicates((retrieval(text) for text in texts), CONFIG))
+    kept: list[int] = []
+    missed = 0
+    for index, text in enumerate(texts):
+        near = [other for other in kept if jaccard(text, texts[other]) >= CONFIG.threshold]
+        first = found[index]
+        if first is None:
+            missed += bool(near)
+            kept.append(index)
+        else:
+            assert first in near, "what is dropped is near what is named, by exact similarity"
+    assert 100 < len(kept) < 250
+    assert missed <= 2
+
+
+def test_candidates_are_those_of_datasketchs_own_index() -> None:
+    texts = texts_with_copies(3, 150)
+    sets = [{xxh32_intdigest(shingle.encode()) for shingle in shingles(text, CONFIG)} for text in texts]
+    lsh = MinHashLSH(num_perm=CONFIG.permutations, params=(CONFIG.bands, CONFIG.rows))
+    expected: list[int | None] = []
+    for index, own in enumerate(sets):
+        signature = MinHash(CONFIG.permutations, seed=CONFIG.seed, hashfunc=lambda value: value, scheme="affine32")
+        signature.update_batch(sorted(own))
+        near = (other for other in sorted(lsh.query(signature)) if jaccard(texts[index], texts[other]) >= 0.7)
+        expected.append(next(near, None))
+        if expected[-1] is None:
+            lsh.insert(index, signature)
+    assert [first for _, first in duplicates((retrieval(text) for text in texts), CONFIG)] == expected
+    assert 300 < sum(first is None for first in expected) < 800
+
+
+def test_verdicts_depend_on_earlier_rows_alone() -> None:
+    examples = [retrieval(text) for text in texts_with_copies(1, 30)]
+    whole = list(duplicates(examples, CONFIG))
+    for size in (1, 50, 51, len(examples)):
+        assert list(duplicates(examples[:size], CONFIG)) == whole[:size]
+    assert [index for index, _ in whole] == list(range(len(examples)))
+
+
+def test_what_is_kept_has_no_duplicates_left() -> None:
+    examples = [retrieval(text) for text in texts_with_copies(2, 30)]
+    kept = [examples[index] for index, first in duplicates(examples, CONFIG) if first is None]
+    assert [first for _, first in duplicates(kept, CONFIG)] == [None] * len(kept)
+
+
+def test_kinds_are_apart_and_compare_their_own_texts() -> None:
+    text = "the same words stand in all of these texts and in their long documents too"
+    short = [Example(kind=kind, task="t", query=text, positive=text) for kind in (Kind.SHORT_SHORT, Kind.LONG_LONG)]
+    assert [first for _, first in duplicates([retrieval(text), *short], CONFIG)] == [None] * 3
+    other = "nothing of what is said here occurs anywhere else, and that is how it should be for once"
+    assert [first for _, first in duplicates([retrieval(text, "a"), retrieval(text, other)], CONFIG)] == [None, 0]
+    pairs = [Example(kind=Kind.SHORT_SHORT, task="t", query=text, positive=positive) for positive in (text, other)]
+    assert [first for _, first in duplicates(pairs, CONFIG)] == [None, None]
+    assert compared_text(pairs[1], CONFIG) == f"{text}\n{other}"
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        ("How do I prune roses?", "how do i prune ROSES", True),
+        ("How do I prune roses?", "How do I prune tulips?", False),
+        ("jazz", "jazz", True), ("jazz", "Jazz!", True), ("ab", "ac", False), ("?!", "?!", True), ("?!", "!!", False),
+        ("", "", True), ("日本の首都はどこですか", "日本の首都はどこですか。", True),
+    ],
+)  # fmt: skip
+def test_short_texts_are_compared_by_characters(left: str, right: str, same: bool) -> None:
+    verdict = [first for _, first in duplicates([retrieval(left), retrieval(right)], CONFIG)]
+    assert verdict == [None, 0 if same else None]
+
+
+def test_threshold_is_exact() -> None:
+    base = " ".join(WORDS[:60])
+    for tail in range(0, 40, 2):
+        other = " ".join(WORDS[: 60 - tail] + WORDS[100 : 100 + tail])
+        similarity = jaccard(base, other)
+        dropped = list(duplicates([retrieval(base), retrieval(other)], MinHashConfig(bands=64, rows=2)))[1][1] == 0
+        assert dropped == (similarity >= CONFIG.threshold), similarity
+
+
+def test_the_s_curve_is_what_is_found() -> None:
+    assert CONFIG.detection(0.7) == pytest.approx(0.990, abs=0.001)
+    assert MinHashConfig(bands=14, rows=9).detection(0.7) == pytest.approx(0.438, abs=0.005)
+    # Pairs at similarity 0.5 (two sets of 150 that share 100), with bands under which a third of them is found.
+    config = MinHashConfig(threshold=0.4, bands=12, rows=5, word_shingle=1)
+    rng, found, pairs = random.Random(5), 0, 300
+    for _ in range(pairs):
+        words = rng.sample(WORDS, 200)
+        left, right = words[:150], words[50:]
+        found += [first for _, first in duplicates([retrieval(" ".join(left)), retrieval(" ".join(right))], config)][
+            1
+        ] == 0
+    expected = config.detection(0.5)
+    assert abs(found / pairs - expected) < 4 * (expected * (1 - expected) / pairs) ** 0.5
+
+
+@given(st.lists(st.text(max_size=30), max_size=8))
+@settings(max_examples=50)
+def test_any_text(texts: list[str]) -> None:
+    verdicts = dict(duplicates([retrieval(text) for text in texts], CONFIG))
+    for left, right in combinations(range(len(texts)), 2):
+        if texts[left] == texts[right]:
+            assert verdicts[right] is not None
+
+
+def test_too_many_bands_are_refused() -> None:
+    with pytest.raises(ValidationError, match="128 permutations"):
+        MinHashConfig(bands=26)

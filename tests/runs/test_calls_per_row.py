@@ -1,0 +1,58 @@
+"""What a usable row took of the teacher: said of a run, however its answers came about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from speed.core.build import build
+from speed.core.context import Context, Runtime, silence
+from speed.core.graph import Goal
+from speed.core.ledger import Line
+from speed.core.stage import Pool, Row
+from speed.core.store import Store
+from speed.runs.report import StageLine, remarks, stage_line
+
+
+@dataclass(frozen=True)
+class Asked(Pool[Row]):
+    """One answer a row, every second one from the journal; every third row takes another, each sixth is of no use."""
+
+    name: ClassVar[str] = "asked"
+    row: ClassVar[type[Row]] = Row
+    silent: bool = False
+
+    @property
+    def block(self) -> int:
+        return 50
+
+    def build(self, start: int, stop: int, ctx: Context) -> Iterator[Row]:
+        for row in range(start, stop):
+            for retry in range(0 if self.silent else 2 if row % 3 == 0 else 1):
+                cause, asked = "no_json" if row % 3 == retry == 0 else "ok", "cached" if row % 2 == 0 else "calls"
+                ctx.tally.ledger.add(Line(model="m", cause=cause, **{asked: 1}))
+            yield Row(row=row).reject("no_json") if row % 6 == 0 else Row(row=row)
+
+
+def line(home: Path, pool: Asked, rows: int) -> StageLine:
+    store = Store(home).open()
+    goal = Goal(pool, rows, ())
+    build(goal, store, Runtime(home=home), silence)
+    return stage_line(goal, store, True)
+
+
+def test_retries_rejected_rows_and_the_journal_are_in_it(tmp_path: Path) -> None:
+    """Of 120 rows (three shards) 100 are usable, for 160 answers."""
+    found = line(tmp_path, Asked(), 120)
+    assert (found.rows_out, found.calls_per_row) == (100, 1.6)
+    said = "Calls that a usable row took, second tries and answers from the journal included: 1.60 for asked."
+    assert said in remarks([found])
+
+
+def test_nothing_is_said_where_nobody_was_asked_or_nothing_is_usable(tmp_path: Path) -> None:
+    for home, pool, rows in ((tmp_path / "silent", Asked(silent=True), 12), (tmp_path / "spoilt", Asked(), 1)):
+        found = line(home, pool, rows)
+        assert found.calls_per_row is None
+        assert not any("usable row" in remark for remark in remarks([found]))

@@ -1,0 +1,183 @@
+"""`preview=true` and `status=true`: what will be sent, and how a run stands, without touching either."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speed.core.context import Runtime
+from speed.core.graph import StageStatus, stage_statuses
+from speed.core.store import Store
+from speed.data.costs.prices import seconds
+from speed.pipeline import pipeline
+from speed.runs.experiment import Origin, print_plan, refuse_over_caps
+from speed.runs.preview import previews
+from speed.runs.report import plan_table, planned_calls
+from speed.runs.status import recorded, runs_to_show, status_of, told
+
+
+@pytest.mark.parametrize("preset", ["miniature", "paper"])
+def test_five_prompts_of_each_kind_without_building_anything(compose: Any, tmp_path: Path, preset: str) -> None:
+    config = compose(f"preset={preset}", "topics=miniature")
+    texts = list(previews(pipeline(config).goals(), Store(tmp_path / "home"), Runtime()))
+    heads = [text.partition("\n")[0].removeprefix("=== ").split(", ")[:2] for text in texts]
+    shown = Counter((label, kind) for label, kind in heads)
+    assert set(shown.values()) == {5}
+    kinds = Counter(label for label, _ in shown)
+    assert kinds == {"tasks for seed": 4, "seed data": 5, "preferences": 5, "revisions": 5}
+    assert len(set(texts)) == len(texts)
+    assert not (tmp_path / "home").exists()
+    assert texts == list(previews(pipeline(config).goals(), Store(tmp_path / "home"), Runtime()))
+
+
+def event(at: float, stage: str, name: str, **fields: object) -> str:
+    return json.dumps({"at": at, "stage": stage, "event": name, **fields}) + "\n"
+
+
+def progress(at: float, done: int, calls: int, dollars: float | None) -> str:
+    facts = {"done": done, "total": 400, "unit": "calls", "calls": calls, "dollars": dollars, "figures": {}}
+    return event(at, "seed data", "progress", **facts)
+
+
+def run_folder(home: Path, name: str = "12-00-00-speed") -> Path:
+    folder = home / "runs" / "2026-01-01" / name
+    folder.mkdir(parents=True)
+    return folder
+
+
+BOXES = ("topics", "seed data", "junior")
+
+
+def test_a_run_is_told_while_it_lives_and_when_it_is_over(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    with recorded(folder, "speed", "speed a=\x1b[31m", BOXES, BOXES[1:]) as events:
+        events.write(event(1.0, "seed data", "start", rows=400) + progress(2.0, 100, 90, 0.5))
+        events.write(progress(12.0, 300, 280, 1.25) + '{"at": 13.0, "stage": "seed da')
+        events.flush()
+        living = status_of(folder)
+        assert runs_to_show(tmp_path) == [folder]
+    assert (living.state, living.about.pid, living.calls, living.dollars) == ("running", os.getpid(), 280, 1.25)
+    box = living.boxes["seed data"]
+    assert (box.state, box.done, box.total, box.rate) == ("building", 300, 400, 20.0)
+    assert {label: found.state for label, found in living.boxes.items()} == {
+        "topics": "done", "seed data": "building", "junior": "waiting",
+    }  # fmt: skip
+    shown = told(living)
+    assert f"process {os.getpid()} on" in shown
+    assert "alive" in shown
+    assert "280 teacher calls, $1.25 so far" in shown
+    assert "300 of 400 calls" in shown
+    assert "\x1b" not in shown
+    assert status_of(folder).state == "dead"
+    (folder / "summary.json").write_text("{}")
+    assert status_of(folder).state == "finished"
+
+
+def test_the_reason_of_an_end_is_the_last_event_and_an_unknown_price_stays_unknown(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    with recorded(folder, "speed", "speed", BOXES, BOXES) as events:
+        events.write(progress(2.0, 100, 90, None) + event(3.0, "seed data", "user_error", message="the cap is reached"))
+    found = status_of(folder)
+    assert (found.state, found.last, found.dollars) == ("dead", "seed data: the cap is reached", None)
+    with (folder / "events.jsonl").open("a") as events:
+        events.write(event(4.0, "seed data", "shard", start=0, stop=400, calls=401, dollars=2.0))
+    assert (status_of(folder).calls, status_of(folder).dollars) == (401, 2.0), "a shard's own count is the exact one"
+    events_told = told(found)
+    assert "unknown so far" in events_told
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from speed.runs.status import recorded
+with recorded(Path(sys.argv[1]), "speed", "speed", ("a",), ("a",)):
+    print("up", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_run_is_dead_and_living_ones_are_shown_first(tmp_path: Path) -> None:
+    older, newer = run_folder(tmp_path, "10-00-00-speed"), run_folder(tmp_path, "11-00-00-speed")
+    (run_folder(tmp_path, "12-00-00-of-another-version") / "report.md").touch()
+    with recorded(newer, "speed", "speed", BOXES, BOXES):
+        pass
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(older)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    assert runs_to_show(tmp_path) == [older]
+    assert (status_of(older).state, status_of(older).about.pid) == ("running", process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert status_of(older).state == "dead"
+    assert runs_to_show(tmp_path) == [newer]
+
+
+def test_a_plan_says_what_is_spent_at_least_and_at_most(compose: Any, tmp_path: Path) -> None:
+    """25,000 rows of seed data with up to three candidates each, 25,000 calls to judge and revise, some tasks."""
+
+    def planned(*overrides: str) -> list[StageStatus]:
+        order = pipeline(compose("preset=paper", "topics=miniature", *overrides)).goals()
+        return stage_statuses(order, Store(tmp_path / "home").open())
+
+    plans = planned(), planned("counts.sft_attempts=3", "scale.attempts=2", "judge=swap")
+    one, three = ({row[0].strip(): list(row[4:8]) for row in plan_table(found).rows} for found in plans)
+    assert one["seed data"][:2] == ["25,000", "10,000,000"]
+    assert three["seed data"][:2] == ["25,000 to 75,000", "10,000,000 to 30,000,000"]
+    assert one["synthesis"][3] == "1,150,000"
+    assert three["synthesis"][3] == "1,150,000 to 2,300,000"
+    assert three["revisions"] == one["revisions"]
+    tasks = "tasks for seed 1{0}, seed data 1{1}, tasks for root 1{0}, preferences {2}, tasks for synthesis 1{0}"
+    assert planned_calls(plans[0], 1) == tasks.format("", "", "1") + ", revisions 1"
+    assert planned_calls(plans[1], 2) == tasks.format(" to 2", " to 6", "2 to 4") + ", revisions 1 to 2"
+    calls = int(one["total"][0].replace(",", ""))
+    assert three["total"][0] == f"{calls + 10_000:,} to {calls + 60_000:,}"
+
+
+def test_a_cap_leaves_room_for_answers_that_are_asked_for_again(
+    compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "home").open()
+    for retries in (0, 1):
+        config = compose("preset=paper", "topics=miniature", f"teacher.content_retries={retries}")
+        pipe = pipeline(config)
+        found = stage_statuses(pipe.goals(), store)
+        print_plan(config, Origin(preset="paper"), found, pipe)
+        shown = " ".join(capsys.readouterr().out.split())
+        assert ("at most 2 times the calls and input tokens" in shown) == (retries == 1)
+        assert ("output tokens and dollars may be more than 2 times" in shown) == (retries == 1)
+        calls = sum(standing.work.calls for standing in found)
+        for cap, noted in ((calls, retries == 1), (2 * calls, False)):
+            runtime = config.runtime.model_copy(update={"max_calls": cap})
+            refuse_over_caps(config.model_copy(update={"runtime": runtime}), store, found)
+            assert (f"note: runtime.max_calls={cap:g} is enough where few" in capsys.readouterr().err) == noted
+
+
+def test_a_plan_of_the_papers_calls_takes_hours(compose: Any) -> None:
+    """25,000 + 10,000 + 10,000 calls of 156, 100 and 380 tokens, at 1 s and 60 tokens a second, 32 at once."""
+    by_hand = 25_000 * (1 + 156 / 60) + 10_000 * (1 + 100 / 60) + 10_000 * (1 + 380 / 60)
+    alignment = [(25_000, 156), (10_000, 100), (10_000, 380)]
+    assert sum(seconds("gpt-4o", calls, calls * tokens) for calls, tokens in alignment) == pytest.approx(by_hand)
+    assert by_hand / 32 / 3600 == pytest.approx(1.65, abs=0.01)
+    nodes = {goal.label: goal for goal in pipeline(compose("preset=paper", "topics=miniature")).goals()}
+    works = [nodes[label].node.work(0, nodes[label].rows) for label in ("seed data", "preferences", "revisions")]
+    assert sum(work.waiting for work in works) == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize(
+    ("group", "shown"),
+    [("preset=miniature", "take under a minute at"), ("preset=paper", "hours at"), ("preset=laptop", "minutes at")],
+)
+def test_a_plan_says_how_long_in_a_unit_that_fits(
+    group: str, shown: str, compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = pipeline(config := compose(group, "topics=miniature"))
+    print_plan(config, Origin(preset=group), stage_statuses(pipe.goals(), Store(tmp_path / "home").open()), pipe)
+    assert shown in capsys.readouterr().out.partition("answers of the teacher")[2]
