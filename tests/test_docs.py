@@ -1,0 +1,73 @@
+"""What README and docs/ tell a reader to type, and the files that they name, are there."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PATH = re.compile(r"`((?:speed|conf|sweeps|tests|experiments|notebooks|docs)/[\w./-]*)`")
+LINK = re.compile(r"\]\(([\w./-]+)\)")
+
+
+def commands() -> list[str]:
+    """Every line of every ```bash block, once."""
+    blocks = [block for page in PAGES for block in FENCE.findall(page.read_text(encoding="utf-8"))]
+    lines = (line for block in blocks for line in block.replace("\\\n", " ").splitlines())
+    return list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.startswith("#")))
+
+
+def option(words: list[str], name: str, default: str) -> str:
+    """Take `--name value` out of the words."""
+    if name not in words:
+        return default
+    place = words.index(name)
+    _, value = words[place : place + 2]
+    del words[place : place + 2]
+    return value
+
+
+def test_there_is_something_to_type() -> None:
+    assert len(commands()) > 30
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands(compose: Any, command: str) -> None:
+    """A run composes, another entry point reads its arguments, a script or make target exists."""
+    words = shlex.split(command)
+    if words[0] == "make":
+        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert [word for word in words[1:] if "=" not in word and word not in targets] == []
+    elif words[0] == "pip":
+        extras = re.findall(r"\.\[([\w,]+)\]", command)
+        project = (ROOT / "pyproject.toml").read_text()
+        assert [each for extra in extras for each in extra.split(",") if f"\n{each} = [" not in project] == []
+    elif words[:3] == ["python", "-m", "speed.run"]:
+        overrides = words[3:]
+        folder, config = option(overrides, "--config-dir", "sweeps"), option(overrides, "--config-name", "config")
+        assert folder == "sweeps"
+        sweep = [each.split(",")[0] if config != "config" and "[" not in each else each for each in overrides]
+        compose(*(each for each in sweep if each not in ("--help", "-m") and not each.startswith("hydra")), config=config)
+    elif words[:2] == ["python", "-m"]:
+        importlib.import_module(words[2]).parser().parse_args(words[3:])
+    else:
+        assert words[0] in ("python", "bash") and (ROOT / words[1]).is_file(), command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_and_links(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = {path for path in PATH.findall(text) if "*" not in path}
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+    assert [link for link in LINK.findall(text) if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
