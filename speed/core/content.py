@@ -1,10 +1,9 @@
-"""Paths that bring content: they enter a key by what the file says, never by where it lies (DESIGN D12)."""
+"""Paths that bring content: they enter a key by what the file says, never by where it lies."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
+from speed.core.cache import file_sha256, write_aside
 from speed.core.errors import UserError
 from speed.core.spec import Json
 
@@ -108,12 +108,6 @@ def sha256_of(path: Path) -> str:
     raise UserError(f"{path} does not exist: give the path of an existing file or folder")
 
 
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, read now."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _files_below(folder: Path) -> Iterator[Path]:
     return iter(sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")))
 
@@ -156,6 +150,5 @@ def load_memory(file: Path) -> None:
 def save_memory(file: Path) -> None:
     """Write the hashes of this process beside those of others (last writer wins; it is only a cache)."""
     if _memory.changed:
-        partial = file.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(_memory))
-        partial.replace(file)
+        with write_aside(file, shared=True) as aside:
+            aside.write_text(json.dumps(_memory))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from speed.core.content import file_sha256
+from speed.core.cache import file_sha256
 from speed.core.errors import CorruptArtifact
 from speed.core.ledger import Line
 from speed.core.spec import Json, Spec, digest
