@@ -38,6 +38,9 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    # stages are forked from a process that has imported torch: a library that looks for a GPU while it is imported must
+    # not start CUDA there, or no stage could use it
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
 """What libraries must find in the environment when they are imported."""
 

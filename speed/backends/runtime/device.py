@@ -32,7 +32,8 @@ def device_for(runtime: Runtime) -> str:
 
 def gpu_in_sight() -> bool:
     """Whether there may be a GPU, told without importing torch (seconds); where this cannot be told, there may."""
-    drivers = ("/proc/driver/nvidia/version", "/sys/module/amdgpu/version", "/dev/dxg")
+    # a container may show the devices alone
+    drivers = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/sys/module/amdgpu/version", "/dev/kfd", "/dev/dxg")
     return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
 
 
