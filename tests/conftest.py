@@ -28,17 +28,15 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def compose() -> Callable[..., object]:
     """`compose("preset=paper", config="beta")`: the validated config of a command line."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
+    from composition import Composer
 
     from speed.config import Config, validated
-    from speed.run import CONF, composed
+    from speed.run import composed
+
+    compose = Composer()
 
     @cache
     def made(*overrides: str, config: str = "config") -> Config:
-        folder = str(ROOT / "sweeps") if config != "config" else CONF
-        search = [f"hydra.searchpath=[file://{CONF}]"] if config != "config" else []
-        with initialize_config_dir(folder, version_base="1.3"):
-            return validated(composed(hydra_compose(config, overrides=[*overrides, *search])))
+        return validated(composed(compose(overrides, config)))
 
     return made

@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
+from composition import Composer
 from conftest import ROOT
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
 
 from speed.core.context import Runtime
 from speed.core.errors import UserError
@@ -175,3 +179,21 @@ def test_a_part_is_still_found_by_its_old_name(
     assert compose(option, "teacher.model=some-model", f"teacher._target_={old}").teacher == teacher
     new = f"{type(teacher).__module__}.{type(teacher).__name__}"
     assert f"teacher._target_: {old} is now named {new}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "command"),
+    [
+        ("config", ""),
+        ("config", "preset=paper +experiment=[smoke,teacher_data] scale.factor=2 seed=3 judge=swap"),
+        ("objective", "preference=ipo preset=laptop preference.dpo.beta=0.3"),
+    ],
+)
+def test_the_tests_compose_what_hydra_composes(config: str, command: str) -> None:
+    composer, overrides = Composer(), command.split()
+    for _ in ("from the files", "from what was kept"):
+        found = composer(tuple(overrides), config)
+        with initialize_config_dir(str(CONF if config == "config" else SWEEPS), version_base="1.3"):
+            elsewhere = [f"hydra.searchpath=[file://{CONF}]"] if config != "config" else []
+            expected = hydra_compose(config, overrides=[*overrides, *elsewhere])
+        assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(expected)
