@@ -169,8 +169,9 @@ def base_texts(base: str, asked: Sequence[Any], seed: int) -> list[Any]:
 def preference_accuracy(point: Built) -> float:
     """How often the senior's implicit reward ranks a held-out judged pair as the (erring) teacher did."""
     from speed.core.build import build
-    from speed.core.context import Runtime, silence
     from speed.core.graph import goals
+    from speed.core.stage import silence
+    from speed.runtime import Runtime
 
     goal = point.goals["preferences"]
     taken = goal.node.take(goal.rows + HELD_OUT)  # type: ignore[attr-defined]
@@ -227,7 +228,7 @@ def untrained(home: Path) -> dict[str, dict[str, float]]:
 
 def as_it_is(point: Built, folder: Path) -> dict[str, float]:
     """Scores of the embedder's base, pooled as the trained one is."""
-    from speed.core.context import Context, Runtime
+    from speed.runtime import Context, Runtime
 
     ctx = Context(store=point.store, runtime=Runtime(home=point.store.home), label="untrained")
     trainer = point.config.embedder

@@ -214,9 +214,9 @@ class Bench:
     def part(self, base: str, condition: str, seed: int) -> dict[str, Any]:
         """The figures of one model, from the cache or made now."""
         from speed.core.content import sha256_of
-        from speed.core.context import Context, Runtime
         from speed.core.spec import digest, recipe
         from speed.core.store import Store
+        from speed.runtime import Context, Runtime
 
         config, trained = self.config(base, condition, seed), condition in CONDITIONS
         identity = {"eval": recipe(config.eval), "model": sha256_of(self.folder(base, seed))}

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from speed.core.content import ModelReference
-from speed.core.context import Runtime
 from speed.core.errors import UserError
 from speed.core.spec import Spec
 from speed.data.judging.votes import Judge
@@ -22,6 +21,7 @@ from speed.data.quality.near_duplicates import MinHashConfig
 from speed.data.records import Kind
 from speed.data.topics.sources import TopicsConfig
 from speed.ports import Dpo, EmbedderTrainer, Engine, Evaluator, Sampling, Sft, Teacher, Tracker, Trainer
+from speed.runtime import Runtime
 
 
 class Seeds(Spec):

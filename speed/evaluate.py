@@ -24,7 +24,6 @@ from pydantic import ValidationError
 from speed import compare
 from speed.config import explanation
 from speed.core.content import load_memory, save_memory
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError, explained
 from speed.core.manifest import commit
 from speed.core.store import Store
@@ -32,6 +31,7 @@ from speed.data.evaluation_record import Judged
 from speed.runs.experiment import QUIET, run_folder
 from speed.runs.progress import Screen
 from speed.runs.report import escaped
+from speed.runtime import Context, Runtime, message_of
 
 if TYPE_CHECKING:
     from speed.backends.evaluation.evaluated_model import EvaluatedModel
@@ -210,12 +210,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(compare.printed(compare.comparison([found], not given.no_published)))
         print(f"\nReport: {folder / 'report.md'}")
     except UserError as error:
-        _stop(str(error))
+        _stop(message_of(error))
     except OSError as error:
         known = explained(error, "evaluating")
         if known is None:
             raise
-        _stop(str(known))
+        _stop(message_of(known))
     except KeyboardInterrupt:
         _stop("\nstopped. Finished tasks and encoded texts are kept: the same command goes on from here.", 130)
 

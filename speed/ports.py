@@ -12,12 +12,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from speed.core.context import Context, Runtime
 from speed.core.spec import Backend, Spec
-from speed.core.stage import Work
+from speed.core.work import Work
 from speed.data.answers.schemas import Form
 from speed.data.costs.memory import Footprint
 from speed.data.records import Kind, Scores
+from speed.runtime import Context, Runtime
 
 
 class Sampling(Spec):

@@ -95,6 +95,7 @@ def _job(cfg: DictConfig) -> float | None:
     from speed.core.errors import UserError, explained
     from speed.core.scheduler import StageFailed
     from speed.runs.experiment import Origin, run
+    from speed.runtime import message_of
 
     chosen = HydraConfig.get()
     origin = Origin(
@@ -107,7 +108,7 @@ def _job(cfg: DictConfig) -> float | None:
 
         return run(validated(composed(cfg)), OmegaConf.to_yaml(cfg, resolve=True), origin)
     except (UserError, StageFailed) as error:
-        return _stop(str(error), origin.sweep is not None)
+        return _stop(message_of(error), origin.sweep is not None)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return None
@@ -115,7 +116,7 @@ def _job(cfg: DictConfig) -> float | None:
         known = explained(error, "running")
         if known is None:
             raise
-        return _stop(str(known), origin.sweep is not None)
+        return _stop(message_of(known), origin.sweep is not None)
 
 
 def _stop(message: str, in_sweep: bool) -> NoReturn:

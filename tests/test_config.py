@@ -14,9 +14,9 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from speed.core.context import Runtime
 from speed.core.errors import UserError
 from speed.pipeline import pipeline
+from speed.runtime import Runtime
 
 CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
 PRESETS = sorted(path.stem for path in (CONF / "preset").glob("*.yaml"))

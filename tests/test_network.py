@@ -23,7 +23,7 @@ Path(os.environ["NETWORK_LOG"]).unlink()
 from hydra import compose, initialize_config_dir
 from speed.config import validated
 from speed.core.build import build
-from speed.core.context import silence
+from speed.core.stage import silence
 from speed.core.store import Store
 from speed.pipeline import pipeline
 from speed.run import CONF, composed

@@ -8,8 +8,9 @@ from typing import Any
 
 from speed.core.errors import CorruptArtifact
 from speed.core.spec import Json
-from speed.core.stage import Node, Pool, Stage, Take, Work
+from speed.core.stage import Node, Pool, Stage, Take
 from speed.core.store import Store
+from speed.core.work import Work
 
 
 @dataclass(frozen=True)

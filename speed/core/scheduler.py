@@ -2,7 +2,7 @@
 where nothing else waits for the room.
 
 A stage's process is forked from a server that has imported the heavy packages once; leaving the process frees its
-memory before the next stage needs it (DESIGN D9). A damaged artifact that a stage meets is set aside and built again.
+memory before the next stage needs it. A damaged artifact that a stage meets is set aside and built again.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ from typing import Any
 from filelock import BaseFileLock
 
 from speed.core.build import outcome
-from speed.core.context import Runtime
-from speed.core.errors import UserError
+from speed.core.errors import StoreError, UserError
 from speed.core.graph import Goal, stage_statuses
 from speed.core.manifest import Maker, maker
 from speed.core.spec import Json
-from speed.core.stage import Pool
+from speed.core.stage import BuildSettings, Pool
 from speed.core.store import Span, Store
 
 Listener = Callable[[str, dict[str, Json]], None]
@@ -42,7 +41,7 @@ class StageFailed(Exception):
 
 
 def build_all(
-    order: list[Goal], store: Store, runtime: Runtime, listen: Listener, logs: Path, preload: tuple[str, ...] = ()
+    order: list[Goal], store: Store, runtime: BuildSettings, listen: Listener, logs: Path, preload: tuple[str, ...] = ()
 ) -> None:
     """Build the missing goals, independent ones side by side; `preload` names modules worth importing once.
 
@@ -69,7 +68,8 @@ def build_all(
                 if event["event"] == "done":
                     built.add(goal.key)
                 elif event["event"] == "user_error":
-                    raise UserError(f"{goal.label}: {event['message']}")
+                    kind = StoreError if event.get("store") else UserError
+                    raise kind(f"{goal.label}: {event['message']}")
                 elif event["event"] == "crash":
                     where = f"\n  log: {event['log']}" if "log" in event else ""
                     raise StageFailed(f"{goal.label} failed: {event['message']}{where}")
@@ -121,7 +121,7 @@ class _Scheduler:
     """Child processes, forked from a server that imported the heavy packages: one a goal, or several for a pool of
     which blocks can be built side by side."""
 
-    def __init__(self, store: Store, runtime: Runtime, logs: Path, preload: tuple[str, ...]) -> None:
+    def __init__(self, store: Store, runtime: BuildSettings, logs: Path, preload: tuple[str, ...]) -> None:
         self.store, self.runtime, self.logs = store, runtime, logs
         self.running: list[_Part] = []
         self.shared: dict[str, _Shared] = {}
@@ -252,7 +252,7 @@ def _log_name(goal: Goal, part: int = 0) -> str:
 def _child(
     goal: Goal,
     store: Store,
-    runtime: Runtime,
+    runtime: BuildSettings,
     parent: Connection,
     log: Path,
     made_by: Maker,

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from speed.backends.evaluation.evaluator import FolderEvaluator
-from speed.core.context import Context
 from speed.core.spec import Json
 from speed.miniature.tasks import VERSION, write_tasks
+from speed.runtime import Context
 
 
 class MiniatureEvaluator(FolderEvaluator):

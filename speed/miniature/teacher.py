@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.spec import Json
 from speed.miniature.reading import read
 from speed.miniature.rules import ERROR_RATE, LENGTH_BIAS, answer, known
 from speed.ports import Answer, Ask, Check
+from speed.runtime import Context, Runtime
 from speed.teaching.errors import Reply
 from speed.teaching.journal import key
 from speed.teaching.litellm_teacher import LitellmTeacher

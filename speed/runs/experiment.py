@@ -18,8 +18,9 @@ from speed.core.graph import Goal, StageStatus, stage_statuses
 from speed.core.manifest import commit
 from speed.core.scheduler import build_all
 from speed.core.spec import Json, Spec
-from speed.core.stage import Pool, Stage, Work
+from speed.core.stage import Pool, Stage
 from speed.core.store import Store
+from speed.core.work import Work
 from speed.data.costs.prices import SECONDS_A_CALL, SECONDS_A_TOKEN
 from speed.data.records import Scores
 from speed.pipeline import Pipeline, pipeline

@@ -13,7 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from speed.core.context import Context, Runtime
 from speed.core.escape import escape
 from speed.core.graph import Goal
 from speed.core.stage import Pool
@@ -23,6 +22,7 @@ from speed.data.costs.prices import estimated_tokens
 from speed.data.prompts.rendering import judge_prompt, revise_prompt
 from speed.data.records import UNASKED, Kind, Prompt, TaskList
 from speed.data.topics.sources import topic_index
+from speed.runtime import Context, Runtime
 from speed.stages.preferences import Preferences
 from speed.stages.revisions import Revisions
 from speed.stages.root import RootData

@@ -18,8 +18,9 @@ from speed.core.ledger import Line, gathered
 from speed.core.ledger import total as sum_of
 from speed.core.manifest import Manifest
 from speed.core.spec import Json, Spec
-from speed.core.stage import Pool, Work
+from speed.core.stage import Pool
 from speed.core.store import Store
+from speed.core.work import Work
 from speed.data.costs.prices import dollars
 from speed.data.records import Scores
 

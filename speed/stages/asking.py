@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from speed.core.closing import closing
-from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.data.draws import generator
 from speed.data.records import Rejected
 from speed.ports import Answer, Ask, Check, Engine, Generate, Generated, Sampling, Teacher
+from speed.runtime import Context
 
 T = TypeVar("T")
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.core.stage import Stage, Take
 from speed.data.quality.near_duplicates import MinHashConfig, duplicates
 from speed.data.records import Example, Kind, Sample
+from speed.runtime import Context
 
 CURVE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Similarities at which the chance of being noticed is reported."""

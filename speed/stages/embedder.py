@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from speed.core.context import Context
-from speed.core.stage import Stage, Work
+from speed.core.stage import Stage
+from speed.core.work import Work
 from speed.data.records import Example
 from speed.ports import EmbedderTrainer, Weights
+from speed.runtime import Context
 
 
 @dataclass(frozen=True)

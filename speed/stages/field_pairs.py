@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from speed.core.context import Context, Runtime
 from speed.core.spec import Json
-from speed.core.stage import Pool, Stage, Work
+from speed.core.stage import Pool, Stage
+from speed.core.work import Work
 from speed.data.answers.first_fault import Broken, first_fault
 from speed.data.answers.outcome import sample
 from speed.data.judging import figures as judge_figures
 from speed.data.records import Candidates, Kind, Pair
 from speed.ports import Engine, Generate, Generated, Sampling, Weights
+from speed.runtime import Context, Runtime
 from speed.stages.asking import generate_in_order, request_seed
 
 

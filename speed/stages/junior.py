@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from speed.core.content import ModelReference
-from speed.core.context import Context
-from speed.core.stage import Stage, Take, Work
+from speed.core.stage import Stage, Take
+from speed.core.work import Work
 from speed.data.answers.parse import rendered
 from speed.data.records import Sample
 from speed.ports import Completion, Sft, Trainer, Weights
+from speed.runtime import Context
+from speed.stages.base import training_rows
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Junior(Stage[Weights]):
     def run(self, out: Path, ctx: Context) -> None:
         rows = [
             Completion(prompt=row.prompt.text, completion=rendered(row.example))
-            for row in ctx.accepted_rows(self.data)
+            for row in training_rows(self.data, ctx, "counts.sft")
             if row.example is not None
         ]
         ctx.tally.counts["in"] = len(rows)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import tee
 from typing import ClassVar, NamedTuple
 
-from speed.core.context import Context
 from speed.core.spec import Json
-from speed.core.stage import Pool, Work
+from speed.core.stage import Pool
+from speed.core.work import Work
 from speed.data.answers.parse import judgement
 from speed.data.answers.schemas import judgement_form
 from speed.data.costs.prices import EXPECTED_TOKENS
@@ -20,6 +20,7 @@ from speed.data.prompts.rendering import RolePrompts, judge_prompt
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Candidates, Pair, Rejected, Sample, Vote
 from speed.ports import Answer, Ask, Check, Teacher
+from speed.runtime import Context
 from speed.stages.asking import ask_all_in_order, readable
 
 

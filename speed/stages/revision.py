@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from speed.core.context import Context, Runtime
 from speed.core.spec import Json
-from speed.core.stage import Pool, Stage, Work
+from speed.core.stage import Pool, Stage
+from speed.core.work import Work
 from speed.data.answers.parse import revision as read_revision
 from speed.data.prompts.rendering import RolePrompts, revise_prompt
 from speed.data.quality import edits
 from speed.data.quality.guidelines import Guidelines, faults
 from speed.data.records import Kind, Rejected, Sample
 from speed.ports import Engine, Generate, Generated, Sampling, Weights
+from speed.runtime import Context, Runtime
 from speed.stages.asking import generate_in_order, request_seed
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from speed.core.context import Context
 from speed.core.spec import Json
-from speed.core.stage import Pool, Work
+from speed.core.stage import Pool
+from speed.core.work import Work
 from speed.data.answers.parse import example as read_example
 from speed.data.answers.parse import rendered
 from speed.data.answers.parse import revision as read_revision
@@ -20,6 +20,7 @@ from speed.data.quality import edits
 from speed.data.quality.guidelines import Guidelines, faults
 from speed.data.records import Candidates, Rejected, Revision
 from speed.ports import Answer, Ask, Check, Teacher
+from speed.runtime import Context
 from speed.stages.asking import ask_in_order, readable
 
 

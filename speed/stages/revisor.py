@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from speed.core.content import ModelReference
-from speed.core.context import Context
-from speed.core.stage import Stage, Take, Work
+from speed.core.stage import Stage, Take
+from speed.core.work import Work
 from speed.data.records import Revision
 from speed.ports import Completion, Sft, Trainer, Weights
+from speed.runtime import Context
+from speed.stages.base import training_rows
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,10 @@ class Revisor(Stage[Weights]):
         return Work(trained=round(self.data.rows * self.sft.epochs))
 
     def run(self, out: Path, ctx: Context) -> None:
-        accepted_rows = ctx.accepted_rows(self.data)
-        rows = [Completion(prompt=row.revise_prompt, completion=self._completion(row)) for row in accepted_rows]
+        rows = [
+            Completion(prompt=row.revise_prompt, completion=self._completion(row))
+            for row in training_rows(self.data, ctx, "counts.revisions")
+        ]
         ctx.tally.counts["in"] = len(rows)
         self.trainer.sft(self.base.name, rows, self.sft, out, ctx)
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from speed.core.context import Context, Runtime
-from speed.core.stage import Pool, Stage, Work
+from speed.core.stage import Pool, Stage
+from speed.core.work import Work
 from speed.data.answers.schemas import example_form
 from speed.data.assignment import Assignment, load_topics
 from speed.data.records import UNASKED, Candidates, Kind, Prompt, TaskList, Topic
 from speed.ports import Engine, Generate, Generated, Sampling, Weights
+from speed.runtime import Context, Runtime
 from speed.stages.asking import generate_in_order, request_seed
 
 

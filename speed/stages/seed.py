@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
 
-from speed.core.context import Context
 from speed.core.spec import Json
-from speed.core.stage import Pool, Stage, Work
+from speed.core.stage import Pool, Stage
+from speed.core.work import Work
 from speed.data.answers.outcome import counts_by_kind, figures_by_kind, sample
 from speed.data.answers.parse import example as read_example
 from speed.data.answers.schemas import example_form
@@ -18,6 +18,7 @@ from speed.data.costs.prices import EXPECTED_TOKENS
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import UNASKED, Kind, Prompt, Sample, TaskList, Topic
 from speed.ports import Ask, Check, Teacher
+from speed.runtime import Context
 from speed.stages.asking import ask_in_order, readable
 
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from speed.core.context import Context
-from speed.core.stage import Stage, Take, Work
+from speed.core.stage import Stage, Take
+from speed.core.work import Work
 from speed.data.records import Pair
 from speed.ports import Dpo, Preference, Trainer, Weights
+from speed.runtime import Context
+from speed.stages.base import training_rows
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Senior(Stage[Weights]):
     def run(self, out: Path, ctx: Context) -> None:
         rows = [
             Preference(prompt=pair.prompt.text, chosen=pair.chosen, rejected=pair.rejected_text, begun=pair.begun)
-            for pair in ctx.accepted_rows(self.pairs)
+            for pair in training_rows(self.pairs, ctx, "counts.pairs")
         ]
         ctx.tally.counts["in"] = len(rows)
         self.trainer.dpo(ctx.folder(self.junior), rows, self.dpo, out, ctx)

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
 
-from speed.core.context import Context, Runtime
 from speed.core.spec import Json
-from speed.core.stage import Pool, Stage, Work
+from speed.core.stage import Pool, Stage
+from speed.core.work import Work
 from speed.data.answers.outcome import counts_by_kind, figures_by_kind, sample
 from speed.data.answers.schemas import example_form
 from speed.data.assignment import Assignment, Draft, load_topics
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import UNASKED, Kind, Prompt, Sample, TaskList, Topic
 from speed.ports import Engine, Generate, Generated, Sampling, Weights
+from speed.runtime import Context, Runtime
 from speed.stages.asking import request_seed
 
 

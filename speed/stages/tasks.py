@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from speed.core.context import Context
-from speed.core.stage import Pool, Stage, Work
+from speed.core.stage import Pool, Stage
+from speed.core.work import Work
 from speed.data.answers.parse import tasks as read_tasks
 from speed.data.answers.schemas import tasks_form
 from speed.data.assignment import Brainstormed, load_topics
@@ -17,6 +17,7 @@ from speed.data.prompts.rendering import RolePrompts, brainstorm_prompt
 from speed.data.records import Prompt, Rejected, TaskList, Topic
 from speed.data.topics.sources import topic_index
 from speed.ports import Answer, Ask, Teacher
+from speed.runtime import Context
 from speed.stages.asking import ask_in_order, readable
 
 

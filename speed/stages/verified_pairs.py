@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from speed.core.context import Context
 from speed.core.spec import Json
 from speed.core.stage import Pool
 from speed.data.judging import figures as judge_figures
 from speed.data.judging.votes import Judge, alike, readings, shortlist
 from speed.data.records import Candidates, Pair, Rejected
+from speed.runtime import Context
 
 GUIDELINES_FIRST = Judge(verified=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from speed.core.context import Runtime
+from speed.runtime import Runtime
 
 
 class Spending(NamedTuple):

@@ -17,9 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.ports import Answer, Ask, Check
+from speed.runtime import Context
 from speed.teaching.budget import Budget
 from speed.teaching.caps import Spending, caps_of
 from speed.teaching.errors import Patience, Reply, TransportError, Tries

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from speed.core.context import Runtime
 from speed.core.errors import UserError
+from speed.runtime import Runtime
 from speed.teaching.errors import Reply, TransportError, failure_of
 from speed.teaching.requests import Call
 from speed.teaching.secrets import public_url

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from speed.core.context import Runtime
 from speed.core.errors import UserError
 from speed.core.spec import Json
+from speed.runtime import Runtime
 from speed.teaching.errors import Reply
 from speed.teaching.openai_api import posted, read_as
 from speed.teaching.requests import Call

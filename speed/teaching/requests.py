@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from speed.core.context import Tally
 from speed.core.spec import Json
+from speed.core.work import Tally
 from speed.ports import Answer, Ask, Check
 from speed.teaching.journal import Entry
 from speed.teaching.ledger import cost_of

@@ -10,12 +10,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PrivateAttr
 
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.spec import Json, fields_of
-from speed.core.stage import Work
+from speed.core.work import Work
 from speed.data.costs import prices as cost
 from speed.ports import Answer, Ask, Check, Teacher
+from speed.runtime import Context, Runtime
 from speed.teaching.budget import budget_of
 from speed.teaching.errors import Patience, Reply
 from speed.teaching.flight import Flight

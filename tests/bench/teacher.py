@@ -39,8 +39,8 @@ from scripted_writer import GivenTasks, GivenTopics
 from synthetic import in_fresh_process, measured
 
 from speed.core.build import build
-from speed.core.context import Context, Runtime, silence
 from speed.core.graph import goals
+from speed.core.stage import silence
 from speed.core.store import Store
 from speed.data.answers.outcome import KEEP
 from speed.data.answers.parse import example
@@ -50,6 +50,7 @@ from speed.data.mix import Mix
 from speed.data.prompts.rendering import PromptsConfig, data_prompt
 from speed.data.records import Kind, Rejected
 from speed.ports import Ask, Check
+from speed.runtime import Context, Runtime
 from speed.stages.seed import SeedData
 from speed.teaching.errors import Reply
 from speed.teaching.journal import Entry, Journal, key

@@ -11,11 +11,12 @@ import pytest
 from toys import Doubled, Failing, Number, Numbers, Report, SharedNumbers, Sum, WholeNumbers
 
 from speed.core.build import build, outcome
-from speed.core.context import Runtime, silence
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.graph import goals, stage_statuses
 from speed.core.scheduler import StageFailed, build_all
+from speed.core.stage import silence
 from speed.core.store import FORMAT, Span, Store
+from speed.runtime import Runtime
 
 
 @pytest.fixture
@@ -115,10 +116,10 @@ def test_rows_survive_the_file_with_every_character(store: Store) -> None:
     row = Number(row=0, value=1, rejected="odd", detail="a\u2028b\x85c\n\x00😀")
     numbers = Numbers(1)
     from speed.core.build import _manifest
-    from speed.core.context import Tally
     from speed.core.manifest import maker
+    from speed.core.work import Tally
 
-    store.write_shard(numbers, Span(0, 1), [row], _manifest(numbers, Tally(), 0.0, maker(), Span(0, 1)))
+    store.write_shard(numbers, Span(0, 1), [row], _manifest(numbers, Tally(), 0.0, 0, maker(), Span(0, 1)))
     assert list(store.rows(numbers.take(1))) == [row]
 
 
@@ -126,13 +127,13 @@ def test_a_newer_store_is_refused_with_the_remedy(tmp_path: Path) -> None:
     home = tmp_path / "home"
     Store(home).open()
     (home / "format.json").write_text(json.dumps({"format": FORMAT + 1}))
-    with pytest.raises(UserError, match="newer version.*\n.*update speed, or set SPEED_HOME"):
+    with pytest.raises(UserError, match="newer version.*\n.*update speed, or take another folder"):
         Store(home).open()
 
 
 def test_a_root_that_cannot_be_made_is_one_clear_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="runtime.home or SPEED_HOME"):
+    with pytest.raises(UserError, match="cannot be the store.*take a folder"):
         Store(tmp_path / "file" / "home").open()
 
 

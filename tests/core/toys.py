@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from speed.core.context import Context, Runtime
 from speed.core.errors import CorruptArtifact, UserError
-from speed.core.stage import Pool, Row, Stage, Take, Work
+from speed.core.stage import Pool, Row, Stage, Take
+from speed.core.work import Work
+from speed.runtime import Context, Runtime
 
 
 class Number(Row):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.store import Store
 from speed.data.prompts.rendering import PromptsConfig, brainstorm_prompt
@@ -18,6 +17,7 @@ from speed.miniature.rules import answer
 from speed.miniature.teacher import UNKNOWN, RulesTeacher
 from speed.miniature.world import world
 from speed.ports import Answer, Ask, Check
+from speed.runtime import Context, Runtime
 
 KNOWN = brainstorm_prompt(Kind.RETRIEVAL, world().half("train")[0].topic, 5, PromptsConfig(), random.Random(0)).text
 FOREIGN = brainstorm_prompt(Kind.RETRIEVAL, "Business/Accounting", 5, PromptsConfig(), random.Random(0)).text

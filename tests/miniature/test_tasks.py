@@ -12,13 +12,13 @@ import pytest
 
 from speed.backends.evaluation.task_folder import TaskFolder, task_folders
 from speed.core.content import sha256_of
-from speed.core.context import Context, Runtime
 from speed.core.store import Store
 from speed.miniature.evaluation import MiniatureEvaluator
 from speed.miniature.lexicon import meaning
 from speed.miniature.tasks import write_tasks
 from speed.miniature.world import world
 from speed.miniature.yardsticks import bag_of_words, oracle, scores
+from speed.runtime import Context, Runtime
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from speed.core.context import Runtime
 from speed.core.graph import StageStatus, stage_statuses
 from speed.core.store import Store
 from speed.data.costs.prices import seconds
@@ -22,6 +21,7 @@ from speed.runs.experiment import Origin, print_plan, refuse_over_caps
 from speed.runs.preview import previews
 from speed.runs.report import plan_table, planned_calls
 from speed.runs.status import recorded, runs_to_show, status_of, told
+from speed.runtime import Runtime
 
 
 @pytest.mark.parametrize("preset", ["miniature", "paper"])

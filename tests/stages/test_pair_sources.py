@@ -11,14 +11,15 @@ from scripted_judge import Lists
 from scripted_writer import NoWeights
 
 from speed.core.build import build
-from speed.core.context import Context, Runtime, silence
 from speed.core.graph import Goal, goals
 from speed.core.spec import Json
-from speed.core.stage import Pool, Work
+from speed.core.stage import Pool, silence
 from speed.core.store import Store
+from speed.core.work import Work
 from speed.data.records import Candidates, Kind, Pair, Prompt
 from speed.ports import Engine, Generate, Generated, Sampling
 from speed.runs.report import stage_line
+from speed.runtime import Context, Runtime
 from speed.stages.field_pairs import FieldPairs
 from speed.stages.verified_pairs import VerifiedPairs
 

@@ -12,7 +12,6 @@ from pydantic import PrivateAttr
 from scripted_judge import Lists, built
 from scripted_writer import GivenTasks, GivenTopics
 
-from speed.core.context import Context
 from speed.core.store import Store
 from speed.data.answers.outcome import KEEP
 from speed.data.answers.schemas import example_form, judgement_form, revision_form, tasks_form
@@ -26,6 +25,7 @@ from speed.miniature.rules import answer
 from speed.miniature.teacher import RulesTeacher
 from speed.miniature.world import world
 from speed.ports import Answer, Ask, Check
+from speed.runtime import Context
 from speed.stages.preferences import Preferences
 from speed.stages.revisions import Revisions
 from speed.stages.seed import SeedData

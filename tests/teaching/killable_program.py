@@ -14,9 +14,9 @@ import signal
 import sys
 from pathlib import Path
 
-from speed.core.context import Context, Runtime
 from speed.core.store import Store
 from speed.ports import Ask
+from speed.runtime import Context, Runtime
 from speed.teaching.journal import journal_at
 from speed.teaching.openai_teacher import OpenAICompatibleTeacher
 

@@ -21,12 +21,12 @@ from typing import Any, ClassVar
 import pytest
 from provider import Provider
 
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.ledger import total
 from speed.core.store import Store
 from speed.data.records import Kind
 from speed.ports import Answer, Ask
+from speed.runtime import Context, Runtime
 from speed.teaching.errors import Patience, Reply, TransportError, retry_after
 from speed.teaching.journal import Journal, journal_at
 from speed.teaching.ledger import ledger_of
@@ -519,7 +519,7 @@ CAPPED = """
 import sys
 from pathlib import Path
 from speed.teaching.openai_teacher import OpenAICompatibleTeacher
-from speed.core.context import Context, Runtime
+from speed.runtime import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.store import Store
 from speed.ports import Ask

@@ -6,8 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
-from speed.core.context import Runtime
 from speed.core.errors import UserError
+from speed.runtime import Runtime
 
 CHECKPOINTS = "checkpoints"
 WHOLE = "whole.json"

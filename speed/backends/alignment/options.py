@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from speed.backends.alignment import zero3
 from speed.backends.runtime.device import device_for
-from speed.core.context import Runtime
 from speed.core.errors import UserError
 from speed.ports import Dpo, Sft
+from speed.runtime import Runtime
 
 if TYPE_CHECKING:
     from speed.backends.alignment.trainer import TrlTrainer

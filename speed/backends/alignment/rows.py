@@ -13,9 +13,9 @@ from typing import Any
 
 from speed.backends.alignment.tokens import token_ids
 from speed.backends.generator.prompt_format import FormatName
-from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.ports import Completion, Preference
+from speed.runtime import Context
 
 IGNORED = -100
 """Label of a token that carries no loss."""

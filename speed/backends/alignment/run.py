@@ -18,8 +18,8 @@ from speed.backends.generator.weights import CARD, WeightsCard, write_card
 from speed.backends.runtime.disk import disk_errors
 from speed.backends.runtime.processes import FOLDER, STOP, several
 from speed.backends.runtime.stopping import Stop
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
+from speed.runtime import Context, Runtime
 
 CURVE = "training.json"
 """File beside `model/`: the summary of a training, and its curve step by step."""

@@ -21,9 +21,9 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from speed.backends.generator.prompt_format import FormatName, completion_ids, prompt_format, prompt_ids
-from speed.core.context import Context
 from speed.core.spec import Json, digest
 from speed.ports import Completion, Preference
+from speed.runtime import Context
 
 LAYOUT = 1
 Ids = list[int]

@@ -27,10 +27,10 @@ from speed.backends.generator.weights import Loaded, Precision, WeightsCard, bas
 from speed.backends.runtime.device import device_of, quietly
 from speed.backends.runtime.processes import run_in_processes, several
 from speed.core.content import sha256_of
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.data.costs.memory import Footprint
 from speed.ports import Completion, Dpo, Preference, Sft, Trainer
+from speed.runtime import Context, Runtime
 
 TRAINERS = ("trl.trainer.sft_trainer", "trl.trainer.dpo_trainer")
 

@@ -13,8 +13,8 @@ from transformers import TrainerCallback
 from speed.backends.alignment.checkpoints import seal
 from speed.backends.runtime.rank import assert_engine
 from speed.backends.runtime.stopping import Stop
-from speed.core.context import Context
 from speed.core.errors import UserError
+from speed.runtime import Context
 
 FIRST_LOSS_WITHIN = 1e-3
 """How near the first preference loss must be to what theory says; a loss moves by half as much as the margin."""

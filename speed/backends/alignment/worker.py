@@ -7,7 +7,7 @@ from pathlib import Path
 from speed.backends.alignment.job import TrainingJob
 from speed.backends.alignment.trainer import TrlTrainer
 from speed.backends.runtime.rank import main
-from speed.core.context import Context
+from speed.runtime import Context
 
 
 def train(job: TrainingJob, ctx: Context) -> None:

@@ -16,8 +16,8 @@ from speed.backends.embedder.token_table import Wording, token_table
 from speed.backends.embedder.trainer import ContrastiveTrainer
 from speed.backends.encoding.encoder import Encoder
 from speed.backends.generator.weights import resolved
-from speed.core.context import Context
 from speed.core.spec import Json
+from speed.runtime import Context
 
 
 class Guide:

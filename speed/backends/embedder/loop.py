@@ -29,10 +29,10 @@ from speed.backends.runtime.disk import disk_errors
 from speed.backends.runtime.processes import FOLDER, STOP, several
 from speed.backends.runtime.stopping import Stop
 from speed.core.content import sha256_of
-from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.core.spec import Json, digest
 from speed.model.batching import drawn_from
+from speed.runtime import Context
 
 
 class Rows(NamedTuple):

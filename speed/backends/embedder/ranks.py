@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from speed.core.context import Context
+from speed.runtime import Context
 
 BUCKET = 2**24
 """Gradient entries that are added up in one go."""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from speed.core.content import Content, ModelReference
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.spec import Spec
 from speed.data.records import Kind
 from speed.ports import EmbedderTrainer
+from speed.runtime import Context, Runtime
 
 if TYPE_CHECKING:
     from typing import Self

@@ -8,7 +8,7 @@ from speed.backends.embedder.job import EmbedderJob
 from speed.backends.embedder.loop import run
 from speed.backends.embedder.trainer import ContrastiveTrainer
 from speed.backends.runtime.rank import main
-from speed.core.context import Context
+from speed.runtime import Context
 
 
 def train(job: EmbedderJob, ctx: Context) -> None:

@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from speed.backends.encoding.text_encoder import TextEncoder, Vectors
-from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.core.spec import Json
 from speed.data.costs import prices as cost
 from speed.data.evaluation_record import SERVERS_OWN
+from speed.runtime import Context
 from speed.teaching.errors import Patience, TransportError, Tries
 from speed.teaching.loop import teaching_loop
 from speed.teaching.openai_api import KEY, posted, read_as

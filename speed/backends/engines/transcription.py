@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 from speed.backends.generator.decoding import Prefix
 from speed.backends.generator.prompt_format import FormatName, prompt_format, prompt_ids
 from speed.backends.generator.weights import WeightsCard
-from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.ports import Generate, Generated
+from speed.runtime import Context
 
 Written: TypeAlias = Mapping[tuple[int, int], Sequence[int]]
 """Token ids of a block's texts, by the place of the request in its block and the text's index."""

@@ -17,9 +17,9 @@ from speed.backends.engines.transcription import Transcription, Written, context
 from speed.backends.generator.decoding import Prefix, continuations
 from speed.backends.generator.weights import Loaded, Precision, end_tokens, load
 from speed.backends.runtime.device import device_of, gpu_in_sight
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.ports import Engine, Generate, Generated, Sampling
+from speed.runtime import Context, Runtime
 
 
 class TransformersEngine(Engine):

@@ -25,9 +25,9 @@ from speed.backends.generator.decoding import Prefix
 from speed.backends.generator.exporting import write_merged
 from speed.backends.generator.weights import Precision, end_tokens, load_configs, load_tokenizer, read_card, resolved
 from speed.backends.runtime.device import quietly
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.ports import Engine, Generate, Generated, Sampling
+from speed.runtime import Context, Runtime
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the scheduler here: no race of two processes, and a daemon may start none
@@ -166,10 +166,10 @@ class VllmEngine(Engine):
                 f"runtime.device={ctx.runtime.device}, and the vLLM that is installed is made for "
                 f"{'CPUs' if on_cpu else 'GPUs'}\n  take runtime.device=auto, or engine=transformers"
             )
-        if (
-            ctx.runtime.generation_gpus > 1
-        ):  # vLLM starts a process a GPU, which a daemon must not; they end with this one
+        if ctx.runtime.generation_gpus > 1:
+            # vLLM starts a process a GPU, which a daemon must not; they end with this one.
             multiprocessing.current_process().daemon = False
+        ctx.gpus = 0 if on_cpu else ctx.runtime.generation_gpus
         options: dict[str, Any] = {}
         if self.guided:
             options["structured_outputs_config"] = {"backend": "guidance", "disable_any_whitespace": True}

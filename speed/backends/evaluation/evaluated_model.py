@@ -14,9 +14,9 @@ from speed.backends.encoding.text_encoder import TextEncoder
 from speed.backends.encoding.token_rows import not_added
 from speed.backends.runtime.device import device_of
 from speed.core.content import sha256_of
-from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.core.spec import Json
+from speed.runtime import Context
 
 WEIGHTS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.md")
 """What is fetched of a model on the hub: no pickles, no code."""

@@ -15,10 +15,10 @@ from pydantic import Field, model_validator
 
 from speed.backends.encoding.instructions import instruction_table
 from speed.core.content import Content
-from speed.core.context import Context
 from speed.core.spec import Json, digest, recipe
 from speed.data.records import Scores
 from speed.ports import Evaluator
+from speed.runtime import Context
 
 if TYPE_CHECKING:
     from speed.backends.evaluation.jobs import Job

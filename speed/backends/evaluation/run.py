@@ -24,9 +24,9 @@ from speed.backends.evaluation.evaluator import ProtocolEvaluator
 from speed.backends.evaluation.jobs import Job
 from speed.backends.evaluation.mteb_encoder import MtebEncoder
 from speed.backends.evaluation.surroundings import globals_seeded, quiet
-from speed.core.context import Context
 from speed.core.spec import digest, recipe
 from speed.data.evaluation_record import Judged, Pins, scores_of
+from speed.runtime import Context
 
 MTEB_BATCH = 1024
 """Texts that mteb hands over at once; our encoder makes its own batches."""

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
+from speed.runtime import Context, Runtime
 
 
 def device_of(ctx: Context) -> str:
-    """`cuda` or `cpu`; `auto` takes a GPU if there is one."""
-    return device_for(ctx.runtime)
+    """`cuda` or `cpu`, for a build that computes there; `auto` takes a GPU if there is one."""
+    device = device_for(ctx.runtime)
+    ctx.gpus = max(ctx.gpus, 1) if device == "cuda" else ctx.gpus
+    return device
 
 
 def device_for(runtime: Runtime) -> str:

@@ -23,9 +23,9 @@ from pydantic import Field
 from speed.backends.runtime.device import device_of
 from speed.backends.runtime.stopping import Stop
 from speed.backends.runtime.torchrun import torchrun
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.spec import Json, Spec
+from speed.runtime import Context, Runtime
 
 FOLDER, JOB, EVENTS, RESULT, STOP = "processes", "job.json", "events.jsonl", "result.json", "stop"
 ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*: (\d+).*?exitcode\s*: (-?\d+)", re.DOTALL)
@@ -93,7 +93,10 @@ def run_in_processes(job: Job, worker: str, ctx: Context) -> None:
 def surroundings(ctx: Context) -> dict[str, str]:
     """Environment of the ranks."""
     found = os.environ | {"OMP_NUM_THREADS": str(ctx.runtime.threads), "TOKENIZERS_PARALLELISM": "false"}
-    return found | ({"DS_ACCELERATOR": "cpu"} if device_of(ctx) == "cpu" else {})
+    if device_of(ctx) == "cpu":
+        return found | {"DS_ACCELERATOR": "cpu"}
+    ctx.gpus = ctx.runtime.processes
+    return found
 
 
 def _take_over(result: dict[str, Json], runtime: Runtime, ctx: Context) -> None:

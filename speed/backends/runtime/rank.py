@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 
 from speed.backends.runtime.device import device_of
 from speed.backends.runtime.processes import EVENTS, JOB, RESULT, Failure, Job
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError, explained
 from speed.core.spec import Json
 from speed.core.store import Store
+from speed.runtime import Context, Runtime
 
 J = TypeVar("J", bound=Job)
 

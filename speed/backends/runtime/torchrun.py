@@ -13,8 +13,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from speed.core.context import Runtime
 from speed.core.errors import UserError
+from speed.runtime import Runtime
 
 FIRST_HOST = re.compile(r"([^\[,]+)(?:\[(\d+)[^\]]*\]([^\[,]*))?")
 PORTS = range(20_000, 40_000)

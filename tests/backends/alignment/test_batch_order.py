@@ -9,7 +9,7 @@ from torch.utils.data import BatchSampler
 
 from speed.backends.alignment.batch_order import BatchOrder
 from speed.backends.alignment.run import seen_twice
-from speed.core.context import Runtime
+from speed.runtime import Runtime
 
 LENGTHS = [7, 3, 9, 1, 4, 4, 8, 2, 6, 5]
 

@@ -18,8 +18,8 @@ from speed.backends.embedder.plan import Plan, batch_of
 from speed.backends.embedder.ranks import Ranks, joined
 from speed.backends.embedder.step import Steps
 from speed.backends.embedder.trainer import ContrastiveTrainer
-from speed.core.context import Context
 from speed.core.store import Store
+from speed.runtime import Context
 
 CPU = torch.device("cpu")
 

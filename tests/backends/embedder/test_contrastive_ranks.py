@@ -18,8 +18,8 @@ from tiny_generator import context, make_base
 from speed.backends.embedder.job import EmbedderJob
 from speed.backends.embedder.trainer import Development, Lora
 from speed.backends.encoding.encoder import Encoder
-from speed.core.context import Runtime
 from speed.core.errors import UserError
+from speed.runtime import Runtime
 
 EXACT = {"chunk_tokens": 96, "batch_size": 12, "lora": Lora(r=4, alpha=8, dropout=0.0)}
 

@@ -25,12 +25,12 @@ from speed.backends.engines.transformers_engine import TransformersEngine
 from speed.backends.engines.vllm_engine import ENVIRONMENT, VllmEngine
 from speed.backends.generator.prompt_format import prompt_ids
 from speed.backends.generator.weights import load
-from speed.core.context import Runtime
 from speed.core.errors import UserError
 from speed.data.answers.schemas import example_form
 from speed.data.records import KEYS, Kind
 from speed.export import export
 from speed.ports import Generate, Generated, Sampling
+from speed.runtime import Runtime
 
 ENGINE = VllmEngine(precision="fp32", cache_tokens=4096, step_tokens=512, step_texts=16)
 OTHER = TransformersEngine(precision="fp32")

@@ -7,7 +7,7 @@ import signal
 
 from speed.backends.runtime.processes import Job
 from speed.backends.runtime.rank import main
-from speed.core.context import Context
+from speed.runtime import Context
 
 
 class SmallJob(Job):

@@ -17,9 +17,9 @@ from tiny_generator import context
 from speed.backends.alignment.trainer import TrlTrainer
 from speed.backends.runtime import rank
 from speed.backends.runtime.processes import FOLDER, JOB, Failure, run_in_processes
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.ports import Sft
+from speed.runtime import Context, Runtime
 
 SRUN = """#!{python}
 import subprocess, sys

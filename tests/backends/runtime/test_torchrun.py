@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from speed.backends.runtime.torchrun import first_host, torchrun
-from speed.core.context import Runtime
 from speed.core.errors import UserError
+from speed.runtime import Runtime
 
 SLURM = {"SLURM_JOB_ID": "77", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "gpu[07-08]"}
 
