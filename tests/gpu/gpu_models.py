@@ -165,8 +165,8 @@ def context(home: Path, machine: Any, **runtime: Any) -> Any:
     """A context whose events are kept, each with its time, in `events`."""
     import time
 
-    from speed.core.context import Context, Runtime
     from speed.core.store import Store
+    from speed.runtime import Context, Runtime
 
     ctx = Context(store=Store(home), runtime=Runtime(home=home, device=machine.device, **runtime), label="gpu")
     events: list[dict[str, Any]] = []

@@ -21,9 +21,9 @@ from gpu_figures import Figures
 from gpu_machine import Machine
 from gpu_models import composed
 
-from speed.core.context import Context
 from speed.data.records import Scores
 from speed.ports import Evaluator
+from speed.runtime import Context
 
 CHARACTERS_A_TOKEN = 4
 TASK = "MiniatureSTS"
