@@ -138,9 +138,9 @@ def base_texts(base: str, asked: Sequence[Any], seed: int) -> list[Any]:
     """What the base model writes, untaught, to the prompts of `asked`."""
     import torch
 
-    from speed.backends.generator.decoding import Prefix, continuations
-    from speed.backends.generator.prompt_format import prompt_ids
-    from speed.backends.generator.weights import load
+    from speed.backends.engines.decoding import Prefix, continuations
+    from speed.backends.engines.prompt_format import prompt_ids
+    from speed.backends.engines.weights import load
     from speed.data.answers.outcome import sample
     from speed.ports import Sampling
     from speed.stages.asking import request_seed
@@ -195,8 +195,8 @@ def log_likelihoods(weights: Path, pair: Any) -> tuple[float, float]:
     """Log-likelihood, in nats, of the chosen and the rejected answer under some weights."""
     import torch
 
-    from speed.backends.generator.prompt_format import completion_ids, prompt_ids
-    from speed.backends.generator.weights import load
+    from speed.backends.engines.prompt_format import completion_ids, prompt_ids
+    from speed.backends.engines.weights import load
 
     if weights not in _MODELS:
         _MODELS[weights] = load(weights, "fp32", "cpu")

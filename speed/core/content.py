@@ -77,6 +77,26 @@ class ModelReference(BaseModel):
         return {"hub": self.name}
 
 
+def locate_model(reference: Path | str) -> tuple[str, str | None]:
+    """(folder or hub name, revision) of a base model's reference.
+
+    Raises:
+        UserError: when it is neither an existing folder nor the form of a hub name.
+    """
+    text = str(reference)
+    if text.startswith("package:"):
+        folder = package_folder(text)
+        if not folder.is_dir():
+            raise UserError(f"the base model {text} is not part of this installation: {folder} does not exist")
+        return str(folder), None
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return str(folder), None
+    refuse_no_hub_name(text)
+    name, _, revision = text.partition("@")
+    return name, revision or None
+
+
 def refuse_no_hub_name(name: str) -> None:
     """Refuse what cannot be the name of a model on the hub.
 

@@ -27,10 +27,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "backends"))
 from tiny_generator import make_base
 
+from speed.backends.engines.decoding import Prefix, continuations
+from speed.backends.engines.prompt_format import prompt_ids
 from speed.backends.engines.transformers_engine import batches
-from speed.backends.generator.decoding import Prefix, continuations
-from speed.backends.generator.prompt_format import prompt_ids
-from speed.backends.generator.weights import load
+from speed.backends.engines.weights import load
 from speed.ports import Sampling
 
 ROWS = 64

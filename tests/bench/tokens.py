@@ -1,7 +1,7 @@
 """What tokenising the data of a training costs, and what it costs the next training.
 
 Words of the miniature under its own tokenizer, about 250 tokens a text, in one process: CPU seconds to make the token
-ids of all rows, and to read them again (`speed.backends.alignment.tokens`). The last line is one JSON object.
+ids of all rows, and to read them again (`speed.backends.alignment.rows`).
 
     python tests/bench/tokens.py [--quick] [ROWS, default 25000]
 """
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "backends"))
 from tiny_generator import context
 
 from speed.backends.alignment.rows import dpo_rows, sft_rows
-from speed.backends.generator.weights import load_tokenizer
+from speed.backends.engines.weights import load_tokenizer
 from speed.core.content import package_folder
 from speed.ports import Completion, Preference
 
@@ -36,10 +36,9 @@ def figures(tokenised: Any, rows: list[Any], home: Path) -> dict[str, float]:
         begun = time.process_time()
         found = tokenised(rows, "plain", tokenizer, 10_000, context(home))
         times.append(time.process_time() - begun)
-    (file,) = (home / "cache" / "tokens").glob("*.npz")
     tokens = sum(len(ids) for row in found for name, ids in row.items() if name != "labels") / len(rows)
-    size = file.stat().st_size / 1e6
-    return {"rows": len(rows), "tokens_a_row": tokens, "make_s": times[0], "read_s": times[1], "megabytes": size}
+    size = sum(file.stat().st_size for file in (home / "cache" / "tokens").rglob("*.npy")) / 1e6
+    return {"rows": len(rows), "tokens_a_row": tokens, "make": times[0], "read": times[1], "megabytes": size}
 
 
 def main() -> None:

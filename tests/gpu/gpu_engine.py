@@ -12,7 +12,7 @@ from gpu_figures import Figures
 from gpu_machine import GIGABYTE, Machine
 from gpu_models import LLAMA, TINY, Words, base_folder, changed, composed, context, random_model
 
-from speed.backends.generator.weights import Loaded, load_tokenizer
+from speed.backends.engines.weights import Loaded, load_tokenizer
 from speed.data.costs.memory import rows_at_once
 from speed.data.costs.prices import EXPECTED_TOKENS
 from speed.ports import Generate, Sampling

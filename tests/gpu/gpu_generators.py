@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,8 @@ from gpu_figures import Figures
 from gpu_machine import Machine
 from gpu_models import LLAMA, TINY, Words, base_folder, changed, composed, context, matrix_weights, random_model
 
-from speed.backends.generator.weights import Loaded, load_tokenizer
+from speed.backends.alignment import dpo, sft, start
+from speed.backends.engines.weights import Loaded, load_tokenizer
 from speed.data.costs.memory import fit, training_bytes
 from speed.data.costs.model_shapes import Shape
 from speed.data.costs.prices import EXPECTED_TOKENS
@@ -111,31 +113,38 @@ def training_figures(
     return found
 
 
-def random_start(trainer: Any, base: Path, machine: Machine, adapter: bool, dtype: torch.dtype = torch.bfloat16) -> Any:
+@contextmanager
+def random_start(
+    trainer: Any, base: Path, machine: Machine, adapter: bool, dtype: torch.dtype = torch.bfloat16
+) -> Iterator[None]:
     """While this lasts, the trainer finds random weights where it would load some, and writes no samples at its end.
 
     Args:
         adapter: with an adapter that is away from its start, as a junior's is: then the frozen reference of a
             preference training is a second adapter.
     """
-    module = sys.modules[type(trainer).__module__]
-    carry_out = module.carry_out
+    carry_out = sft.carry_out
 
     def load(source: Any, precision: str, device: str, for_training: bool = False) -> Loaded:
         model = random_model(base, device, dtype, head=True)
         if adapter:
             from peft import get_peft_model
 
-            model = get_peft_model(model, trainer._new_adapter(model))
+            model = get_peft_model(model, start.new_adapter(trainer, model))
             for name, weight in model.named_parameters():
                 if "lora_B" in name:
                     torch.nn.init.normal_(weight, std=0.01)
         return Loaded(model, load_tokenizer(base), None)
 
-    def without_samples(run: Any, out: Path, ctx: Any) -> None:
-        carry_out(replace(run, after=None), out, ctx)
+    def without_samples(training: Any, out: Path, ctx: Any) -> None:
+        carry_out(replace(training, after=None), out, ctx)
 
-    return mock.patch.multiple(module, load=load, carry_out=without_samples)
+    with (
+        mock.patch.object(start, "load", load),
+        mock.patch.object(sft, "carry_out", without_samples),
+        mock.patch.object(dpo, "carry_out", without_samples),
+    ):
+        yield
 
 
 def _lengths(words: Words, variant: Variant, longest: int) -> tuple[int, int]:

@@ -24,8 +24,7 @@ from speed.backends.encoding.embedding_model import BASE, ignores_later_tokens, 
 from speed.backends.encoding.encoder import Encoder
 from speed.backends.encoding.instructions import instruction_table
 from speed.backends.encoding.token_rows import Frame, token_rows
-from speed.backends.generator.weights import resolved
-from speed.core.content import sha256_of
+from speed.core.content import locate_model, sha256_of
 from speed.core.spec import Json
 
 PROBES = ("", "a", "Instruct: Retrieve semantically similar text.\nQuery: the quick brown fox", "long text " * 2000)
@@ -78,7 +77,7 @@ def write_adapter(
 ) -> None:
     """The adapters in a folder that sentence-transformers and AutoModel load on top of the base."""
     shutil.rmtree(folder, ignore_errors=True)
-    source, revision = resolved(config.base.name)
+    source, revision = locate_model(config.base.name)
     shape = model.peft_config["default"]
     shape.base_model_name_or_path, shape.revision = source, revision
     shape.target_modules = sorted(shape.target_modules)  # a set, whose order would differ from run to run

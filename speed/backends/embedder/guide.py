@@ -15,7 +15,7 @@ from speed.backends.embedder.records import Labelled
 from speed.backends.embedder.token_table import Wording, token_table
 from speed.backends.embedder.trainer import ContrastiveTrainer
 from speed.backends.encoding.encoder import Encoder
-from speed.backends.generator.weights import resolved
+from speed.core.content import locate_model
 from speed.core.spec import Json
 from speed.runtime import Context
 
@@ -33,7 +33,7 @@ class Guide:
         ranks: Ranks,
     ) -> None:
         assert config.masks.guide is not None
-        encoder = Encoder.load(Path(resolved(config.masks.guide.name)[0]), device=device)
+        encoder = Encoder.load(Path(locate_model(config.masks.guide.name)[0]), device=device)
         wording = Wording(
             query=encoder.prompts.get("query", "") + "{query}", document=encoder.prompts.get("document", "")
         )

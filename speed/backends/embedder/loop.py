@@ -23,12 +23,11 @@ from speed.backends.embedder.token_table import TokenTable, Wording, token_table
 from speed.backends.embedder.trainer import ContrastiveTrainer
 from speed.backends.encoding.embedding_model import tokenizer_of, transformer
 from speed.backends.encoding.token_rows import Frame, training_frame
-from speed.backends.generator.weights import resolved
 from speed.backends.runtime.device import device_of, quietly
 from speed.backends.runtime.disk import disk_errors
 from speed.backends.runtime.processes import FOLDER, STOP, several
 from speed.backends.runtime.stopping import Stop
-from speed.core.content import sha256_of
+from speed.core.content import locate_model, sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import Json, digest
 from speed.model.batching import drawn_from
@@ -125,7 +124,7 @@ def train(steps: Steps, done: int, examples: Path, checkpoints: Path, identity: 
 
 def table_of(config: ContrastiveTrainer, examples: Path, ctx: Context) -> Rows:
     """The token rows of the corpus and of all sources, from the cache or made now."""
-    source, revision = resolved(config.base.name)
+    source, revision = locate_model(config.base.name)
     tokenizer = tokenizer_of(source, revision)
     frame = training_frame(tokenizer, config.pooling, config.bos)
     files = [examples, *(source.path.path.expanduser() for source in config.sources)]
@@ -162,7 +161,7 @@ def trainable(config: ContrastiveTrainer, seed: int, rows: Rows) -> Any:
     Raises:
         UserError: for a base that cannot be loaded, or that has fewer tokens than its tokenizer.
     """
-    source, revision = resolved(config.base.name)
+    source, revision = locate_model(config.base.name)
     # adapters stand on a base in the arithmetic's type; fully trained weights stay fp32 and autocast does the rest
     model, _ = transformer(source, revision, DTYPES[config.precision] if config.lora else torch.float32)
     known, highest = model.get_input_embeddings().num_embeddings, int(rows.table.ids.max())

@@ -10,9 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from speed.backends.generator.weights import resolved
 from speed.backends.runtime.device import quietly
-from speed.core.content import sha256_of
+from speed.core.content import locate_model, sha256_of
 from speed.core.errors import UserError
 from speed.model.batching import Ids, drawn_from, padded
 from speed.model.pooling import Pooling, pooled
@@ -58,7 +57,7 @@ def _adapted(folder: Path, dtype: Any) -> Any:
     named = str(json.loads((folder / ADAPTER).read_text()).get("base_model_name_or_path") or "")
     if not named:
         raise UserError(f"{folder / ADAPTER} names no base model (base_model_name_or_path); take the merged model")
-    source, revision = resolved(named)
+    source, revision = locate_model(named)
     expected = json.loads((folder / BASE).read_text())["sha256"] if (folder / BASE).is_file() else None
     if expected and Path(source).is_dir() and sha256_of(Path(source)) != expected:
         raise UserError(

@@ -14,7 +14,7 @@ import torch
 from tiny_generator import completions, context, make_base, preferences
 
 from speed.backends.alignment.trainer import TrlTrainer
-from speed.backends.generator.weights import load, read_card
+from speed.backends.engines.weights import load, read_card
 from speed.core.errors import UserError
 from speed.ports import Dpo, Sft
 from speed.runtime import Context

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from tiny_generator import completions, context, make_base
 
 from speed.backends.alignment.trainer import TrlTrainer
+from speed.backends.engines.decoding import Prefix, chosen_tokens, uniforms
+from speed.backends.engines.prompt_format import prompt_ids
 from speed.backends.engines.transformers_engine import TransformersEngine, batches, halved, rows_of
-from speed.backends.generator.decoding import Prefix, chosen_tokens, uniforms
-from speed.backends.generator.prompt_format import prompt_ids
-from speed.backends.generator.weights import end_tokens, load
+from speed.backends.engines.weights import end_tokens, load
 from speed.core.errors import UserError
 from speed.ports import Generate, Sampling, Sft
 

@@ -11,9 +11,9 @@ import torch
 from tiny_generator import completions, context, make_base
 
 from speed.backends.alignment.trainer import TrlTrainer
-from speed.backends.generator.prompt_format import completion_ids, prompt_format, prompt_ids, rendered
-from speed.backends.generator.weights import CARD, base_of, load, read_card, resolved
-from speed.core.content import package_folder
+from speed.backends.engines.prompt_format import completion_ids, prompt_format, prompt_ids, rendered
+from speed.backends.engines.weights import CARD, base_of, load, read_card
+from speed.core.content import locate_model, package_folder
 from speed.core.errors import UserError
 from speed.ports import Sft
 
@@ -99,10 +99,10 @@ def test_an_adapter_is_no_base(layers: int, tmp_path: Path) -> None:
 
 def test_bases_of_the_package_are_named_by_it(base: Path, tmp_path: Path) -> None:
     folder = package_folder("package:data/prompts/templates")
-    assert resolved("package:data/prompts/templates") == (str(folder), None)
+    assert locate_model("package:data/prompts/templates") == (str(folder), None)
     assert base_of(folder, tmp_path, None)[0] == "package:data/prompts/templates"
     assert base_of(base, tmp_path, None)[0] == str(base)
-    assert resolved("meta-llama/Meta-Llama-3-8B@main") == ("meta-llama/Meta-Llama-3-8B", "main")
+    assert locate_model("meta-llama/Meta-Llama-3-8B@main") == ("meta-llama/Meta-Llama-3-8B", "main")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a generator is on disk, and how it comes into memory.
+"""What a generator is on disk, and how it is loaded.
 
 A payload folder holds `model/` (a PEFT adapter or a whole model, with its tokenizer) and `weights.json`, which is
 written last: the base model by reference and content, whether `model/` is an adapter, and the prompt format. A base is
@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from speed.backends.generator.prompt_format import PromptFormat
+from speed.backends.engines.prompt_format import PromptFormat
 from speed.backends.runtime.device import quietly
-from speed.core.content import package_folder, refuse_no_hub_name, sha256_of
+from speed.core.cache import write_aside
+from speed.core.content import locate_model, package_folder, sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import Spec
 
@@ -61,7 +64,7 @@ def load(source: Path | str, precision: Precision, device: str, for_training: bo
     card = read_card(source)
     with quietly():
         if card is None:
-            model = _pretrained(*resolved(source), dtype)
+            model = _pretrained(*locate_model(source), dtype)
         else:
             model = _payload_model(Path(source), card, dtype, for_training)
         tokenizer = load_tokenizer(source)
@@ -71,13 +74,25 @@ def load(source: Path | str, precision: Precision, device: str, for_training: bo
     return Loaded(model, tokenizer, card)
 
 
+def save_merged(payload: Path, to: Path, precision: Precision) -> None:
+    """A generator as one whole model with its tokenizer, an adapter merged into its base.
+
+    Its texts end where the training ended them, also under a base whose generation config names another end.
+    """
+    loaded = load(payload, precision, "cpu")
+    loaded.model.config.use_cache = True
+    loaded.model.generation_config.eos_token_id = end_tokens(loaded.tokenizer, loaded.model.generation_config)
+    loaded.model.save_pretrained(str(to))
+    loaded.tokenizer.save_pretrained(str(to))
+
+
 def load_tokenizer(source: Path | str) -> Any:
     """The tokenizer of a payload or base model.
 
     Raises:
         UserError: for a missing or gated model, or a tokenizer that knows no end of a text.
     """
-    folder, revision = resolved(source) if read_card(source) is None else (str(Path(source) / "model"), None)
+    folder, revision = locate_model(source) if read_card(source) is None else (str(Path(source) / "model"), None)
     tokenizer = _tokenizer(folder, revision)
     if tokenizer.eos_token_id is None:
         raise UserError(f"{source}: the tokenizer has no end-of-text token, so no text could ever end; take another")
@@ -98,16 +113,15 @@ def read_card(source: Path | str) -> WeightsCard | None:
 
 
 def write_card(payload: Path, card: WeightsCard) -> None:
-    """Put `weights.json` in place, whole or not at all: it says that everything beside it is complete."""
-    partial = payload / (CARD + ".partial")
-    partial.write_text(card.model_dump_json(indent=2) + "\n")
-    partial.replace(payload / CARD)
+    """Write `weights.json`, whole or not at all: it says that everything beside it is complete."""
+    with write_aside(payload / CARD) as aside:
+        aside.write_text(card.model_dump_json(indent=2) + "\n")
 
 
 def base_of(source: Path | str, payload: Path, model: Any) -> tuple[str, str]:
-    """Reference and content of the base that a training from `source` into `payload` stands on.
+    """Reference and content of the base under the weights that a training from `source` writes into `payload`.
 
-    An adapter hands on its own base (continued, it stays an adapter of that base).
+    An adapter that is trained further stays an adapter of its own base.
     """
     card = read_card(source)
     if card is not None and card.adapter:
@@ -116,7 +130,7 @@ def base_of(source: Path | str, payload: Path, model: Any) -> tuple[str, str]:
         return card.base, card.base_sha256
     if card is not None:
         return _relative(Path(source), payload), sha256_of(Path(source) / "model")
-    folder, revision = resolved(source)
+    folder, revision = locate_model(source)
     if not Path(folder).is_dir():
         commit = getattr(model.config, "_commit_hash", None) or revision or ""
         return f"{folder}@{commit}" if commit else folder, commit
@@ -124,26 +138,6 @@ def base_of(source: Path | str, payload: Path, model: Any) -> tuple[str, str]:
     if Path(folder).resolve().is_relative_to(package):
         return f"package:{Path(folder).resolve().relative_to(package).as_posix()}", sha256_of(Path(folder))
     return str(Path(folder).resolve()), sha256_of(Path(folder))
-
-
-def resolved(source: Path | str) -> tuple[str, str | None]:
-    """(folder or hub name, revision) of a base reference.
-
-    Raises:
-        UserError: when it is neither an existing folder nor the form of a hub name.
-    """
-    text = str(source)
-    if text.startswith("package:"):
-        folder = package_folder(text)
-        if not folder.is_dir():
-            raise UserError(f"the base model {text} is not part of this installation: {folder} does not exist")
-        return str(folder), None
-    folder = Path(text).expanduser()
-    if folder.is_dir():
-        return str(folder), None
-    refuse_no_hub_name(text)
-    name, _, revision = text.partition("@")
-    return name, revision or None
 
 
 def _payload_model(payload: Path, card: WeightsCard, dtype: Any, for_training: bool) -> Any:
@@ -165,7 +159,7 @@ def _base_of_card(payload: Path, card: WeightsCard, dtype: Any) -> Any:
         if inner is None:
             raise UserError(f"{payload}: its base {source} has no {CARD}; build that stage again")
         return _payload_model(source, inner, dtype, for_training=False)
-    folder, revision = resolved(card.base)
+    folder, revision = locate_model(card.base)
     if Path(folder).is_dir() and sha256_of(Path(folder)) != card.base_sha256:
         raise UserError(
             f"{payload}: its adapter was trained on another base than {folder} holds now\n"
@@ -178,7 +172,7 @@ def load_configs(folder: str, revision: str | None) -> tuple[Any, Any]:
     """The config of a whole model and its generation config, as the model itself would have them in memory."""
     from transformers import AutoConfig, GenerationConfig
 
-    with _Explained(folder):
+    with _explain_load_errors(folder):
         config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
     try:
         return config, GenerationConfig.from_pretrained(folder, revision=revision)
@@ -204,39 +198,33 @@ def _pretrained(folder: str, revision: str | None, dtype: Any) -> Any:
             f"{folder} is an adapter (of {base}), and a generator's base is a whole model\n"
             "  merge them first: PeftModel.merge_and_unload, or for a run of speed python -m speed.export RUN --to DIR"
         )
-    with _Explained(folder):
+    with _explain_load_errors(folder):
         return AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=dtype, trust_remote_code=False)
 
 
 def _tokenizer(folder: str, revision: str | None) -> Any:
     from transformers import AutoTokenizer
 
-    with _Explained(folder):
+    with _explain_load_errors(folder):
         return AutoTokenizer.from_pretrained(
             folder, revision=revision, padding_side="left", clean_up_tokenization_spaces=False, trust_remote_code=False
         )
 
 
-class _Explained:
-    """Turns what transformers says of a model it cannot read into one message with a remedy."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, (OSError, ValueError)):
-            return
+@contextmanager
+def _explain_load_errors(name: str) -> Iterator[None]:
+    """Raise what transformers says of a model that it cannot read as one UserError with a remedy."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         remedy = (
             "the folder must hold config.json, model.safetensors and a tokenizer, as save_pretrained writes them"
-            if Path(self.name).is_dir()
-            else f"check the name and the network; for a gated model accept its licence at https://huggingface.co/{self.name}"
+            if Path(name).is_dir()
+            else f"check the name and the network; for a gated model accept its licence at https://huggingface.co/{name}"
             "\n  and set HF_TOKEN, or give a folder that holds the model, or choose another generator"
         )
-        raise UserError(f"the model {self.name} cannot be loaded: {first}\n  {remedy}") from error
+        raise UserError(f"the model {name} cannot be loaded: {first}\n  {remedy}") from error
 
 
 def _relative(source: Path, payload: Path) -> str:

@@ -29,12 +29,12 @@ BELOW_ONE = 1 - 1e-6
 
 @dataclass(frozen=True)
 class Prefix:
-    """One prompt of a batch and the continuations wanted of it."""
+    """One prompt of a batch and the continuations that are asked of it."""
 
     ids: Sequence[int]
     seed: int
     indices: Sequence[int]
-    """Which candidates: index i of this prompt is the same text in whatever batch it is made."""
+    """Which candidates: candidate i of a prompt is the same text in every batch."""
     max_tokens: int
 
 
@@ -100,7 +100,7 @@ def chosen_tokens(logits: Tensor, sampling: Sampling, draws: Tensor | None) -> T
 
 
 def uniforms(prefixes: Sequence[Prefix], longest: int) -> Tensor:
-    """(rows, longest) numbers in [0, 1): row by row a counter-based stream of (seed, index), whatever the batch."""
+    """(rows, longest) numbers in [0, 1): each row a counter-based stream of (seed, index), in every batch the same."""
     import numpy
     import torch
 

@@ -1,8 +1,9 @@
-"""One training, carried out: resume, train, write weights, curve and card in this order, remove the checkpoints."""
+"""One training of TRL, carried out: its arguments, resume, train, write weights, curve and card, remove checkpoints."""
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,18 +12,31 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+from peft import PeftModel
+from transformers import PrinterCallback
+
 from speed.backends.alignment import zero3
-from speed.backends.alignment.checkpoints import CHECKPOINTS, last_whole, refuse_another_spread, remove_cut_short
-from speed.backends.alignment.completion_head import completions_only
-from speed.backends.generator.weights import CARD, WeightsCard, write_card
+from speed.backends.alignment.checkpoints import (
+    CHECKPOINTS,
+    Watch,
+    figures,
+    last_whole,
+    refuse_other_processes,
+    remove_cut_short,
+)
+from speed.backends.alignment.options import TrlOptions, micro_batches
+from speed.backends.alignment.trl_patches import completions_only
+from speed.backends.engines.weights import CARD, WeightsCard, write_card
 from speed.backends.runtime.disk import disk_errors
 from speed.backends.runtime.processes import FOLDER, STOP, several
 from speed.backends.runtime.stopping import Stop
 from speed.core.errors import UserError
+from speed.ports import Dpo, Sft
 from speed.runtime import Context, Runtime
 
 CURVE = "training.json"
-"""File beside `model/`: the summary of a training, and its curve step by step."""
+"""File beside `model/`: summary and curve of a training, step by step."""
 
 KEPT = (
     "mean_token_accuracy",
@@ -37,8 +51,8 @@ KEPT = (
 
 
 @dataclass(frozen=True)
-class Run:
-    """A trainer of TRL, ready to start, and what its weights are to be called."""
+class Training:
+    """A trainer of TRL, ready to start, and what is to be written about its weights."""
 
     trainer: Any
     tokenizer: Any
@@ -49,28 +63,66 @@ class Run:
     """Further figures, measured on the trained model."""
 
 
-def carry_out(run: Run, out: Path, ctx: Context) -> None:
+def training_arguments(
+    options: TrlOptions, config: Sft | Dpo, rows: int, out: Path, device: str, runtime: Runtime
+) -> dict[str, Any]:
+    """The arguments that both of TRL's configs share; none is left to a default that could change a result."""
+    micro_batch, passes = micro_batches(options, config.batch_size, runtime)
+    steps = math.ceil(config.epochs * math.ceil(rows / config.batch_size))
+    constant = options.schedule == "constant"
+    return {
+        "output_dir": str(out / CHECKPOINTS),
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": passes,
+        "num_train_epochs": config.epochs,
+        "learning_rate": config.learning_rate,
+        "warmup_steps": min(math.ceil(config.warmup_ratio * steps), steps - 1),  # its first step has rate 0
+        "lr_scheduler_type": "constant_with_warmup" if constant else options.schedule,
+        "weight_decay": options.weight_decay,
+        "max_grad_norm": options.max_grad_norm,
+        "optim": "adamw_torch",
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "bf16": options.precision == "bf16",
+        "fp16": options.precision == "fp16",
+        "gradient_checkpointing": options.gradient_checkpointing,
+        "use_cpu": device == "cpu",
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": device != "cpu",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": [],
+        "use_liger_kernel": options.liger,
+        "deepspeed": zero3.settings(options.precision) if runtime.strategy == "zero3" else None,
+        "disable_tqdm": True,
+    }
+
+
+def one_gpu(arguments: Any) -> Any:
+    """TRL's arguments for one process on one GPU: transformers would otherwise take all others in sight too."""
+    arguments._n_gpu = 1
+    return arguments
+
+
+def carry_out(training: Training, out: Path, ctx: Context) -> None:
     """Train from the last whole checkpoint (or from the start) and write the payload.
 
     Raises:
         UserError: when the loss is no number, or the training was asked to end (then it has saved where it stands).
     """
-    from transformers import PrinterCallback
-
-    from speed.backends.alignment.watch import Watch
-
-    trainer = run.trainer
+    trainer = training.trainer
     if ctx.runtime.strategy == "zero3":
-        zero3.one_dtype(trainer.model)
+        zero3.unify_dtype(trainer.model)
     trainer.remove_callback(PrinterCallback)
     stop = Stop(out / FOLDER / STOP if several(ctx.runtime) else None)
-    watch = Watch(trainer, ctx, out / CHECKPOINTS, run.first_loss, stop)
+    watch = Watch(trainer, ctx, out / CHECKPOINTS, training.first_loss, stop)
     trainer.add_callback(watch)
     if trainer.is_world_process_zero():
         remove_cut_short(out / CHECKPOINTS)
     trainer.accelerator.wait_for_everyone()
-    if twice := seen_twice(len(trainer.train_dataset), trainer.args.per_device_train_batch_size, ctx.runtime):
-        ctx.say(f"{twice} rows from the beginning of each pass fill its last batch up: each process needs its share")
+    if repeated := repeated_rows(len(trainer.train_dataset), trainer.args.per_device_train_batch_size, ctx.runtime):
+        ctx.say(f"{repeated} rows from the beginning of each pass fill its last batch up: each process needs its share")
     resume = last_whole(out / CHECKPOINTS)
     if resume is not None:
         ctx.say(f"the training goes on from {resume.name}")
@@ -82,18 +134,21 @@ def carry_out(run: Run, out: Path, ctx: Context) -> None:
             "  run the same command again: it goes on from there"
         )
     _refuse_broken(trainer)
-    after = run.after(trainer) if run.after else {}  # in every rank: under ZeRO-3 each holds a part of the weights
+    # in every rank: under ZeRO-3 each holds a part of the weights
+    measured = training.after(trainer) if training.after else {}
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if ctx.runtime.strategy == "zero3" else None
     if trainer.is_world_process_zero():
         with disk_errors(out):
-            _write(run, weights, after, out, ctx)
+            _write(training, weights, measured, out, ctx)
     trainer.accelerator.wait_for_everyone()
 
 
 def _refuse_broken(trainer: Any) -> None:
-    """No loss is computed after the last step: whether it has left a model is seen by using it once, in every rank."""
-    import torch
+    """Use the model once, in every rank: no loss is computed after the last step, which may have broken it.
 
+    Raises:
+        UserError: when what it computes is not finite.
+    """
     row = trainer.train_dataset[0]
     ids = row["input_ids"] if "input_ids" in row else row["prompt_ids"] + row["chosen_ids"]
     trainer.model.eval()
@@ -106,35 +161,37 @@ def _refuse_broken(trainer: Any) -> None:
         )
 
 
-def seen_twice(rows: int, micro_batch: int, runtime: Runtime) -> int:
+def repeated_rows(rows: int, micro_batch: int, runtime: Runtime) -> int:
     """Rows of a pass that accelerate repeats where several processes cannot share its last batch evenly."""
     return -rows % (runtime.processes * micro_batch) if runtime.processes > 1 else 0
 
 
-def _write(run: Run, weights: dict[str, Any] | None, after: dict[str, float], out: Path, ctx: Context) -> None:
-    """Weights, curve and card."""
-    from speed.backends.alignment.watch import figures
-
-    trainer = run.trainer
-    save_model(trainer.model, run.tokenizer, run.card.base, out / "model", weights)
+def _write(
+    training: Training, weights: dict[str, Any] | None, measured: dict[str, float], out: Path, ctx: Context
+) -> None:
+    """Write weights, curve and card, and remove what only an interrupted training needs."""
+    trainer = training.trainer
+    save_model(trainer.model, training.tokenizer, training.card.base, out / "model", weights)
     curve = [{"step": line["step"], **figures(line)} for line in trainer.state.log_history if "loss" in line]
-    summary = summary_of(curve) | after
+    summary = summary_of(curve) | measured
     (out / CURVE).write_text(json.dumps({"summary": summary, "curve": curve}, indent=1) + "\n")
-    write_card(out, run.card)
+    write_card(out, training.card)
     ctx.tally.metrics.update(summary)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     if not several(ctx.runtime):  # what an earlier attempt in several processes left
         shutil.rmtree(out / FOLDER, ignore_errors=True)
 
 
-def finished_before(out: Path, ctx: Context) -> bool:
-    """True when an interrupted build had come to the end of its training: the card is written last.
+def is_finished(out: Path, ctx: Context) -> bool:
+    """Whether an interrupted build had come to the end of its training: the card is written last.
+
+    Its figures are then told again, and what is left of its checkpoints is removed.
 
     Raises:
-        UserError: when it had not, and was done by other processes than are there now.
+        UserError: when it had not, and its checkpoints are of other processes than are there now.
     """
     if not (out / CARD).is_file():
-        refuse_another_spread(out / CHECKPOINTS, ctx.runtime)
+        refuse_other_processes(out / CHECKPOINTS, ctx.runtime)
         return False
     ctx.tally.metrics.update(json.loads((out / CURVE).read_text())["summary"])
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
@@ -143,9 +200,7 @@ def finished_before(out: Path, ctx: Context) -> bool:
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """What does not fit into a GPU, as a UserError that says what to change."""
-    import torch
-
+    """Raise what does not fit into a GPU as a UserError that says what to change."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -161,8 +216,6 @@ def save_model(model: Any, tokenizer: Any, base: str, folder: Path, weights: dic
 
     `weights` stand in for the model's own where they are spread over processes.
     """
-    from peft import PeftModel
-
     if isinstance(model, PeftModel):
         shape = model.peft_config["default"]
         shape.base_model_name_or_path = base
@@ -183,5 +236,5 @@ def summary_of(curve: Sequence[dict[str, float]]) -> dict[str, float]:
     A batch alone is too few pairs for an accuracy.
     """
     first, last, quarter = curve[0], curve[-1], curve[-max(1, len(curve) // 4) :]
-    found = {"steps": last["step"], "first_loss": first["loss"], "last_loss": last["loss"]}
-    return found | {name: fmean(line[name] for line in quarter) for name in KEPT if name in last}
+    ends = {"steps": last["step"], "first_loss": first["loss"], "last_loss": last["loss"]}
+    return ends | {name: fmean(line[name] for line in quarter) for name in KEPT if name in last}

@@ -1,9 +1,9 @@
 """How a prompt is laid out for a small model, and how its tokens are made: one place for training and inference.
 
 A model that was trained under one layout and prompted under another writes worse text and says nothing about it, so the
-layout travels with the weights (`weights.json`) and is compared by hash before anything is generated. Prompt and
-completion are tokenised apart: then no token merges across their boundary, and the context that a completion was
-trained in is, to the id, the context in which it is generated.
+layout is stored with the weights (`weights.json`) and compared by hash before anything is generated. Prompt and
+completion are tokenised separately: then no token spans both, and a completion is generated after exactly the ids that
+it was trained after.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from speed.core.spec import Spec, digest
 
 FormatName: TypeAlias = Literal["plain", "inst", "released", "chat"]
 """`plain`: the prompt and a line end. `inst`: Llama-2's and Mistral's brackets. `released`: what the authors' published
-weights were trained with, `{prompt} [/INST]` without an opening bracket (their repository, PAPER notes 3.10).
+weights were trained with, `{prompt} [/INST]` without an opening bracket (so in the code of their repository).
 `chat`: the chat template of the tokenizer, one user turn."""
 
 LAYOUTS: dict[str, str] = {
@@ -29,14 +29,14 @@ PROBE = "\u2042 probe \u2042"
 
 
 class PromptFormat(Spec):
-    """A layout, pinned: its name, and the hash of what it makes of a probe text and of the tokens around it."""
+    """A layout and what it meant when weights were trained: a hash of a laid-out probe text and the special tokens."""
 
     name: FormatName
     sha256: str
 
 
 def prompt_format(name: FormatName, tokenizer: Any) -> PromptFormat:
-    """The layout `name` as this tokenizer carries it out.
+    """The layout `name` as this tokenizer applies it.
 
     Raises:
         UserError: for `chat` with a tokenizer that has no chat template.

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer import utils
 
-from speed.backends.alignment.completion_head import completions_only
+from speed.backends.alignment.trl_patches import completions_only
 
 
 def model():

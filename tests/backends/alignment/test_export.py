@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from tiny_generator import completions, context, make_base, preferences
 from transformers import GenerationConfig
 
 from speed.backends.alignment.trainer import TrlTrainer
-from speed.backends.generator.weights import load
+from speed.backends.engines.weights import load
 from speed.core.errors import UserError
 from speed.core.manifest import Maker, Manifest
 from speed.export import export, main
@@ -98,11 +99,47 @@ def test_the_model_card_is_written_from_the_manifest(made: Path, tmp_path: Path)
     manifest.write(made / "junior" / "manifest.json")
     to = export(tmp_path / "run", "junior", tmp_path / "out", True, "fp32")
     card = (to / "README.md").read_text()
+    assert ModelCard(card).data.to_dict() == {"library_name": "peft", "tags": ["speed", "synthetic-data"]}
     for part in ("library_name: peft", "section 3.2.1", "[INST] {prompt} [/INST]", "8 (left out: 2 over_max_length)"):
         assert part in card
     for part in ("last_loss: 1.25", "abc123", "trl 1.16.0", '"learning_rate": 0.01', "k" * 64):
         assert part in card
     (made / "junior" / "manifest.json").unlink()
+
+
+EMBEDDER_CARD = """---
+library_name: sentence-transformers
+base_model: org/base
+tags: [sentence-transformers]
+---
+# Embedder trained by speed
+
+Queries carry an instruction.
+
+| setting | value |
+|---|---|
+| temperature | 0.02 |
+"""
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_the_card_of_an_embedder_keeps_what_its_training_wrote(adapter: bool, tmp_path: Path) -> None:
+    """How queries are prompted and the model is loaded, and its settings; the manifest's lines come after it."""
+    for folder in ("model", "adapter"):
+        (tmp_path / "payload" / folder).mkdir(parents=True)
+        (tmp_path / "payload" / folder / "modules.json").write_text("[]")
+        (tmp_path / "payload" / folder / "README.md").write_text(EMBEDDER_CARD)
+    Manifest(
+        key="k" * 64, stage="embedder", label="embedder", version=1, recipe={"seed": 3}, counts={"in": 8},
+        metrics={"last_loss": 1.25}, finished="2026-01-01",
+    ).write(tmp_path / "payload" / "manifest.json")  # fmt: skip
+    to = export(tmp_path / "payload", None, tmp_path / "out", adapter, "fp32")
+    card = ModelCard((to / "README.md").read_text())
+    assert card.data.library_name == "sentence-transformers"
+    assert card.data.base_model == "org/base"
+    assert card.data.tags == ["sentence-transformers", "speed", "synthetic-data"]
+    for part in ("Queries carry an instruction.", "| temperature | 0.02 |", "section 3.4", "last_loss: 1.25", "k" * 64):
+        assert card.text.count(part) == 1
 
 
 def test_what_cannot_be_exported_is_said(made: Path, tmp_path: Path) -> None:
