@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from speed.core.errors import UserError
-from speed.data.evaluation_record import Judged, judged, mean, refuse_other_pins
-from speed.data.published import published
+from speed.data.evaluation_record import EvaluationRecord, mean, read_evaluation, refuse_other_pins
+from speed.data.published_scores import published
 from speed.runs.report import Table, escaped
 
 Columns = dict[str, dict[str, float]]
 """Scores by task, by the title of a column."""
 
 
-def comparison(runs: Sequence[Judged], with_published: bool = True) -> list[Table | str]:
+def comparison(runs: Sequence[EvaluationRecord], with_published: bool = True) -> list[Table | str]:
     """Tables and remarks, in the order of reading.
 
     Raises:
@@ -48,7 +48,7 @@ def comparison(runs: Sequence[Judged], with_published: bool = True) -> list[Tabl
     return out
 
 
-def _titled(runs: Sequence[Judged]) -> Columns:
+def _titled(runs: Sequence[EvaluationRecord]) -> Columns:
     out: Columns = {}
     for run in runs:
         title = run.name if run.name not in out else f"{run.name} {run.model[:8]}"
@@ -90,7 +90,7 @@ def _by_type(columns: Columns, kinds: dict[str, str]) -> Table:
     return table
 
 
-def _remarks(runs: Sequence[Judged], tasks: Sequence[str], columns: Columns) -> list[str]:
+def _remarks(runs: Sequence[EvaluationRecord], tasks: Sequence[str], columns: Columns) -> list[str]:
     out = []
     left_out = sorted({task for run in runs for task in run.kinds} - set(tasks))
     if left_out:
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-published", action="store_true", help="leave the published scores out")
     given = parser.parse_args(arguments)
     try:
-        print(printed(comparison([judged(run) for run in given.runs], not given.no_published)))
+        print(printed(comparison([read_evaluation(run) for run in given.runs], not given.no_published)))
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(1)

@@ -27,7 +27,7 @@ from speed.core.content import load_memory, save_memory
 from speed.core.errors import UserError, explained
 from speed.core.manifest import commit
 from speed.core.store import Store
-from speed.data.evaluation_record import Judged
+from speed.data.evaluation_record import EvaluationRecord
 from speed.runs.experiment import QUIET, run_folder
 from speed.runs.progress import Screen
 from speed.runs.report import escaped
@@ -76,8 +76,8 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
-def evaluate(given: argparse.Namespace) -> tuple[Judged, Path]:
-    """Run the evaluation; its result, and the folder that it is written to.
+def evaluate(given: argparse.Namespace) -> tuple[EvaluationRecord, Path]:
+    """The evaluation, and the folder that it is written to.
 
     Raises:
         UserError: for a mistake in the options, a task or a model that cannot be read, and a cost over the cap.

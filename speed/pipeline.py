@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from speed.config import Config
 from speed.core.graph import Goal, goals
 from speed.core.stage import Pool, Stage
-from speed.data.assignment import Assignment, Brainstormed, Role
+from speed.data.assignment import Assignment, BrainstormPlan, Role
 from speed.data.records import Example, Pair, Sample, Scores
 from speed.ports import Weights
 from speed.stages.dedup import Dedup
@@ -59,7 +59,7 @@ def pipeline(config: Config) -> Pipeline:
 
     def tasks(role: Role) -> Tasks:
         return Tasks(
-            plan=Brainstormed(role=role, seed=seed.data, mix=config.scale.mix),
+            plan=BrainstormPlan(role=role, seed=seed.data, mix=config.scale.mix),
             topics=topics,
             teacher=teacher,
             prompts=prompts.of("brainstorm"),

@@ -17,7 +17,7 @@ from speed.core.escape import escape
 from speed.core.graph import Goal
 from speed.core.stage import Pool
 from speed.core.store import Store
-from speed.data.assignment import Assignment, Brainstormed, load_topics
+from speed.data.assignment import Assignment, BrainstormPlan, load_topics
 from speed.data.costs.prices import estimated_tokens
 from speed.data.prompts.rendering import judge_prompt, revise_prompt
 from speed.data.records import UNASKED, Kind, Prompt, TaskList
@@ -128,12 +128,12 @@ def _data_prompts(
     rows = range(MOST)
     if known:
         rows = range(max(n for n in range(MOST + 1) if assignment.brainstorm_rows(n) <= len(known)))
-    lists = known or _stand_ins(Brainstormed(role=assignment.role, seed=assignment.seed, mix=assignment.mix), topics)
+    lists = known or _stand_ins(BrainstormPlan(role=assignment.role, seed=assignment.seed, mix=assignment.mix), topics)
     found = assignment.prompts_of(0, len(rows), lists, topics)
     yield from (prompt for _, prompt in found if prompt is not None)
 
 
-def _stand_ins(plan: Brainstormed, topics: list[str]) -> Iterator[TaskList]:
+def _stand_ins(plan: BrainstormPlan, topics: list[str]) -> Iterator[TaskList]:
     for row in count():
         kind, call = plan.kind_and_call(row)
         topic = topics[topic_index(call, len(topics), plan.seed, plan.role, kind)]

@@ -14,9 +14,9 @@ from typing import ClassVar, NamedTuple
 from speed.core.spec import Json
 from speed.core.stage import Pool, Stage
 from speed.core.work import Work
+from speed.data.answers.accept_or_reject import accept_or_reject
 from speed.data.answers.first_fault import Broken, first_fault
-from speed.data.answers.outcome import sample
-from speed.data.judging import figures as judge_figures
+from speed.data.judging import statistics
 from speed.data.records import Candidates, Kind, Pair
 from speed.ports import Engine, Generate, Generated, Sampling, Weights
 from speed.runtime import Context, Runtime
@@ -59,7 +59,7 @@ class FieldPairs(Pool[Pair]):
         return Work(generated=(stop - start) * self.continuations)
 
     def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
-        return judge_figures.pair_figures(counts)
+        return statistics.pair_figures(counts)
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Pair]:
         cuts = (_cut(found) for found in ctx.rows(self.root.take(stop)) if found.row >= start)
@@ -67,7 +67,7 @@ class FieldPairs(Pool[Pair]):
         written = generate_in_order(self.engine, ctx.folder(self.junior), items, self.sampling, ctx)
         for done, (cut, texts) in enumerate(written, 1):
             pair = _pair(cut, texts)
-            ctx.tally.counts.update(judge_figures.pair_counts(pair))
+            ctx.tally.counts.update(statistics.pair_counts(pair))
             yield pair
             ctx.progress(done, stop - start, "lists")
 
@@ -101,7 +101,7 @@ def _pair(cut: Cut, texts: Sequence[Generated]) -> Pair:
         return pair.reject("no_faulty_field")
     pair = pair.model_copy(update={"begun": broken.begun, "worst": cut.place, "rejected_faults": (broken.cause,)})
     for text in texts:
-        whole = sample(found.row, found.prompt, broken.begun + text.text, text.finish_reason, text.tokens)
+        whole = accept_or_reject(found.row, found.prompt, broken.begun + text.text, text.finish_reason, text.tokens)
         if whole.rejected is None and not whole.faults:
             return pair.model_copy(update={"chosen": text.text, "rejected_text": broken.rest})
     return pair.reject("none_faultless", broken.cause)

@@ -9,11 +9,10 @@ from typing import ClassVar
 from speed.core.content import ModelReference
 from speed.core.stage import Stage, Take
 from speed.core.work import Work
-from speed.data.answers.parse import rendered
+from speed.data.answers.parse import example_json
 from speed.data.records import Sample
 from speed.ports import Completion, Sft, Trainer, Weights
 from speed.runtime import Context
-from speed.stages.base import training_rows
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Junior(Stage[Weights]):
 
     def run(self, out: Path, ctx: Context) -> None:
         rows = [
-            Completion(prompt=row.prompt.text, completion=rendered(row.example))
+            Completion(prompt=row.prompt.text, completion=example_json(row.example))
             for row in training_rows(self.data, ctx, "counts.sft")
             if row.example is not None
         ]

@@ -11,11 +11,11 @@ from typing import ClassVar, NamedTuple
 from speed.core.spec import Json
 from speed.core.stage import Pool
 from speed.core.work import Work
-from speed.data.answers.parse import judgement
+from speed.data.answers.parse import parse_judgement
 from speed.data.answers.schemas import judgement_form
 from speed.data.costs.prices import EXPECTED_TOKENS
-from speed.data.judging import figures as judge_figures
-from speed.data.judging.votes import Judge, Shortlist, alike, orders, readings, shortlist, verdict
+from speed.data.judging import statistics
+from speed.data.judging.votes import Judge, Shortlist, draw_orders, first_alike, read_candidates, shortlist, verdict
 from speed.data.prompts.rendering import RolePrompts, judge_prompt
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Candidates, Pair, Rejected, Sample, Vote
@@ -62,7 +62,7 @@ class Preferences(Pool[Pair]):
         return sum(prices, Work())
 
     def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
-        return judge_figures.figures(counts, rejected)
+        return statistics.list_figures(counts, rejected)
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Pair]:
         drawn = map(self._drawn, (found for found in ctx.rows(self.root.take(stop)) if found.row >= start))
@@ -77,13 +77,15 @@ class Preferences(Pool[Pair]):
         """Renders everything that will be asked about a list."""
         if found.rejected is not None or not found.texts:
             return Drawn(found, (), Rejected(cause=found.rejected or "no_candidates"), ())
-        read = readings(found)
+        read = read_candidates(found)
         short = shortlist(read, self.judge)
         if isinstance(short, Rejected) or not short.shown:
             return Drawn(found, read, short, ())
         models = self.judge.models or ("",)
         votes = []
-        for place, order in enumerate(orders(short.shown, len(found.texts), self.judge.votes, self.seed, found.row)):
+        for place, order in enumerate(
+            draw_orders(short.shown, len(found.texts), self.judge.votes, self.seed, found.row)
+        ):
             shown = [found.texts[index] for index in order]
             text = judge_prompt(found.prompt.text, shown, self.prompts.config).text
             votes.append(Vote(model=models[place % len(models)], order=order, prompt=text))
@@ -106,13 +108,13 @@ class Preferences(Pool[Pair]):
             index=one.votes[:place].count(vote),
             form=judgement_form(len(vote.order)),
         )
-        return ask, readable(lambda text: judgement(text, len(vote.order), "stop"))
+        return ask, readable(lambda text: parse_judgement(text, len(vote.order), "stop"))
 
     def _read(self, vote: Vote, answer: Answer) -> Vote:
         vote = vote.model_copy(update={"answer": answer.text, "detail": answer.detail})
         if answer.cause != "ok":
             return vote.model_copy(update={"cause": answer.cause})
-        found = judgement(answer.text, len(vote.order), answer.finish_reason)
+        found = parse_judgement(answer.text, len(vote.order), answer.finish_reason)
         if isinstance(found, Rejected):
             return vote.model_copy(update={"cause": found.cause, "detail": found.detail})
         return vote.model_copy(update={"best": vote.order[found.best], "worst": vote.order[found.worst]})
@@ -122,13 +124,13 @@ class Preferences(Pool[Pair]):
         pair = Pair(row=found.row, prompt=found.prompt, votes=votes)
         if not one.read:
             return pair.reject(found.rejected or "no_candidates")
-        same = alike(one.read)
+        same = first_alike(one.read)
         chosen = one.short if isinstance(one.short, Rejected) else verdict(votes, one.short, same, self.judge)
         if isinstance(chosen, Rejected):
             pair = pair.reject(chosen.cause, chosen.detail)
         else:
             pair = self._named(pair, one, *chosen)
-        ctx.tally.counts.update(judge_figures.counts(pair, same))
+        ctx.tally.counts.update(statistics.list_counts(pair, same))
         return pair
 
     def _named(self, pair: Pair, one: Drawn, best: int, worst: int) -> Pair:

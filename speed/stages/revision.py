@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from speed.core.spec import Json
 from speed.core.stage import Pool, Stage
 from speed.core.work import Work
-from speed.data.answers.parse import revision as read_revision
+from speed.data.answers.parse import parse_revision
 from speed.data.prompts.rendering import RolePrompts, revise_prompt
 from speed.data.quality import edits
 from speed.data.quality.guidelines import Guidelines, faults
@@ -71,7 +71,7 @@ class Revision(Pool[Sample]):
 
     def _row(self, row: Sample, written: Generated, ctx: Context) -> Sample:
         assert row.prompt.kind is not None
-        found = read_revision(row.prompt.kind, row.prompt.task, written.text, written.finish_reason)
+        found = parse_revision(row.prompt.kind, row.prompt.task, written.text, written.finish_reason)
         if isinstance(found, Rejected):
             return self._failed(row, found.cause, found.detail, ctx)
         example = found[1]

@@ -9,23 +9,21 @@ from typing import ClassVar
 from speed.core.spec import Json
 from speed.core.stage import Pool
 from speed.core.work import Work
-from speed.data.answers.parse import example as read_example
-from speed.data.answers.parse import rendered
-from speed.data.answers.parse import revision as read_revision
+from speed.data.answers.parse import example_json, parse_example, parse_revision
 from speed.data.answers.schemas import revision_form
 from speed.data.costs.prices import EXPECTED_TOKENS
 from speed.data.draws import generator
 from speed.data.prompts.rendering import RolePrompts, revise_prompt
 from speed.data.quality import edits
 from speed.data.quality.guidelines import Guidelines, faults
-from speed.data.records import Candidates, Rejected, Revision
+from speed.data.records import Candidates, Rejected, RevisedAnswer
 from speed.ports import Answer, Ask, Check, Teacher
 from speed.runtime import Context
 from speed.stages.asking import ask_in_order, readable
 
 
 @dataclass(frozen=True)
-class Revisions(Pool[Revision]):
+class Revisions(Pool[RevisedAnswer]):
     """One row, one list, one of its answers repaired: any one, not only the best, so that flaws are seen."""
 
     root: Pool[Candidates]
@@ -37,7 +35,7 @@ class Revisions(Pool[Revision]):
     guidelines: Guidelines
 
     name: ClassVar[str] = "revisions"
-    row: ClassVar[type[Revision]] = Revision
+    row: ClassVar[type[RevisedAnswer]] = RevisedAnswer
 
     def work(self, start: int, stop: int) -> Work:
         tokens_in, tokens_out = EXPECTED_TOKENS["revise"]
@@ -46,22 +44,22 @@ class Revisions(Pool[Revision]):
     def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
         return edits.figures(counts)
 
-    def build(self, start: int, stop: int, ctx: Context) -> Iterator[Revision]:
+    def build(self, start: int, stop: int, ctx: Context) -> Iterator[RevisedAnswer]:
         lists = (found for found in ctx.rows(self.root.take(stop)) if found.row >= start)
         requests = ((item, self._request(item)) for item in map(self._drawn, lists))
         for done, (drawn, answer) in enumerate(ask_in_order(self.teacher, requests, ctx), 1):
             yield self._row(drawn, answer, ctx)
             ctx.progress(done, stop - start, "revisions")
 
-    def _drawn(self, found: Candidates) -> Revision:
+    def _drawn(self, found: Candidates) -> RevisedAnswer:
         if found.rejected is not None or not found.texts:
-            return Revision(row=found.row, prompt=found.prompt).reject(found.rejected or "no_candidates")
+            return RevisedAnswer(row=found.row, prompt=found.prompt).reject(found.rejected or "no_candidates")
         place = int(generator(self.seed, "revise", found.row).random() * len(found.texts))
         original = found.texts[place]
         text = revise_prompt(found.prompt.text, original, self.prompts.config).text
-        return Revision(row=found.row, prompt=found.prompt, original=original, revise_prompt=text)
+        return RevisedAnswer(row=found.row, prompt=found.prompt, original=original, revise_prompt=text)
 
-    def _request(self, drawn: Revision) -> tuple[Ask, Check] | None:
+    def _request(self, drawn: RevisedAnswer) -> tuple[Ask, Check] | None:
         kind, task = drawn.prompt.kind, drawn.prompt.task
         if drawn.rejected is not None or kind is None:
             return None
@@ -74,9 +72,9 @@ class Revisions(Pool[Revision]):
             index=drawn.row,
             form=revision_form(kind),
         )
-        return ask, readable(lambda text: read_revision(kind, task, text, "stop"))
+        return ask, readable(lambda text: parse_revision(kind, task, text, "stop"))
 
-    def _row(self, drawn: Revision, answer: Answer | None, ctx: Context) -> Revision:
+    def _row(self, drawn: RevisedAnswer, answer: Answer | None, ctx: Context) -> RevisedAnswer:
         if answer is None:
             return drawn
         drawn = drawn.model_copy(update={"answer": answer.text})
@@ -84,14 +82,14 @@ class Revisions(Pool[Revision]):
             return drawn.reject(answer.cause, answer.detail)
         kind, task = drawn.prompt.kind, drawn.prompt.task
         assert kind is not None
-        found = read_revision(kind, task, answer.text, answer.finish_reason)
+        found = parse_revision(kind, task, answer.text, answer.finish_reason)
         if isinstance(found, Rejected):
             return drawn.reject(found.cause, found.detail)
         reason, example = found
-        drawn = drawn.model_copy(update={"reason": reason, "revision": rendered(example)})
+        drawn = drawn.model_copy(update={"reason": reason, "revision": example_json(example)})
         broken = (fault for fault in faults(example, drawn.prompt) if self.guidelines.drops(fault.cause))
         if dropped := next(broken, None):
             return drawn.reject(dropped.cause, dropped.detail)
-        before = read_example(kind, task, drawn.original, "stop")
+        before = parse_example(kind, task, drawn.original, "stop")
         ctx.tally.counts.update(edits.counts(None if isinstance(before, Rejected) else before, example))
         return drawn.noted(answer.detail)

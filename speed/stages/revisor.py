@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from speed.core.content import ModelReference
 from speed.core.stage import Stage, Take
 from speed.core.work import Work
-from speed.data.records import Revision
+from speed.data.records import RevisedAnswer
 from speed.ports import Completion, Sft, Trainer, Weights
 from speed.runtime import Context
 from speed.stages.base import training_rows
@@ -23,7 +23,7 @@ class Revisor(Stage[Weights]):
     base: ModelReference
     sft: Sft
     trainer: Trainer
-    data: Take[Revision]
+    data: Take[RevisedAnswer]
     target: Literal["reason+revision", "revision"]
     """Whether the teacher's reason is written before the revision."""
 
@@ -40,7 +40,7 @@ class Revisor(Stage[Weights]):
         ctx.tally.counts["in"] = len(rows)
         self.trainer.sft(self.base.name, rows, self.sft, out, ctx)
 
-    def _completion(self, row: Revision) -> str:
+    def _completion(self, row: RevisedAnswer) -> str:
         answer = {"revision": json.loads(row.revision)}
         if self.target == "reason+revision":
             answer = {"reason": row.reason, **answer}

@@ -10,8 +10,8 @@ from typing import ClassVar
 from speed.core.spec import Json
 from speed.core.stage import Pool, Stage
 from speed.core.work import Work
-from speed.data.answers.outcome import counts_by_kind, figures_by_kind, sample
-from speed.data.answers.parse import example as read_example
+from speed.data.answers.accept_or_reject import accept_or_reject, counts_by_kind, figures_by_kind
+from speed.data.answers.parse import parse_example
 from speed.data.answers.schemas import example_form
 from speed.data.assignment import Assignment, Draft, load_topics
 from speed.data.costs.prices import EXPECTED_TOKENS
@@ -92,7 +92,9 @@ class SeedData(Pool[Sample]):
             elif answer.cause != "ok":
                 made = Sample(row=row, prompt=prompt, text=answer.text).reject(answer.cause, answer.detail)
             else:
-                made = sample(row, prompt, answer.text, answer.finish_reason, answer.tokens_out, self.guidelines)
+                made = accept_or_reject(
+                    row, prompt, answer.text, answer.finish_reason, answer.tokens_out, self.guidelines
+                )
                 made = made.noted(answer.detail)
             yield made.model_copy(update={"attempt": attempt}) if attempt else made
 
@@ -110,4 +112,4 @@ class SeedData(Pool[Sample]):
             index=self.assignment.sample_index(row, attempt),
             form=example_form(kind),
         )
-        return ask, readable(lambda text: read_example(kind, task, text, "stop"))
+        return ask, readable(lambda text: parse_example(kind, task, text, "stop"))

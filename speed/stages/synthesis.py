@@ -11,7 +11,7 @@ from typing import ClassVar
 from speed.core.spec import Json
 from speed.core.stage import Pool, Stage
 from speed.core.work import Work
-from speed.data.answers.outcome import counts_by_kind, figures_by_kind, sample
+from speed.data.answers.accept_or_reject import accept_or_reject, counts_by_kind, figures_by_kind
 from speed.data.answers.schemas import example_form
 from speed.data.assignment import Assignment, Draft, load_topics
 from speed.data.quality.guidelines import Guidelines
@@ -108,5 +108,5 @@ class Synthesis(Pool[Sample]):
         if prompt is None or text is None:
             made = Sample(row=row, prompt=UNASKED).reject("no_task")
         else:
-            made = sample(row, prompt, text.text, text.finish_reason, text.tokens, self.guidelines)
+            made = accept_or_reject(row, prompt, text.text, text.finish_reason, text.tokens, self.guidelines)
         return made.model_copy(update={"attempt": attempt}) if attempt else made

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from speed.core.stage import Pool, Stage
 from speed.core.work import Work
-from speed.data.answers.parse import tasks as read_tasks
+from speed.data.answers.parse import parse_tasks
 from speed.data.answers.schemas import tasks_form
-from speed.data.assignment import Brainstormed, load_topics
+from speed.data.assignment import BrainstormPlan, load_topics
 from speed.data.costs.prices import EXPECTED_TOKENS
 from speed.data.draws import generator, permutation
 from speed.data.prompts.rendering import RolePrompts, brainstorm_prompt
@@ -25,7 +25,7 @@ from speed.stages.asking import ask_in_order, readable
 class Tasks(Pool[TaskList]):
     """One row, one call: a topic, the teacher's list, and the tasks drawn from it."""
 
-    plan: Brainstormed
+    plan: BrainstormPlan
     topics: Stage[Topic]
     teacher: Teacher
     prompts: RolePrompts
@@ -49,7 +49,7 @@ class Tasks(Pool[TaskList]):
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[TaskList]:
         prompts = self.prompts_of(start, stop, load_topics(ctx.folder(self.topics)))
-        check = readable(lambda text: read_tasks(text, "stop"))
+        check = readable(lambda text: parse_tasks(text, "stop"))
         requests = ((item, (self._ask(*item), check)) for item in prompts)
         for done, ((row, prompt), answer) in enumerate(ask_in_order(self.teacher, requests, ctx), 1):
             assert answer is not None
@@ -81,7 +81,7 @@ class Tasks(Pool[TaskList]):
         made = TaskList(row=row, kind=prompt.kind, topic=prompt.topic, prompt=prompt, answer=answer.text)
         if answer.cause != "ok":
             return made.reject(answer.cause, answer.detail)
-        found = read_tasks(answer.text, answer.finish_reason)
+        found = parse_tasks(answer.text, answer.finish_reason)
         if isinstance(found, Rejected):
             return made.reject(found.cause, found.detail)
         order = permutation(generator(self.plan.seed, "tasks kept", self.plan.role, row), len(found))

@@ -102,7 +102,7 @@ def summary_of(manifest: Path) -> dict[str, Any]:
 @contextmanager
 def rules_server() -> Iterator[tuple[str, Counter[str]]]:
     """(URL, requests by what became of them) of a server that answers chat completions by the miniature's rules."""
-    from speed.miniature.rules import answer
+    from speed.miniature.rules import answer_prompt
 
     asked: Counter[str] = Counter()
     again: Counter[str] = Counter()
@@ -118,7 +118,7 @@ def rules_server() -> Iterator[tuple[str, Counter[str]]]:
                 place = again[prompt]
                 again[prompt] += 1
             try:
-                body, code = reply(fields, prompt, answer(prompt, seed=(0, place))), 200
+                body, code = reply(fields, prompt, answer_prompt(prompt, seed=(0, place))), 200
             except ValueError as error:
                 body, code = {"error": {"message": str(error)}}, 400
             with lock:

@@ -13,7 +13,7 @@ from speed.core.errors import UserError
 from speed.core.store import Store
 from speed.data.prompts.rendering import PromptsConfig, brainstorm_prompt
 from speed.data.records import Kind
-from speed.miniature.rules import answer
+from speed.miniature.rules import answer_prompt
 from speed.miniature.teacher import UNKNOWN, RulesTeacher
 from speed.miniature.world import world
 from speed.ports import Answer, Ask, Check
@@ -43,7 +43,7 @@ def answers(teacher: RulesTeacher, prompts: Iterable[str], ctx: Context, index: 
 
 def test_answers_come_through_litellm_and_once(ctx: Context) -> None:
     first = answers(RulesTeacher(), [KNOWN, FOREIGN], ctx)
-    assert first[0].text == answer(KNOWN, seed=(0, [0, 0]))
+    assert first[0].text == answer_prompt(KNOWN, seed=(0, [0, 0]))
     assert (first[0].cause, first[0].finish_reason) == ("ok", "stop")
     assert (ctx.tally.cost["calls"], ctx.tally.dollars) == (2, 0.0)
     assert answers(RulesTeacher(), [KNOWN, FOREIGN], ctx) == first

@@ -14,8 +14,8 @@ from scripted_writer import GivenTasks, GivenTopics, NoWeights, Writer
 from speed.core.graph import Goal
 from speed.core.stage import Pool
 from speed.core.store import Store
-from speed.data.answers.outcome import KEEP
-from speed.data.assignment import Assignment, Brainstormed
+from speed.data.answers.accept_or_reject import KEEP
+from speed.data.assignment import Assignment, BrainstormPlan
 from speed.data.draws import generator
 from speed.data.mix import Mix
 from speed.data.prompts.rendering import PromptsConfig
@@ -69,7 +69,7 @@ def writes_no_sts(one: Generate) -> str:
 
 def assigned(role: Any, failed: tuple[int, ...] = ()) -> tuple[Assignment, GivenTasks]:
     assignment = Assignment(role=role, seed=0, mix=MIX, prompts=PromptsConfig().of("synthesis"))
-    return assignment, GivenTasks(Brainstormed(role=role, seed=0, mix=MIX), failed)
+    return assignment, GivenTasks(BrainstormPlan(role=role, seed=0, mix=MIX), failed)
 
 
 def seed_data(

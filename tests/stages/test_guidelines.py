@@ -12,8 +12,8 @@ from scripted_judge import Lists, Scripted, built
 from scripted_writer import GivenTasks, GivenTopics, NoWeights, Writer
 
 from speed.core.store import Store
-from speed.data.answers.outcome import KEEP
-from speed.data.assignment import Assignment, Brainstormed
+from speed.data.answers.accept_or_reject import KEEP
+from speed.data.assignment import Assignment, BrainstormPlan
 from speed.data.mix import Mix
 from speed.data.prompts.rendering import PromptsConfig, data_prompt
 from speed.data.quality.guidelines import Guidelines
@@ -82,7 +82,7 @@ def written(one: Generate) -> str:
 def test_of_the_revisor(store: Store, on_failure: Literal["keep_original", "drop"], expected: list[str | None]) -> None:
     engine, drops = Writer.writing(written), Guidelines(drop="all")
     assignment = Assignment(role="synthesis", seed=0, mix=SHORTS, prompts=PROMPTS.of("synthesis"))
-    tasks = GivenTasks(Brainstormed(role="synthesis", seed=0, mix=SHORTS))
+    tasks = GivenTasks(BrainstormPlan(role="synthesis", seed=0, mix=SHORTS))
     warm = Sampling(temperature=1.0)
     samples = Synthesis(NoWeights(), assignment, GivenTopics(), tasks, engine, warm, LONGEST, 0, 1, drops)
     prompts = PROMPTS.of("revise")

@@ -13,13 +13,13 @@ from scripted_judge import PROMPTS, Lists, Scripted, built, known_list, names, t
 
 from speed.core.graph import Goal
 from speed.core.store import Store
-from speed.data.answers.outcome import KEEP
+from speed.data.answers.accept_or_reject import KEEP
 from speed.data.draws import shuffled_order
 from speed.data.judging.votes import Judge
 from speed.data.prompts.rendering import data_prompt, judge_prompt
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Candidates, Kind, Prompt, Scores
-from speed.miniature.rules import answer
+from speed.miniature.rules import answer_prompt
 from speed.miniature.teacher import RulesTeacher
 from speed.miniature.world import world
 from speed.ports import Ask, Teacher
@@ -290,7 +290,7 @@ def test_swap_and_votes_make_an_erring_teacher_truthful(store: Store) -> None:
 def test_a_liking_for_length_is_seen(store: Store) -> None:
     def lengths(row: int) -> Candidates:
         prompt = data_prompt(Kind.STS, "", world().half("train")[row].topic, PROMPTS, random.Random(row))
-        fields = json.loads(answer(prompt.text, row))
+        fields = json.loads(answer_prompt(prompt.text, row))
         texts = tuple(json.dumps({**fields, "S3": " ".join([fields["S3"]] * times)}) for times in (1, 2, 3))
         return Candidates(row=row, prompt=prompt, texts=texts, finish_reasons=("stop",) * 3)
 

@@ -13,15 +13,15 @@ from scripted_judge import Lists, built
 from scripted_writer import GivenTasks, GivenTopics
 
 from speed.core.store import Store
-from speed.data.answers.outcome import KEEP
+from speed.data.answers.accept_or_reject import KEEP
 from speed.data.answers.schemas import example_form, judgement_form, revision_form, tasks_form
-from speed.data.assignment import Assignment, Brainstormed
+from speed.data.assignment import Assignment, BrainstormPlan
 from speed.data.judging.votes import Judge
 from speed.data.mix import Mix
 from speed.data.prompts.rendering import Choices, Lengths, PromptsConfig, data_prompt
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Candidates, Kind
-from speed.miniature.rules import answer
+from speed.miniature.rules import answer_prompt
 from speed.miniature.teacher import RulesTeacher
 from speed.miniature.world import world
 from speed.ports import Answer, Ask, Check
@@ -67,14 +67,14 @@ def lists(count: int) -> list[Candidates]:
     found = []
     for row, entity in enumerate(world().half("train")[:count]):
         prompt = data_prompt(Kind.STS, "", entity.topic, PROMPTS, random.Random(row))
-        texts = tuple(answer(prompt.text, seed) for seed in range(3))
+        texts = tuple(answer_prompt(prompt.text, seed) for seed in range(3))
         found.append(Candidates(row=row, prompt=prompt, texts=texts, finish_reasons=("stop",) * 3))
     return found
 
 
 def test_brainstorming(store: Store) -> None:
     teacher = Heard(content_retries=0)
-    plan = Brainstormed(role="seed", seed=0, mix=MIX)
+    plan = BrainstormPlan(role="seed", seed=0, mix=MIX)
     rows, _ = built(store, Tasks(plan, GivenTopics(), teacher, PROMPTS.of("brainstorm"), 5, 1, 1.0, 400), 64)
     assert sent(store) == Counter(row.prompt.text for row in rows)
     assert all(ask.form == tasks_form() for ask in teacher._asks)
@@ -84,7 +84,7 @@ def test_brainstorming(store: Store) -> None:
 def test_seed_data(store: Store) -> None:
     teacher = Heard(content_retries=0)
     assignment = Assignment(role="seed", seed=0, mix=MIX, prompts=PROMPTS.of("synthesis"))
-    tasks = GivenTasks(Brainstormed(role="seed", seed=0, mix=MIX))
+    tasks = GivenTasks(BrainstormPlan(role="seed", seed=0, mix=MIX))
     pool = SeedData(assignment, GivenTopics(), tasks, teacher, 1.0, LONGEST, 1, KEEP)
     rows, _ = built(store, pool, 69)
     assert sent(store) == Counter(row.prompt.text for row in rows)
@@ -97,7 +97,7 @@ def test_rows_are_the_same_bytes_for_one_worker_and_sixteen(tmp_path: Path) -> N
     for concurrency in (1, 16):
         store = Store(tmp_path / str(concurrency)).open()
         assignment = Assignment(role="seed", seed=0, mix=MIX, prompts=PROMPTS.of("synthesis"))
-        tasks = GivenTasks(Brainstormed(role="seed", seed=0, mix=MIX))
+        tasks = GivenTasks(BrainstormPlan(role="seed", seed=0, mix=MIX))
         drops = Guidelines(drop=("query_length",))
         pool = SeedData(assignment, GivenTopics(), tasks, RulesTeacher(), 1.0, LONGEST, 2, drops)
         rows, _ = built(store, pool, 46, concurrency=concurrency)

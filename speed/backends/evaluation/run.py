@@ -25,15 +25,17 @@ from speed.backends.evaluation.mteb_globals import globals_seeded, quiet
 from speed.backends.evaluation.protocol import EvaluationProtocol
 from speed.core.cache import write_aside
 from speed.core.spec import digest, recipe
-from speed.data.evaluation_record import Judged, Pins, scores_of
+from speed.data.evaluation_record import EvaluationRecord, Pins, scores_of
 from speed.runtime import Context
 
 MTEB_BATCH = 1024
 """Texts that mteb hands over at once; our encoder makes its own batches."""
 
 
-def run(config: EvaluationProtocol, jobs: list[Job], model: EvaluatedModel, out: Path, ctx: Context) -> Judged:
-    """Run the tasks without a result; the scores of all, read from the result files.
+def run(
+    config: EvaluationProtocol, jobs: list[Job], model: EvaluatedModel, out: Path, ctx: Context
+) -> EvaluationRecord:
+    """Run what has no result yet; the scores of all, as they stand in the result files.
 
     Args:
         out: mteb's result files are written below `out/results`.
@@ -79,7 +81,7 @@ def _judged(
     done: dict[str, TaskResult],
     revision: str,
     ctx: Context,
-) -> Judged:
+) -> EvaluationRecord:
     parts = {part.metadata.name for job in jobs for part in job.parts}
     kinds = {job.task.metadata.name: str(job.task.metadata.type) for job in jobs}
     kinds = {name: kind for name, kind in kinds.items() if name not in parts}
@@ -94,7 +96,7 @@ def _judged(
         instructions=digest(recipe(instruction_table())),
         datasets={name: str(result.dataset_revision) for name, result in done.items()},
     )
-    return Judged(
+    return EvaluationRecord(
         name=model.name,
         model=revision,
         protocol=config.protocol,

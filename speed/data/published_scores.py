@@ -1,4 +1,4 @@
-"""Scores that others have published, by task: the paper's Tables 1 and 8, and those of mteb's results repository."""
+"""Published scores by task: the paper's Tables 1 and 8, and scores of mteb's results repository."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from speed.core.spec import Spec
 
 
 class PublishedRow(Spec):
-    """One model's scores, 0..100, each with one or two decimals as published."""
+    """Scores of one model, 0 to 100, with one or two decimals as published."""
 
     name: str
     source: str
@@ -17,27 +17,27 @@ class PublishedRow(Spec):
 
 
 class TypeMeans(Spec):
-    """A line of the paper's Table 1."""
+    """A row of the paper's Table 1."""
 
     name: str
     group: str
-    """What the model was trained on: synthetic data only, or labelled data too."""
+    """Training data of the model: synthetic only, or labelled as well."""
     synthesis: str
-    """The model that wrote the data."""
+    """Model that wrote the data."""
     examples: str
     types: dict[str, float]
     mean: float
 
 
 class TableOne(Spec):
-    """The paper's Table 1; it holds for the whole of MTEB(eng, v1) and for no part of it."""
+    """The paper's Table 1. Its means are over all of MTEB(eng, v1), so they compare with nothing less."""
 
     source: str
     rows: tuple[TypeMeans, ...]
 
 
 class Published(Spec):
-    """`published.json`."""
+    """Contents of `published_scores.json`."""
 
     rows: tuple[PublishedRow, ...]
     table_1: TableOne
@@ -50,5 +50,5 @@ class Published(Spec):
 
 @lru_cache(maxsize=1)
 def published() -> Published:
-    """The scores that come with this version."""
-    return Published.model_validate_json((files("speed.data") / "published.json").read_text(encoding="utf-8"))
+    """Read the published scores that come with this version."""
+    return Published.model_validate_json((files("speed.data") / "published_scores.json").read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""The prompt templates: package data in `templates/`, or a user's own in their place.
+"""Read and compile the prompt templates: those in `templates/`, or a user's own instead.
 
-They are jinja files in a sandbox, compiled once. What is put into a slot stays plain text: slot values are never
-parsed as templates and nothing is escaped. `{% filter shuffled("name") %}` shuffles the `- ` lines of a block by the
-prompt's own draws.
+Templates are jinja files that run in a sandbox and are compiled once. Slot values stay plain text: they are never
+parsed as templates, and nothing is escaped. `{% filter shuffled("name") %}` shuffles the lines of a block that begin
+with `- `, by the draws of the prompt.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jinja2.runtime import Context
 
 Shuffle = Callable[[str, str], str]
-"""(name of the block, its text) -> the text with its `- ` lines in drawn order."""
+"""(name of the block, its text) -> the text with its `- ` lines in the drawn order."""
 
 _RETRIEVAL = frozenset({"query_type", "query_length", "clarity", "num_words", "difficulty"})
 _BRAINSTORM = ({"topic"}, {"request"})
@@ -44,7 +44,7 @@ SLOTS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
         "revise": ({"data_prompt", "data_example"}, set[str]()),
     }.items()
 }
-"""Template name -> (slots that it must have, slots that it may have)."""
+"""Template name -> (slots that it must use, slots that it may use)."""
 
 
 class Template(NamedTuple):
@@ -52,20 +52,20 @@ class Template(NamedTuple):
 
     name: str
     sha256: str
-    """Of its text."""
+    """Hash of its text."""
     slots: frozenset[str]
-    """The slots that its text uses."""
+    """Slots that its text uses."""
     label: str
     """`synthesis/retrieval@1a2b3c4d`."""
-    filled: Callable[[Mapping[str, object]], str]
-    """The text with its slots filled; raises UserError when the template does what the sandbox forbids."""
+    fill: Callable[[Mapping[str, object]], str]
+    """Fill the slots; raises UserError if the template does something that the sandbox forbids."""
 
 
 @lru_cache(maxsize=32)
 def templates(folder: Path | None) -> Mapping[str, Template]:
-    """All templates by name: the package's, with those of `folder` in the place of theirs.
+    """All templates by name: those of `folder`, and the package's for the rest.
 
-    Read once per process, so that the text which is hashed into keys is the text which is sent.
+    They are read once per process, so that the text that is hashed into keys is the text that is sent.
 
     Raises:
         UserError: no such folder, no or unknown templates in it, bad syntax, a slot missing or unknown.
@@ -80,13 +80,13 @@ def _own_texts(folder: Path) -> dict[str, tuple[Path, str]]:
         raise UserError(
             f"prompts.path={folder} is no folder: give a folder with files such as synthesis/retrieval.jinja"
         )
-    found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.jinja"))}
-    unknown = sorted(set(found) - set(SLOTS))
-    if unknown or not found:
+    paths = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.jinja"))}
+    unknown = sorted(set(paths) - set(SLOTS))
+    if unknown or not paths:
         what = f"{unknown[0]}.jinja is no template of this project" if unknown else "there is no *.jinja file in it"
         raise UserError(f"prompts.path={folder}: {what}; known names are {', '.join(SLOTS)}")
     try:
-        return {name: (path, path.read_text(encoding="utf-8")) for name, path in found.items()}
+        return {name: (path, path.read_text(encoding="utf-8")) for name, path in paths.items()}
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"prompts.path={folder}: cannot be read as UTF-8 text: {error}") from error
 
@@ -126,18 +126,18 @@ def _template(environment: Environment, name: str, own: tuple[Path, str] | None)
         raise UserError(f"{where}: the slot {{{{ {slot} }}}} is unknown: a {name} template may use {known}")
     sha256 = hashlib.sha256(text.encode()).hexdigest()
 
-    def filled(values: Mapping[str, object]) -> str:
-        # `Template.render` copies jinja's globals for each text, half of its time; slots are all that a template uses.
+    def fill(values: Mapping[str, object]) -> str:
+        # Not `Template.render`: half of its time goes into copying jinja's globals, and a template uses slots only.
         context = environment.context_class(environment, dict(values), name, compiled.blocks)
         try:
             return "".join(compiled.root_render_func(context))
         except TemplateError as error:
             raise UserError(f"the template {name}.jinja cannot be filled in: {error}: mend it") from error
 
-    return Template(name, sha256, frozenset(used), f"{name}@{sha256[:8]}", filled)
+    return Template(name, sha256, frozenset(used), f"{name}@{sha256[:8]}", fill)
 
 
 def list_items(text: str) -> list[str]:
-    """The `- ` lines of a block, each with its line break; any other line belongs to the one above."""
+    """Items of a block that begin with `- `, each with its line break; any other line belongs to the item above it."""
     first, *rest = ("\n" + text.removesuffix("\n")).split("\n- ")
     return [f"{first[1:]}\n"] * bool(first.strip()) + [f"- {item}\n" for item in rest]

@@ -1,7 +1,7 @@
-"""What is wrong with an example: form against the prompt's guidelines, content against meaning and facts.
+"""Find the faults of an example: of form, by the guidelines of its prompt, and of content, by meaning and facts.
 
-One place for the judge, the reviser and the quality report. They differ in the facts that they may look up:
-the judge sees those of `JUDGED` only, the report all.
+The judge, the reviser and the quality report all use these checks, but not the same facts: the judge looks up the slots
+in `JUDGED` only, the report all.
 """
 
 from __future__ import annotations
@@ -14,21 +14,20 @@ from typing import Literal
 
 from speed.data.records import KEYS, Kind
 from speed.miniature.lexicon import SLOTS, lexicon, meaning, meanings
-from speed.miniature.reading import Request
-from speed.miniature.topic import Subject
+from speed.miniature.prompt_reading import Request
+from speed.miniature.subject import Subject
+from speed.miniature.world import similarity
 from speed.miniature.writing import asked_slot
 
 JUDGED = ("things", "aspect", "kind", "place")
-"""Slots whose facts the judge knows. Quality, people and time are left to the hidden truth of the quality report."""
-
-ALL = SLOTS
+"""Slots whose facts the judge looks up. Only the quality report looks up quality, people and time."""
 
 Aspect = Literal["form", "content"]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with one field (or with the whole, where `key` is empty)."""
+    """One fault of a field, or of the whole example if `key` is empty."""
 
     key: str
     cause: str
@@ -36,7 +35,7 @@ class Fault:
 
     @property
     def sentence(self) -> str:
-        """For the reason of a revision."""
+        """Sentence for the reason of a judgement or revision."""
         where = f"The {self.key.replace('_', ' ')}" if self.key else "The output"
         return f"{where} {_SAID[self.cause]}."
 
@@ -56,35 +55,34 @@ _SAID = {
     "wrong_label": "is not the right label",
     "wrong_similarity": "does not have the right similarity",
 }
-CAUSES = tuple(_SAID)
 
 
-def fields_of(kind: Kind, text: str) -> dict[str, str] | Fault:
-    """The fields of an answer that is exactly a JSON object with the right keys."""
+def strict_fields(kind: Kind, text: str) -> dict[str, str] | Fault:
+    """Fields of an answer that is exactly a JSON object with the right keys; otherwise the fault."""
     try:
-        found = json.loads(text, strict=False)
+        fields = json.loads(text, strict=False)
     except (ValueError, RecursionError):
         return Fault("", "not_json", "form")
-    if not isinstance(found, dict):
+    if not isinstance(fields, dict):
         return Fault("", "not_json", "form")
-    if set(found) != set(KEYS[kind].all) or not all(isinstance(value, str) for value in found.values()):
+    if set(fields) != set(KEYS[kind].all) or not all(isinstance(value, str) for value in fields.values()):
         return Fault("", "wrong_keys", "form")
-    return found
+    return fields
 
 
-def salvaged(kind: Kind, text: str) -> dict[str, str]:
-    """Whatever fields of the kind can be read off a broken answer."""
-    found = {}
+def salvage_fields(kind: Kind, text: str) -> dict[str, str]:
+    """Find the fields that can be read in a broken answer."""
+    fields = {}
     for key in KEYS[kind].all:
         match = re.search(rf'"{key}"\s*:\s*"((?:[^"\\]|\\.)*)"', text)
         if match and match[1].strip():
-            found[key] = match[1]
-    return found
+            fields[key] = match[1]
+    return fields
 
 
 def form_faults(request: Request, fields: Mapping[str, str]) -> list[Fault]:
-    """Guidelines of the prompt that can be checked without knowing what words mean."""
-    found = [Fault(key, "empty", "form") for key, value in fields.items() if not value.strip()]
+    """Find broken guidelines that can be checked without knowing what words mean."""
+    faults = [Fault(key, "empty", "form") for key, value in fields.items() if not value.strip()]
     lengths = {
         Kind.RETRIEVAL: {
             "user_query": request.query_words,
@@ -96,27 +94,27 @@ def form_faults(request: Request, fields: Mapping[str, str]) -> list[Fault]:
         Kind.SHORT_SHORT: {"input": request.words, "positive_document": request.words},
         Kind.LONG_LONG: {"input": request.words, "positive_document": request.words},
     }[request.kind]
-    found += [Fault(key, "length", "form") for key, words in lengths.items() if not words.hold(fields[key])]
+    faults += [Fault(key, "length", "form") for key, words in lengths.items() if not words.hold(fields[key])]
     if request.kind is Kind.RETRIEVAL:
         query = _flat(fields["user_query"])
-        found += [Fault(key, "copied", "form") for key in KEYS[request.kind].all[1:] if query in _flat(fields[key])]
+        faults += [Fault(key, "copied", "form") for key in KEYS[request.kind].all[1:] if query in _flat(fields[key])]
     if request.kind is Kind.CLASSIFICATION:
         text = _flat(fields["input_text"])
-        found += [
+        faults += [
             Fault("input_text", "label_in_text", "form")
             for key in ("label", "misleading_label")
             if re.search(rf"\b{re.escape(_flat(fields[key]))}\b", text) and fields[key].strip()
         ][:1]
     values = [_flat(value) for value in fields.values()]
     keys = list(fields)
-    found += [Fault(keys[i], "copied", "form") for i in range(1, len(values)) if values[i] in values[:i]]
-    return list(dict.fromkeys(found))
+    faults += [Fault(keys[i], "copied", "form") for i in range(1, len(values)) if values[i] in values[:i]]
+    return list(dict.fromkeys(faults))
 
 
 def content_faults(
-    request: Request, about: Subject, fields: Mapping[str, str], slots: Collection[str] = ALL
+    request: Request, about: Subject, fields: Mapping[str, str], slots: Collection[str] = SLOTS
 ) -> list[Fault]:
-    """What is wrong with the meaning; facts are looked up for the given slots only."""
+    """Find faults of meaning. Facts are looked up for the given slots only."""
     check = {
         Kind.RETRIEVAL: _retrieval,
         Kind.CLASSIFICATION: _classification,
@@ -129,20 +127,12 @@ def content_faults(
 
 
 def text_similarity(one: str, other: str) -> float:
-    """Similarity of two texts by what their words mean, 1-5; slots that neither text mentions do not count."""
-    return meanings_similarity(meaning(one), meaning(other))
-
-
-def meanings_similarity(left: Mapping[str, frozenset[str]], right: Mapping[str, frozenset[str]]) -> float:
-    """The same of two meanings (slot -> concepts)."""
-    weight = {slot: 2.0 if slot in ("things", "aspect") else 1.0 for slot in SLOTS}
-    used = [slot for slot in SLOTS if slot in left or slot in right]
-    same = sum(weight[slot] for slot in used if left.get(slot) == right.get(slot))
-    return 1.0 + 4.0 * same / sum(weight[slot] for slot in used) if used else 1.0
+    """Similarity of two texts by what their words mean, 1 to 5."""
+    return similarity(meaning(one), meaning(other))
 
 
 def on_topic(about: Subject, text: str) -> bool:
-    """Whether a text speaks of the subject: by its name, or by its things (its aspect may go unsaid)."""
+    """Whether a text names the subject or its things (it need not name its aspect)."""
     if about.name.lower() in text.lower():
         return True
     things = about.facts["things"]
@@ -150,14 +140,14 @@ def on_topic(about: Subject, text: str) -> bool:
 
 
 def conflicts(about: Subject, text: str, slots: Collection[str]) -> list[str]:
-    """Slots on which a text says something else than the facts."""
+    """Slots on which a text contradicts the facts."""
     said = meaning(text)
     stated = [slot for slot in slots if slot in said and about.facts[slot] in lexicon()[slot]]
     return [slot for slot in stated if said[slot] != {about.facts[slot]}]
 
 
-def answers(query: str, text: str) -> bool:
-    """Whether a text has every concept that the query asks for."""
+def answers_query(query: str, text: str) -> bool:
+    """Whether a text has all concepts that the query asks for."""
     said = meaning(text)
     return all(concepts <= said.get(slot, frozenset()) for slot, concepts in meaning(query).items())
 
@@ -166,53 +156,53 @@ def _retrieval(
     request: Request, about: Subject, fields: Mapping[str, str], slots: frozenset[str]
 ) -> list[tuple[str, str]]:
     query, positive, negative = (fields[key] for key in KEYS[Kind.RETRIEVAL].all)
-    found = [(key, "off_topic") for key in ("user_query", "positive_document") if not on_topic(about, fields[key])]
-    found += [
+    faults = [(key, "off_topic") for key in ("user_query", "positive_document") if not on_topic(about, fields[key])]
+    faults += [
         (key, "wrong_fact") for key in ("user_query", "positive_document") if conflicts(about, fields[key], slots)
     ]
-    if not answers(query, positive):
-        found.append(("positive_document", "not_answered"))
+    if not answers_query(query, positive):
+        faults.append(("positive_document", "not_answered"))
     asked = meaning(query)
-    if asked and answers(query, negative):
-        found.append(("hard_negative_document", "false_negative"))
+    if asked and answers_query(query, negative):
+        faults.append(("hard_negative_document", "false_negative"))
     elif asked and not any(concepts & meaning(negative).get(slot, frozenset()) for slot, concepts in asked.items()):
-        found.append(("hard_negative_document", "easy_negative"))
-    return found
+        faults.append(("hard_negative_document", "easy_negative"))
+    return faults
 
 
 def _classification(
     request: Request, about: Subject, fields: Mapping[str, str], slots: frozenset[str]
 ) -> list[tuple[str, str]]:
     text, label, misleading = (fields[key] for key in KEYS[Kind.CLASSIFICATION].all)
-    found = [] if on_topic(about, text) else [("input_text", "off_topic")]
+    faults = [] if on_topic(about, text) else [("input_text", "off_topic")]
     if conflicts(about, text, slots):
-        found.append(("input_text", "wrong_fact"))
+        faults.append(("input_text", "wrong_fact"))
     asked, said = asked_slot(request.about), meaning(text)
     meant = {key: meanings().get(_flat(value)) for key, value in (("label", label), ("misleading_label", misleading))}
     for key, right in (("label", True), ("misleading_label", False)):
         concept = meant[key]
         fits = concept is not None and asked in (None, concept[0])
         if not fits or (concept is not None and (concept[1] in said.get(concept[0], ())) is not right):
-            found.append((key, "wrong_label"))
-    return found
+            faults.append((key, "wrong_label"))
+    return faults
 
 
 def _triple(
     request: Request, about: Subject, fields: Mapping[str, str], slots: frozenset[str]
 ) -> list[tuple[str, str]]:
-    found = [] if on_topic(about, fields["S1"]) else [("S1", "off_topic")]
+    faults = [] if on_topic(about, fields["S1"]) else [("S1", "off_topic")]
     for key, wanted in (("S2", request.high_score), ("S3", request.low_score)):
         if abs(text_similarity(fields["S1"], fields[key]) - wanted) > 0.75:
-            found.append((key, "wrong_similarity"))
-    return found
+            faults.append((key, "wrong_similarity"))
+    return faults
 
 
 def _pair(request: Request, about: Subject, fields: Mapping[str, str], slots: frozenset[str]) -> list[tuple[str, str]]:
-    found = [("input", "off_topic")] if not on_topic(about, fields["input"]) else []
-    found += [(key, "wrong_fact") for key in fields if conflicts(about, fields[key], slots)]
+    faults = [("input", "off_topic")] if not on_topic(about, fields["input"]) else []
+    faults += [(key, "wrong_fact") for key in fields if conflicts(about, fields[key], slots)]
     if text_similarity(fields["input"], fields["positive_document"]) < 4.0:
-        found.append(("positive_document", "wrong_similarity"))
-    return found
+        faults.append(("positive_document", "wrong_similarity"))
+    return faults
 
 
 def _flat(text: str) -> str:

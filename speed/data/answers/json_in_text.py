@@ -1,4 +1,4 @@
-"""Find the JSON values in what a model wrote: strict JSON first, then almost-JSON (`lenient_json`)."""
+"""Find the JSON values in the text of a model: as strict JSON first, then as almost-JSON (`lenient_json`)."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _LONGEST = 200_000
 
 
 class Reading(NamedTuple):
-    """The JSON values of a text."""
+    """The JSON values of a text, and how they were read."""
 
     values: tuple[Value, ...]
     fault: str = ""
-    """`truncated` or `bad_syntax`: what befell a value that began and could not be read."""
+    """`truncated` or `bad_syntax`: why a value that began could not be read."""
     unclosed: bool = False
-    """Whether the last value lacked nothing but closing brackets."""
+    """Whether the last value lacked only its closing brackets."""
     mended: frozenset[str] = frozenset()
-    """What was overlooked or mended: keys of `speed.data.answers.lenient_json.MENDED`."""
+    """What was skipped or mended: keys of `speed.data.answers.lenient_json.MENDED`."""
 
     def also(self, mended: str) -> Reading:
-        """The same, with something else mended."""
+        """The same reading with one more thing mended."""
         return self._replace(mended=self.mended | {mended})
 
 
 def json_objects(text: str) -> Reading:
-    """The objects and lists that stand in a text, outermost only, in order; never raises."""
+    """Find the outermost objects and lists of a text, in order. Never raises."""
     if len(text) > _LONGEST:
         return Reading((), "bad_syntax")
     try:
@@ -44,10 +44,10 @@ def json_objects(text: str) -> Reading:
     except (ValueError, RecursionError):
         pass
     bare = _LAST_FENCE.sub("", _THOUGHT.sub("", text))
-    found = _scanned(bare)
-    found = found if bare == text else found.also("around")
-    if any(isinstance(value, dict) or (isinstance(value, list) and value) for value in found.values):
-        return found
+    reading = _scanned(bare)
+    reading = reading if bare == text else reading.also("around")
+    if any(isinstance(value, dict) or (isinstance(value, list) and value) for value in reading.values):
+        return reading
     if match := _KEY_FIRST.match(bare):
         return _scanned("{" + bare[match.end() :]).also("opening")
     if '{\\"' in bare:
@@ -55,8 +55,8 @@ def json_objects(text: str) -> Reading:
             inner = _DECODER.decode('"' + bare[bare.index("{") : bare.rindex("}") + 1] + '"')
             return json_objects(inner).also("escaped")
         except (ValueError, RecursionError):
-            return found
-    return found
+            return reading
+    return reading
 
 
 def _scanned(text: str) -> Reading:
@@ -77,10 +77,10 @@ def _scanned(text: str) -> Reading:
             try:
                 value = reader.value()
             except ReadError as unreadable:
-                # What stands inside an object that was begun in earnest is a part of it, not an answer of its own.
-                in_earnest = reader.keys > 0 or unreadable.cause == "truncated"
-                position = max(unreadable.position, start.end()) if in_earnest else start.end()
-                fault = unreadable.cause if in_earnest else fault
+                # Values inside an object that really began are parts of it, not answers of their own.
+                really_began = reader.keys > 0 or unreadable.cause == "truncated"
+                position = max(unreadable.position, start.end()) if really_began else start.end()
+                fault = unreadable.cause if really_began else fault
                 continue
             position, unclosed = reader.position, reader.unclosed
             mended |= reader.mended
@@ -95,15 +95,14 @@ def _scanned(text: str) -> Reading:
 
 @lru_cache(maxsize=16)
 def unwrapped(keys: tuple[str, ...]) -> Callable[[Value], Iterator[Value]]:
-    """The objects that may be the answer: the value itself, or what is inside a list, a string or an outer object."""
+    """Find the objects that may be the answer: the value, or those inside a list, a string or an outer object."""
     wanted = {plain(key) for key in keys}
 
     def candidates(value: Value, depth: int = 0) -> Iterator[Value]:
         if isinstance(value, Members):
             inner = next(iter(value.values())) if len(value) == 1 else None
             if isinstance(inner, (dict, list, str)) and depth < 3 and wanted.isdisjoint(map(plain, value)):
-                found = list(candidates(inner, depth + 1))
-                yield from found or [value]
+                yield from list(candidates(inner, depth + 1)) or [value]
             else:
                 yield value
         elif isinstance(value, list) and depth < 3:
@@ -117,7 +116,7 @@ def unwrapped(keys: tuple[str, ...]) -> Callable[[Value], Iterator[Value]]:
 
 
 def lists(value: Value) -> Iterator[Value]:
-    """The lists that may be the answer: the value itself, or the only list inside an object."""
+    """Find the lists that may be the answer: the value itself, or those inside an object or a string."""
     if isinstance(value, Members):
         yield from (inner for inner in value.values() if isinstance(inner, list))
     elif isinstance(value, list) and any(not isinstance(item, Number) for item in value):
@@ -127,5 +126,5 @@ def lists(value: Value) -> Iterator[Value]:
 
 
 def plain(key: str) -> str:
-    """A key without case, space and punctuation: `User Query` is `user_query`."""
+    """Key without case, spaces and punctuation, so that `User Query` equals `user_query`."""
     return re.sub(r"[\W_]+", "", key).lower()

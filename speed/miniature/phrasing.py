@@ -1,4 +1,4 @@
-"""From meanings to simple English: patterns filled with any of the words that mean the same."""
+"""Turn meanings into simple English: fill patterns with any of the synonyms of each concept."""
 
 from __future__ import annotations
 
@@ -10,21 +10,34 @@ from functools import cache
 from speed.miniature.lexicon import any_form, lexicon, meanings, patterns
 
 Choose = Callable[[str, str], str]
-"""(slot, concept) -> the word to use."""
+"""(slot, concept) -> word to use."""
 
 
-def any_word(rng: random.Random, avoid: Collection[str] = ()) -> Choose:
-    """Chooses among a concept's words, never one of `avoid` where another is left."""
+def any_word(
+    rng: random.Random, avoid: Collection[str] = (), prefer: Collection[str] = (), plain: bool = False
+) -> Choose:
+    """Choose any synonym of a concept; a word that is no concept stays as it is.
+
+    Args:
+        avoid: words that are used only if no other is left.
+        prefer: words that are used if the concept has one of them.
+        plain: use the first word of each concept.
+    """
 
     def choose(slot: str, concept: str) -> str:
-        forms = lexicon()[slot][concept]
-        return rng.choice([form for form in forms if form not in avoid] or list(forms))
+        forms = lexicon()[slot].get(concept)
+        if forms is None:
+            return concept
+        if plain:
+            return forms[0]
+        preferred = [form for form in forms if form in prefer]
+        return rng.choice(preferred or [form for form in forms if form not in avoid] or list(forms))
 
     return choose
 
 
-def filled(pattern: str, values: Mapping[str, str], choose: Choose) -> str:
-    """The pattern with its slots filled; `values` holds concepts, and names under `name` and `partner`."""
+def fill(pattern: str, values: Mapping[str, str], choose: Choose) -> str:
+    """Fill the slots of a pattern. `values` holds concepts by slot, and the names `name` and `partner`."""
 
     def word(match: re.Match[str]) -> str:
         slot = match.group(1)
@@ -38,19 +51,21 @@ def filled(pattern: str, values: Mapping[str, str], choose: Choose) -> str:
 
 
 def slots_of(pattern: str) -> set[str]:
-    """The slots that a pattern needs."""
+    """Slots that a pattern needs."""
     return {slot.removeprefix("a ").lower() for slot in re.findall(r"\{([^}]+)\}", pattern)}
 
 
 def phrase(group: str, values: Mapping[str, str], rng: random.Random, choose: Choose) -> str:
-    """One text of a group of patterns, among those whose slots have values."""
+    """Write one text with a pattern of a group, among those whose slots all have values."""
     fitting = [pattern for pattern in patterns()[group] if slots_of(pattern) <= set(values)]
-    return filled(rng.choice(fitting), values, choose)
+    return fill(rng.choice(fitting), values, choose)
 
 
 def sentences(values: Mapping[str, str], rng: random.Random, choose: Choose, fillers: int = 0) -> list[str]:
-    """A description: a core sentence (nameless where no name is given), one on each other attribute in any order, then
-    `fillers` empty sentences."""
+    """Write a description: a core sentence, one sentence on each other attribute in any order, then empty sentences.
+
+    The core sentence has no name if `values` has none. `fillers` is the number of empty sentences.
+    """
     core = phrase("core" if "name" in values else "nameless", values, rng, choose)
     rest = [group for group in ("people", "place", "time", "partner") if group in values]
     rng.shuffle(rest)
@@ -59,13 +74,13 @@ def sentences(values: Mapping[str, str], rng: random.Random, choose: Choose, fil
     return [core, *said]
 
 
-def capitalized(text: str) -> str:
-    """The text with a capital first letter."""
+def capitalize(text: str) -> str:
+    """Make the first letter a capital."""
     return text[:1].upper() + text[1:]
 
 
-def changed(text: str, changes: Mapping[str, tuple[Collection[str], str]], choose: Choose) -> str:
-    """The text with some words replaced; `changes`: slot -> the concepts whose words go, and the one that comes."""
+def replace_words(text: str, changes: Mapping[str, tuple[Collection[str], str]], choose: Choose) -> str:
+    """Replace words of a text. `changes`: slot -> (concepts whose words are replaced, concept of the new word)."""
     words = {slot: choose(slot, new) for slot, (old, new) in changes.items() if old and new in lexicon()[slot]}
     if not words:
         return text

@@ -1,44 +1,42 @@
-"""Reads the project's rendered prompts back: what is asked for, about what, and under which guidelines.
+"""Read a rendered prompt: what it asks for, about what, and with which guidelines.
 
-Nothing but the text of a prompt is used, as any teacher would have to; the patterns hold for the templates in
-`speed/data/prompts/templates` and for a user's own as long as the guidelines are worded alike.
+Like any teacher, the rules see only the text of a prompt. The patterns fit the templates in
+`speed/data/prompts/templates`, and a user's own templates if their guidelines are worded alike.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
 
+from speed.data.prompts.rendering import Role
 from speed.data.records import Kind
-
-Role = Literal["brainstorm", "synthesis", "judge", "revise"]
 
 
 @dataclass(frozen=True)
 class Words:
-    """How many words a text should have: `least` <= n <= `most`."""
+    """Number of words that a text should have: `least` <= n <= `most`."""
 
     least: int = 1
     most: int = 10_000
 
     def hold(self, text: str) -> bool:
-        """Whether a text obeys."""
+        """Whether a text has such a number of words."""
         return self.least <= len(text.split()) <= self.most
 
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt, understood."""
+    """What a prompt asks for."""
 
     role: Role
     kind: Kind
     about: str
-    """The task, or the topic where the prompt names one (brainstorming, STS)."""
+    """The task, or the topic if the prompt names one (brainstorm, STS)."""
     count: int = 5
-    """Tasks wanted."""
+    """Number of tasks to brainstorm."""
     words: Words = field(default=Words())
-    """Of each document, or of the text to be classified."""
+    """Length of each document, or of the text to be classified."""
     query_words: Words = field(default=Words())
     query_type: str = "common"
     clarity: str = "clear"
@@ -46,7 +44,7 @@ class Request:
     high_score: float = 4.5
     low_score: float = 3.0
     shown: tuple[str, ...] = ()
-    """The answers to be judged, or the one to be revised."""
+    """Answers to be judged, or the one to be revised."""
 
 
 _JUDGED = re.compile(
@@ -64,11 +62,11 @@ _TASK = re.compile(r"task: (.*?)\n\n", re.S)
 _SHORT_INPUTS = re.compile(r"very short \(a sentence or a phrase\)")
 
 
-def read(prompt: str) -> Request:
-    """The request of a prompt.
+def read_prompt(prompt: str) -> Request:
+    """Read a prompt.
 
     Raises:
-        ValueError: when the prompt is none of the project's.
+        ValueError: if the prompt is none of the project's.
     """
     if match := _JUDGED.match(prompt):
         return _of_data_prompt(match["prompt"], role="judge", shown=_numbered(match["list"]))
@@ -80,7 +78,7 @@ def read(prompt: str) -> Request:
 
 
 def _numbered(listed: str) -> tuple[str, ...]:
-    """The answers of a list `0. ...`, `1. ...`; a line that only looks like the next number stays in its answer."""
+    """Split a list `0. ...`, `1. ...` into its answers. A line with any other number belongs to its answer."""
     starts: list[tuple[int, int]] = []
     for match in re.finditer(r"^(\d+)\. ", listed, re.M):
         if int(match[1]) == len(starts):
@@ -115,9 +113,9 @@ def _of_data_prompt(prompt: str, role: Role, shown: tuple[str, ...]) -> Request:
             Kind.RETRIEVAL,
             about,
             words=_least(re.search(r"at least (\d+) words long", prompt)),
-            query_words=_words(_found(r'"user_query" should have (.+?)\.', prompt)),
-            query_type=_found(r'behind the "user_query" should be (.+?)\.', prompt) or "common",
-            clarity=_found(r'meaning of the "user_query" should be (.+?)\.', prompt) or "clear",
+            query_words=_words(_match(r'"user_query" should have (.+?)\.', prompt)),
+            query_type=_match(r'behind the "user_query" should be (.+?)\.', prompt) or "common",
+            clarity=_match(r'meaning of the "user_query" should be (.+?)\.', prompt) or "clear",
             shown=shown,
         )
     if '"input_text"' in prompt:
@@ -125,8 +123,8 @@ def _of_data_prompt(prompt: str, role: Role, shown: tuple[str, ...]) -> Request:
             role,
             Kind.CLASSIFICATION,
             about,
-            words=_words(_found(r'"input_text" should be (.+?) long\.', prompt)),
-            clarity=_found(r'meaning of the "input_text" should be (.+?)\.', prompt) or "clear",
+            words=_words(_match(r'"input_text" should be (.+?) long\.', prompt)),
+            clarity=_match(r'meaning of the "input_text" should be (.+?)\.', prompt) or "clear",
             shown=shown,
         )
     if _SHORT_INPUTS.search(prompt):
@@ -139,22 +137,20 @@ def _of_sts(prompt: str, role: Role, shown: tuple[str, ...]) -> Request:
     topic = _TOPIC.search(prompt)
     if topic is None:
         raise ValueError("an STS prompt without a topic")
-    high, low = (
-        _found(r"between S1 and S2 should be ([\d.]+)\.", prompt),
-        _found(r"S1 and S3 should be ([\d.]+)\.", prompt),
-    )
+    high = _match(r"between S1 and S2 should be ([\d.]+)\.", prompt)
+    low = _match(r"S1 and S3 should be ([\d.]+)\.", prompt)
     return Request(
         role,
         Kind.STS,
         topic[1].strip(),
-        unit=_found(r"Write an? (sentence|phrase|passage) triple", prompt) or "sentence",
+        unit=_match(r"Write an? (sentence|phrase|passage) triple", prompt) or "sentence",
         high_score=float(high or 4.5),
         low_score=float(low or 3),
         shown=shown,
     )
 
 
-def _found(pattern: str, text: str) -> str:
+def _match(pattern: str, text: str) -> str:
     match = re.search(pattern, text)
     return match[1].strip() if match else ""
 
@@ -164,7 +160,7 @@ def _least(match: re.Match[str] | None) -> Words:
 
 
 def _words(said: str) -> Words:
-    """`less than 5 words`, `5 to 15 words`, `at least 10`."""
+    """Read `less than 5 words`, `5 to 15 words` or `at least 10`."""
     numbers = [int(number) for number in re.findall(r"\d+", said)]
     if not numbers:
         return Words()

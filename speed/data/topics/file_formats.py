@@ -1,7 +1,7 @@
-"""Topic paths out of files: plain lists, TSV, and the RDF dumps of the Open Directory Project.
+"""Read topic paths from files: plain lists, TSV, and RDF dumps of the Open Directory Project.
 
-The dumps are 0.3 to 2 GB of XML that no XML parser accepts: invalid UTF-8, control characters, broken entities. So they
-are read as bytes in blocks, and only what identifies a topic is looked for: `<Topic r:id="Top/Arts">`.
+The dumps are 0.3 to 2 GB of XML that no XML parser accepts: they hold invalid UTF-8, control characters and broken
+entities. So they are read as blocks of bytes and searched only for tags that name a topic: `<Topic r:id="Top/Arts">`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ _HEADER = {"topic", "topics", "path", "category"}
 
 
 def paths_in(file: Path | None, form: Literal["auto", "list", "tsv", "rdf"], counts: Counter[str]) -> Iterator[str]:
-    """The topic paths of a file, `Top/` left away, in order; `counts["malformed"]` those that had broken characters.
+    """Read the topic paths of a file in order, without `Top/`. `counts["malformed"]` counts those with broken
+    characters.
 
     Raises:
-        UserError: the file is missing, a folder, unreadable, a damaged archive, or no RDF where RDF was asked for.
+        UserError: the file is missing, a folder, unreadable, a damaged archive, or no RDF although RDF was asked for.
     """
     where = f"topics.path={file}"
     if file is None:
@@ -78,18 +79,18 @@ def _paths(stream: io.BufferedIOBase, form: str, counts: Counter[str], where: st
             raise UserError(f"{where} is no text file in UTF-8: give a list, a TSV or an ODP RDF dump (plain or .gz)")
         yield from _lines(head, stream, counts, tab=form == "tsv")
         return
-    met = False
-    for found in _topics(head, stream):
-        met = True
-        path = _clean(html.unescape(_decoded(found, counts)), found, counts)
+    any_topic = False
+    for raw_path in _topics(head, stream):
+        any_topic = True
+        path = _clean(html.unescape(_decoded(raw_path, counts)), counts)
         if path not in ("", "Top"):
             yield path.removeprefix("Top/")
-    if not met:
+    if not any_topic:
         raise UserError(f"{where}: no <Topic r:id=...> in it: this is no ODP RDF dump; is topics.format right?")
 
 
 def _topics(head: bytes, stream: io.BufferedIOBase) -> Iterator[bytes]:
-    """The ids of the topics; a tag that a block cuts is completed by the next."""
+    """Read the ids of topics. A tag that is cut by the end of a block is completed from the next block."""
     rest = head
     while rest:
         end = 0
@@ -109,7 +110,7 @@ def _lines(head: bytes, stream: io.BufferedIOBase, counts: Counter[str], tab: bo
             whole, rest = b"", rest[-_LONGEST_LINE:]
         for line in whole.split(b"\n"):
             cell = line.split(b"\t", 1)[0] if tab else line
-            text = _clean(_decoded(cell, counts), cell, counts).strip()
+            text = _clean(_decoded(cell, counts), counts).strip()
             if text in ("", "Top") or text.startswith("#") or (first and tab and text.lower() in _HEADER):
                 continue
             first = False
@@ -117,16 +118,16 @@ def _lines(head: bytes, stream: io.BufferedIOBase, counts: Counter[str], tab: bo
         rest += block
 
 
-def _decoded(found: bytes, counts: Counter[str]) -> str:
+def _decoded(raw: bytes, counts: Counter[str]) -> str:
     try:
-        return found.decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError:
         counts["malformed"] += 1
-        return found.decode("utf-8", "ignore")
+        return raw.decode("utf-8", "ignore")
 
 
-def _clean(text: str, found: bytes, counts: Counter[str]) -> str:
-    """Without control characters; a carriage return or a byte order mark is no fault of the topic."""
+def _clean(text: str, counts: Counter[str]) -> str:
+    """Remove control characters. A carriage return or a byte order mark at an end does not make a topic malformed."""
     if not _CONTROL.search(text):
         return text
     if _CONTROL.search(text.strip("\r\ufeff")):

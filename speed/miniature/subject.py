@@ -1,4 +1,4 @@
-"""What a task or topic is about, from its words: an entity that the teacher knows, or words and nothing else."""
+"""Find the subject of a task or topic: an entity that the teacher knows, or a new one made of the topic's words."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ def _plain_words() -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Subject:
-    """What to write about. `facts` has every slot; those that the teacher does not know are invented for the answer."""
+    """What to write about. `facts` has all slots; those that the teacher does not know are invented for the answer."""
 
     name: str
     facts: Mapping[str, str]
-    """slot -> concept of the lexicon, or a literal word where the topic's own words are all there is."""
+    """slot -> concept of the lexicon, or a word of the topic that the lexicon does not have."""
     known: bool
     sure: frozenset[str] = frozenset(SLOTS)
-    """Slots whose values are known or stand in the topic's words; the others are invented."""
+    """Slots whose values are known or named by the topic; the others are invented."""
     entity: Entity | None = None
 
     @property
     def values(self) -> dict[str, str]:
-        """What patterns are filled from."""
+        """Values that patterns are filled with."""
         partner = {"partner": self.entity.partner} if self.entity else {}
         return {**self.facts, **partner, "name": self.name}
 
 
 def known_entity(about: str) -> Entity | None:
-    """The training entity that a text names, if any. Held-out entities are unknown here, by construction."""
+    """Training entity that a text names, if any. Held-out entities are never found."""
     names = world().train
     for word in re.findall(r"[A-Z][a-z]+", about):
         if word.lower() in names:
@@ -46,25 +46,25 @@ def known_entity(about: str) -> Entity | None:
     return None
 
 
-def subject(about: str, rng: random.Random) -> Subject:
-    """The subject of a task or topic; an unknown one is made of its words, with invented attributes."""
+def subject_of(about: str, rng: random.Random) -> Subject:
+    """Subject of a task or topic. If it names no known entity, a subject is made of its words and invented facts."""
     entity = known_entity(about)
     if entity is not None:
         return Subject(entity.name, entity.facts, known=True, entity=entity)
     facts = {slot: rng.choice(tuple(lexicon()[slot])) for slot in SLOTS}
-    stated = dict(reversed(mentions(_below_the_top(about))))
+    stated = dict(reversed(mentions(_without_first_level(about))))
     name, things = _own_words(about)
     if things:
         stated.setdefault("things", things)
     return Subject(name, facts | stated, known=False, sure=frozenset(stated))
 
 
-def _below_the_top(about: str) -> str:
+def _without_first_level(about: str) -> str:
     return about.split("/", 1)[1] if re.match(r"^\S+/\S", about) else about
 
 
 def _own_words(about: str) -> tuple[str, str]:
-    """(name, things) from the words of a text: the last two levels of a path, or its last two telling words."""
+    """(name, things) of a text: the last two levels of a path, or the last two words that are not plain."""
     if re.match(r"^\S+(/\S+)*$", about) and "/" in about:
         levels = [level.replace("_", " ").strip() for level in about.split("/")]
         levels = [level for level in levels if len(level) > 1] or levels
