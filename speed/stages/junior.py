@@ -13,6 +13,7 @@ from speed.data.answers.parse import example_json
 from speed.data.records import Sample
 from speed.ports import Completion, Sft, Trainer, Weights
 from speed.runtime import Context
+from speed.stages.base import training_rows
 
 
 @dataclass(frozen=True)
