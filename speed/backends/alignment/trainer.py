@@ -24,7 +24,7 @@ from speed.backends.alignment.run import Run, carry_out, finished_before, memory
 from speed.backends.alignment.written_samples import SAMPLE, samples
 from speed.backends.generator.prompt_format import FormatName, prompt_format, prompt_ids
 from speed.backends.generator.weights import Loaded, Precision, WeightsCard, base_of, load
-from speed.backends.runtime.device import device_of, quietly
+from speed.backends.runtime.device import device_of, fills_gpu, quietly
 from speed.backends.runtime.processes import run_in_processes, several
 from speed.core.content import sha256_of
 from speed.core.context import Context, Runtime
@@ -186,6 +186,9 @@ class TrlTrainer(Trainer):
 
     def check(self, config: Sft | Dpo, runtime: Runtime) -> None:
         refuse_unusable(self, config, runtime)
+
+    def alone(self, runtime: Runtime) -> bool:
+        return fills_gpu(runtime)
 
     def footprint(self) -> Footprint:
         return Footprint(

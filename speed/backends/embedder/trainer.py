@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from speed.backends.runtime.device import fills_gpu
 from speed.core.content import Content, ModelReference
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
@@ -177,6 +178,9 @@ class ContrastiveTrainer(EmbedderTrainer):
             )
         if self.precision == "fp16" and runtime.device == "cpu":
             raise UserError("embedder.precision=fp16 needs a GPU\n  take embedder.precision=fp32 (or bf16) on a CPU")
+
+    def alone(self, runtime: Runtime) -> bool:
+        return fills_gpu(runtime)
 
     def steps(self, examples: int) -> int:
         """Optimiser steps for so many examples (with homogeneous batches up to four more an epoch)."""

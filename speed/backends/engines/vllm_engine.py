@@ -24,7 +24,7 @@ from speed.backends.engines.transcription import Transcription, Written, context
 from speed.backends.generator.decoding import Prefix
 from speed.backends.generator.exporting import write_merged
 from speed.backends.generator.weights import Precision, end_tokens, load_configs, load_tokenizer, read_card, resolved
-from speed.backends.runtime.device import quietly
+from speed.backends.runtime.device import fills_gpu, quietly
 from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.ports import Engine, Generate, Generated, Sampling
@@ -74,6 +74,9 @@ class VllmEngine(Engine):
                 f"engine.step_tokens={self.step_tokens} is less than engine.step_texts={self.step_texts}: "
                 "each text needs a token of each pass\n  raise the one, or lower the other"
             )
+
+    def alone(self, runtime: Runtime) -> bool:
+        return fills_gpu(runtime)
 
     def generate(
         self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context

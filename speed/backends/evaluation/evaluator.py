@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from speed.backends.encoding.instructions import instruction_table
+from speed.backends.runtime.device import fills_gpu
 from speed.core.content import Content
-from speed.core.context import Context
+from speed.core.context import Context, Runtime
 from speed.core.spec import Json, digest, recipe
 from speed.data.records import Scores
 from speed.ports import Evaluator
@@ -58,6 +59,9 @@ class ProtocolEvaluator(Evaluator):
         from speed.backends.evaluation.run import run
 
         return run(self, self.jobs(ctx), LocalModel(embedder), out, ctx).scores
+
+    def alone(self, runtime: Runtime) -> bool:
+        return fills_gpu(runtime)
 
     def recipe(self) -> Json:
         """Identity: the fields, and under `e5` the instructions themselves."""
