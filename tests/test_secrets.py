@@ -13,7 +13,7 @@ from provider import Provider
 
 from speed.miniature.rules import answer
 from speed.teaching.journal import Journal
-from speed.teaching.openai_api import KEY
+from speed.teaching.openai_teacher import KEY
 
 RIGHT, WRONG = "planted-right-7b21c9e4", "planted-wrong-0d55aa13"
 TEACHER = ("+experiment=[smoke,teacher_data]", "teacher=openai_compatible", "teacher.model=rules")

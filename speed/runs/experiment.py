@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,8 @@ from speed.runs.machines import machine_table, trainings
 from speed.runs.preview import previews
 from speed.runs.progress import Screen
 from speed.runs.status import recorded, runs_to_show, status_of, told
-from speed.teaching.caps import Spending, caps_of
-from speed.teaching.journal_pack import pack_closed
+from speed.teaching.journal import Spending
+from speed.teaching.spending import caps_of
 
 PRELOAD = ("hydra", "speed.pipeline")
 """Modules that every stage's process needs."""
@@ -125,8 +124,6 @@ def _build_and_report(
                 screen.show(label, event)
 
             build_all(order, store, config.runtime, listen, folder / "logs", PRELOAD)
-        with suppress(OSError):  # room and time to spare; a later run, or `python -m speed.journal compress`, does it
-            pack_closed(store.home / "journal")
     lines = [report.stage_line(goal, store, goal.key in todo) for goal in order]
     scores = _scores(pipe, store)
     seconds = time.monotonic() - begun

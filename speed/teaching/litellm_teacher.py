@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 from speed.core.context import Runtime
 from speed.core.errors import UserError
-from speed.teaching.errors import Reply, TransportError, failure_of
+from speed.teaching.errors import Reply, TransportError, failure_of, public_url
 from speed.teaching.requests import Call
-from speed.teaching.secrets import public_url
 from speed.teaching.teacher import JournaledTeacher
 
 

@@ -25,7 +25,7 @@ from speed.miniature.world import world
 from speed.ports import Ask, Teacher
 from speed.runs.report import markdown, stage_line
 from speed.stages.preferences import Preferences
-from speed.teaching.journal import journal_at
+from speed.teaching.journal import Journal
 
 SWAP = Judge(votes=2)
 VOTE = Judge(votes=3, decide="majority")
@@ -98,7 +98,7 @@ def test_more_votes_begin_with_the_same_ones(store: Store) -> None:
 def test_what_is_recorded_is_what_was_sent(store: Store) -> None:
     given = [known_list(row) for row in range(5)]
     rows, _ = built(store, preferences(given, RulesTeacher(), VOTE), 5)
-    journal = journal_at(store.home / "journal")
+    journal = Journal(store.home / "journal")
     sent = sorted(entry.messages[-1]["content"] for entry in journal)
     assert sent == sorted(vote.prompt for pair in rows for vote in pair.votes)
     for found, pair in zip(given, rows, strict=True):
@@ -131,7 +131,7 @@ def test_a_further_model_is_reached_on_the_teachers_own_road(store: Store) -> No
     judge = Judge(votes=2, models=("miniature/rules", "miniature/other"))
     _, manifests = built(store, preferences(given, RulesTeacher(), judge), 3)
     assert (manifests[0].cost["calls"], manifests[0].cost["cached"]) == (3, 3)
-    journal = journal_at(store.home / "journal")
+    journal = Journal(store.home / "journal")
     assert sorted(entry.model for entry in journal) == ["miniature/other"] * 3 + ["miniature/rules"] * 3
 
 

@@ -30,7 +30,7 @@ from speed.stages.preferences import Preferences
 from speed.stages.revisions import Revisions
 from speed.stages.seed import SeedData
 from speed.stages.tasks import Tasks
-from speed.teaching.journal import journal_at
+from speed.teaching.journal import Journal
 
 PROMPTS = PromptsConfig(
     lengths=Lengths(retrieval_words=(12,), classification_words=Choices(values=("at least 12",)), long_words=24)
@@ -60,7 +60,7 @@ def store(tmp_path: Path) -> Store:
 
 def sent(store: Store) -> Counter[str]:
     """The user's message of every journaled call."""
-    return Counter(entry.messages[-1]["content"] for entry in journal_at(store.home / "journal"))
+    return Counter(entry.messages[-1]["content"] for entry in Journal(store.home / "journal"))
 
 
 def lists(count: int) -> list[Candidates]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -24,10 +23,9 @@ from speed.core.errors import UserError
 from speed.core.spec import Json
 from speed.data.costs import prices as cost
 from speed.data.evaluation_record import SERVERS_OWN
-from speed.teaching.errors import Patience, TransportError, Tries
-from speed.teaching.loop import teaching_loop
-from speed.teaching.openai_api import KEY, posted, read_as
-from speed.teaching.secrets import public_url
+from speed.teaching.errors import Patience, TransportError, public_url
+from speed.teaching.openai_teacher import KEY, posted, read_as
+from speed.teaching.session import teaching_loop
 
 OPENAI = "api.openai.com"
 KEYS = {OPENAI: "OPENAI_API_KEY"}
@@ -106,7 +104,6 @@ class EndpointEncoder:
         self.model, self.ctx, self.patience = model, ctx, patience or Patience()
         self.cut = 0
         """Texts that were cut because the server refused their length."""
-        self._draw = random.Random(0)
         self.dimension = model.dimensions or 0
         _, probe = next(self.pieces([PROBE], ""))
         self.dimension = probe.shape[1]
@@ -157,18 +154,15 @@ class EndpointEncoder:
         Args:
             whole: False for a text that has been cut already.
         """
-        tries = Tries(self.patience, self._draw)
-        while True:
-            try:
-                return await self._asked(texts)
-            except TransportError as trouble:
-                if trouble.cause == "too_long":
-                    break
-                pause = tries.pause(trouble)
-                if pause is None:
-                    raise
-                self.ctx.tally.cost["retries"] += 1
-                await asyncio.sleep(pause)
+        tries = self.patience.tries()
+        try:
+            return await tries(self._asked, texts)
+        except TransportError as trouble:
+            if trouble.cause != "too_long":
+                raise
+        finally:
+            if again := tries.statistics["attempt_number"] - 1:
+                self.ctx.tally.cost["retries"] += again
         if len(texts) > 1:
             middle = len(texts) // 2
             left, right = await self._vectors(texts[:middle]), await self._vectors(texts[middle:])
