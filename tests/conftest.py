@@ -8,13 +8,20 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
+# No verdict depends on how fast the machine is: examples may take as long as they like.
+settings.register_profile("speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("speed")
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
+HANG = 3600.0
+"""Seconds after which a program hangs, however slow the machine is and whatever else it does."""
 
 
 @pytest.fixture(scope="session")

@@ -61,6 +61,8 @@ def build_all(
                 room = max(1, runtime.side_by_side) - len(scheduler.running)
                 if scheduler.ended or room < 1:
                     break
+                if goal.node.alone(runtime) and any(part.goal.node.alone(runtime) for part in scheduler.running):
+                    continue
                 listen(goal.label, {"event": "start", "rows": goal.rows})
                 scheduler.start(goal, listen, room - len(ready[place + 1 :]))
             for goal, event in scheduler.events():

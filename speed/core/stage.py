@@ -63,9 +63,15 @@ class Node(ABC):
     @property
     def heavy(self) -> tuple[str, ...]:
         """Slow modules of this node and its backends; none means that it is built without a process of its own."""
+        return tuple(dict.fromkeys(sum((part.heavy for part in self._backends()), self.packages)))
+
+    def alone(self, runtime: Any) -> bool:
+        """Whether a backend of it needs a device for itself: two models of 8B do not fit into one GPU."""
+        return any(part.alone(runtime) for part in self._backends())
+
+    def _backends(self) -> list[Backend]:
         parts = [getattr(self, field.name) for field in fields(self)]
-        named = [part.heavy for part in parts if isinstance(part, Backend)]
-        return tuple(dict.fromkeys(sum(named, self.packages)))
+        return [part for part in parts if isinstance(part, Backend)]
 
     def recipe(self) -> Json:
         """How this node enters the key of what stands downstream: by its own key."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from toys import Doubled, Failing, Number, Numbers, Report, SharedNumbers, Sum, WholeNumbers
+from toys import Card, Doubled, Failing, Number, Numbers, OnCard, Report, SharedNumbers, Sum, WholeNumbers
 
 from speed.core.build import build, outcome
 from speed.core.errors import CorruptArtifact, UserError
@@ -153,6 +153,22 @@ def test_children_build_what_is_missing_side_by_side(store: Store, tmp_path: Pat
     assert {standing.state for standing in stage_statuses(order, store)} == {"hit"}
     assert events.count(("sum", "done")) == 2
     assert ("sum", "metric") in events
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_stages_that_need_a_device_for_themselves_take_turns(
+    device: Literal["cpu", "cuda"], store: Store, tmp_path: Path
+) -> None:
+    events: list[tuple[str, str]] = []
+
+    def listen(label: str, event: dict[str, Any]) -> None:
+        events.append((label, event["event"]))
+
+    order = goals([OnCard(Card(number=number)) for number in range(2)] + [Sum(Numbers(3).take(4))])
+    build_all(order, store, Runtime(device=device, side_by_side=3), listen, tmp_path / "logs")
+    second, first_done = events.index(("on card 1", "start")), events.index(("on card 0", "done"))
+    assert (second > first_done) == (device == "cuda")
+    assert events.index(("numbers", "start")) < first_done  # what needs no device does not wait for it
 
 
 def test_blocks_of_a_pool_are_built_side_by_side_where_there_is_room(store: Store, tmp_path: Path) -> None:

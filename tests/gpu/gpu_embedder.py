@@ -140,7 +140,8 @@ def estimated(shape: Shape, chunk: int, kept: int, checkpointing: str) -> float:
     """Bytes that `speed.data.costs.memory` gives for a step whose largest chunk has so many tokens."""
     footprint = Footprint(lora=16, weight_bytes=2, checkpointing=checkpointing != "off")
     state = state_bytes(shape, footprint, False) - shape.embedding * footprint.weight_bytes  # no head
-    whole = activation_bytes(shape, footprint, False)
+    masks = shape.layers * (6 * shape.hidden + shape.feed_forward)  # of the dropout in front of seven adapters a block
+    whole = activation_bytes(shape, footprint, False) + masks
     inputs = footprint.weight_bytes * shape.hidden * shape.layers
     if checkpointing == "off":
         return state + max(chunk, kept) * whole

@@ -39,11 +39,11 @@ class Part(NamedTuple):
 
 
 PARTS = (
-    Part(1, "smoke", 120),
-    Part(2, "embedder", 90),
-    Part(3, "generators", 120),
-    Part(4, "engine", 55),
-    Part(5, "encoding", 45),
+    Part(1, "smoke", 150),
+    Part(2, "embedder", 85),
+    Part(3, "generators", 105),
+    Part(4, "engine", 50),
+    Part(5, "encoding", 40),
     Part(6, "fp16", 35),
 )
 

@@ -95,12 +95,12 @@ def test_the_reason_of_an_end_is_the_last_event_and_an_unknown_price_stays_unkno
 
 
 KILLED = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from speed.runs.status import recorded
 with recorded(Path(sys.argv[1]), "speed", "speed", ("a",), ("a",)):
     print("up", flush=True)
-    time.sleep(60)
+    signal.pause()
 """
 
 

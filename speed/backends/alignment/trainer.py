@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from speed.backends.alignment.options import TrlOptions, refuse_unusable
-from speed.backends.runtime.device import quietly
+from speed.backends.runtime.device import fills_gpu, quietly
 from speed.backends.runtime.processes import run_in_processes, several
 from speed.data.costs.memory import Footprint
 from speed.ports import Completion, Dpo, Preference, Sft, Trainer
@@ -50,6 +50,9 @@ class TrlTrainer(TrlOptions, Trainer):
 
     def check(self, config: Sft | Dpo, runtime: Runtime) -> None:
         refuse_unusable(self, config, runtime)
+
+    def alone(self, runtime: Runtime) -> bool:
+        return fills_gpu(runtime)
 
     def footprint(self) -> Footprint:
         return Footprint(

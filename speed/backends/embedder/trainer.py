@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from speed.backends.embedder.settings import ContrastiveSettings
+from speed.backends.runtime.device import fills_gpu
 from speed.backends.runtime.processes import Job, run_in_processes, several
-from speed.runtime import Context
+from speed.runtime import Context, Runtime
 
 WORKER = "speed.backends.embedder.worker"
 
@@ -21,6 +22,9 @@ class ContrastiveTrainer(ContrastiveSettings):
 
     version: ClassVar[int] = 2
     heavy: ClassVar[tuple[str, ...]] = ("torch", "peft", "transformers.modeling_utils")
+
+    def alone(self, runtime: Runtime) -> bool:
+        return fills_gpu(runtime)
 
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
         """Train on the `Example`s of a JSONL file; the model, in sentence-transformers layout, into `out/model`.

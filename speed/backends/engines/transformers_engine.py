@@ -16,7 +16,7 @@ from pydantic import Field
 from speed.backends.engines.decoding import Prefix, continuations
 from speed.backends.engines.transcription import Transcription, Written, context_length, format_of
 from speed.backends.engines.weights import Loaded, Precision, end_tokens, load
-from speed.backends.runtime.device import device_of, gpu_in_sight
+from speed.backends.runtime.device import device_of, fills_gpu
 from speed.core.errors import UserError
 from speed.ports import Engine, Generate, Generated, Sampling
 from speed.runtime import Context, Runtime
@@ -40,7 +40,10 @@ class TransformersEngine(Engine):
             )
 
     def divisible(self, runtime: Runtime) -> bool:
-        return runtime.device == "cpu" or not gpu_in_sight()
+        return not fills_gpu(runtime)
+
+    def alone(self, runtime: Runtime) -> bool:
+        return fills_gpu(runtime)
 
     def generate(
         self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context

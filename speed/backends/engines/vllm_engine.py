@@ -24,7 +24,7 @@ from pydantic import Field
 from speed.backends.engines.decoding import Prefix
 from speed.backends.engines.transcription import Transcription, Written, context_length, format_of
 from speed.backends.engines.weights import Precision, end_tokens, load_configs, load_tokenizer, read_card, save_merged
-from speed.backends.runtime.device import quietly
+from speed.backends.runtime.device import fills_gpu, quietly
 from speed.core.content import locate_model
 from speed.core.errors import UserError
 from speed.ports import Engine, Generate, Generated, Sampling
@@ -75,6 +75,9 @@ class VllmEngine(Engine):
                 f"engine.step_tokens={self.step_tokens} is less than engine.step_texts={self.step_texts}: "
                 "each text needs a token of each pass\n  raise the one, or lower the other"
             )
+
+    def alone(self, runtime: Runtime) -> bool:
+        return fills_gpu(runtime)
 
     def generate(
         self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import model_validator
 
 from speed.backends.evaluation.protocol import EvaluationProtocol
+from speed.backends.runtime.device import fills_gpu
 from speed.core.content import Content
 from speed.data.records import Scores
-from speed.runtime import Context
+from speed.runtime import Context, Runtime
 
 if TYPE_CHECKING:
     from speed.backends.evaluation.jobs import Job
@@ -39,6 +40,9 @@ class ProtocolEvaluator(EvaluationProtocol):
         from speed.backends.evaluation.run import run
 
         return run(self, self.jobs(ctx), LocalModel(embedder), out, ctx).scores
+
+    def alone(self, runtime: Runtime) -> bool:
+        return fills_gpu(runtime)
 
 
 class MtebEvaluator(ProtocolEvaluator):

@@ -39,6 +39,11 @@ def gpu_in_sight() -> bool:
     return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
 
 
+def fills_gpu(runtime: Runtime) -> bool:
+    """Whether a model that works here takes the machine's GPU for itself; told without importing torch."""
+    return runtime.device != "cpu" and gpu_in_sight()
+
+
 @contextmanager
 def quietly() -> Iterator[None]:
     """Without the libraries' progress bars and their warnings about future versions."""

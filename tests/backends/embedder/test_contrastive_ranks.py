@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import HANG
 from contrastive_examples import TEXTS, WORDS, examples, figures, small
 from gradient_of_ranks import gradient_of
 from tiny_generator import context, make_base
@@ -56,7 +57,7 @@ def test_the_gradient_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
         (tmp_path / f"{name}.job.json").write_text(job.model_dump_json())
     script = str(Path(__file__).with_name("gradient_of_ranks.py"))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run([*launcher, script, str(tmp_path)], capture_output=True, text=True, timeout=500)
+    done = subprocess.run([*launcher, script, str(tmp_path)], capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 0, done.stderr[-3000:]
     for name in CASES:
         one = gradient_of(tmp_path / f"{name}.job.json", "alone")

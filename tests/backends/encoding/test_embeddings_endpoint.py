@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import HANG
 from embeddings_server import Server, meaning
 from tiny_generator import context
 
@@ -18,7 +19,7 @@ from speed.backends.encoding.vector_cache import VectorCache
 from speed.core.errors import UserError
 from speed.teaching.errors import Patience
 
-QUICK = Patience(attempts=3, base=0.001, cap=0.002, timeout=600)
+QUICK = Patience(attempts=3, base=0.001, cap=0.002, timeout=HANG)
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_vectors_come_in_the_order_of_the_texts_and_are_counted(server: Server, 
 def test_a_stumbling_server_is_asked_again(server: Server, tmp_path: Path) -> None:
     faults = {2: (429, {"error": "slow down"}), 3: (503, {}), 4: (200, {"data": []}), 5: (200, ["?"])}
     server.fault = lambda number, texts: faults.get(number)
-    patient = Patience(attempts=4, base=0.001, cap=0.002, timeout=600)
+    patient = Patience(attempts=4, base=0.001, cap=0.002, timeout=HANG)
     made = EndpointEncoder(EndpointModel(server.url, "m"), context(tmp_path, concurrency=1), patient)
     assert encoded(made, ["aa"]).tolist() == [meaning("aa")]
     assert made.ctx.tally.cost["retries"] == 4

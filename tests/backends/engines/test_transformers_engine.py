@@ -96,7 +96,7 @@ def test_random_numbers_belong_to_seed_and_index() -> None:
     assert 0 <= float(one.min()) <= float(one.max()) < 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 6), st.integers(1, 30)), max_size=20), st.integers(1, 300))
 def test_batches_hold_every_text_once_and_keep_to_the_budget(sizes: list[tuple[int, int, int]], budget: int) -> None:
     work = [Prefix([0] * length, 0, range(n), limit) for length, n, limit in sizes]

@@ -456,7 +456,7 @@ def test_time_grows_with_length_whatever_the_text_is(piece: str) -> None:
     for start in ("", '{"a":"b', "["):
         before = time.process_time()
         parse_example(Kind.SHORT_SHORT, "t", (start + piece * 200_000)[:199_000])
-        assert time.process_time() - before < 3
+        assert time.process_time() - before < 20, "a third of a second where time grows with length; else minutes"
 
 
 def test_a_text_of_a_million_characters_is_refused() -> None:
