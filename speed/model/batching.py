@@ -137,7 +137,7 @@ def backward(
     seed: int,
     device: torch.device,
     rows: int | None = None,
-    together: Callable[[Tensor], None] | None = None,
+    all_reduce: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Add the gradient of `loss_of(vectors of all rows)` to the parameters; returns the loss, detached.
 
@@ -152,7 +152,7 @@ def backward(
         kept_tokens: graphs are kept for chunks of up to so many padded tokens together; the others are encoded twice.
         seed: what dropout draws from; a chunk's place is added.
         rows: n, where other processes hold the rest of the rows.
-        together: adds up a tensor over all processes, in place.
+        all_reduce: adds up a tensor over all processes, in place.
     """
     kept: dict[int, Tensor] = {}
     vectors: Tensor | None = None
@@ -169,8 +169,8 @@ def backward(
             vectors = torch.zeros(total, chunk.shape[1], dtype=chunk.dtype, device=chunk.device)
         vectors[torch.tensor(parts[place], device=chunk.device)] = chunk.detach()
     assert vectors is not None, "a step needs rows"
-    if together is not None:
-        together(vectors)  # rows of other processes are zero here, and x + 0 is x: no order of ranks to get wrong
+    if all_reduce is not None:
+        all_reduce(vectors)  # rows of other processes are zero here, and x + 0 is x: no order of ranks to get wrong
     vectors.requires_grad_()
     loss = loss_of(vectors)
     loss.backward()  # type: ignore[no-untyped-call]

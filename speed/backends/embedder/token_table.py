@@ -34,7 +34,7 @@ WINDOW = 1024
 
 
 class Wording(Spec):
-    """What stands around the texts of a record."""
+    """How the texts of a record are written."""
 
     query: str
     """With {query} and, where there is an instruction, {task}."""
@@ -120,9 +120,10 @@ def _write(
             texts: list[str] = []
             hashes: list[int] = []
             labels: list[int] = []
-            found: list[tuple[int, ...]] = []
+            entries: list[tuple[int, ...]] = []
             for record in window:
-                found.append((rows + len(texts), record.number, text_hash(record.task), record.source, _code(record)))
+                first, kind = rows + len(texts), KINDS.index(record.kind)
+                entries.append((first, record.number, text_hash(record.task), record.source, kind))
                 documents = (record.positive, *record.negatives)
                 texts += [query_text(record, wording.query), *(wording.document + text for text in documents)]
                 hashes += [text_hash(text) for text in (record.query, *documents)]
@@ -134,7 +135,7 @@ def _write(
             files["starts"].write((tokens + np.cumsum([len(row) for row in ids])).astype("<i8").tobytes())
             files["texts"].write(np.array(hashes, "<i8").tobytes())
             files["labels"].write(np.array(labels, "<i8").tobytes())
-            files["records"].write(np.array(found, RECORD).tobytes())
+            files["records"].write(np.array(entries, RECORD).tobytes())
             tokens, rows = tokens + sum(map(len, ids)), rows + len(ids)
             progress(read)
     finally:
@@ -148,10 +149,6 @@ def query_text(record: Labelled, template: str) -> str:
         return record.query
     before, _, after = template.partition("{query}")
     return before.replace("{task}", record.task) + record.query + after
-
-
-def _code(record: Labelled) -> int:
-    return KINDS.index(record.kind)
 
 
 def _windows(records: Iterable[Labelled]) -> Iterator[Sequence[Labelled]]:

@@ -6,7 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from speed.backends.embedder.trainer import ContrastiveTrainer, Lora
+from speed.backends.embedder.settings import Lora
+from speed.backends.embedder.trainer import ContrastiveTrainer
 from speed.data.records import Example, Kind
 
 TEXTS = ("", "a", "Write about water", "stone " * 900, "Instruct: x\nQuery: y")

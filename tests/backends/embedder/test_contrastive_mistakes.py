@@ -14,7 +14,7 @@ from tiny_generator import context, make_base
 from transformers import AutoTokenizer
 
 from speed.backends.embedder.ranks import Ranks
-from speed.backends.embedder.trainer import Source
+from speed.backends.embedder.settings import Source
 from speed.backends.encoding.token_rows import training_frame
 from speed.core.errors import UserError
 

@@ -15,8 +15,8 @@ from contrastive_examples import TEXTS, WORDS, examples, figures, small
 from gradient_of_ranks import gradient_of
 from tiny_generator import context, make_base
 
-from speed.backends.embedder.job import EmbedderJob
-from speed.backends.embedder.trainer import Development, Lora
+from speed.backends.embedder.settings import Development, Lora
+from speed.backends.embedder.trainer import EmbedderJob
 from speed.backends.encoding.encoder import Encoder
 from speed.core.context import Runtime
 from speed.core.errors import UserError
@@ -50,8 +50,8 @@ def test_the_gradient_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
     base, data = make_base(tmp_path / "base"), unlike(tmp_path / "examples.jsonl", 12)
     runtime = Runtime(device="cpu", threads=1, processes=2, home=tmp_path / "home")
     for name, changes in [*CASES.items(), ("half", {"precision": "fp16", "epochs": 4})]:
-        fields = small(base, **EXACT, **changes).model_dump(mode="json")
-        job = EmbedderJob(trainer=fields, examples=str(data), seed=3, out=str(tmp_path), runtime=runtime)
+        trainer = small(base, **EXACT, **changes)
+        job = EmbedderJob(trainer=trainer, examples=data, seed=3, out=str(tmp_path), runtime=runtime)
         (tmp_path / f"{name}.job.json").write_text(job.model_dump_json())
     script = str(Path(__file__).with_name("gradient_of_ranks.py"))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

@@ -15,7 +15,7 @@ from contrastive_examples import examples, exported, figures, small
 from tiny_generator import context, make_base
 
 from speed.backends.embedder import checkpoint
-from speed.backends.embedder.trainer import Batching, Lora
+from speed.backends.embedder.settings import Batching, Lora
 
 
 @pytest.fixture(scope="module")

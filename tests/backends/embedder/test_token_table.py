@@ -16,7 +16,7 @@ from tiny_generator import context, make_base
 
 from speed.backends.embedder import token_table
 from speed.backends.embedder.loop import table_of
-from speed.backends.embedder.trainer import Source
+from speed.backends.embedder.settings import Source
 from speed.backends.encoding.token_rows import token_rows
 
 
