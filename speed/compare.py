@@ -2,8 +2,8 @@
 
     python -m speed.compare RUN RUN ...        folders of runs: of speed.evaluate or of whole experiments
 
-Runs with other pins (version of mteb, revision of the data, precision, batch) are refused, and the difference is named.
-A published score stands beside tasks of the same name only, and every mean says over which tasks it is.
+Runs that differ in a pin (version of mteb, revision of the data, precision, batch) are refused with the difference.
+A published score is compared on tasks of the same name only, and every mean states its tasks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def comparison(runs: Sequence[Judged], with_published: bool = True) -> list[Tabl
     """Tables and remarks, in the order of reading.
 
     Raises:
-        UserError: for runs with other pins, or without a task in common.
+        UserError: for runs that differ in a pin, or have no task in common.
     """
     refuse_other_pins(runs)
     tasks = [task for task in runs[0].kinds if all(task in run.kinds for run in runs)]
@@ -66,7 +66,7 @@ def _by_task(columns: Columns, kinds: dict[str, str]) -> Table:
 
 
 def _by_type(columns: Columns, kinds: dict[str, str]) -> Table:
-    """Means; a column without all the tasks of a mean has none."""
+    """Means; a column has none where it lacks a task of it."""
     table = Table("mean over", "tasks", *columns)
 
     def add(title: str, tasks: Sequence[str], figure: Callable[[dict[str, float]], float]) -> None:
@@ -126,12 +126,12 @@ def _shown(score: float | None) -> str:
 
 
 def printed(parts: Sequence[Table | str]) -> str:
-    """For a terminal."""
+    """The parts as text for a terminal."""
     return "\n".join(f"{part.plain()}\n" if isinstance(part, Table) else part for part in parts)
 
 
 def markdown(parts: Sequence[Table | str]) -> str:
-    """For a file."""
+    """The parts as markdown."""
     return "\n\n".join(part.markdown() if isinstance(part, Table) else escaped(part) for part in parts) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""An embedding model in memory: transformer, pooling, normalisation; common to trainer and evaluator."""
+"""An embedding model in memory: transformer, pooling, normalisation. The training and the encoder share it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from speed.model.batching import Ids, drawn_from, padded
 from speed.model.pooling import Pooling, pooled
 
 ADAPTER = "adapter_config.json"
-"""What makes a folder a PEFT adapter."""
+"""A folder with this file is a PEFT adapter."""
 BASE = "base.json"
-"""sha256 of the base of an adapter of ours, where that is a folder."""
+"""Beside an adapter of ours whose base is a folder: the sha256 of that base."""
 
 
 def tokenizer_of(source: str, revision: str | None) -> Any:
@@ -47,12 +47,12 @@ def transformer(source: str, revision: str | None, dtype: Any) -> tuple[Any, Any
     tokenizer = tokenizer_of(source, revision)
     if (Path(source) / ADAPTER).is_file():
         return _adapted(Path(source), dtype), tokenizer
-    with quietly(), _explained(source), drawn_from(0, torch.device("cpu")):  # weights that a checkpoint lacks are drawn
+    with quietly(), _explained(source), drawn_from(0, torch.device("cpu")):  # some weights may be missing: drawn
         return transformers.AutoModel.from_pretrained(source, revision=revision, dtype=dtype), tokenizer
 
 
 def _adapted(folder: Path, dtype: Any) -> Any:
-    """The merged model of a PEFT adapter, on the base that it was trained on."""
+    """A PEFT adapter merged into the base that it was trained on."""
     from peft import PeftModel
 
     named = str(json.loads((folder / ADAPTER).read_text()).get("base_model_name_or_path") or "")
@@ -89,7 +89,7 @@ def _explained(source: str) -> Iterator[None]:
 
 
 def ignores_later_tokens(model: Any) -> bool:
-    """True for causal attention: then padding on the right changes nothing and no mask has to be computed."""
+    """True for causal attention: padding on the right then changes nothing, and no mask is needed."""
     config = model.config
     causal = {"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "olmo2"}
     return config.model_type in causal and not getattr(config, "use_bidirectional_attention", False)

@@ -1,4 +1,4 @@
-"""Where models run, as the runtime asks, and libraries that keep to the matter."""
+"""The device that models run on, and the libraries' progress bars and warnings turned off."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def device_for(runtime: Runtime) -> str:
 
 
 def gpu_in_sight() -> bool:
-    """Whether there may be a GPU, told without importing torch (seconds); where this cannot be told, there may."""
-    # a container may show the devices alone
+    """Whether there may be a GPU: a quick look that does not import torch; true where it cannot tell."""
+    # in a container the devices alone may be visible
     drivers = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/sys/module/amdgpu/version", "/dev/kfd", "/dev/dxg")
     return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
 
@@ -44,7 +44,7 @@ def fills_gpu(runtime: Runtime) -> bool:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """No progress bars of the libraries, and no word about what they will rename in their next version."""
+    """Without the libraries' progress bars and their warnings about future versions."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

@@ -112,7 +112,7 @@ def test_a_mistake_in_a_rank_is_said_and_checkpoints_stay_for_any_number_of_proc
             (tmp_path / "out" / "processes" / "stop").touch()
 
     told.send = end
-    with pytest.raises(UserError, match="told to end and saved step [234] of 5"):
+    with pytest.raises(UserError, match="asked to stop and saved a checkpoint after step [234] of 5"):
         config.train(data, tmp_path / "out", 0, told)
     rest, straight = context(tmp_path / "home"), context(tmp_path / "home")
     config.train(data, tmp_path / "out", 0, rest)

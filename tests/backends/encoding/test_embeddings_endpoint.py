@@ -111,7 +111,7 @@ def test_an_empty_text_is_sent_as_a_space(server: Server, tmp_path: Path) -> Non
 def test_spending_stops_at_the_cap(server: Server, tmp_path: Path) -> None:
     runtime = {"concurrency": 1, "max_usd": 0.001}
     made = encoder(server, tmp_path, runtime, usd_per_million=10.0)
-    with pytest.raises(UserError, match=r"max_usd is 0.001: stopped"):
+    with pytest.raises(UserError, match=r"--max-usd is 0.001: stopped"):
         encoded(made, [f"{i} {'a' * 50}" for i in range(20 * TEXTS)])
     assert 2 <= len(server.requests) <= 3
 

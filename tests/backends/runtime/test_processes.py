@@ -60,7 +60,7 @@ def test_what_ranks_did_comes_back_and_their_logs_are_kept(tmp_path: Path, capfd
 
 @pytest.mark.slow
 def test_a_killed_rank_is_named_and_not_those_that_missed_it(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="rank 1 was ended by signal 9"):
+    with pytest.raises(RuntimeError, match="rank 1 was killed by signal 9"):
         launched("killed", tmp_path)
     logs = [file.read_text() for file in (tmp_path / FOLDER / "logs").rglob("stdout.log")]
     assert sorted(logs) == ["rank 0 is here\n", "rank 1 is here\n"]

@@ -1,4 +1,4 @@
-"""What mteb's tasks need around them: no bars and warnings, and the global random generators seeded."""
+"""Global state around a task of mteb: progress bars and warnings are off, and the random generators are seeded."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tqdm.std import tqdm  # type: ignore[import-untyped]
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the bars and warnings of mteb's helpers: labels that no classifier predicts are no news here."""
+    """Without mteb's progress bars and warnings, such as that a classifier does not predict some label."""
     datasets.disable_progress_bars()
     bar = tqdm.__init__
-    tqdm.__init__ = functools.partialmethod(bar, disable=True)  # mteb's evaluators draw some bars unasked
+    tqdm.__init__ = functools.partialmethod(bar, disable=True)  # some of mteb's evaluators take no option for this
     level = logging.getLogger("mteb").level
     logging.getLogger("mteb").setLevel(logging.ERROR)
     try:
@@ -35,7 +35,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def globals_seeded(seed: int) -> Iterator[None]:
-    """mteb's k-means draws from numpy's global generator: seeded per task, so that a resumed run scores the same."""
+    """Seed the global generators inside; mteb's k-means draws from numpy's, and a resumed run must score the same."""
     python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)
