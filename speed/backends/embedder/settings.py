@@ -38,7 +38,7 @@ class Lora(Spec):
 
 
 class Masks(Spec):
-    """Which documents of the batch do not count as a query's negatives (`speed.model.loss.blocked`)."""
+    """Which documents of the batch are not negatives of a query (`speed.model.loss.blocked`)."""
 
     identical_positives: bool = True
     own_duplicates: bool = True
@@ -46,10 +46,10 @@ class Masks(Spec):
     score_margin: float | None = None
     """Leave out documents that score higher than the positive by more than this (Qwen3-Embedding: 0.1)."""
     guide: ModelReference | None = None
-    """An embedder in sentence-transformers layout that judges instead: documents which it scores above the positive are
-    left out (GISTEmbed, arXiv 2402.16829). It reads bare queries under its own prompts, without a gradient."""
+    """An embedder in sentence-transformers layout: documents that it scores above the positive are left out (GISTEmbed,
+    arXiv 2402.16829). It is not trained, and reads queries without our instructions under its own prompts."""
     guide_margin: float = 0.0
-    """By how much the guide must score a document above the positive."""
+    """Leave out documents only if the guide scores them higher than the positive by more than this."""
 
     @model_validator(mode="after")
     def _used(self) -> Self:
@@ -61,12 +61,12 @@ class Masks(Spec):
 
 
 class Batching(Spec):
-    """Which records meet in a batch (`speed.model.batching.epoch`); the same for all processes of a training."""
+    """Which records form a batch (`speed.model.batching.epoch`); all processes of a training share it."""
 
     homogeneous: Share = 0.0
     """Share of a batch that comes from one group: 0 mixes all in their proportions, 1 takes one group only."""
     by: Literal["kind", "task", "source"] = "kind"
-    """What makes a group."""
+    """What the records of a group have in common."""
 
 
 class Source(Spec):
@@ -121,25 +121,25 @@ class ContrastiveSettings(EmbedderTrainer):
     pooling: Literal["last", "mean", "cls"] = "last"
     normalize: bool = True
     bos: Literal["as_base", "always", "never"] = "as_base"
-    """Whether a BOS token stands in front of every text."""
+    """Whether every text begins with a BOS token."""
     instruction: str = "Instruct: {task}\nQuery: {query}"
     """How a query is written (E5-mistral, §3.2); documents stand alone. `{query}` alone trains without instructions:
-    the exported model then brings no prompts along, and is evaluated without any (`protocol: native`)."""
+    the exported model then has no prompts, and is evaluated without any (`protocol: native`)."""
     batching: Batching = Batching()
     sources: tuple[Source, ...] = ()
-    """Labelled records to train on as well."""
+    """Files of labelled records to train on as well."""
     masks: Masks = Masks()
     hard_negatives: Annotated[int, Field(ge=0)] = 1
-    """Hard negatives of a record that are used at most, drawn anew each epoch (E5-mistral: 1)."""
+    """Maximum hard negatives of a record, drawn anew each epoch (E5-mistral: 1)."""
     share_hard_negatives: bool = True
     """Whether a hard negative also counts for the other queries of the batch."""
     chunk_tokens: Annotated[int, Field(ge=1)] = 4096
-    """Padded tokens encoded at once. Bounds the memory of a step."""
+    """Padded tokens encoded at once; bounds the memory of a step."""
     kept_tokens: Annotated[int, Field(ge=0)] = 32768
     """Padded tokens whose activations are kept between the two passes of a step; the others are computed twice."""
     checkpointing: Literal["off", "kept", "all"] = "off"
-    """Where layers keep their inputs only and compute the rest again: nowhere, in the activations that are kept
-    between the passes, or everywhere. `all` computes most of them three times: for texts that alone are too long."""
+    """Gradient checkpointing, by which layers keep their inputs only and compute the rest again: never, for activations
+    that are kept between the passes, or always. `all` computes most of them three times; it is for very long texts."""
     development: Development | None = None
     """Held-out records that are scored during the training."""
 
@@ -152,7 +152,7 @@ class ContrastiveSettings(EmbedderTrainer):
         if self.instruction != "{query}" and ("{query}" not in self.instruction or "{task}" not in self.instruction):
             raise ValueError("instruction must contain {task} and {query}, or be {query} alone for no instructions")
         if not self.instruction.endswith("{query}"):
-            raise ValueError("instruction must end with {query}, so that it can be kept as a prompt in front of a text")
+            raise ValueError("instruction must end with {query}, so that the rest can be exported as a prompt")
         if self.checkpointing == "kept" and not self.kept_tokens:
             raise ValueError(
                 "checkpointing: kept has no effect with kept_tokens: 0, where every chunk is computed twice already; "
@@ -161,7 +161,7 @@ class ContrastiveSettings(EmbedderTrainer):
         return self
 
     def check(self, runtime: Runtime) -> None:
-        """Refuse what this machine's settings cannot carry out.
+        """Refuse a runtime that cannot carry out these settings.
 
         Raises:
             UserError: with the remedy.

@@ -29,11 +29,11 @@ class ContrastiveTrainer(ContrastiveSettings):
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
         """Train on the `Example`s of a JSONL file; the model, in sentence-transformers layout, into `out/model`.
 
-        Resumes, to the bit, from the last checkpoint in `out/checkpoints`, which is removed at the end.
+        A training that was stopped resumes, to the bit, from its last checkpoint in `out/checkpoints`.
 
         Raises:
-            UserError: no usable records, a base that cannot be loaded, a setting that this machine cannot carry out,
-                or a loss that is no longer a number (with the step and the records; checkpoints stay).
+            UserError: for no usable records, a base that cannot be loaded, a setting that this machine cannot carry
+                out, or a loss that is no longer a number (with the step and the records; checkpoints stay).
         """
         from speed.backends.embedder.loop import run, table_of
 
