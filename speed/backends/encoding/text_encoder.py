@@ -81,7 +81,7 @@ def _pieces(
         return
     keys = cache.keys(prefix, texts)
     missing = np.ones(len(texts), dtype=bool)
-    for rows, vectors in cache.found(keys):
+    for rows, vectors in cache.look_up(keys):
         missing[rows] = False
         yield rows, vectors
     left = np.flatnonzero(missing).tolist()

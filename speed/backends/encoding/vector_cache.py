@@ -102,7 +102,7 @@ class VectorCache:
             digests += key.digest()
         return np.frombuffer(bytes(digests), dtype="<u8").reshape(-1, 2)
 
-    def found(self, keys: Keys) -> Iterator[tuple[list[int], Vectors]]:
+    def look_up(self, keys: Keys) -> Iterator[tuple[list[int], Vectors]]:
         """(places in `keys`, vectors) of those that are in the cache, piece by piece."""
         left = np.arange(len(keys))
         for run in reversed(self._runs):
