@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from speed.core.cache import SUMS, is_whole, kept, write_aside
+from speed.core.content import save_memory, sha256_of
 
 
 def make_two(folder: Path) -> None:
@@ -156,3 +158,16 @@ def test_a_kill_half_way_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) 
     kept(folder, make_two)
     assert is_whole(folder)
     assert not left.exists()
+
+
+@pytest.mark.parametrize("before", ['{"/other": [1, 2, "sum"], "/bad": [1]}', "{", "[]"])
+def test_saved_hashes_join_those_of_other_processes(tmp_path: Path, before: str) -> None:
+    hashes, input_file = tmp_path / "hashes.json", tmp_path / "input"
+    hashes.write_text(before)
+    input_file.write_text("content")
+    recorded = sha256_of(input_file)
+    save_memory(hashes)
+    saved = json.loads(hashes.read_text())
+    assert saved[str(input_file)][2] == recorded
+    assert ("/other" in saved) == before.startswith('{"')
+    assert "/bad" not in saved

@@ -40,7 +40,7 @@ def gpu_in_sight() -> bool:
 
 
 def fills_gpu(runtime: Runtime) -> bool:
-    """Whether a model that works here takes the machine's GPU for itself; told without importing torch."""
+    """Whether a model that works here takes the whole GPU of this machine; answered without importing torch."""
     return runtime.device != "cpu" and gpu_in_sight()
 
 

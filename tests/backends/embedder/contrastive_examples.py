@@ -1,4 +1,4 @@
-"""Small records for trainings of an embedder, and what tests read of a training."""
+"""Small records for trainings of an embedder, and helpers that read the result of a training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def small(base: Path, **changes: Any) -> ContrastiveTrainer:
 
 
 def figures(ctx: Any, name: str) -> list[float]:
-    """One figure of every step of which a context has heard."""
+    """One figure of every step that a context was told of."""
     return [event["figures"][name] for event in ctx.events if event["event"] == "metric"]
 
 

@@ -1,4 +1,4 @@
-"""What a training leaves: folders that other libraries, in processes of their own, read as the trainer means them."""
+"""The exported model: other libraries, in processes of their own, give the vectors of the trainer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which records meet in a step: every one as often as its source weighs, in the mix or in groups."""
+"""Which records form a step: each as often as the weight of its source says, mixed or in groups."""
 
 from __future__ import annotations
 

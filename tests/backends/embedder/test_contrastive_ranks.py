@@ -1,4 +1,4 @@
-"""Two processes compute the gradient of one, copies and parts alike."""
+"""Two processes compute the gradient of one, with copies of the model (DDP) and with parts of it (ZeRO-3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every setting of the embedder's trainer changes something that is computed: none is ignored in silence."""
+"""Every setting of the embedder's trainer changes something that is computed: none is ignored."""
 
 from __future__ import annotations
 

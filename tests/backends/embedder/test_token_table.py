@@ -1,4 +1,4 @@
-"""Texts are tokenised once for all trainings that read them alike, whatever kills the one that does it."""
+"""Texts are tokenised once for all trainings that read them alike, also after a kill."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_kill_half_way_leaves_nothing_that_is_taken_for_a_table(
     assert len(table) == 40
     assert not left.exists()
     with (home / "cache" / "tokens" / table.key / "ids.bin").open("r+b") as file:
-        os.truncate(file.fileno(), 100)  # a damaged table is noticed, and made again
+        os.truncate(file.fileno(), 100)  # a damaged table is made again
     before = len(tokenised)
     again = table_of(small(base), data, context(home)).table
     assert len(tokenised) > before

@@ -1,4 +1,4 @@
-"""The evaluate command: any model, resumed, priced, next to published scores; and what it says to mistakes."""
+"""The evaluate command: any model, resumed, priced, next to published scores; and its messages for mistakes."""
 
 from __future__ import annotations
 

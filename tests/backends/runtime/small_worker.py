@@ -1,4 +1,4 @@
-"""A rank without a model: what the launcher does for a worker can be seen on it within seconds."""
+"""A rank without a model, for tests of the launcher that take seconds."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from speed.runtime import Context
 
 
 class SmallJob(Job):
-    """What its ranks do: `sum` their numbers, or rank 1 is `killed`, or rank 1 `raises`, which the others then miss."""
+    """`kind`: ranks `sum` their numbers, or rank 1 is `killed` or `raises` while the others wait for it."""
 
     kind: str
 
 
 def work(job: SmallJob, ctx: Context) -> None:
-    """Meet the other ranks."""
+    """Join the other ranks and do what the job's kind says."""
     import torch
 
     torch.distributed.init_process_group("gloo")

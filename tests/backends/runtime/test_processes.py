@@ -1,4 +1,4 @@
-"""Several processes: what they did comes back, their logs are kept, and the first that failed is heard."""
+"""Several processes: results come back, logs are kept, and the first failure is raised."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ while command[0].startswith("--"):
     command.pop(0)
 sys.exit(max(process.wait() for process in [subprocess.Popen(command) for _ in range(nodes)]))
 """
-"""Slurm's srun, as far as it is used: the command once a node. Here all nodes are this machine."""
+"""Stands for Slurm's srun: starts the command once a node. Here all nodes are this machine."""
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_two_nodes_of_a_slurm_job_work_together(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_launcher_that_starts_fewer_processes_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`accelerate launch --cpu --num_processes 2` is known to start one, without a word."""
+    """`accelerate launch --cpu --num_processes 2` starts one process, without an error."""
     job = SmallJob(kind="sum", out=str(tmp_path), runtime=context(tmp_path, processes=2).runtime)
     (tmp_path / JOB).write_text(job.model_dump_json())
     monkeypatch.setattr(sys, "argv", ["small_worker", str(tmp_path)])
