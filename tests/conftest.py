@@ -24,6 +24,14 @@ HANG = 3600.0
 """Seconds after which a program hangs, however slow the machine is and whatever else it does."""
 
 
+LONGEST = ("test_smoke", "test_trl_trainer", "test_secrets")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: a file is run by one worker, and none shall be left with a long one at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real data beside the checkout; tests that use it skip where it is not."""

@@ -121,7 +121,8 @@ def test_a_layout_of_sentence_transformers_alone(model: Path, judge: Any, tmp_pa
     """A dense layer behind the pooling: our encoder does not have it, so the library encodes."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Dense, Pooling, Transformer
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
 
     torch.manual_seed(0)
     transformer = Transformer(str(model), max_seq_length=64)
