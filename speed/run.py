@@ -104,8 +104,10 @@ def _job(cfg: DictConfig) -> float | None:
         sweep=str(chosen.job.config_name) if chosen.mode is not None and chosen.mode.name == "MULTIRUN" else None,
     )
     try:
-        from speed.config import validated
+        from speed.config import former_options, validated
 
+        for note in former_options(chosen.runtime.choices):
+            print(note, file=sys.stderr)
         return run(validated(composed(cfg)), OmegaConf.to_yaml(cfg, resolve=True), origin)
     except (UserError, StageFailed) as error:
         return _stop(message_of(error), origin.sweep is not None)

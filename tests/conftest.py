@@ -6,9 +6,13 @@ import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -41,17 +45,29 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def compose() -> Callable[..., object]:
-    """`compose("preset=paper", config="beta")`: the validated config of a command line."""
+def composer() -> Callable[..., DictConfig]:
+    """Hydra's part of what follows."""
     from composition import Composer
 
+    return Composer()
+
+
+@pytest.fixture(scope="session")
+def compose(composer: Callable[..., DictConfig]) -> Callable[..., object]:
+    """`compose("preset=paper", config="beta")`: the validated config of a command line."""
     from speed.config import Config, validated
     from speed.run import composed
 
-    compose = Composer()
-
     @cache
     def made(*overrides: str, config: str = "config") -> Config:
-        return validated(composed(compose(overrides, config)))
+        return validated(composed(composer(overrides, config)))
 
     return made
+
+
+@pytest.fixture(scope="session")
+def raw(composer: Callable[..., DictConfig]) -> Callable[..., object]:
+    """`raw("preset=paper")`: what the files of conf/ say for a command line, as `--cfg job` prints it."""
+    from omegaconf import OmegaConf
+
+    return cache(lambda *overrides: OmegaConf.to_container(composer(overrides), resolve=True))

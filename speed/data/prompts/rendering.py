@@ -46,9 +46,9 @@ class PromptsConfig(Spec):
     difficulty_share: float = Field(0.5, ge=0, le=1)
     """Share of prompts with the difficulty guideline (retrieval, classification, STS)."""
     unit: Choices = Choices(values=("sentence", "phrase", "passage"), weights=(0.9, 0.05, 0.05))
-    high_scores: tuple[float, ...] = Field((4, 4.5, 5), min_length=1)
+    high_scores: tuple[int | float, ...] = Field((4, 4.5, 5), min_length=1)
     """Similarity of S1 and S2 (SPEED, Appendix C.1)."""
-    low_scores: tuple[float, ...] = Field((2.5, 3, 3.5), min_length=1)
+    low_scores: tuple[int | float, ...] = Field((2.5, 3, 3.5), min_length=1)
     """Similarity of S1 and S3 (SPEED, Appendix C.1)."""
 
     def recipe(self) -> Json:
