@@ -16,6 +16,7 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
+from speed.config import FORMER_OPTIONS, former_options
 from speed.core.errors import UserError
 from speed.data.judging.votes import Judge
 from speed.data.prompts.rendering import PromptsConfig
