@@ -322,7 +322,8 @@ def _near(about: Subject, rng: random.Random, slot: str) -> Subject:
     """The subject with another value in `slot`, and perhaps in other slots."""
     changed = {slot, *(other for other in SLOTS[2:] if rng.random() < 0.3)}
     return about | {
-        other: rng.choice([concept for concept in lexicon()[other] if concept != about[other]]) for other in changed
+        other: rng.choice([concept for concept in lexicon()[other] if concept != about[other]])
+        for other in sorted(changed)
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from speed.data.prompts.rendering import Role
+from speed.data.prompts.rendering import PromptRole
 from speed.data.records import Kind
 
 
@@ -29,7 +29,7 @@ class Words:
 class Request:
     """What a prompt asks for."""
 
-    role: Role
+    role: PromptRole
     kind: Kind
     about: str
     """The task, or the topic if the prompt names one (brainstorm, STS)."""
@@ -100,7 +100,7 @@ def _of_brainstorm(prompt: str) -> Request:
     return Request("brainstorm", kind, topic[1].strip(), count=int(count[1]) if count else 5)
 
 
-def _of_data_prompt(prompt: str, role: Role, shown: tuple[str, ...]) -> Request:
+def _of_data_prompt(prompt: str, role: PromptRole, shown: tuple[str, ...]) -> Request:
     if '"S1"' in prompt:
         return _of_sts(prompt, role, shown)
     task = _TASK.search(prompt)
@@ -133,7 +133,7 @@ def _of_data_prompt(prompt: str, role: Role, shown: tuple[str, ...]) -> Request:
     return Request(role, Kind.LONG_LONG, about, words=_least(long), shown=shown)
 
 
-def _of_sts(prompt: str, role: Role, shown: tuple[str, ...]) -> Request:
+def _of_sts(prompt: str, role: PromptRole, shown: tuple[str, ...]) -> Request:
     topic = _TOPIC.search(prompt)
     if topic is None:
         raise ValueError("an STS prompt without a topic")

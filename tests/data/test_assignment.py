@@ -1,4 +1,4 @@
-"""Which row is about what: neighbours share a task, tasks a topic, as the config says, wherever one begins to read."""
+"""Assignment of tasks and topics: shared as the config says, and independent of the row at which reading begins."""
 
 from __future__ import annotations
 

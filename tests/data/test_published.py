@@ -1,4 +1,4 @@
-"""Published scores: complete, and true to the means that were published with them."""
+"""Published scores are complete and agree with the published means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quality report: each fault that is put into good records is found, and nothing else."""
+"""The quality report finds exactly the faults that are put into good records."""
 
 from __future__ import annotations
 

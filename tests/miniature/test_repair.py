@@ -1,4 +1,4 @@
-"""A repair changes what is wrong and nothing else."""
+"""A repair changes only what is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules: they obey the project's real prompts, know only half of the world, and err as a judge on purpose."""
+"""The rules obey the project's prompts, know only half of the world, and err as a judge at the given rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules behind litellm: the same answers, journaled under keys that know the rules' settings."""
+"""The rules behind litellm give the same answers, and their settings are part of the journal keys."""
 
 from __future__ import annotations
 

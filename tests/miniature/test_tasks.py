@@ -1,4 +1,4 @@
-"""The evaluation: readable by mteb, the same everywhere, about the held-out half alone, and not lexical."""
+"""Evaluation tasks: readable by mteb, the same on all machines, about the held-out half only, and not lexical."""
 
 from __future__ import annotations
 

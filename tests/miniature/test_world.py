@@ -1,4 +1,4 @@
-"""The world: one meaning a word, two halves that share nothing but words, the same on every machine."""
+"""The world: each word has one meaning, the halves share only words, and it is the same on all machines."""
 
 from __future__ import annotations
 

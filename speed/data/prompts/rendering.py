@@ -19,7 +19,7 @@ from speed.data.prompts.slots import Choices, Lengths
 from speed.data.prompts.template_files import SLOTS, Template, list_items, templates
 from speed.data.records import STS_INSTRUCTION, Kind, Prompt
 
-Role = Literal["brainstorm", "synthesis", "judge", "revise"]
+PromptRole = Literal["brainstorm", "synthesis", "judge", "revise"]
 """Purpose of a prompt."""
 
 BRAINSTORMED = (Kind.RETRIEVAL, Kind.CLASSIFICATION, Kind.SHORT_SHORT, Kind.LONG_LONG)
@@ -55,7 +55,7 @@ class PromptsConfig(Spec):
         """Identity: all slot tables and the text of all templates, but not the folder of the templates."""
         return self._recipe(tuple(SLOTS))
 
-    def of(self, role: Role) -> RolePrompts:
+    def of(self, role: PromptRole) -> RolePrompts:
         """The prompts of one role; their recipe leaves out the templates of the other roles."""
         return RolePrompts(role=role, config=self)
 
@@ -75,7 +75,7 @@ class PromptsConfig(Spec):
 class RolePrompts(Spec):
     """The prompts of one role. A stage holds only these, so that rewording the judge does not change the seed data."""
 
-    role: Role
+    role: PromptRole
     config: PromptsConfig
 
     def recipe(self) -> Json:
@@ -171,17 +171,3 @@ def _fill(name: str, values: dict[str, str], config: PromptsConfig) -> Prompt:
     template = config.template(name)
     text = template.fill({**values, "language": config.language, "_shuffle": lambda block, text: text})
     return Prompt(text=text, template=template.label)
-
-
-__all__ = [
-    "BRAINSTORMED",
-    "Choices",
-    "Lengths",
-    "PromptsConfig",
-    "Role",
-    "RolePrompts",
-    "brainstorm_prompt",
-    "data_prompt",
-    "judge_prompt",
-    "revise_prompt",
-]

@@ -1,4 +1,4 @@
-"""Reading answers: every defect becomes a valid record with its text unchanged, or a rejection typed by cause."""
+"""Parsing answers: every defect gives a valid record with its text unchanged, or a rejection with the right cause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forms: what they allow is what the parser reads, and what they forbid it rejects."""
+"""Schemas allow what the parser accepts, and forbid what it rejects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Estimates rest on numbers that are known: published parameter counts, and sums that can be done by hand."""
+"""Estimates agree with published parameter counts and with sums done by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Protocols as pure functions: orders, and what judgements come to; expected outcomes by hand."""
+"""Protocols of judging: orders and verdicts, with outcomes worked out by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Templates of the user's own: used, hashed, and checked for the slots that they must have."""
+"""A user's own templates are used, hashed, and checked for required slots."""
 
 from __future__ import annotations
 

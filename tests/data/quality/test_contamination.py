@@ -1,4 +1,4 @@
-"""What counts as a text of an evaluation task, against the definitions taken word by word."""
+"""Contamination is what its definition says, checked text by text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much repairs change: hand-counted, and the common words against the table that defines them."""
+"""Edits by revisions: counted by hand, and common words compared with the table that defines them."""
 
 from __future__ import annotations
 

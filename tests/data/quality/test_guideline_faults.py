@@ -1,4 +1,4 @@
-"""Every guideline that a prompt states and that can be checked is checked; a keeping example has no fault."""
+"""Every broken guideline is found, and an example that keeps all of them has no fault."""
 
 from __future__ import annotations
 

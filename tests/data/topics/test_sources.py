@@ -1,4 +1,4 @@
-"""Topics from every source, whatever the file is like, and drawn fairly."""
+"""Topics are read from every kind of file and drawn uniformly."""
 
 from __future__ import annotations
 
