@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -38,7 +38,7 @@ class Ask(Spec):
     """`brainstorm`, `seed`, `judge` or `revise`: the ledger's line."""
     kind: Kind | None = None
     index: int = 0
-    """Sample index: the same prompt asked again on purpose has another one (DESIGN D5)."""
+    """Sample index: the same prompt asked again on purpose has another one."""
     form: Form | None = None
     """Of the answer, for teachers that are asked for structured output."""
 
@@ -232,6 +232,17 @@ class Trainer(Backend, ABC):
     def footprint(self) -> Footprint | None:
         """What of its settings decides over memory, for plans; None where that is not known."""
         return None
+
+
+class Training(NamedTuple):
+    """A training of a generator, as a plan sees it."""
+
+    base: str
+    """The base model (a reference, see ModelReference)."""
+    config: Sft | Dpo
+    trainer: Trainer
+    tokens_a_row: int
+    """Expected, at the paper's lengths."""
 
 
 class EmbedderTrainer(Backend, ABC):
