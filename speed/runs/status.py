@@ -19,7 +19,7 @@ from typing import TextIO
 from speed.core.escape import on_one_line
 from speed.core.locks import is_owned
 from speed.core.spec import Json, Spec
-from speed.runs.report import Table, money
+from speed.runs.tables import Table, money
 
 ABOUT, EVENTS = "run.json", "events.jsonl"
 
@@ -141,7 +141,7 @@ def told(status: Status) -> str:
         f"process {about.pid} on {about.host}: {process[status.state]}",
         f"folder {status.folder}",
         f"command {on_one_line(about.command, 200)}",
-        table.plain(),
+        table.text(),
         f"{status.calls:,} teacher calls, {money(status.dollars)} so far",
         f"last event, {status.quiet:,.0f} s ago: {on_one_line(status.last, 200)}",
     ]

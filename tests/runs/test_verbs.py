@@ -17,9 +17,8 @@ from speed.core.graph import StageStatus, stage_statuses
 from speed.core.store import Store
 from speed.data.costs.prices import seconds
 from speed.pipeline import pipeline
-from speed.runs.experiment import Origin, print_plan, refuse_over_caps
+from speed.runs.plan import plan_table, planned_calls, print_plan, refuse_over_caps
 from speed.runs.preview import previews
-from speed.runs.report import plan_table, planned_calls
 from speed.runs.status import recorded, runs_to_show, status_of, told
 from speed.runtime import Runtime
 
@@ -149,7 +148,7 @@ def test_a_cap_leaves_room_for_answers_that_are_asked_for_again(
         config = compose("preset=paper", "topics=miniature", f"teacher.content_retries={retries}")
         pipe = pipeline(config)
         found = stage_statuses(pipe.goals(), store)
-        print_plan(config, Origin(preset="paper"), found, pipe)
+        print_plan(config, "paper", found, pipe.key)
         shown = " ".join(capsys.readouterr().out.split())
         assert ("at most 2 times the calls and input tokens" in shown) == (retries == 1)
         assert ("output tokens and dollars may be more than 2 times" in shown) == (retries == 1)
@@ -179,5 +178,5 @@ def test_a_plan_says_how_long_in_a_unit_that_fits(
     group: str, shown: str, compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipe = pipeline(config := compose(group, "topics=miniature"))
-    print_plan(config, Origin(preset=group), stage_statuses(pipe.goals(), Store(tmp_path / "home").open()), pipe)
+    print_plan(config, group, stage_statuses(pipe.goals(), Store(tmp_path / "home").open()), pipe.key)
     assert shown in capsys.readouterr().out.partition("answers of the teacher")[2]
