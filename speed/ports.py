@@ -1,6 +1,7 @@
-"""The seams: what a stage asks of the parts that can be swapped. Implementations live in `speed.backends` and
-`speed.miniature`, and are named in conf/ by `_target_`. Their fields are science and enter keys; devices, URLs,
-keys and concurrency come from the context.
+"""The interfaces of the parts that can be swapped.
+
+Implementations stand in `speed.backends`, `speed.teaching` and `speed.miniature`, and are named in conf/ by `_target_`.
+Their fields decide over results and enter keys; devices, URLs, keys and concurrency come from the context.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Teacher(Backend, ABC):
 
     @abstractmethod
     def named(self, model: str) -> Teacher:
-        """This teacher with another model: a further judge, reached on the same road."""
+        """This teacher with another model: a further judge, reached at the same endpoint."""
 
 
 class Generate(Spec):

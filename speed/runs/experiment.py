@@ -25,7 +25,7 @@ from speed.runs import report
 from speed.runs.plan import print_plan, refuse_impossible, refuse_over_caps, work_at_most
 from speed.runs.preview import previews
 from speed.runs.progress import Screen
-from speed.runs.status import recorded, runs_to_show, status_of, told
+from speed.runs.status import record_events, runs_to_show, status_of, status_text
 from speed.runs.tables import money
 
 PRELOAD = ("hydra", "speed.pipeline")
@@ -114,7 +114,7 @@ def _build_and_report(
     if todo:
         labels = tuple(goal.label for goal in order)
         missing = tuple(goal.label for goal in order if goal.key in todo)
-        with Screen() as screen, recorded(folder, config.name, " ".join(sys.argv), labels, missing) as events:
+        with Screen() as screen, record_events(folder, config.name, " ".join(sys.argv), labels, missing) as events:
 
             def listen(label: str, event: dict[str, Json]) -> None:
                 events.write(json.dumps({"at": round(time.monotonic() - begun, 3), "stage": label, **event}) + "\n")
@@ -152,7 +152,7 @@ def print_status(store: Store) -> None:
     found = runs_to_show(store.home)
     if not found:
         raise UserError(f"no run has been started under {store.home}: set runtime.home or SPEED_HOME to its root")
-    print("\n\n".join(told(status_of(folder)) for folder in found))
+    print("\n\n".join(status_text(status_of(folder)) for folder in found))
 
 
 def verify(order: list[Goal], store: Store) -> int:
