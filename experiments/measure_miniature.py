@@ -143,7 +143,7 @@ def base_texts(base: str, asked: Sequence[Any], seed: int) -> list[Any]:
     from speed.backends.engines.weights import load
     from speed.data.answers.accept_or_reject import accept_or_reject
     from speed.ports import Sampling
-    from speed.stages.asking import request_seed
+    from speed.stages.generating import request_seed
 
     torch.set_num_threads(1)
     loaded = load(base, "fp32", "cpu")

@@ -16,7 +16,7 @@ from pathlib import Path
 from speed.core.errors import UserError
 from speed.data.evaluation_record import EvaluationRecord, mean, read_evaluation, refuse_other_pins
 from speed.data.published_scores import published
-from speed.runs.report import Table, escaped
+from speed.runs.tables import Table, escaped
 
 Columns = dict[str, dict[str, float]]
 """Scores by task, by the title of a column."""
@@ -127,7 +127,7 @@ def _shown(score: float | None) -> str:
 
 def printed(parts: Sequence[Table | str]) -> str:
     """The parts as text for a terminal."""
-    return "\n".join(f"{part.plain()}\n" if isinstance(part, Table) else part for part in parts)
+    return "\n".join(f"{part.text()}\n" if isinstance(part, Table) else part for part in parts)
 
 
 def markdown(parts: Sequence[Table | str]) -> str:

@@ -32,7 +32,7 @@ from speed.core.cache import write_aside
 from speed.core.errors import UserError, explained
 from speed.core.spec import Json
 from speed.data.quality.contamination import EvaluationTexts
-from speed.runs.report import Table
+from speed.runs.tables import Table
 
 _CHUNK = 512
 _SECONDS = 10.0
@@ -168,7 +168,7 @@ def run(given: argparse.Namespace) -> None:
         if given.to is not None:
             clean = stack.enter_context(stack.enter_context(write_aside(given.to)).open("wb"))
         tally = decontaminate(given.records, known, clean)
-    print(contamination_table(list(tasks), known, tally, given.words).plain())
+    print(contamination_table(list(tasks), known, tally, given.words).text())
     share = tally.contaminated / max(tally.records, 1)
     passed = f"; {tally.rejected:,} rejected rows were skipped" if tally.rejected else ""
     print(f"\n{tally.contaminated:,} of {tally.records:,} records are contaminated ({share:.2%}){passed}")

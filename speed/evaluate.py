@@ -30,7 +30,7 @@ from speed.core.store import Store
 from speed.data.evaluation_record import EvaluationRecord
 from speed.runs.experiment import QUIET, run_folder
 from speed.runs.progress import Screen
-from speed.runs.report import escaped
+from speed.runs.tables import escaped
 from speed.runtime import Context, Runtime, message_of
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from pathlib import Path
 from speed.core.errors import UserError, explained
 from speed.core.escape import escape, on_one_line
 from speed.core.locks import is_owned
-from speed.runs.report import Table, ledger_table
+from speed.runs.report import ledger_table
+from speed.runs.tables import Table
 from speed.teaching.journal import Entry, Journal, entry_of, key
 from speed.teaching.lines import ARCHIVE, lines_from
 from speed.teaching.spending import ledger_of
@@ -91,7 +92,7 @@ def show(journal: Journal, options: argparse.Namespace) -> int:
 
 
 def show_ledger(journal: Journal, options: argparse.Namespace) -> int:
-    print(ledger_table(ledger_of(journal)).plain())
+    print(ledger_table(ledger_of(journal)).text())
     return 0
 
 
@@ -128,7 +129,7 @@ def verify(journal: Journal, options: argparse.Namespace) -> int:
         entries += sound
         damaged_at_all += damaged
     answers, keys = journal.select("SELECT count(*), count(DISTINCT key) FROM entry WHERE answered")[0]
-    print(table.plain())
+    print(table.text())
     print(f"{entries:,} sound entries, {damaged_at_all:,} damaged; index: {answers:,} answers to {keys:,} questions")
     return int(damaged_at_all > 0)
 

@@ -1,4 +1,4 @@
-"""The door: the only file that knows Hydra. Compose, validate, then plan or build, then report.
+"""Hydra entry point; nothing else imports Hydra. Compose and validate the config, then plan, or build and report.
 
 python -m speed.run                                    the miniature, from topics to scores
 python -m speed.run plan=true                          what would be done, why, and what it would cost
@@ -33,11 +33,11 @@ MOVED = {
         "speed.teaching.openai_teacher.OpenAICompatibleTeacher"
     ),
 }
-"""Parts by the names that they had before: users' own option files may still hold these."""
+"""Parts by the names that they had before; the user's own option files may still hold these."""
 
 
 class Stopped(CompactHydraException):  # type: ignore[misc]
-    """A mistake of the user or a failed stage, told by its message alone."""
+    """A mistake of the user or a failed stage; only its message is shown."""
 
 
 def composed(cfg: DictConfig) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _job(cfg: DictConfig) -> float | None:
 
 
 def _stop(message: str, in_sweep: bool) -> NoReturn:
-    """End with a message: at once, or, in a sweep, after the other points have had their turn."""
+    """End with a message: at once, or, in a sweep, after the other points have run."""
     from speed.core.escape import escape
 
     if in_sweep:

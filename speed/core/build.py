@@ -1,4 +1,4 @@
-"""Building one goal: a stage whole, a pool shard by shard. Damage that it meets is told, to be built again."""
+"""Build one goal: a stage whole, or a pool shard by shard."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def build(
     if spans is not None:
         assert isinstance(node, Pool)
         for span in spans:
-            _grow(node, span, store, Context(store, runtime, node.label, send), made_by)
+            _build_rows(node, span, store, Context(store, runtime, node.label, send), made_by)
         return
     with store.lock(node):
         if isinstance(node, Pool):
             for gap in store.missing(node, goal.rows):
-                _grow(node, gap, store, Context(store, runtime, node.label, send), made_by)
+                _build_rows(node, gap, store, Context(store, runtime, node.label, send), made_by)
         elif isinstance(node, Stage) and store.manifest(node) is None:
             _build_stage(node, store, Context(store, runtime, node.label, send), made_by)
 
@@ -63,7 +63,7 @@ def _build_stage(stage: Stage[Any], store: Store, ctx: Context[Any], made_by: Ma
     store.publish(stage, manifest.model_copy(update={"outputs": outputs_of(out)}))
 
 
-def _grow(pool: Pool[Any], gap: Span, store: Store, ctx: Context[Any], made_by: Maker) -> None:
+def _build_rows(pool: Pool[Any], gap: Span, store: Store, ctx: Context[Any], made_by: Maker) -> None:
     """Write the rows of a gap, shard by shard; a shard ends at a multiple of the block or at the gap's end."""
     start = gap.start
     with closing(pool.build(gap.start, gap.stop, ctx)) as rows:
@@ -123,7 +123,7 @@ def _manifest(
     )
 
 
-def outcome(
+def attempt_build(
     goal: Goal,
     store: Store,
     runtime: BuildSettings,
@@ -131,7 +131,8 @@ def outcome(
     made_by: Maker | None = None,
     spans: Sequence[Span] | None = None,
 ) -> dict[str, Json]:
-    """Build a goal, or these spans of it, and put the way it ended into an event."""
+    """Build a goal, or these spans of it, and report as an event how that ended: `done`, `user_error`, `crash`, or
+    `corrupt` where a damaged file was met that must be set aside and built again."""
     try:
         build(goal, store, runtime, send, made_by, spans)
     except CorruptArtifact as corrupt:

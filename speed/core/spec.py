@@ -1,4 +1,4 @@
-"""Specs: frozen, closed, typed values. Configs, records and manifests are all one idiom (DESIGN D1).
+"""Specs: frozen, closed, typed values. Configs, records and manifests are all written as specs.
 
 `recipe` turns a value into the canonical JSON that keys are hashed from. Literals go in, context stays out, and
 whatever has no stable identity raises instead of being hashed by accident.

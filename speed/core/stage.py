@@ -31,7 +31,7 @@ class Row(Spec):
     detail: str = ""
     """What the cause was seen on, or a remark of the teacher on its own answer, for a reader."""
 
-    def noted(self, detail: str) -> Self:
+    def with_remark(self, detail: str) -> Self:
         """This row with a remark of whoever made it, where there is one."""
         return self.model_copy(update={"detail": "; ".join(filter(None, (self.detail, detail)))}) if detail else self
 
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Node(ABC):
+class Node:
     """Something that can be built: named, versioned, and identified by its recipe."""
 
     name: ClassVar[str]
@@ -54,6 +54,8 @@ class Node(ABC):
     """Raised by hand when the same recipe begins to give another result: source code is not hashed."""
     packages: ClassVar[tuple[str, ...]] = ()
     """Slow modules that the stage imports itself; those of its backends are theirs to name."""
+    purpose: ClassVar[str] = ""
+    """What a teacher is asked for, as the ledger names it (`brainstorm`, `seed` ...); empty where none is asked."""
 
     @property
     def label(self) -> str:
@@ -87,6 +89,26 @@ class Node(ABC):
         """sha256 of `{stage, version, fields}`."""
         return digest({"stage": self.name, "version": self.version, "fields": self.own_recipe})
 
+    def check(self, runtime: Any) -> None:
+        """Refuse, before anything is built, what this machine or its settings cannot carry out.
+
+        Raises:
+            UserError: with the remedy.
+        """
+
+    def training(self) -> Any:
+        """What a plan must know of a training of a generator (`speed.ports.Training`); None where none is trained."""
+        return None
+
+    def sample_prompts(self, rows: int, ctx: Context[Any]) -> Iterator[tuple[str, str]]:
+        """(kind, text) of what a teacher is sent for the first rows: recorded where they are built, otherwise drawn as
+        they will be, with stand-ins for what a model has yet to write. Nothing is asked.
+
+        Args:
+            ctx: its `rows` end where no more are built.
+        """
+        return iter(())
+
     @property
     def upstream(self) -> dict[str, Upstream]:
         """The fields that are stages, pools or takes."""
@@ -95,7 +117,7 @@ class Node(ABC):
 
 
 @dataclass(frozen=True)
-class Stage(Node, Generic[T]):
+class Stage(Node, ABC, Generic[T]):
     """Builds one artifact of payload type T into a folder."""
 
     @abstractmethod
@@ -108,7 +130,7 @@ class Stage(Node, Generic[T]):
 
 
 @dataclass(frozen=True)
-class Pool(Node, Generic[R]):
+class Pool(Node, ABC, Generic[R]):
     """Grows row by row; `take(n)` is the way to read it."""
 
     row: ClassVar[type[Row]]
@@ -146,6 +168,10 @@ class Pool(Node, Generic[R]):
         """What follows from the counts of any number of rows, for manifests and the report. A count whose name has a
         slash is the material of these figures; the report does not show it by itself."""
         return {}
+
+    def sample_rows(self, rows: int, ctx: Context[Any]) -> Iterator[R]:
+        """The first rows, for `sample_prompts` of what reads them: built ones, then stand-ins if it has any."""
+        return ctx.rows(self.take(rows))
 
     def take(self, rows: int) -> Take[R]:
         """The first `rows` rows."""
@@ -222,9 +248,9 @@ class Context(Generic[S]):
     """Calls of the tallies that are closed."""
     _last: float = 0.0
 
-    def rows(self, take: Take[R]) -> Iterator[R]:
-        """The rows of a take, in order, each shard checked against its sha256 as it is read."""
-        return self.store.rows(take)
+    def rows(self, take: Take[R], start: int = 0) -> Iterator[R]:
+        """The rows of a take from `start` on, in order, each shard checked against its sha256 as it is read."""
+        return (row for row in self.store.rows(take) if row.row >= start)
 
     def accepted(self, take: Take[R]) -> Iterator[R]:
         """The rows of a take that were not rejected."""

@@ -4,10 +4,10 @@
     <home>/store/<stage>/<key>/   an artifact: payload and manifest.json; or a pool: shards, each with its manifest
     <home>/locks/                 one file lock per key, so that two processes build a shared stage once
     <home>/journal/               every answer that was ever paid for (speed.teaching.journal)
-    <home>/runs/                  what humans read: reports and links into the store
+    <home>/runs/                  for people: reports and links into the store
 
-Complete means renamed: a build happens in `<key>.partial/`, the manifest is written last, then the folder
-gets its name. A shard is written aside and renamed, its manifest after it.
+A folder that has its name is complete: a build happens in `<key>.partial/`, the manifest is written last, then the
+folder gets its name. A shard is written aside and renamed, its manifest after it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import os
 import re
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -259,11 +258,3 @@ class Store:
     def remove(self, folder: Path) -> None:
         """Delete a folder of the store."""
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def summed(manifests: Iterable[Manifest]) -> Counter[str]:
-    """Counts of several shards together."""
-    total: Counter[str] = Counter()
-    for manifest in manifests:
-        total.update(manifest.counts)
-    return total

@@ -10,7 +10,7 @@ from speed.core.stage import Stage
 from speed.core.work import Work
 from speed.data.records import Example
 from speed.ports import EmbedderTrainer, Weights
-from speed.runtime import Context
+from speed.runtime import Context, Runtime
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,9 @@ class Embedder(Stage[Weights]):
 
     def work(self) -> Work:
         return Work(trained=self.rows)
+
+    def check(self, runtime: Runtime) -> None:
+        self.trainer.check(runtime)
 
     def run(self, out: Path, ctx: Context) -> None:
         self.trainer.train(ctx.folder(self.corpus) / "examples.jsonl", out, self.seed, ctx)

@@ -17,10 +17,11 @@ from speed.core.work import Work
 from speed.data.answers.accept_or_reject import accept_or_reject
 from speed.data.answers.first_fault import Broken, first_fault
 from speed.data.judging import statistics
-from speed.data.records import Candidates, Kind, Pair
-from speed.ports import Engine, Generate, Generated, Sampling, Weights
-from speed.runtime import Context, Runtime
-from speed.stages.asking import generate_in_order, request_seed
+from speed.data.records import Candidates, Pair
+from speed.ports import Generate, Generated, Weights
+from speed.runtime import Context
+from speed.stages.base import GeneratingPool
+from speed.stages.generating import generate_in_order, request_seed
 
 
 class Cut(NamedTuple):
@@ -31,29 +32,17 @@ class Cut(NamedTuple):
     broken: Broken | None = None
 
 
-@dataclass(frozen=True)
-class FieldPairs(Pool[Pair]):
+@dataclass(frozen=True, kw_only=True)
+class FieldPairs(GeneratingPool[Pair]):
     """One row, one list, one answer continued anew from its first faulty field."""
 
     root: Pool[Candidates]
     junior: Stage[Weights]
-    engine: Engine
-    sampling: Sampling
     continuations: int
     """Tries to write on without a fault."""
-    max_tokens: dict[Kind, int]
-    seed: int
 
     name: ClassVar[str] = "field pairs"
     row: ClassVar[type[Pair]] = Pair
-    whole_blocks: ClassVar[bool] = True
-
-    @property
-    def block(self) -> int:
-        return self.engine.block
-
-    def divisible(self, runtime: Runtime) -> bool:
-        return self.engine.divisible(runtime)
 
     def work(self, start: int, stop: int) -> Work:
         return Work(generated=(stop - start) * self.continuations)
@@ -62,7 +51,7 @@ class FieldPairs(Pool[Pair]):
         return statistics.pair_figures(counts)
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Pair]:
-        cuts = (_cut(found) for found in ctx.rows(self.root.take(stop)) if found.row >= start)
+        cuts = map(_cut, ctx.rows(self.root.take(stop), start))
         items = ((cut, self._request(cut, cut.broken) if cut.broken else None) for cut in cuts)
         written = generate_in_order(self.engine, ctx.folder(self.junior), items, self.sampling, ctx)
         for done, (cut, texts) in enumerate(written, 1):

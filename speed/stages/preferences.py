@@ -13,7 +13,6 @@ from speed.core.stage import Pool
 from speed.core.work import Work
 from speed.data.answers.parse import parse_judgement
 from speed.data.answers.schemas import judgement_form
-from speed.data.costs.prices import EXPECTED_TOKENS
 from speed.data.judging import statistics
 from speed.data.judging.votes import Judge, Shortlist, draw_orders, first_alike, read_candidates, shortlist, verdict
 from speed.data.prompts.rendering import RolePrompts, judge_prompt
@@ -22,6 +21,7 @@ from speed.data.records import Candidates, Pair, Rejected, Sample, Vote
 from speed.ports import Answer, Ask, Check, Teacher
 from speed.runtime import Context
 from speed.stages.asking import ask_all_in_order, readable
+from speed.stages.base import price_of
 
 
 class Drawn(NamedTuple):
@@ -48,6 +48,7 @@ class Preferences(Pool[Pair]):
 
     name: ClassVar[str] = "preferences"
     row: ClassVar[type[Pair]] = Pair
+    purpose: ClassVar[str] = "judge"
 
     @property
     def judges(self) -> list[Teacher]:
@@ -55,17 +56,24 @@ class Preferences(Pool[Pair]):
         return [self.teacher.named(model) for model in self.judge.models] or [self.teacher]
 
     def work(self, start: int, stop: int) -> Work:
-        tokens_in, tokens_out = EXPECTED_TOKENS["judge"]
         turns = Counter(vote % len(self.judges) for vote in range(self.judge.votes))
         calls = {judge: (stop - start) * times for judge, times in turns.items()}
-        prices = (self.judges[judge].price(n, tokens_in * n, tokens_out * n) for judge, n in calls.items())
+        prices = (price_of(self.judges[judge], self.purpose, n) for judge, n in calls.items())
         return sum(prices, Work())
 
     def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
         return statistics.list_figures(counts, rejected)
 
+    def sample_prompts(self, rows: int, ctx: Context) -> Iterator[tuple[str, str]]:
+        built = list(ctx.rows(self.take(rows)))
+        if built:
+            return ((pair.prompt.kind, pair.votes[0].prompt) for pair in built if pair.prompt.kind and pair.votes)
+        lists = self.root.sample_rows(rows, ctx)
+        asked = ((found.prompt, judge_prompt(found.prompt.text, found.texts, self.prompts.config)) for found in lists)
+        return ((about.kind, prompt.text) for about, prompt in asked if about.kind)
+
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Pair]:
-        drawn = map(self._drawn, (found for found in ctx.rows(self.root.take(stop)) if found.row >= start))
+        drawn = map(self._drawn, ctx.rows(self.root.take(stop), start))
         kept, *given = tee(drawn, len(self.judges) + 1)
         answers = (self._answers(place, lists, ctx) for place, lists in enumerate(given))
         for done, (one, *told) in enumerate(zip(kept, *answers, strict=True), 1):
@@ -103,7 +111,7 @@ class Preferences(Pool[Pair]):
             prompt=vote.prompt,
             temperature=self.judge.temperature,
             max_tokens=self.max_tokens,
-            purpose="judge",
+            purpose=self.purpose,
             kind=one.found.prompt.kind,
             index=one.votes[:place].count(vote),
             form=judgement_form(len(vote.order)),
@@ -149,4 +157,4 @@ class Preferences(Pool[Pair]):
         if dropped := next(filter(self.guidelines.drops, faults[best]), None):
             return named.reject(dropped, "the best answer breaks a guideline that drops")
         remarks = (vote.detail for vote in pair.votes if vote.detail and not vote.cause)
-        return named.noted("; ".join(dict.fromkeys(remarks)))
+        return named.with_remark("; ".join(dict.fromkeys(remarks)))

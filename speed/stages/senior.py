@@ -8,9 +8,10 @@ from typing import ClassVar
 
 from speed.core.stage import Stage, Take
 from speed.core.work import Work
+from speed.data.costs.prices import EXPECTED_TOKENS
 from speed.data.records import Pair
-from speed.ports import Dpo, Preference, Trainer, Weights
-from speed.runtime import Context
+from speed.ports import Dpo, Preference, Trainer, Training, Weights
+from speed.runtime import Context, Runtime
 from speed.stages.base import training_rows
 
 
@@ -27,6 +28,14 @@ class Senior(Stage[Weights]):
 
     def work(self) -> Work:
         return Work(trained=round(self.pairs.rows * self.dpo.epochs))
+
+    def check(self, runtime: Runtime) -> None:
+        self.trainer.check(self.dpo, runtime)
+
+    def training(self) -> Training:
+        return self.junior.training()._replace(  # type: ignore[no-any-return]
+            config=self.dpo, trainer=self.trainer, tokens_a_row=2 * sum(EXPECTED_TOKENS["seed"])
+        )
 
     def run(self, out: Path, ctx: Context) -> None:
         rows = [

@@ -33,8 +33,7 @@ class VerifiedPairs(Pool[Pair]):
         return statistics.pair_figures(counts)
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Pair]:
-        lists = (found for found in ctx.rows(self.root.take(stop)) if found.row >= start)
-        for done, found in enumerate(lists, 1):
+        for done, found in enumerate(ctx.rows(self.root.take(stop), start), 1):
             pair = self._pair(found)
             ctx.tally.counts.update(statistics.pair_counts(pair))
             yield pair

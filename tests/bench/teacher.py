@@ -158,7 +158,10 @@ def seed_rows(rows: int, home: Path) -> float:
     assignment = Assignment(role="seed", seed=0, mix=mix, prompts=PROMPTS.of("synthesis"))
     tasks = GivenTasks(BrainstormPlan(role="seed", seed=0, mix=mix))
     longest = dict.fromkeys(Kind, 1000)
-    pool = SeedData(assignment, GivenTopics(), tasks, InstantTeacher(model="miniature/bench"), 1.0, longest, 1, KEEP)
+    pool = SeedData(
+        assignment=assignment, topics=GivenTopics(), tasks=tasks, teacher=InstantTeacher(model="miniature/bench"),
+        temperature=1.0, max_tokens=longest, attempts=1, guidelines=KEEP,
+    )  # fmt: skip
     store = Store(home).open()
     order = goals([pool.take(rows)])
     for goal in order[:-1]:

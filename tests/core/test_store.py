@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 from toys import Card, Doubled, Failing, Number, Numbers, OnCard, Report, SharedNumbers, Sum, WholeNumbers
 
-from speed.core.build import build, outcome
+from speed.core.build import attempt_build, build
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.graph import goals, stage_statuses
 from speed.core.scheduler import StageFailed, build_all
@@ -78,7 +78,7 @@ def test_a_flipped_bit_in_an_artifact_is_noticed(store: Store, flipped: str) -> 
     note = Report(stage)
     runtime = Runtime(side_by_side=1)
     if flipped == "sum.txt":
-        ended = outcome(goals([note])[-1], store, runtime, silence)
+        ended = attempt_build(goals([note])[-1], store, runtime, silence)
         assert ended["event"] == "corrupt"
         store.set_aside(Path(ended["path"]))
     assert stage_statuses(goals([note]), store)[1].state == "miss"

@@ -76,13 +76,18 @@ def seed_data(
     teacher: Scripted, attempts: int, failed: tuple[int, ...] = (), guidelines: Guidelines = KEEP
 ) -> SeedData:
     assignment, tasks = assigned("seed", failed)
-    return SeedData(assignment, GivenTopics(), tasks, teacher, 1.0, LONGEST, attempts, guidelines)
+    return SeedData(
+        assignment=assignment, topics=GivenTopics(), tasks=tasks, teacher=teacher, temperature=1.0, max_tokens=LONGEST,
+        attempts=attempts, guidelines=guidelines,
+    )  # fmt: skip
 
 
 def synthesis(engine: Writer, attempts: int, failed: tuple[int, ...] = (), guidelines: Guidelines = KEEP) -> Synthesis:
     assignment, tasks = assigned("synthesis", failed)
-    sampling = Sampling(temperature=1.0)
-    return Synthesis(NoWeights(), assignment, GivenTopics(), tasks, engine, sampling, LONGEST, 0, attempts, guidelines)
+    return Synthesis(
+        writer=NoWeights(), assignment=assignment, topics=GivenTopics(), tasks=tasks, engine=engine,
+        sampling=Sampling(temperature=1.0), max_tokens=LONGEST, seed=0, attempts=attempts, guidelines=guidelines,
+    )  # fmt: skip
 
 
 def pools(attempts: int, failed: tuple[int, ...] = ()) -> list[Pool[Sample]]:

@@ -27,7 +27,7 @@ from speed.miniature.world import world
 from speed.ports import Answer, Ask, Check
 from speed.runtime import Context
 from speed.stages.preferences import Preferences
-from speed.stages.revisions import Revisions
+from speed.stages.revision_data import RevisionData
 from speed.stages.seed import SeedData
 from speed.stages.tasks import Tasks
 from speed.teaching.journal import Journal
@@ -85,7 +85,10 @@ def test_seed_data(store: Store) -> None:
     teacher = Heard(content_retries=0)
     assignment = Assignment(role="seed", seed=0, mix=MIX, prompts=PROMPTS.of("synthesis"))
     tasks = GivenTasks(BrainstormPlan(role="seed", seed=0, mix=MIX))
-    pool = SeedData(assignment, GivenTopics(), tasks, teacher, 1.0, LONGEST, 1, KEEP)
+    pool = SeedData(
+        assignment=assignment, topics=GivenTopics(), tasks=tasks, teacher=teacher, temperature=1.0, max_tokens=LONGEST,
+        attempts=1, guidelines=KEEP,
+    )  # fmt: skip
     rows, _ = built(store, pool, 69)
     assert sent(store) == Counter(row.prompt.text for row in rows)
     assert all(ask.form == example_form(ask.kind) for ask in teacher._asks if ask.kind)
@@ -99,7 +102,10 @@ def test_rows_are_the_same_bytes_for_one_worker_and_sixteen(tmp_path: Path) -> N
         assignment = Assignment(role="seed", seed=0, mix=MIX, prompts=PROMPTS.of("synthesis"))
         tasks = GivenTasks(BrainstormPlan(role="seed", seed=0, mix=MIX))
         drops = Guidelines(drop=("query_length",))
-        pool = SeedData(assignment, GivenTopics(), tasks, RulesTeacher(), 1.0, LONGEST, 2, drops)
+        pool = SeedData(
+            assignment=assignment, topics=GivenTopics(), tasks=tasks, teacher=RulesTeacher(), temperature=1.0,
+            max_tokens=LONGEST, attempts=2, guidelines=drops,
+        )  # fmt: skip
         rows, _ = built(store, pool, 46, concurrency=concurrency)
         written.append([path.read_bytes() for path in sorted(store.folder(pool).glob("*.jsonl"))])
     assert written[0] == written[1] != []
@@ -118,7 +124,7 @@ def test_judgements(store: Store) -> None:
 
 def test_revisions(store: Store) -> None:
     teacher = Heard(content_retries=0)
-    pool = Revisions(Lists(tuple(lists(10))), teacher, PROMPTS.of("revise"), 1.0, 900, 0, KEEP)
+    pool = RevisionData(Lists(tuple(lists(10))), teacher, PROMPTS.of("revise"), 1.0, 900, 0, KEEP)
     rows, _ = built(store, pool, 10)
     assert sent(store) == Counter(row.revise_prompt for row in rows)
     assert all(ask.form == revision_form(Kind.STS) for ask in teacher._asks)

@@ -13,38 +13,26 @@ from speed.data.answers.parse import parse_revision
 from speed.data.prompts.rendering import RolePrompts, revise_prompt
 from speed.data.quality import edits
 from speed.data.quality.guidelines import Guidelines, faults
-from speed.data.records import Kind, Rejected, Sample
-from speed.ports import Engine, Generate, Generated, Sampling, Weights
-from speed.runtime import Context, Runtime
-from speed.stages.asking import generate_in_order, request_seed
+from speed.data.records import Rejected, Sample
+from speed.ports import Generate, Generated, Weights
+from speed.runtime import Context
+from speed.stages.base import GeneratingPool
+from speed.stages.generating import generate_in_order, request_seed
 
 
-@dataclass(frozen=True)
-class Revision(Pool[Sample]):
+@dataclass(frozen=True, kw_only=True)
+class RevisionPass(GeneratingPool[Sample]):
     """Row i is row i of the synthesis, repaired. What the revisor makes unreadable stays as it was."""
 
     samples: Pool[Sample]
     revisor: Stage[Weights]
-    engine: Engine
-    sampling: Sampling
     prompts: RolePrompts
-    max_tokens: dict[Kind, int]
-    """Longest answer: the example, its wrapping, and the reason where the revisor writes one."""
     on_failure: Literal["keep_original", "drop"]
-    seed: int
     guidelines: Guidelines
     """A repair that breaks one of those that drop has failed."""
 
     name: ClassVar[str] = "revision"
     row: ClassVar[type[Sample]] = Sample
-    whole_blocks: ClassVar[bool] = True
-
-    @property
-    def block(self) -> int:
-        return self.engine.block
-
-    def divisible(self, runtime: Runtime) -> bool:
-        return self.engine.divisible(runtime)
 
     def work(self, start: int, stop: int) -> Work:
         return Work(generated=stop - start)
@@ -53,7 +41,7 @@ class Revision(Pool[Sample]):
         return edits.figures(counts)
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Sample]:
-        rows = (row for row in ctx.rows(self.samples.take(stop)) if row.row >= start)
+        rows = ctx.rows(self.samples.take(stop), start)
         items = ((row, self._request(row) if row.prompt.text else None) for row in rows)
         written = generate_in_order(self.engine, ctx.folder(self.revisor), items, self.sampling, ctx)
         for done, (row, texts) in enumerate(written, 1):

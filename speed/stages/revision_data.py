@@ -1,4 +1,4 @@
-"""Revisions: the teacher repairs root answers, for the revisor to learn from (paper 3.2.3, Figure 6)."""
+"""Revision data: the teacher repairs root answers, for the revisor to learn from (paper 3.2.3, Figure 6)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from speed.core.stage import Pool
 from speed.core.work import Work
 from speed.data.answers.parse import example_json, parse_example, parse_revision
 from speed.data.answers.schemas import revision_form
-from speed.data.costs.prices import EXPECTED_TOKENS
 from speed.data.draws import generator
 from speed.data.prompts.rendering import RolePrompts, revise_prompt
 from speed.data.quality import edits
@@ -20,10 +19,11 @@ from speed.data.records import Candidates, Rejected, RevisedAnswer
 from speed.ports import Answer, Ask, Check, Teacher
 from speed.runtime import Context
 from speed.stages.asking import ask_in_order, readable
+from speed.stages.base import price_of
 
 
 @dataclass(frozen=True)
-class Revisions(Pool[RevisedAnswer]):
+class RevisionData(Pool[RevisedAnswer]):
     """One row, one list, one of its answers repaired: any one, not only the best, so that flaws are seen."""
 
     root: Pool[Candidates]
@@ -36,17 +36,22 @@ class Revisions(Pool[RevisedAnswer]):
 
     name: ClassVar[str] = "revisions"
     row: ClassVar[type[RevisedAnswer]] = RevisedAnswer
+    purpose: ClassVar[str] = "revise"
 
     def work(self, start: int, stop: int) -> Work:
-        tokens_in, tokens_out = EXPECTED_TOKENS["revise"]
-        return self.teacher.price(stop - start, tokens_in * (stop - start), tokens_out * (stop - start))
+        return price_of(self.teacher, self.purpose, stop - start)
+
+    def sample_prompts(self, rows: int, ctx: Context) -> Iterator[tuple[str, str]]:
+        built = list(ctx.rows(self.take(rows)))
+        drawn = built or map(self._drawn, self.root.sample_rows(rows, ctx))
+        return ((row.prompt.kind, row.revise_prompt) for row in drawn if row.prompt.kind and row.revise_prompt)
 
     def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
         return edits.figures(counts)
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[RevisedAnswer]:
-        lists = (found for found in ctx.rows(self.root.take(stop)) if found.row >= start)
-        requests = ((item, self._request(item)) for item in map(self._drawn, lists))
+        drawn_rows = map(self._drawn, ctx.rows(self.root.take(stop), start))
+        requests = ((drawn, self._request(drawn)) for drawn in drawn_rows)
         for done, (drawn, answer) in enumerate(ask_in_order(self.teacher, requests, ctx), 1):
             yield self._row(drawn, answer, ctx)
             ctx.progress(done, stop - start, "revisions")
@@ -67,7 +72,7 @@ class Revisions(Pool[RevisedAnswer]):
             prompt=drawn.revise_prompt,
             temperature=self.temperature,
             max_tokens=self.max_tokens,
-            purpose="revise",
+            purpose=self.purpose,
             kind=kind,
             index=drawn.row,
             form=revision_form(kind),
@@ -92,4 +97,4 @@ class Revisions(Pool[RevisedAnswer]):
             return drawn.reject(dropped.cause, dropped.detail)
         before = parse_example(kind, task, drawn.original, "stop")
         ctx.tally.counts.update(edits.counts(None if isinstance(before, Rejected) else before, example))
-        return drawn.noted(answer.detail)
+        return drawn.with_remark(answer.detail)
