@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -120,12 +121,13 @@ class Asking:
         self._neighbours.join()
         try:
             while True:
-                while self._stop is None and len(self._ahead) < most and (read := next(source, None)) is not None:
-                    place, (ask, check) = read
-                    request = self._teacher.request(ask, check, place)
-                    self._ahead.append(request)
-                    if not self._from_journal(request):
-                        self._launch(request)
+                # As many at once as fly at once: two threads that take turns for every single request spend more on
+                # changing turns than on everything else.
+                if len(self._ahead) <= most - self._concurrency:
+                    room = islice(source, most - len(self._ahead))
+                    read = [self._teacher.request(ask, check, place) for place, (ask, check) in room]
+                    self._ahead.extend(read)
+                    self._launch([request for request in read if not self._from_journal(request)])
                 if not self._ahead:
                     return
                 yield self._landed(self._ahead[0])
@@ -147,12 +149,14 @@ class Asking:
                 return True
         return False
 
-    def _launch(self, request: Request) -> None:
+    def _launch(self, requests: list[Request]) -> None:
+        if not requests:
+            return
         if not self._prepared:
             self._teacher.prepare(self._ctx.runtime)
             self._prepared = True
         self._share()
-        self._loop.call_soon_threadsafe(self._start, request)
+        self._loop.call_soon_threadsafe(self._start, requests)
 
     def _landed(self, request: Request) -> Answer:
         """Wait for one request."""
@@ -204,8 +208,9 @@ class Asking:
 
     # -- the event loop ------------------------------------------------------------------------------------------------
 
-    def _start(self, request: Request) -> None:
-        self._tasks[request] = self._loop.create_task(self._drive(request))
+    def _start(self, requests: list[Request]) -> None:
+        for request in requests:
+            self._tasks[request] = self._loop.create_task(self._drive(request))
 
     def _cancel_unsent(self, landed: threading.Event) -> None:
         for request, task in list(self._tasks.items()):
@@ -229,7 +234,7 @@ class Asking:
         finally:
             del self._tasks[request]
             if self._awaited is request or self._stop is not None:
-                self._news.set()
+                self._loop.call_soon(self._news.set)  # behind what else has landed by now
 
     async def _asked(self, request: Request) -> bool:
         """Make the next call of a request, unless the journal has its answer, or its twin is on the way."""
