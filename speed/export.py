@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speed.core.cache import write_aside
 from speed.core.errors import CorruptArtifact, UserError, explained
 
 if TYPE_CHECKING:
@@ -85,12 +86,12 @@ def export_dataset(run: Path, licence: str | None, to: Path) -> Path:
             "  give an identifier of the hub, for instance --licence cc-by-4.0"
         )
     refuse_full(to)
-    partial = to.with_name(to.name + ".partial")
     try:
-        write_dataset(run, licence, partial)
+        with write_aside(to) as aside:
+            write_dataset(run, licence, aside)
     except CorruptArtifact as corrupt:
         raise UserError(f"{corrupt}\n  build it again: python -m speed.run verify=true") from corrupt
-    return renamed(partial, to)
+    return to
 
 
 def refuse_full(to: Path) -> None:
@@ -101,14 +102,6 @@ def refuse_full(to: Path) -> None:
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"{to} is there already: give a new folder, or empty it")
-
-
-def renamed(partial: Path, to: Path) -> Path:
-    """Give the complete folder its name."""
-    if to.exists():
-        to.rmdir()
-    partial.rename(to)
-    return to
 
 
 def export(artifact: Path, stage: str | None, to: Path, adapter: bool, precision: Precision) -> Path:
@@ -127,15 +120,15 @@ def export(artifact: Path, stage: str | None, to: Path, adapter: bool, precision
         check(payload, () if manifest is None else manifest.outputs)
     except CorruptArtifact as corrupt:
         raise UserError(f"{corrupt}\n  build it again: python -m speed.run verify=true") from corrupt
-    partial = to.with_name(to.name + ".partial")
-    if (payload / "model" / "modules.json").is_file():
-        copy_embedder(payload, partial, adapter)
-    else:
-        from speed.backends.alignment.export import write_generator
+    with write_aside(to) as aside:
+        if (payload / "model" / "modules.json").is_file():
+            copy_embedder(payload, aside, adapter)
+        else:
+            from speed.backends.alignment.export import write_generator
 
-        write_generator(payload, partial, adapter, precision, "generator" if manifest is None else manifest.label)
-    tell_origin(partial / "README.md", manifest)
-    return renamed(partial, to)
+            write_generator(payload, aside, adapter, precision, "generator" if manifest is None else manifest.label)
+        tell_origin(aside / "README.md", manifest)
+    return to
 
 
 def copy_embedder(payload: Path, to: Path, adapter: bool) -> None:
@@ -147,7 +140,6 @@ def copy_embedder(payload: Path, to: Path, adapter: bool) -> None:
     source = payload / ("adapter" if adapter else "model")
     if not source.is_dir():
         raise UserError(f"{payload} has no adapter: it was trained on all weights; leave --adapter out")
-    shutil.rmtree(to, ignore_errors=True)
     shutil.copytree(source, to)
 
 

@@ -15,7 +15,7 @@ from speed.core.errors import UserError
 
 
 def write_generator(payload: Path, to: Path, adapter: bool, precision: Precision, name: str) -> None:
-    """Junior, senior or revisor into the folder `to`, which may hold the rest of an interrupted export.
+    """Junior, senior or revisor into the new folder `to`.
 
     Args:
         name: title of the card.
@@ -26,7 +26,6 @@ def write_generator(payload: Path, to: Path, adapter: bool, precision: Precision
     card = read_card(payload)
     if card is None:
         raise UserError(f"{payload} has no weights.json: it is no trained generator, or its training has not ended")
-    shutil.rmtree(to, ignore_errors=True)
     if adapter:
         base = base_of_adapter(payload, card)
         shutil.copytree(payload / "model", to)

@@ -46,6 +46,7 @@ def new_adapter(options: TrlOptions, model: Any) -> LoraConfig | None:
     """LoRA for a model that carries none yet."""
     if options.method == "full" or isinstance(model, PeftModel):
         return None
+    is_tied = model.config.get_text_config().tie_word_embeddings
     return LoraConfig(
         r=options.r,
         lora_alpha=options.alpha,
@@ -53,7 +54,7 @@ def new_adapter(options: TrlOptions, model: Any) -> LoraConfig | None:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
         modules_to_save=["embed_tokens"] if options.embeddings else None,
-        ensure_weight_tying=options.embeddings,
+        ensure_weight_tying=options.embeddings and is_tied,
     )
 
 
