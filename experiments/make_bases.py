@@ -1,10 +1,12 @@
 """Train the base models of the miniature: `python experiments/make_bases.py [NAME ...]`.
 
-Every base has about a million parameters and a byte-level BPE vocabulary of 2,768 tokens (2,304 in bases that were
+Each base has about a million parameters and a byte-level BPE vocabulary of 2,768 tokens (2,304 in bases that were
 trained before the words of paths became tokens). On one core (OMP_NUM_THREADS=1) Llama takes about four hours, the
-embedder about ten minutes. A folder holds config.json, fp16 model.safetensors, the tokenizer and `training.log`. The
-corpus was improved between the phases of the committed bases (the log has them), and Llama's new tokens were added
-before its ANSWERING phases, each beginning as the small word: training again gives their like, not the same bytes.
+embedder about ten minutes. A folder holds config.json, model.safetensors in fp16, the tokenizer and `training.log`.
+
+Training again gives similar bases, not the same bytes: the corpus was improved between the phases of the committed
+bases (see their logs), and Llama's new tokens were added before its ANSWERING phases, with the embedding of the
+lower-case word.
 """
 
 from __future__ import annotations
@@ -32,57 +34,57 @@ BASES = package_folder("package:miniature/bases")
 VOCABULARY = 2768
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 BOS_ID, FIRST_TOKEN = 1, 3
-"""Ids: PAD is 0, EOS 2; all others are pieces of text."""
+"""Ids: PAD is 0, EOS is 2; all others are pieces of text."""
 
 
 class Phase(Spec):
-    """One part of a training, with its own optimisers."""
+    """One part of a training, with new optimisers."""
 
     steps: int
     """Optimiser steps of 4,096 tokens."""
     learning_rate: float = 3e-3
-    """Peak rate of the embeddings and norms."""
+    """Peak learning rate of the embeddings and norms."""
     muon_rate: float = 0.02
-    """Peak rate of the matrices."""
+    """Peak learning rate of the matrices."""
     lists: float = 0.0
-    """Share of texts that are long lists, repeated word for word."""
+    """Share of texts that are long lists, each repeated word for word."""
     forms: float = 0.0
-    """Share of texts that are forms, named and filled in."""
+    """Share of texts that are forms: fields are named and then filled in."""
     synonyms: float = 0.0
-    """Share of texts that say which words mean the same."""
+    """Share of texts that say which words are synonyms."""
     lookups: float = 0.0
-    """Share of texts that are asked about, or stand behind a path."""
+    """Share of texts with questions about them, or behind a path."""
     revised: float = 0.0
-    """Share of texts that are forms filled in twice."""
+    """Share of texts that are forms, filled in twice."""
     repeats: float = 0.0
-    """Share of blocks that hold no text but runs of tokens drawn at random, each repeated at some distance."""
+    """Share of blocks that hold random runs of tokens instead of text, each repeated at some distance."""
     long_blocks: float = 0.2
-    """Share of the steps, the last ones, on blocks of 1,024 tokens."""
+    """Share of the steps that use blocks of 1,024 tokens; these are the last steps."""
     block: int = 256
     """Tokens of the other blocks."""
 
 
 WORDS = Phase(steps=2000)
-"""First words and grammar."""
+"""Words and grammar first."""
 
 
 COPYING = Phase(steps=240, learning_rate=2e-3, muon_rate=0.01, lists=0.5, long_blocks=0.25)
-"""A base that has words and grammar copies half-heartedly; lists that come twice change that."""
+"""A base that knows words and grammar copies badly; lists that are repeated change that."""
 
 
 FORMS = Phase(steps=300, learning_rate=2e-3, muon_rate=0.01, lists=0.15, forms=0.6, long_blocks=0.4)
-"""What is asked for by name is given by name."""
+"""Fields that are asked for by name are filled in by name."""
 
 
 DISTANCE = Phase(steps=200, repeats=1.0, block=512, long_blocks=0.0)
-"""Noise that comes again at any distance. Only a base that copies already learns from it: from new weights, or mixed
-into the texts of a base that had met few lists, five hundred steps changed nothing; here fifty were enough."""
+"""Noise that is repeated at any distance. Only a base that already copies learns from it. From new weights, or mixed
+into the texts of a base that had seen few lists, five hundred steps changed nothing; here fifty were enough."""
 
 
 FORMS_FROM_AFAR = Phase(
     steps=400, learning_rate=2e-3, muon_rate=0.01, lists=0.1, forms=0.5, repeats=0.15, block=512, long_blocks=0.4
 )
-"""Texts again, and forms whose names stand further back."""
+"""Texts again, and forms whose field names are further back."""
 
 
 MISTAKABLE = (
@@ -91,8 +93,8 @@ MISTAKABLE = (
     ),
     Phase(steps=600, learning_rate=2e-3, muon_rate=0.015, lists=0.05, forms=0.75, repeats=0.05, block=512),
 )
-"""Forms whose names are like one another and are spoken of in between. After the first part the second name of a
-form had a likelihood of 0.38 in its place, after the second of 0.56."""
+"""Forms with similar field names, and with sentences about them in between. In its place, the second name of a form had
+a likelihood of 0.38 after the first part and of 0.56 after the second."""
 
 
 _CLOSED = Phase(steps=500, learning_rate=2e-3, muon_rate=0.015, lists=0.05, forms=0.75, repeats=0.05, block=512)
@@ -106,8 +108,8 @@ CLOSED = (
         update={"steps": 170, "muon_rate": 0.012, "lists": 0.02, "forms": 0.88, "repeats": 0.08, "long_blocks": 0.0}
     ),
 )
-"""Last, forms that end with a mark of their own, and half a phase of noise: after that, tokens met again 100 and 250
-tokens later cost 0.3 and 0.6 nats (1.2 and 2.1 before)."""
+"""Forms that end with a closing mark, and half a phase of noise. After that, tokens repeated after 100 and 250 others
+cost 0.3 and 0.6 nats (1.2 and 2.1 before)."""
 
 
 ANSWERING = (
@@ -124,9 +126,8 @@ ANSWERING = (
         long_blocks=0.5,
     ),
 )  # fmt: skip
-"""Forms whose subject may be a path, whose labels answer a question, whose texts have the length that is wanted, and
-which are filled in a second time. Paths and answers had to be met in texts of their own: of forms alone neither was
-learned in 600 steps."""
+"""Forms that have a path as their subject, labels that answer a question, and texts of a wanted length, and that are
+filled in twice. Paths and answers needed texts of their own: neither was learned from forms alone in 600 steps."""
 
 
 REVISING = (
@@ -139,24 +140,24 @@ REVISING = (
         long_blocks=1.0,
     ),
 )  # fmt: skip
-"""What has been written is written again, with some of it changed: the copying that a revisor needs. In the second part
-everything is further apart, in blocks as long as the longest prompt: before it, tokens met again 450 tokens later cost
-4.6 nats, after it 0.7, and a revisor's prompt begins 500 tokens before its answer."""
+"""Texts are repeated with some changes: the copying that a revisor needs. In the second part everything is further
+apart, in blocks as long as the longest prompt, since a revisor's prompt begins 500 tokens before its answer. Tokens
+repeated after 450 others cost 4.6 nats before that part and 0.7 after it."""
 
 
 TOPICS = Phase(
     steps=350, learning_rate=2e-3, muon_rate=0.015, lists=0.02, forms=0.25, lookups=0.3, revised=0.25, repeats=0.1,
     block=512, long_blocks=0.6,
 )  # fmt: skip
-"""Paths and what they mean once more: the second part of REVISING had drafts that nothing announced as such, and after
-it a form was on its topic less often."""
+"""Paths and their meaning once more: the second part of REVISING had drafts that were not announced as such, and after
+it forms were on their topic less often."""
 
 
 SYNONYMS = (
     Phase(steps=200, muon_rate=0.015, synonyms=0.4, long_blocks=0.0),
     Phase(steps=350, learning_rate=4e-3, muon_rate=0.015, synonyms=0.8, long_blocks=0.0),
 )
-"""Which words mean the same. Without them no word's nearest neighbour was a synonym, after them that of 96 % was."""
+"""Synonyms. Before these phases 2 % of the words had a synonym as their nearest neighbour, after them 96 %."""
 
 
 SHORT = (
@@ -164,7 +165,7 @@ SHORT = (
     COPYING.model_copy(update={"steps": 120}),
     FORMS.model_copy(update={"steps": 200}),
 )
-"""Of the other architectures, which are there to be compared with one another."""
+"""Phases of the other architectures, which are only compared with one another."""
 
 
 class Base(Spec):
@@ -189,7 +190,7 @@ CATALOGUE = {
 
 
 def make_tokenizer(folder: Path) -> Any:
-    """Byte-level BPE trained on the corpus and on plain English about writing; the same for every base."""
+    """Train the tokenizer of all bases: byte-level BPE on the corpus and on plain English about writing."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -217,15 +218,15 @@ def make_tokenizer(folder: Path) -> Any:
 
 
 def _path_words() -> list[str]:
-    """Every word that a path may hold, so that each is one token: a million parameters make nothing of pieces."""
+    """All words of paths, so that each becomes one token: a million parameters cannot put pieces together."""
     levels = [form for slot in ("things", "aspect") for forms in lexicon()[slot].values() for form in forms]
     return ["/".join(level.capitalize() for level in (*domains(), *levels))]
 
 
 def _prompt_words() -> list[str]:
-    """The words of the prompts that a small model reads, in alphabetical order, and the punctuation of records.
+    """Words of the prompts that a small model reads, in alphabetical order, and the punctuation of records.
 
-    For the tokenizer alone, so that prompts are short in tokens; the models never see them.
+    Only the tokenizer is trained on them, so that prompts need few tokens; the models never see them.
     """
     templates = files("speed.data.prompts").joinpath("templates")
     read = [
@@ -244,7 +245,7 @@ def _prompt_words() -> list[str]:
 
 
 def untrained(base: Base) -> Any:
-    """The model of a base with random weights, fp32."""
+    """Model of a base with random weights, in fp32."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -269,8 +270,11 @@ def untrained(base: Base) -> Any:
 
 
 def blocks(tokenizer: Any, seed: int, length: int, phase: Phase) -> Iterator[list[int]]:
-    """Endless blocks of `length` tokens: texts, each between BOS and EOS. The one that the end of a block cuts begins
-    the next block, unless it began this one: what is copied in a text is mostly near its beginning."""
+    """Endless blocks of `length` tokens, made of texts between BOS and EOS.
+
+    A text that is cut by the end of a block begins the next block again, unless it began this one: most of what is
+    copied in a text is near its beginning.
+    """
     rng = seeded("blocks", seed)
     stream = texts(world(), seed, phase.lists, phase.forms, phase.synonyms, phase.lookups, phase.revised)
     waiting: list[int] = []
@@ -287,9 +291,9 @@ def blocks(tokenizer: Any, seed: int, length: int, phase: Phase) -> Iterator[lis
 
 
 def repeats(rng: random.Random, length: int) -> list[int]:
-    """A block of runs of random tokens, few or many, drawn again and again among others that come once.
+    """A block of random runs of tokens that are repeated, among other tokens that are not.
 
-    Nothing but copying over any distance makes it easier, so this teaches to look back further than texts do.
+    Only copying makes it easier, over any distance. So it teaches a model to look back further than texts do.
     """
     runs = [_noise(rng, rng.randint(3, 32)) for _ in range(rng.randint(2, max(5, length // 40)))]
     block = [BOS_ID]
@@ -305,13 +309,13 @@ def _noise(rng: random.Random, length: int) -> list[int]:
 
 
 def copying(model: Any, gaps: tuple[int, ...] = (0, 100, 250, 450)) -> dict[str, float]:
-    """Mean negative log-likelihood, in nats, of 14 random tokens met a second time after a gap of so many others.
+    """Mean negative log-likelihood (nats) of 14 random tokens that are repeated after so many others, by this gap.
 
     Chance is ln 2,765 = 7.92 (7.74 in the older logs, of 2,301 tokens).
     """
     import torch
 
-    found = {}
+    nats_by_gap = {}
     for gap in gaps:
         rng = seeded("copying", gap)
         listed = [_noise(rng, 14) for _ in range(16)]
@@ -319,12 +323,12 @@ def copying(model: Any, gaps: tuple[int, ...] = (0, 100, 250, 450)) -> dict[str,
         with torch.no_grad():
             likely = model(input_ids=batch).logits[:, :-1].log_softmax(-1)
         again = likely.gather(2, batch[:, 1:, None])[:, -13:]
-        found[str(gap)] = round(-again.mean().item(), 2)
-    return found
+        nats_by_gap[str(gap)] = round(-again.mean().item(), 2)
+    return nats_by_gap
 
 
 def train(model: Any, phase: Phase, seed: int, tokenizer: Any, log: TextIO) -> None:
-    """One phase. Its last steps see long blocks, so that every position of a prompt is known."""
+    """Train one phase. Its last steps use long blocks, so that all positions of a prompt are trained."""
     import torch
 
     torch.set_num_threads(1)
@@ -355,7 +359,7 @@ def train(model: Any, phase: Phase, seed: int, tokenizer: Any, log: TextIO) -> N
 
 
 def _optimizers(model: Any, phase: Phase) -> list[tuple[Any, float]]:
-    """Muon for the matrices, AdamW for the rest, each with its peak learning rate (needs torch >= 2.9).
+    """Muon for the matrices and AdamW for the rest, each with its peak learning rate (needs torch >= 2.9).
 
     After 80 steps the loss was 2.84, where AdamW alone at its best rate had 3.57.
     """
@@ -377,7 +381,7 @@ def _say(log: TextIO, **values: object) -> None:
 
 
 def make(name: str, folder: Path, first_phase: int = 0) -> None:
-    """Train one base and write it into `folder`; from a later phase on, start from the weights that lie there."""
+    """Train one base and write it into `folder`. From a later phase on, start from the weights in that folder."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

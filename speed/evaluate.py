@@ -1,4 +1,4 @@
-"""The second door: one model, ours or anybody's, on tasks of mteb; its scores next to published ones.
+"""Evaluate one model, ours or anybody's, on tasks of mteb; its scores next to published ones.
 
 python -m speed.evaluate speed_home/runs/DATE/RUN --folder my_tasks       the embedder of a run, on a folder of tasks
 python -m speed.evaluate intfloat/e5-small-v2 --benchmark mteb_v1         a model of the hub, or of its local cache
@@ -6,7 +6,7 @@ python -m speed.evaluate models/mine --tasks SciFact STSBenchmark         any fo
 python -m speed.evaluate text-embedding-3-small --url https://api.openai.com/v1 --max-usd 2 --benchmark dev
 
 Results are kept in mteb's own layout under `<home>/evaluations/results`, by the identity of model and protocol: the
-same command goes on where it was stopped, and a model that has changed is another model.
+same command continues where it was stopped, and a model that has changed is another model.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pydantic import ValidationError
 from speed import compare
 from speed.config import explanation
 from speed.core.content import load_memory, save_memory
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError, explained
 from speed.core.manifest import commit
 from speed.core.store import Store
-from speed.data.evaluation_record import Judged
+from speed.data.evaluation_record import EvaluationRecord
 from speed.runs.experiment import QUIET, run_folder
 from speed.runs.progress import Screen
-from speed.runs.report import escaped
+from speed.runs.tables import escaped
+from speed.runtime import Context, Runtime, message_of
 
 if TYPE_CHECKING:
     from speed.backends.evaluation.evaluated_model import EvaluatedModel
@@ -40,18 +40,18 @@ if TYPE_CHECKING:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What can be typed."""
+    """The command's options."""
     out = argparse.ArgumentParser(
         prog="python -m speed.evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument("model", help="folder of a run or a model, name on the hub (with @revision), or name at --url")
-    what = out.add_argument_group("what it is judged on")
+    what = out.add_argument_group("tasks")
     what.add_argument("--benchmark", choices=("mteb_v1", "mteb_v2", "dev", "miniature"), help="a list of tasks")
-    what.add_argument("--folder", type=Path, metavar="DIR", help="a folder of tasks (README: your own tasks)")
-    what.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="these alone; by themselves: of mteb")
-    what.add_argument("--mirror", type=Path, metavar="DIR", help="copies of mteb's data sets, instead of the hub")
+    what.add_argument("--folder", type=Path, metavar="DIR", help="a folder of tasks of your own")
+    what.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these (alone: tasks of mteb)")
+    what.add_argument("--mirror", type=Path, metavar="DIR", help="copies of mteb's data sets, in place of the hub")
     how = out.add_argument_group("how")
     how.add_argument(
         "--protocol", choices=("e5", "native"), help="instructions, or the model's own way (default: its own)"
@@ -62,25 +62,25 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--no-published", action="store_true", help="leave the published scores out")
     where = out.add_argument_group("an endpoint (the key comes from the environment)")
     where.add_argument("--url", help="of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1")
-    where.add_argument("--dimensions", type=int, metavar="N", help="width of vectors to ask for")
+    where.add_argument("--dimensions", type=int, metavar="N", help="width of the vectors to ask for")
     where.add_argument(
         "--price", type=float, metavar="USD", help="of a million tokens, where the table does not know it"
     )
-    where.add_argument("--max-usd", type=float, metavar="USD", help="what may be spent; nothing is bought without it")
+    where.add_argument("--max-usd", type=float, metavar="USD", help="cap of the cost; needed wherever there is one")
     machine = out.add_argument_group("the machine")
     machine.add_argument("--home", type=Path, default=Path(os.environ.get("SPEED_HOME") or "speed_home"))
     machine.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     machine.add_argument("--threads", type=int, default=1)
     machine.add_argument("--concurrency", type=int, default=16, help="requests to an endpoint in flight")
-    machine.add_argument("--vectors-gb", type=float, default=50.0, help="largest cache of vectors; 0 keeps none")
+    machine.add_argument("--vectors-gb", type=float, default=50.0, help="cap of the cache of vectors; 0 for no cache")
     return out
 
 
-def evaluate(given: argparse.Namespace) -> tuple[Judged, Path]:
+def evaluate(given: argparse.Namespace) -> tuple[EvaluationRecord, Path]:
     """The evaluation, and the folder that it is written to.
 
     Raises:
-        UserError: for a mistake in what was typed, a task or a model that cannot be read, and unallowed expense.
+        UserError: for a mistake in the options, a task or a model that cannot be read, and a cost over the cap.
     """
     for variable, value in QUIET.items():
         os.environ.setdefault(variable, value)
@@ -104,10 +104,10 @@ def evaluate(given: argparse.Namespace) -> tuple[Judged, Path]:
         from speed.backends.evaluation.run import run
 
         begun = time.monotonic()
-        found = run(evaluator, jobs, model, store.home / "evaluations", ctx)
+        judged = run(evaluator, jobs, model, store.home / "evaluations", ctx)
     save_memory(store.home / "cache" / "hashes.json")
     folder = run_folder(store, f"evaluate-{model.name.replace('/', '_')}")
-    (folder / "evaluation.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
+    (folder / "evaluation.json").write_text(judged.model_dump_json(indent=1), encoding="utf-8")
     about = {
         "command": " ".join(sys.argv),
         "commit": commit(),
@@ -116,14 +116,14 @@ def evaluate(given: argparse.Namespace) -> tuple[Judged, Path]:
         "texts from the cache": ctx.tally.counts["texts_from_cache"],
         "calls": ctx.tally.cost["calls"],
         "dollars": "unknown" if ctx.tally.dollars is None else f"{ctx.tally.dollars:.4f}",
-        "result files": store.home / "evaluations" / "results" / model.name.replace("/", "__") / found.model,
+        "result files": store.home / "evaluations" / "results" / model.name.replace("/", "__") / judged.model,
     }
     lines = "\n".join(f"- {name}: {value}" for name, value in about.items())
-    table = compare.markdown(compare.comparison([found], not given.no_published))
+    table = compare.markdown(compare.comparison([judged], not given.no_published))
     safe = "\n".join(f"- {name}: {escaped(str(value))}" for name, value in about.items())
     (folder / "report.md").write_text(f"# {escaped(model.name)}\n\n{safe}\n\n{table}", encoding="utf-8")
     print(lines, file=sys.stderr)
-    return found, folder
+    return judged, folder
 
 
 def _model(given: argparse.Namespace) -> EvaluatedModel:
@@ -140,8 +140,8 @@ def _model(given: argparse.Namespace) -> EvaluatedModel:
         inner = folder / "stages" / "embedder"
         name = given.name or f"local/{folder.resolve().name}"
         return LocalModel(inner.resolve() if inner.is_dir() else folder, name)
-    found = hub_model(given.model)
-    return found if given.name is None else LocalModel(found.folder, given.name)
+    model = hub_model(given.model)
+    return model if given.name is None else LocalModel(model.folder, given.name)
 
 
 def _evaluator(given: argparse.Namespace, model: EvaluatedModel) -> ProtocolEvaluator:
@@ -156,11 +156,13 @@ def _evaluator(given: argparse.Namespace, model: EvaluatedModel) -> ProtocolEval
         "only": tuple(given.tasks),
     }
     if given.folder is not None and (given.benchmark or given.mirror):
-        raise UserError("--folder stands alone: it is a folder of tasks, --mirror one of mteb's data sets")
+        raise UserError(
+            "--folder goes with neither --benchmark nor --mirror: it is a folder of tasks, --mirror one of data sets"
+        )
     if given.mirror is not None and given.benchmark == "miniature":
-        raise UserError("the miniature's tasks are written here: leave --mirror out")
+        raise UserError("the miniature makes its own tasks: leave --mirror out")
     if not (given.folder or given.benchmark or given.tasks):
-        raise UserError("say what to judge on: --benchmark NAME, --folder DIR or --tasks TASK ...")
+        raise UserError("which tasks? give --benchmark NAME, --folder DIR or --tasks TASK ...")
     try:
         if given.folder is not None:
             return LocalEvaluator(tasks=given.folder, **fields)
@@ -174,10 +176,10 @@ def _evaluator(given: argparse.Namespace, model: EvaluatedModel) -> ProtocolEval
 
 
 def _show_price(model: EvaluatedModel, jobs: Sequence[Job], allowed: float | None) -> None:
-    """What an endpoint would cost, before anything is sent.
+    """Print what an endpoint would cost, before anything is sent.
 
     Raises:
-        UserError: when that is not allowed, or nobody knows.
+        UserError: when the cost is over the cap, or not known.
     """
     from speed.backends.encoding.endpoint import EndpointModel, estimated
 
@@ -187,9 +189,9 @@ def _show_price(model: EvaluatedModel, jobs: Sequence[Job], allowed: float | Non
     characters = sum(job.characters or 0 for job in jobs)
     shown, dollars = estimated(model, characters)
     print(
-        f"{len(jobs)} tasks go to {model.name}: at most {shown}"
-        + (f", and {', '.join(uncounted)}, which nobody has counted" if uncounted else "")
-        + "; texts that are kept already cost nothing",
+        f"{len(jobs)} tasks on {model.name}: at most {shown}"
+        + (f", and {', '.join(uncounted)}, of unknown length" if uncounted else "")
+        + "; texts whose vectors are in the cache cost nothing",
         file=sys.stderr,
     )
     if dollars is None:
@@ -197,7 +199,7 @@ def _show_price(model: EvaluatedModel, jobs: Sequence[Job], allowed: float | Non
             f"the price of {model.model} is not known: give --price USD (of a million tokens) and --max-usd"
         )
     if dollars > 0 and allowed is None:
-        raise UserError("nothing is bought without a cap: run the same command again with --max-usd USD")
+        raise UserError("this costs money and has no cap: run the same command again with --max-usd USD")
     if allowed is not None and dollars > allowed:
         raise UserError(f"that is more than --max-usd {allowed:g}: raise it, or take fewer tasks")
 
@@ -206,18 +208,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry."""
     given = parser().parse_args(arguments)
     try:
-        found, folder = evaluate(given)
-        print(compare.printed(compare.comparison([found], not given.no_published)))
+        judged, folder = evaluate(given)
+        print(compare.printed(compare.comparison([judged], not given.no_published)))
         print(f"\nReport: {folder / 'report.md'}")
     except UserError as error:
-        _stop(str(error))
+        _stop(message_of(error))
     except OSError as error:
         known = explained(error, "evaluating")
         if known is None:
             raise
-        _stop(str(known))
+        _stop(message_of(known))
     except KeyboardInterrupt:
-        _stop("\nstopped. Finished tasks and encoded texts are kept: the same command goes on from here.", 130)
+        _stop("\nstopped. Finished tasks and encoded texts are kept: the same command continues from here.", 130)
 
 
 def _stop(message: str, code: int = 1) -> NoReturn:

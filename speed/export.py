@@ -1,4 +1,4 @@
-"""The third door: a trained model or the corpus of a run, in the form that other programs load, with its card.
+"""Export a trained model or the corpus of a run in the form that other programs load, with its card.
 
 python -m speed.export speed_home/runs/DATE/RUN --stage senior --to models/senior     one model, adapters merged
 python -m speed.export speed_home/runs/DATE/RUN --stage senior --to models/adapter --adapter
@@ -6,24 +6,39 @@ python -m speed.export speed_home/store/junior/KEY --to models/junior --precisio
 python -m speed.export speed_home/runs/DATE/RUN --stage dataset --licence cc-by-4.0 --to data/corpus
 
 A merged generator is what transformers and vLLM load, an adapter what PEFT loads on its base; an embedder is copied as
-it is: sentence-transformers reads it. A data set is the corpus after dedup, as `datasets` and the hub read it. Cards
-are written from manifests.
+it is: sentence-transformers reads it. A data set is the corpus after dedup, as `datasets` and the hub read it. What a
+manifest says of the training is added to the card.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from speed.core.cache import write_aside
 from speed.core.errors import CorruptArtifact, UserError, explained
 
+if TYPE_CHECKING:
+    from speed.backends.engines.weights import Precision
+    from speed.core.manifest import Manifest
+
+PAPER = "[Little Giants: Synthesizing High-Quality Embedding Data at Scale](https://arxiv.org/abs/2410.18634)"
+ROLES = {
+    "junior": "writes embedding examples; trained on the teacher's (section 3.2.1)",
+    "senior": "writes embedding examples; the junior, optimised on preferences (section 3.2.2)",
+    "revisor": "repairs embedding examples (section 3.2.3)",
+    "embedder": "an embedding model, trained on the synthetic examples (section 3.4)",
+}
 STAGES = ("senior", "junior", "revisor", "embedder")
 
 
 def parser() -> argparse.ArgumentParser:
-    """What can be typed."""
+    """The arguments that can be typed."""
     out = argparse.ArgumentParser(
         prog="python -m speed.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -67,16 +82,16 @@ def export_dataset(run: Path, licence: str | None, to: Path) -> Path:
 
     if licence is None:
         raise UserError(
-            "--stage dataset needs --licence: whoever publishes decides, and the teacher's terms may bind (--licence "
-            "cc-by-4.0, say)"
+            "--stage dataset needs --licence: whoever publishes decides, and the teacher's terms may bind\n"
+            "  give an identifier of the hub, for instance --licence cc-by-4.0"
         )
     refuse_full(to)
-    partial = to.with_name(to.name + ".partial")
     try:
-        write_dataset(run, licence, partial)
+        with write_aside(to) as aside:
+            write_dataset(run, licence, aside)
     except CorruptArtifact as corrupt:
         raise UserError(f"{corrupt}\n  build it again: python -m speed.run verify=true") from corrupt
-    return renamed(partial, to)
+    return to
 
 
 def refuse_full(to: Path) -> None:
@@ -89,22 +104,13 @@ def refuse_full(to: Path) -> None:
         raise UserError(f"{to} is there already: give a new folder, or empty it")
 
 
-def renamed(partial: Path, to: Path) -> Path:
-    """The complete folder under its name."""
-    if to.exists():
-        to.rmdir()
-    partial.rename(to)
-    return to
-
-
-def export(artifact: Path, stage: str | None, to: Path, adapter: bool, precision: str) -> Path:
+def export(artifact: Path, stage: str | None, to: Path, adapter: bool, precision: Precision) -> Path:
     """Write the model and its card into the new folder `to`.
 
     Raises:
         UserError: for an artifact without a model or with a damaged file, a folder that is not empty, or an adapter
             that is none.
     """
-    from speed.backends.generator.exporting import write_embedder, write_generator
     from speed.core.manifest import check, read_manifest
 
     payload = payload_of(artifact, stage)
@@ -114,16 +120,57 @@ def export(artifact: Path, stage: str | None, to: Path, adapter: bool, precision
         check(payload, () if manifest is None else manifest.outputs)
     except CorruptArtifact as corrupt:
         raise UserError(f"{corrupt}\n  build it again: python -m speed.run verify=true") from corrupt
-    partial = to.with_name(to.name + ".partial")
-    if (payload / "model" / "modules.json").is_file():
-        write_embedder(payload, partial, adapter, manifest)
-    else:
-        write_generator(payload, partial, adapter, precision, manifest)  # type: ignore[arg-type]
-    return renamed(partial, to)
+    with write_aside(to) as aside:
+        if (payload / "model" / "modules.json").is_file():
+            copy_embedder(payload, aside, adapter)
+        else:
+            from speed.backends.alignment.export import write_generator
+
+            write_generator(payload, aside, adapter, precision, "generator" if manifest is None else manifest.label)
+        tell_origin(aside / "README.md", manifest)
+    return to
+
+
+def copy_embedder(payload: Path, to: Path, adapter: bool) -> None:
+    """An embedder, with the card of its training: it has the layout of sentence-transformers already.
+
+    Raises:
+        UserError: for the adapter of an embedder that was trained without one.
+    """
+    source = payload / ("adapter" if adapter else "model")
+    if not source.is_dir():
+        raise UserError(f"{payload} has no adapter: it was trained on all weights; leave --adapter out")
+    shutil.copytree(source, to)
+
+
+def tell_origin(file: Path, manifest: Manifest | None) -> None:
+    """Add to a model card what the model is, and what the manifest says of its training."""
+    from huggingface_hub import ModelCard
+
+    card = ModelCard(file.read_text(encoding="utf-8"), ignore_metadata_errors=True)
+    card.data["tags"] = [*(card.data.get("tags") or ()), "speed", "synthetic-data"]
+    role = ROLES.get(manifest.stage, "") if manifest else ""
+    lines = ["", "## Origin", "", f"Made by the method of {PAPER}{': ' if role else ''}{role}.", ""]
+    card.text = "\n".join([card.text.rstrip(), *lines, *(_training(manifest) if manifest else ())])
+    file.write_text(str(card), encoding="utf-8")
+
+
+def _training(manifest: Manifest) -> list[str]:
+    """Lines of Markdown: rows, figures, code and recipe."""
+    rejected = ", ".join(f"{count} {cause}" for cause, count in sorted(manifest.rejected.items())) or "none"
+    lines = [f"- rows: {manifest.counts.get('in', 'unknown')} (left out: {rejected})"]
+    for name, value in manifest.metrics.items():
+        lines.append(f"- {name}: {f'{value:.6g}' if isinstance(value, float) else json.dumps(value)}")
+    lines += [f"- seconds: {manifest.seconds:.0f}", f"- key: `{manifest.key}`", f"- finished: {manifest.finished}"]
+    if manifest.maker is not None:
+        packages = ", ".join(f"{name} {version}" for name, version in manifest.maker.packages.items())
+        lines.append(f"- code: {manifest.maker.commit}, Python {manifest.maker.python}, {packages}")
+    recipe = json.dumps(manifest.recipe, indent=1, ensure_ascii=False, sort_keys=True)
+    return [*lines, "", "## Recipe", "", "```json", recipe, "```", ""]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Console entry."""
+    """Entry of the command."""
     given = parser().parse_args(arguments)
     try:
         if given.stage == "dataset":

@@ -7,7 +7,7 @@
     python -m speed.journal export FILE             JSON lines; - is the screen
     python -m speed.journal verify                  every line against its checksum, every key against its content
     python -m speed.journal merge OTHER             the answers of another root or journal that this one lacks
-    python -m speed.journal compress                files that no process writes any more
+    python -m speed.journal compress                says why there is nothing to compress any more
     python -m speed.journal rebuild                 the index, from the files
 
 The root is `--home DIR`, by default SPEED_HOME or speed_home. All are safe while runs go on, and read the files line by
@@ -29,10 +29,11 @@ from pathlib import Path
 from speed.core.errors import UserError, explained
 from speed.core.escape import escape, on_one_line
 from speed.core.locks import is_owned
-from speed.runs.report import Table, ledger_table
+from speed.runs.report import ledger_table
+from speed.runs.tables import Table
 from speed.teaching.journal import Entry, Journal, entry_of, key
-from speed.teaching.journal_pack import lines_of_file, pack_closed
-from speed.teaching.ledger import ledger_of
+from speed.teaching.lines import ARCHIVE, lines_from
+from speed.teaching.spending import ledger_of
 
 
 def folder_of(place: Path) -> Path:
@@ -42,7 +43,7 @@ def folder_of(place: Path) -> Path:
         UserError: when there is no journal.
     """
     for folder in (place / "journal", place):
-        if any(folder.glob("*.jsonl")) or any(folder.glob("*.jsonl.zst")) or any(folder.glob("index-*")):
+        if any(folder.glob("*.jsonl")) or any(folder.glob(f"*{ARCHIVE}")) or any(folder.glob("index-*")):
             return folder
     raise UserError(f"{place} holds no journal: give the root of a run (--home DIR, or SPEED_HOME)")
 
@@ -91,7 +92,7 @@ def show(journal: Journal, options: argparse.Namespace) -> int:
 
 
 def show_ledger(journal: Journal, options: argparse.Namespace) -> int:
-    print(ledger_table(ledger_of(journal)).plain())
+    print(ledger_table(ledger_of(journal)).text())
     return 0
 
 
@@ -111,11 +112,11 @@ def export(journal: Journal, options: argparse.Namespace) -> int:
 
 def verify(journal: Journal, options: argparse.Namespace) -> int:
     """1 where anything is damaged."""
-    table = Table("file", "bytes of text", "entries", "answers", "damaged", "")
+    table = Table("file", "bytes", "entries", "answers", "damaged", "")
     damaged_at_all = entries = 0
     for name, size in journal.files().items():
         sound = answers = damaged = 0
-        for found in lines_of_file(journal.folder, name):
+        for found in lines_from(journal.folder / name):
             entry = None if found.entry is None else entry_of(found.entry)
             if entry is None or entry.key != key(entry.model, entry.messages, entry.params, entry.index):
                 damaged += 1
@@ -123,13 +124,12 @@ def verify(journal: Journal, options: argparse.Namespace) -> int:
                 continue
             sound += 1
             answers += entry.answered
-        plain = journal.folder / name
-        state = "compressed" if not plain.exists() else "being written" if is_owned(plain) else "closed"
+        state = "being written" if is_owned(journal.folder / name) else "closed"
         table.add(name, f"{size:,}", f"{sound:,}", f"{answers:,}", f"{damaged:,}", state)
         entries += sound
         damaged_at_all += damaged
-    answers, keys = next(journal.select("SELECT count(*), count(DISTINCT key) FROM entry WHERE answered"))
-    print(table.plain())
+    answers, keys = journal.select("SELECT count(*), count(DISTINCT key) FROM entry WHERE answered")[0]
+    print(table.text())
     print(f"{entries:,} sound entries, {damaged_at_all:,} damaged; index: {answers:,} answers to {keys:,} questions")
     return int(damaged_at_all > 0)
 
@@ -151,7 +151,10 @@ def merge(journal: Journal, options: argparse.Namespace) -> int:
 
 
 def compress(journal: Journal, options: argparse.Namespace) -> int:
-    print(f"{pack_closed(journal.folder)} files compressed")
+    print(
+        "nothing to do: the journal's files stay plain JSON lines now, and those that an earlier version compressed "
+        "have been unpacked\n  to save room on disk, compress a copy (`zstd -r`), or let the file system do it"
+    )
     return 0
 
 

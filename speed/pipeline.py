@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from speed.config import Config
 from speed.core.graph import Goal, goals
 from speed.core.stage import Pool, Stage
-from speed.data.assignment import Assignment, Brainstormed, Role
+from speed.data.assignment import Assignment, BrainstormPlan, Role
 from speed.data.records import Example, Pair, Sample, Scores
 from speed.ports import Weights
 from speed.stages.dedup import Dedup
@@ -16,8 +16,8 @@ from speed.stages.evaluation import Evaluation
 from speed.stages.field_pairs import FieldPairs
 from speed.stages.junior import Junior
 from speed.stages.preferences import Preferences
-from speed.stages.revision import Revision
-from speed.stages.revisions import Revisions
+from speed.stages.revision_data import RevisionData
+from speed.stages.revision_pass import RevisionPass
 from speed.stages.revisor import Revisor
 from speed.stages.root import RootData
 from speed.stages.seed import SeedData
@@ -59,7 +59,7 @@ def pipeline(config: Config) -> Pipeline:
 
     def tasks(role: Role) -> Tasks:
         return Tasks(
-            plan=Brainstormed(role=role, seed=seed.data, mix=config.scale.mix),
+            plan=BrainstormPlan(role=role, seed=seed.data, mix=config.scale.mix),
             topics=topics,
             teacher=teacher,
             prompts=prompts.of("brainstorm"),
@@ -122,7 +122,13 @@ def pipeline(config: Config) -> Pipeline:
                 pairs = VerifiedPairs(root)
             case "fields":
                 pairs = FieldPairs(
-                    root, junior, engine, config.sampling.root, counts.candidates, limits.example, seed.sample
+                    root=root,
+                    junior=junior,
+                    engine=engine,
+                    sampling=config.sampling.root,
+                    continuations=counts.candidates,
+                    max_tokens=limits.example,
+                    seed=seed.sample,
                 )
         dpo = config.preference.dpo.model_copy(update={"seed": seed.train})
         writer = Senior(dpo, config.trainer, junior, pairs.take(round(counts.pairs * counts.pairs_factor)))
@@ -146,7 +152,7 @@ def pipeline(config: Config) -> Pipeline:
     # The teacher also repairs root answers; a revisor learns that from the base model (3.2.3) and repairs everything.
     if config.revisor.enabled:
         assert config.revisor.sft is not None
-        revisions = Revisions(
+        revisions = RevisionData(
             root, teacher, prompts.of("revise"), config.revisor.temperature, limits.revision, seed.data, guidelines
         )
         revisor = Revisor(
@@ -157,7 +163,7 @@ def pipeline(config: Config) -> Pipeline:
             target=config.revisor.target,
         )
         reason = 2 if config.revisor.target == "reason+revision" else 1
-        samples = Revision(
+        samples = RevisionPass(
             samples=samples,
             revisor=revisor,
             engine=engine,

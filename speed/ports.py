@@ -1,6 +1,7 @@
-"""The seams: what a stage asks of the parts that can be swapped. Implementations live in `speed.backends` and
-`speed.miniature`, and are named in conf/ by `_target_`. Their fields are science and enter keys; devices, URLs,
-keys and concurrency come from the context.
+"""The interfaces of the parts that can be swapped.
+
+Implementations stand in `speed.backends`, `speed.teaching` and `speed.miniature`, and are named in conf/ by `_target_`.
+Their fields decide over results and enter keys; devices, URLs, keys and concurrency come from the context.
 """
 
 from __future__ import annotations
@@ -8,16 +9,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from speed.core.context import Context, Runtime
 from speed.core.spec import Backend, Spec
-from speed.core.stage import Work
+from speed.core.work import Work
 from speed.data.answers.schemas import Form
 from speed.data.costs.memory import Footprint
 from speed.data.records import Kind, Scores
+from speed.runtime import Context, Runtime
 
 
 class Sampling(Spec):
@@ -38,7 +39,7 @@ class Ask(Spec):
     """`brainstorm`, `seed`, `judge` or `revise`: the ledger's line."""
     kind: Kind | None = None
     index: int = 0
-    """Sample index: the same prompt asked again on purpose has another one (DESIGN D5)."""
+    """Sample index: the same prompt asked again on purpose has another one."""
     form: Form | None = None
     """Of the answer, for teachers that are asked for structured output."""
 
@@ -92,7 +93,7 @@ class Teacher(Backend, ABC):
 
     @abstractmethod
     def named(self, model: str) -> Teacher:
-        """This teacher with another model: a further judge, reached on the same road."""
+        """This teacher with another model: a further judge, reached at the same endpoint."""
 
 
 class Generate(Spec):
@@ -232,6 +233,17 @@ class Trainer(Backend, ABC):
     def footprint(self) -> Footprint | None:
         """What of its settings decides over memory, for plans; None where that is not known."""
         return None
+
+
+class Training(NamedTuple):
+    """A training of a generator, as a plan sees it."""
+
+    base: str
+    """The base model (a reference, see ModelReference)."""
+    config: Sft | Dpo
+    trainer: Trainer
+    tokens_a_row: int
+    """Expected, at the paper's lengths."""
 
 
 class EmbedderTrainer(Backend, ABC):

@@ -1,4 +1,4 @@
-"""The door: the only file that knows Hydra. Compose, validate, then plan or build, then report.
+"""Hydra entry point; nothing else imports Hydra. Compose and validate the config, then plan, or build and report.
 
 python -m speed.run                                    the miniature, from topics to scores
 python -m speed.run plan=true                          what would be done, why, and what it would cost
@@ -33,11 +33,11 @@ MOVED = {
         "speed.teaching.openai_teacher.OpenAICompatibleTeacher"
     ),
 }
-"""Parts by the names that they had before: users' own option files may still hold these."""
+"""Parts by the names that they had before; the user's own option files may still hold these."""
 
 
 class Stopped(CompactHydraException):  # type: ignore[misc]
-    """A mistake of the user or a failed stage, told by its message alone."""
+    """A mistake of the user or a failed stage; only its message is shown."""
 
 
 def composed(cfg: DictConfig) -> dict[str, Any]:
@@ -95,6 +95,7 @@ def _job(cfg: DictConfig) -> float | None:
     from speed.core.errors import UserError, explained
     from speed.core.scheduler import StageFailed
     from speed.runs.experiment import Origin, run
+    from speed.runtime import message_of
 
     chosen = HydraConfig.get()
     origin = Origin(
@@ -103,11 +104,13 @@ def _job(cfg: DictConfig) -> float | None:
         sweep=str(chosen.job.config_name) if chosen.mode is not None and chosen.mode.name == "MULTIRUN" else None,
     )
     try:
-        from speed.config import validated
+        from speed.config import former_options, validated
 
+        for note in former_options(chosen.runtime.choices):
+            print(note, file=sys.stderr)
         return run(validated(composed(cfg)), OmegaConf.to_yaml(cfg, resolve=True), origin)
     except (UserError, StageFailed) as error:
-        return _stop(str(error), origin.sweep is not None)
+        return _stop(message_of(error), origin.sweep is not None)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return None
@@ -115,11 +118,11 @@ def _job(cfg: DictConfig) -> float | None:
         known = explained(error, "running")
         if known is None:
             raise
-        return _stop(str(known), origin.sweep is not None)
+        return _stop(message_of(known), origin.sweep is not None)
 
 
 def _stop(message: str, in_sweep: bool) -> NoReturn:
-    """End with a message: at once, or, in a sweep, after the other points have had their turn."""
+    """End with a message: at once, or, in a sweep, after the other points have run."""
     from speed.core.escape import escape
 
     if in_sweep:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
-import resource
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -12,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+from conftest import HANG, ROOT
 from zstandard import ZstdDecompressor
 
 from speed.teaching.journal import Journal
 
-ROOT = Path(__file__).resolve().parents[1]
 SMOKE = "+experiment=smoke"
 GUARD = Path(__file__).parent / "guard"
 """Put in front of PYTHONPATH, with NETWORK_LOG set, it refuses every address but the loopback."""
@@ -29,13 +32,10 @@ class Finished:
     code: int
     out: str
     err: str
-    cpu_seconds: float
-    """Of the command and all its processes: unlike wall time the same beside other work."""
 
 
 def speed(home: Path, *arguments: str, cwd: Path | None = None, **environment: str) -> Finished:
     """Run `python -m speed.run` to its end."""
-    begun = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "speed.run", *arguments],
         cwd=cwd or home.parent,
@@ -43,11 +43,32 @@ def speed(home: Path, *arguments: str, cwd: Path | None = None, **environment: s
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=600,
+        timeout=HANG,
     )
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = (ended.ru_utime - begun.ru_utime) + (ended.ru_stime - begun.ru_stime)
-    return Finished(done.returncode, done.stdout, done.stderr, spent)
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def speed_here(home: Path, *arguments: str, **environment: str) -> Finished:
+    """The same within this process, for commands that end before anything is built: nothing is imported anew."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    from speed.run import main
+
+    out, err, handler = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as here, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        here.chdir(home.parent)
+        here.setattr(sys, "argv", ["speed.run", *arguments])
+        for name, value in {"SPEED_HOME": str(home), **environment}.items():
+            here.setenv(name, value)
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        finally:
+            GlobalHydra.instance().clear()
+            signal.signal(signal.SIGTERM, handler)
+    return Finished(code, out.getvalue(), err.getvalue())
 
 
 def surroundings(home: Path, **environment: str) -> dict[str, str]:

@@ -6,15 +6,34 @@ import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
+# No verdict depends on how fast the machine is: examples may take as long as they like.
+settings.register_profile("speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("speed")
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
+HANG = 3600.0
+"""Seconds after which a program hangs, however slow the machine is and whatever else it does."""
+
+
+LONGEST = ("test_smoke", "test_trl_trainer", "test_secrets")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: a file is run by one worker, and none shall be left with a long one at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
@@ -26,19 +45,29 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def compose() -> Callable[..., object]:
-    """`compose("preset=paper", config="beta")`: the validated config of a command line."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
+def composer() -> Callable[..., DictConfig]:
+    """Hydra's part of what follows."""
+    from composition import Composer
 
+    return Composer()
+
+
+@pytest.fixture(scope="session")
+def compose(composer: Callable[..., DictConfig]) -> Callable[..., object]:
+    """`compose("preset=paper", config="beta")`: the validated config of a command line."""
     from speed.config import Config, validated
-    from speed.run import CONF, composed
+    from speed.run import composed
 
     @cache
     def made(*overrides: str, config: str = "config") -> Config:
-        folder = str(ROOT / "sweeps") if config != "config" else CONF
-        search = [f"hydra.searchpath=[file://{CONF}]"] if config != "config" else []
-        with initialize_config_dir(folder, version_base="1.3"):
-            return validated(composed(hydra_compose(config, overrides=[*overrides, *search])))
+        return validated(composed(composer(overrides, config)))
 
     return made
+
+
+@pytest.fixture(scope="session")
+def raw(composer: Callable[..., DictConfig]) -> Callable[..., object]:
+    """`raw("preset=paper")`: what the files of conf/ say for a command line, as `--cfg job` prints it."""
+    from omegaconf import OmegaConf
+
+    return cache(lambda *overrides: OmegaConf.to_container(composer(overrides), resolve=True))

@@ -10,19 +10,21 @@ import pytest
 
 from speed.compare import comparison, main, printed
 from speed.core.errors import UserError
-from speed.data.evaluation_record import Judged, Pins, judged, scores_of
-from speed.data.published import published
+from speed.data.evaluation_record import EvaluationRecord, Pins, read_evaluation, scores_of
+from speed.data.published_scores import published
 
 KINDS = {"STS13": "STS", "STSBenchmark": "STS", "SciFact": "Retrieval", "MyOwn": "Retrieval"}
 
 
-def made(name: str = "mine", tasks: dict[str, float] | None = None, protocol: str = "e5", **pins: Any) -> Judged:
+def made(
+    name: str = "mine", tasks: dict[str, float] | None = None, protocol: str = "e5", **pins: Any
+) -> EvaluationRecord:
     scores = tasks or {"STS13": 50.0, "STSBenchmark": 60.0, "SciFact": 30.0}
     types = sorted(published().table_1.rows[0].types)
     kinds = {task: KINDS.get(task, types[place % 7]) for place, task in enumerate(scores)}
     fields = {"mteb": "2.26", "precision": "fp32", "batch": "b", "instructions": "i", **pins}
     fields.setdefault("datasets", dict.fromkeys(scores, "r1"))
-    return Judged(
+    return EvaluationRecord(
         name=name, model="0" * 40, protocol=protocol, max_length=None, pins=Pins(**fields), kinds=kinds,
         scores=scores_of(scores, kinds),
     )  # fmt: skip
@@ -131,7 +133,7 @@ def test_runs_are_read_from_their_folders(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "b").mkdir()
     stages = [{"metrics": {}}, {"metrics": {"judged": one.model_dump(mode="json")}}]
     (tmp_path / "b" / "summary.json").write_text(json.dumps({"name": "experiment", "stages": stages}))
-    assert judged(tmp_path / "b").name == "experiment"
+    assert read_evaluation(tmp_path / "b").name == "experiment"
     main([str(tmp_path / "a"), str(tmp_path / "b")])
     assert "experiment" in capsys.readouterr().out
     with pytest.raises(SystemExit):
@@ -139,7 +141,7 @@ def test_runs_are_read_from_their_folders(tmp_path: Path, capsys: pytest.Capture
     assert "holds no evaluation" in capsys.readouterr().err
     (tmp_path / "b" / "summary.json").write_text(json.dumps({"name": "experiment", "stages": stages[:1]}))
     with pytest.raises(UserError, match="no record of an evaluation with its pins"):
-        judged(tmp_path / "b")
+        read_evaluation(tmp_path / "b")
 
 
 def test_a_name_is_text_and_never_markup() -> None:

@@ -1,18 +1,29 @@
-"""Every preset, experiment, group option and sweep point composes, validates and plans; and each says something."""
+"""Every preset, experiment, group option and sweep point composes, validates and plans; conf/ has every value, once."""
 
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from composition import Composer
 from conftest import ROOT
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
+from pydantic import BaseModel
 
-from speed.core.context import Runtime
+from speed.config import FORMER_OPTIONS, former_options
 from speed.core.errors import UserError
+from speed.data.judging.votes import Judge
+from speed.data.prompts.rendering import PromptsConfig
+from speed.data.quality.near_duplicates import MinHashConfig
+from speed.data.topics.sources import TopicsConfig
 from speed.pipeline import pipeline
+from speed.runtime import Runtime
 
 CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
 PRESETS = sorted(path.stem for path in (CONF / "preset").glob("*.yaml"))
@@ -96,28 +107,140 @@ def test_points_of_a_sweep_are_different_experiments(compose: Any, sweep: str) -
 
 @pytest.mark.parametrize("sweep", [sweep for sweep in SWEEP_FILES if sweep != "base_model"])
 def test_a_sweep_contains_the_presets_own_point(compose: Any, sweep: str) -> None:
-    """The sweep's default point is a hit for whoever has run the experiment that it varies."""
+    """Whoever has run the experiment that a sweep varies has one of its points already."""
     text = yaml.safe_load((SWEEPS / f"{sweep}.yaml").read_text())["defaults"]
     experiments = [f"+experiment={item['experiment']}" for item in text if isinstance(item, dict)]
     own = pipeline(compose(*experiments)).key
     assert own in [pipeline(compose(*point, config=sweep)).key for point in points(sweep)]
 
 
-def test_files_of_groups_do_not_repeat_themselves() -> None:
+FORMER = [f"{group}={option}" for group, option in FORMER_OPTIONS]
+
+
+def written(option: str) -> dict[str, Any]:
+    """What an option's own file says, without its defaults list."""
+    values = yaml.safe_load((CONF / f"{option.replace('=', '/')}.yaml").read_text()) or {}
+    return {key: value for key, value in values.items() if key != "defaults"}
+
+
+def parents(option: str) -> list[str]:
+    """The options of its own group that an option's file inherits from, nearest last."""
+    group, name = option.split("=")
+    listed = (yaml.safe_load((CONF / group / f"{name}.yaml").read_text()) or {}).get("defaults", [])
+    return [f"{group}={item}" for item in listed if isinstance(item, str) and item != "_self_"]
+
+
+def leaves(values: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """The values of a tree by their places."""
+    if not isinstance(values, dict) or not values:
+        return {path: values}
+    return {place: leaf for key, value in values.items() for place, leaf in leaves(value, (*path, key)).items()}
+
+
+def inherited(option: str) -> dict[tuple[str, ...], Any]:
+    """What an option has before its own file speaks."""
+    found: dict[tuple[str, ...], Any] = {}
+    for parent in parents(option):
+        found |= inherited(parent) | leaves(written(parent))
+    return found
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_says_only_what_differs_from_what_it_inherits(option: str) -> None:
+    before = inherited(option)
+    repeated = [place for place, value in leaves(written(option)).items() if place in before and before[place] == value]
+    assert not repeated, f"conf/{option.replace('=', '/')}.yaml repeats {repeated} of {parents(option)}"
+
+
+def test_no_two_options_of_a_group_are_the_same(compose: Any) -> None:
     """Two options of a group with the same values are one too many."""
-    for group in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in ("preset", "experiment")):
-        seen: dict[str, Path] = {}
-        for path in sorted(group.glob("*.yaml")):
-            values = str(yaml.safe_load(path.read_text()))
-            if path.stem == "odp":  # the same file list as builtin until the user names a dump
-                continue
-            assert values not in seen, f"{path} repeats {seen[values]}"
-            seen[values] = path
+    seen: dict[tuple[str, str], str] = {}
+    for option in OPTIONS:
+        if option == "topics=odp":  # the same list as builtin until the user names a dump
+            continue
+        values = str(sorted((inherited(option) | leaves(written(option))).items(), key=str))
+        if option not in FORMER:
+            same = seen.setdefault((option.split("=")[0], values), option)
+            assert same == option, f"{option} repeats {same}"
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_an_option_opens_with_what_it_is(path: Path) -> None:
+    """One comment line first (after Hydra's own `# @package` line), and numbers with a source: the paper's, or ours."""
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
+    assert lines[0].startswith("# ")
+    comments = " ".join(line.partition("#")[2] for line in lines)
+    assert re.search(r"[Oo]urs|Table|Figure|Appendix|[34]\.\d|E5-mistral", comments), "whose numbers are these?"
+
+
+EXPLAINED = {
+    "generator.sft.seed": "the pipeline sets it from seed.train",
+    "preference.dpo.seed": "the pipeline sets it from seed.train",
+    "revisor.sft.seed": "the pipeline sets it from seed.train",
+}
+"""Fields without a line in conf/, and why."""
+
+
+def unsaid(spec: BaseModel, values: dict[str, Any], path: str = "") -> set[str]:
+    """The fields of a config that no file of conf/ gives a value."""
+    found = set()
+    for name in type(spec).model_fields:
+        value, key = getattr(spec, name), f"{path}.{name}".strip(".")
+        if name not in values:
+            found.add(key)
+        elif isinstance(value, BaseModel) and isinstance(values[name], dict):
+            found |= unsaid(value, values[name], key)
+    return found
+
+
+@pytest.mark.parametrize(
+    "overrides", [*((f"preset={preset}",) for preset in PRESETS), *((option,) for option in OPTIONS)]
+)
+def test_every_value_has_its_line(compose: Any, raw: Any, overrides: tuple[str, ...]) -> None:
+    """No value that can change a result is a default hidden in code."""
+    more = tuple(NEEDED[override] for override in overrides if override in NEEDED)
+    hidden = unsaid(compose(*overrides, *more), raw(*overrides, *more))
+    assert hidden <= set(EXPLAINED), f"give these a line in conf/, with its source: {sorted(hidden - set(EXPLAINED))}"
+
+
+def test_defaults_in_code_are_the_papers(compose: Any) -> None:
+    """Where code has a default beside the line in conf/ (for callers without Hydra), the two are one value."""
+    config = compose("preset=paper")
+    assert config.prompts.recipe() == PromptsConfig().recipe()
+    assert config.dedup.minhash == MinHashConfig()
+    assert config.topics == TopicsConfig()
+    assert config.judge == Judge()
+
+
+@pytest.mark.parametrize("preset", ["miniature", "paper"])
+@pytest.mark.parametrize("objective", ["dpo", "ipo", "robust", "dpo_sft", "field_dpo", "verified_pairs"])
+def test_an_objective_leaves_the_training_alone(compose: Any, preset: str, objective: str) -> None:
+    """What is optimised is one choice, how it is trained another: an 8B's learning rate stays out of the miniature."""
+    plain, other = (compose(f"preset={preset}", *more).preference.dpo for more in ((), (f"preference={objective}",)))
+    training = ("learning_rate", "batch_size", "epochs", "max_length", "warmup_ratio")
+    assert [getattr(plain, field) for field in training] == [getattr(other, field) for field in training]
+    assert plain.learning_rate == {"miniature": 3e-4, "paper": 1e-5}[preset]
+
+
+@pytest.mark.parametrize(("group", "option"), FORMER_OPTIONS)
+def test_an_option_is_still_found_by_its_former_name(compose: Any, group: str, option: str) -> None:
+    """Under every preset the former name gives what today's two names give, and the run says what to write."""
+    today = FORMER_OPTIONS[group, option]
+    for preset in PRESETS:
+        former = compose(f"preset={preset}", f"{group}={option}")
+        assert former == compose(f"preset={preset}", *today.split())
+    [note] = former_options({group: option, "preset": "paper"})
+    assert today in note
+    assert not list(former_options({"preference": "dpo", "preset": "paper"}))
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        (
+            "preference.enabled=true preference=none",
+            r"preference: enabled: true needs dpo; take an option of the groups",
+        ),
         ("preference.dpo.beta=hot", r"preference\.dpo\.beta: .*number.*hot"),
         ("counts.candidates=1", r"counts\.candidates: .*greater than or equal to 2.*1"),
         ("diversity.tasks_per_topic=9", "tasks_per_topic=9 is more than tasks_requested=5"),
@@ -133,7 +256,7 @@ def test_files_of_groups_do_not_repeat_themselves() -> None:
 )
 def test_mistakes_name_the_key_and_the_value(compose: Any, override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        compose(override)
+        compose(*override.split())
 
 
 def test_what_is_trained_without_instructions_is_not_judged_with_them(compose: Any) -> None:
@@ -175,3 +298,21 @@ def test_a_part_is_still_found_by_its_old_name(
     assert compose(option, "teacher.model=some-model", f"teacher._target_={old}").teacher == teacher
     new = f"{type(teacher).__module__}.{type(teacher).__name__}"
     assert f"teacher._target_: {old} is now named {new}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "command"),
+    [
+        ("config", ""),
+        ("config", "preset=paper +experiment=[smoke,teacher_data] scale.factor=2 seed=3 judge=swap"),
+        ("objective", "preference=ipo preset=laptop preference.dpo.beta=0.3"),
+    ],
+)
+def test_the_tests_compose_what_hydra_composes(config: str, command: str) -> None:
+    composer, overrides = Composer(), command.split()
+    for _ in ("from the files", "from what was kept"):
+        found = composer(tuple(overrides), config)
+        with initialize_config_dir(str(CONF if config == "config" else SWEEPS), version_base="1.3"):
+            elsewhere = [f"hydra.searchpath=[file://{CONF}]"] if config != "config" else []
+            expected = hydra_compose(config, overrides=[*overrides, *elsewhere])
+        assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(expected)

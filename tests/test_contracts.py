@@ -17,13 +17,13 @@ from conftest import ROOT
 import speed.backends
 import speed.miniature
 import speed.teaching
-from speed.core.context import Context, Runtime
 from speed.core.spec import Backend, canonical
 from speed.core.store import Store
 from speed.data.draws import generator
 from speed.data.prompts.rendering import PromptsConfig, data_prompt
 from speed.data.records import Kind, Scores
 from speed.ports import Ask, EmbedderTrainer, Engine, Evaluator, Generate, Sampling, Teacher, Tracker, Trainer
+from speed.runtime import Context, Runtime
 
 PORTS = (Teacher, Engine, Trainer, EmbedderTrainer, Evaluator, Tracker)
 LLAMA = "package:miniature/bases/llama"

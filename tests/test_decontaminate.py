@@ -72,7 +72,7 @@ def test_a_shard_of_a_pool(tasks: Path, tmp_path: Path, capsys: pytest.CaptureFi
         {"row": 2, "prompt": {"text": "p"}, "example": CLEAN | {"query": QUERY}},
     )
     main([str(shard), "--tasks", str(tasks), "--to", str(tmp_path / "clean.jsonl")])
-    assert "1 of 2 records are contaminated (50.00%); 1 rejected rows were passed over" in capsys.readouterr().out
+    assert "1 of 2 records are contaminated (50.00%); 1 rejected rows were skipped" in capsys.readouterr().out
     assert (tmp_path / "clean.jsonl").read_bytes() == shard.read_bytes().splitlines(keepends=True)[0]
 
 
@@ -117,7 +117,7 @@ def test_mistakes_in_options_and_tasks(tasks: Path, tmp_path: Path) -> None:
         ([records, "--tasks", bad], "test.jsonl, line 2 is not JSON"),
         ([records, "--tasks", tasks, "--words", "1"], "--words 1"),
         ([records, "--tasks", tasks, "--similarity", "0.3"], "--similarity 0.3"),
-        ([records, "--tasks", tasks, "--to", records], "is there already"),
+        ([records, "--tasks", tasks, "--to", records], "already exists"),
         ([tmp_path, "--tasks", tasks], "is no file"),
     ):
         with pytest.raises(SystemExit, match=said):

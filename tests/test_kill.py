@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from command_line import SMOKE, answers, records, speed, surroundings
+from conftest import HANG
 
 POINTS = [
     *("topics", "tasks for seed", "seed data", "junior", "junior", "junior", "tasks for root", "root data"),
@@ -23,9 +24,10 @@ POINTS = [
 """The stage in which each of the twenty kills falls, in the order in which a run comes to them."""
 
 
-def started(home: Path, checkpoint_seconds: int = 1) -> subprocess.Popen[bytes]:
+def started(home: Path, *more: str) -> subprocess.Popen[bytes]:
+    home.parent.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-m", "speed.run", SMOKE, f"runtime.checkpoint_seconds={checkpoint_seconds}", "tracker=none"],
+        [sys.executable, "-m", "speed.run", SMOKE, "tracker=none", *more],
         cwd=home.parent,
         env=surroundings(home),
         stdout=subprocess.DEVNULL,
@@ -34,29 +36,28 @@ def started(home: Path, checkpoint_seconds: int = 1) -> subprocess.Popen[bytes]:
     )
 
 
-def events(home: Path) -> list[dict[str, object]]:
-    """All events of all runs so far; the last line may be torn."""
-    found = []
-    for path in sorted((home / "runs").glob("*/*/events.jsonl")):
-        for line in path.read_text().splitlines():
-            if line.endswith("}"):
-                found.append(json.loads(line))
-    return found
+def logs(home: Path) -> set[Path]:
+    """The events of each run so far."""
+    return set((home / "runs").glob("*/*/events.jsonl"))
+
+
+def events(files: set[Path]) -> list[dict[str, object]]:
+    """All events of these files; the last line of each may be torn."""
+    lines = [line for path in sorted(files) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 @pytest.mark.slow
 def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
     calm, killed = tmp_path / "calm" / "home", tmp_path / "killed" / "home"
-    for home in (calm, killed):
-        home.parent.mkdir()
-    assert speed(calm, SMOKE, "tracker=none").code == 0
+    undisturbed = started(calm)
     draw = random.Random(0)
     fallen: list[str] = []
     for place, stage in enumerate(POINTS):
         aimed_at = set(POINTS[place:])  # a stage may have been finished beside the one before
-        seen = len(events(killed)) if killed.exists() else 0
-        process = started(killed)
-        while process.poll() is None and not any(event["stage"] in aimed_at for event in events(killed)[seen:]):
+        before = logs(killed)
+        process = started(killed, "runtime.checkpoint_seconds=1")
+        while process.poll() is None and not any(e["stage"] in aimed_at for e in events(logs(killed) - before)):
             time.sleep(0.05)
         time.sleep(draw.uniform(0, 1.5))  # a moment that nobody chose
         if process.poll() is None:
@@ -65,6 +66,7 @@ def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
         process.wait()
     last = speed(killed, SMOKE, "tracker=none")
     assert last.code == 0, last.err
+    assert undisturbed.wait(timeout=HANG) == 0
     assert records(killed) == records(calm)
     assert set(answers(killed)) == set(answers(calm))
     assert max(answers(killed).values()) == 1
@@ -77,11 +79,12 @@ def test_a_run_that_is_told_to_end_saves_its_training_first(tmp_path: Path) -> N
     home = tmp_path / "home"
 
     def told_to_end(sign: Callable[[dict[str, object]], bool]) -> int:
-        process = started(home, checkpoint_seconds=9999)
-        while process.poll() is None and not any(map(sign, events(home))):
+        endless = "generator.sft.epochs=1000"  # there is a step left to be interrupted, however late the signal comes
+        process = started(home, "runtime.checkpoint_seconds=9999", endless)
+        while process.poll() is None and not any(map(sign, events(logs(home)))):
             time.sleep(0.05)
         process.terminate()
-        return process.wait(timeout=300)
+        return process.wait(timeout=HANG)
 
     assert told_to_end(lambda event: (event["stage"], event["event"]) == ("junior", "metric")) == 143
     assert not list(home.glob("store/junior/*/manifest.json"))

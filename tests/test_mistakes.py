@@ -8,7 +8,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from command_line import SMOKE, Finished, speed
+from command_line import SMOKE, Finished, speed, speed_here
+
+
+def test_a_command_refuses_alike_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """Most of these tests run the command within their own process, which is faster."""
+    mistake = "preference.dpo.beta=hot"
+    alone, here = speed(tmp_path / "home", mistake), speed_here(tmp_path / "home", mistake)
+    refused(alone, "preference.dpo.beta", "hot")
+    assert alone == here
 
 
 def refused(done: Finished, *parts: str) -> None:
@@ -41,25 +49,25 @@ def refused(done: Finished, *parts: str) -> None:
 )
 def test_a_mistake_in_the_command_is_one_message(tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
     home = tmp_path / "home"
-    refused(speed(home, *arguments), *parts)
+    refused(speed_here(home, *arguments), *parts)
     assert not list(home.rglob("manifest.json"))
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
 def test_an_engine_that_is_not_installed_is_told_before_anything_is_built(tmp_path: Path) -> None:
-    refused(speed(tmp_path / "home", "engine=vllm"), "vLLM, which is not installed", "pip install")
+    refused(speed_here(tmp_path / "home", "engine=vllm"), "vLLM, which is not installed", "pip install")
     assert not list((tmp_path / "home").rglob("manifest.json"))
 
 
 @pytest.mark.skipif(find_spec("deepspeed") is not None, reason="DeepSpeed is installed")
 def test_the_papers_preset_plans_anywhere_and_says_what_a_run_lacks_before_anything_is_bought(tmp_path: Path) -> None:
     home, lacks = tmp_path / "home", "runtime.strategy=zero3 needs DeepSpeed, which is not installed"
-    plan = speed(home, "preset=paper", "plan=true")
+    plan = speed_here(home, "preset=paper", "plan=true")
     assert plan.code == 0, plan.err
     assert "45,000" in plan.out
     assert f"the run would be refused: {lacks}" in plan.out
-    refused(speed(home, "preset=paper"), lacks, "pip install", "runtime.strategy=ddp")
-    shared = speed(home, "preset=paper", "plan=true", "runtime.strategy=ddp", "runtime.processes=16")
+    refused(speed_here(home, "preset=paper"), lacks, "pip install", "runtime.strategy=ddp")
+    shared = speed_here(home, "preset=paper", "plan=true", "runtime.strategy=ddp", "runtime.processes=16")
     assert "a batch of 24 cannot be computed by 16 processes" in shared.out
     assert not list(home.rglob("manifest.json"))
 
@@ -75,7 +83,7 @@ def test_a_task_folder_without_its_columns_is_told_before_anything_is_built(tmp_
     files = "configs:\n- config_name: default\n  data_files:\n  - split: test\n    path: test.jsonl\n"
     (task / "README.md").write_text(f"---\n{files}---\n- type: STS\n")
     (task / "test.jsonl").write_text('{"sentence1": "a", "score": 1}\n')
-    done = speed(tmp_path / "home", SMOKE, "eval=local", f"eval.tasks={tmp_path}/tasks")
+    done = speed_here(tmp_path / "home", SMOKE, "eval=local", f"eval.tasks={tmp_path}/tasks")
     refused(done, "test.jsonl", "'sentence2' is missing")
     assert not list((tmp_path / "home").rglob("manifest.json"))
 
@@ -98,10 +106,10 @@ def test_a_root_that_is_a_file(tmp_path: Path) -> None:
 
 def test_a_budget_that_the_plan_exceeds(tmp_path: Path) -> None:
     for cap, said in (("max_usd=5", "$"), ("max_tokens=1000000", "tokens"), ("max_calls=45000", "calls")):
-        done = speed(tmp_path / "home", "preset=paper", f"runtime.{cap}")
+        done = speed_here(tmp_path / "home", "preset=paper", f"runtime.{cap}")
         refused(done, f"more than runtime.{cap.partition('=')[0]}=", "raise the cap", said)
 
 
 def test_a_teacher_without_its_key(tmp_path: Path) -> None:
-    done = speed(tmp_path / "home", SMOKE, "teacher=gpt4o", OPENAI_API_KEY="")
+    done = speed_here(tmp_path / "home", SMOKE, "teacher=gpt4o", OPENAI_API_KEY="")
     refused(done, "OPENAI_API_KEY")

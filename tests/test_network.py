@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from command_line import GUARD, ROOT
+from command_line import GUARD
+from conftest import HANG, ROOT
 
 PROGRAM = """
 import os, socket, sys
@@ -23,7 +24,7 @@ Path(os.environ["NETWORK_LOG"]).unlink()
 from hydra import compose, initialize_config_dir
 from speed.config import validated
 from speed.core.build import build
-from speed.core.context import silence
+from speed.core.stage import silence
 from speed.core.store import Store
 from speed.pipeline import pipeline
 from speed.run import CONF, composed
@@ -43,7 +44,7 @@ def test_the_teachers_stages_need_no_network(tmp_path: Path) -> None:
     surroundings = {**os.environ, "PYTHONPATH": f"{GUARD}:{ROOT}", "NETWORK_LOG": str(log)}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path / "home")], env=surroundings, capture_output=True, text=True,
-        timeout=300, check=False,
+        timeout=HANG, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert [line.rpartition(" ")[0] for line in done.stdout.splitlines()] == ["topics", "tasks for seed", "seed data"]

@@ -1,4 +1,4 @@
-"""What reruns for which change is part of the contract (DESIGN §3): the stages are named here."""
+"""Which stages run again after which change: users rely on it, so each change names its stages here."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ FROM_TASKS = ["tasks for seed", "seed data", "tasks for root", "tasks for synthe
 
 CHANGES: list[tuple[str, list[str]]] = [
     ("preference.dpo.beta=0.3", FROM_SENIOR),
+    ("preference=ipo", FROM_SENIOR),
+    ("senior=smoke", FROM_SENIOR),
     ("+experiment=ablation_no_dpo", ["synthesis", *AFTER_SYNTHESIS]),
     ("+experiment=ablation_no_revisor", ["dedup", "embedder", "evaluation"]),
     ("+experiment=ablation_sft_only", ["synthesis", "dedup", "embedder", "evaluation"]),

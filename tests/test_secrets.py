@@ -11,9 +11,9 @@ sys.path.insert(0, str(Path(__file__).parent / "teaching"))
 
 from provider import Provider
 
-from speed.miniature.rules import answer
+from speed.miniature.rules import answer_prompt
 from speed.teaching.journal import Journal
-from speed.teaching.openai_api import KEY
+from speed.teaching.openai_teacher import KEY
 
 RIGHT, WRONG = "planted-right-7b21c9e4", "planted-wrong-0d55aa13"
 TEACHER = ("+experiment=[smoke,teacher_data]", "teacher=openai_compatible", "teacher.model=rules")
@@ -34,7 +34,7 @@ def test_a_key_that_every_error_repeats_stands_nowhere(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with Provider() as serving:
         serving.key = RIGHT
-        serving.answer = lambda prompt: answer(prompt, 0)
+        serving.answer = lambda prompt: answer_prompt(prompt, 0)
         serving.steps = lambda prompt: ("leak500 ok", "leak200 ok", "ok")[len(prompt) % 3]
         refused = speed(home, *TEACHER, f"runtime.api_base={serving.url}", **{KEY: WRONG})
         assert refused.code != 0

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, answers, surroundings
+from command_line import answers, surroundings
+from conftest import HANG, ROOT
 
 BETA = ["--config-dir", str(ROOT / "sweeps"), "--config-name", "beta"]
 POINTS = ["+experiment=smoke", "name=beta", "preference.dpo.beta=0.1,0.3"]
@@ -22,7 +23,7 @@ def sweep(home: Path, *launcher: str) -> subprocess.CompletedProcess[str]:
         env=surroundings(home),
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=HANG,
     )
 
 
@@ -44,6 +45,6 @@ def test_points_under_joblib_share_stages_and_resume_under_submitit(tmp_path: Pa
     assert "senior" in built
     assert max(answers(home).values()) == 1, "two points asked the teacher the same thing"
 
-    again = sweep(home, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10")
+    again = sweep(home, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=60")
     assert again.returncode == 0, again.stdout + again.stderr
     assert [line["built"] for line in ledger(home)[2:]] == [[], []]

@@ -1,28 +1,27 @@
-"""Building one goal: a stage whole, a pool shard by shard. Damage that it meets is told, to be built again."""
+"""Build one goal: a stage whole, or a pool shard by shard."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from speed.core.closing import closing
-from speed.core.context import Context, Runtime, Send, Tally
-from speed.core.errors import CorruptArtifact, UserError, explained
+from speed.core.errors import CorruptArtifact, StoreError, UserError, explained
 from speed.core.graph import Goal
 from speed.core.manifest import Maker, Manifest, maker, now, outputs_of
 from speed.core.spec import Json
-from speed.core.stage import Node, Pool, Row, Stage
+from speed.core.stage import BuildSettings, Context, Node, Pool, Row, Send, Stage
 from speed.core.store import Span, Store
+from speed.core.work import Tally
 
 
 def build(
     goal: Goal,
     store: Store,
-    runtime: Runtime,
+    runtime: BuildSettings,
     send: Send,
     made_by: Maker | None = None,
     spans: Sequence[Span] | None = None,
@@ -33,18 +32,18 @@ def build(
     if spans is not None:
         assert isinstance(node, Pool)
         for span in spans:
-            _grow(node, span, Context(store, runtime, node.label, send), made_by)
+            _build_rows(node, span, store, Context(store, runtime, node.label, send), made_by)
         return
     with store.lock(node):
         if isinstance(node, Pool):
             for gap in store.missing(node, goal.rows):
-                _grow(node, gap, Context(store, runtime, node.label, send), made_by)
+                _build_rows(node, gap, store, Context(store, runtime, node.label, send), made_by)
         elif isinstance(node, Stage) and store.manifest(node) is None:
-            _build_stage(node, Context(store, runtime, node.label, send), made_by)
+            _build_stage(node, store, Context(store, runtime, node.label, send), made_by)
 
 
-def _build_stage(stage: Stage[Any], ctx: Context, made_by: Maker) -> None:
-    out = ctx.store.partial(stage)
+def _build_stage(stage: Stage[Any], store: Store, ctx: Context[Any], made_by: Maker) -> None:
+    out = store.partial(stage)
     begun = time.monotonic()
     with (out / "curves.jsonl").open("a", encoding="utf-8") as curves:
         send = ctx.send
@@ -60,11 +59,11 @@ def _build_stage(stage: Stage[Any], ctx: Context, made_by: Maker) -> None:
     if not (out / "curves.jsonl").stat().st_size:
         (out / "curves.jsonl").unlink()
     (out / "manifest.json").unlink(missing_ok=True)
-    manifest = _manifest(stage, ctx.tally, time.monotonic() - begun, made_by)
-    ctx.store.publish(stage, manifest.model_copy(update={"outputs": outputs_of(out)}))
+    manifest = _manifest(stage, ctx.tally, time.monotonic() - begun, ctx.gpus, made_by)
+    store.publish(stage, manifest.model_copy(update={"outputs": outputs_of(out)}))
 
 
-def _grow(pool: Pool[Any], gap: Span, ctx: Context, made_by: Maker) -> None:
+def _build_rows(pool: Pool[Any], gap: Span, store: Store, ctx: Context[Any], made_by: Maker) -> None:
     """Write the rows of a gap, shard by shard; a shard ends at a multiple of the block or at the gap's end."""
     start = gap.start
     with closing(pool.build(gap.start, gap.stop, ctx)) as rows:
@@ -75,8 +74,8 @@ def _grow(pool: Pool[Any], gap: Span, ctx: Context, made_by: Maker) -> None:
                 shard = _next_rows(pool, rows, start, stop)
                 _count(shard, tally)
                 tally.metrics.update(pool.figures(tally.counts, tally.rejected))
-                manifest = _manifest(pool, tally, time.monotonic() - begun, made_by, Span(start, stop))
-                ctx.store.write_shard(pool, Span(start, stop), shard, manifest)
+                manifest = _manifest(pool, tally, time.monotonic() - begun, ctx.gpus, made_by, Span(start, stop))
+                store.write_shard(pool, Span(start, stop), shard, manifest)
             ctx.send({"event": "shard", "start": start, "stop": stop, "calls": ctx.calls, "dollars": ctx.spent})
             start = stop
 
@@ -100,9 +99,9 @@ def _count(rows: list[Row], tally: Tally) -> None:
             tally.rejected[row.rejected] += 1
 
 
-def _manifest(node: Node, tally: Tally, seconds: float, made_by: Maker, span: Span | None = None) -> Manifest:
-    torch = sys.modules.get("torch")
-    on_gpu = torch is not None and torch.cuda.is_initialized()
+def _manifest(
+    node: Node, tally: Tally, seconds: float, gpus: int, made_by: Maker, span: Span | None = None
+) -> Manifest:
     return Manifest(
         key=node.key,
         stage=node.name,
@@ -118,31 +117,32 @@ def _manifest(node: Node, tally: Tally, seconds: float, made_by: Maker, span: Sp
         ledger=tally.ledger.lines(),
         metrics=tally.metrics,
         seconds=round(seconds, 3),
-        gpu_seconds=round(seconds, 3) if on_gpu else 0.0,
+        gpu_seconds=round(seconds * gpus, 3),
         finished=now(),
         maker=made_by,
     )
 
 
-def outcome(
+def attempt_build(
     goal: Goal,
     store: Store,
-    runtime: Runtime,
+    runtime: BuildSettings,
     send: Send,
     made_by: Maker | None = None,
     spans: Sequence[Span] | None = None,
 ) -> dict[str, Json]:
-    """Build a goal, or these spans of it, and put the way it ended into an event."""
+    """Build a goal, or these spans of it, and report as an event how that ended: `done`, `user_error`, `crash`, or
+    `corrupt` where a damaged file was met that must be set aside and built again."""
     try:
         build(goal, store, runtime, send, made_by, spans)
     except CorruptArtifact as corrupt:
         return {"event": "corrupt", "message": str(corrupt), "path": str(corrupt.path)}
     except UserError as error:
-        return {"event": "user_error", "message": str(error)}
+        return {"event": "user_error", "message": str(error), "store": isinstance(error, StoreError)}
     except OSError as error:
         known = explained(error, f"building {goal.label}")
         if known is not None:
-            return {"event": "user_error", "message": str(known)}
+            return {"event": "user_error", "message": str(known), "store": True}
         traceback.print_exc()
         return {"event": "crash", "message": f"{type(error).__name__}: {error}"}
     except Exception as error:

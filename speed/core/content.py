@@ -1,10 +1,9 @@
-"""Paths that bring content: they enter a key by what the file says, never by where it lies (DESIGN D12)."""
+"""Files, folders and base models that the config names: they enter keys by their content, never by their path."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
+from speed.core.cache import file_sha256, write_aside
 from speed.core.errors import UserError
 from speed.core.spec import Json
 
@@ -19,7 +19,7 @@ HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?$")
 
 
 class Content(BaseModel):
-    """A file or folder given in the config. `path` says where to read it; its sha256 says what it is.
+    """A file or folder of the config: read at `path`, identified by its sha256.
 
     `package:miniature/topics.txt` is a file of this package.
     """
@@ -42,13 +42,13 @@ class Content(BaseModel):
         """Identity: the content's sha256.
 
         Raises:
-            UserError: when the file or folder is not there.
+            UserError: when the file or folder does not exist.
         """
         return {"sha256": sha256_of(self.path)}
 
 
 class ModelReference(BaseModel):
-    """A base model: a hub name (`org/name` or `org/name@revision`), a folder, or `package:` and a folder of ours."""
+    """A base model: a hub name (`org/name` or `org/name@revision`), a folder, or `package:` and one of this package."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
@@ -77,11 +77,31 @@ class ModelReference(BaseModel):
         return {"hub": self.name}
 
 
+def locate_model(reference: Path | str) -> tuple[str, str | None]:
+    """(folder or hub name, revision) of a base model's reference.
+
+    Raises:
+        UserError: when it is neither an existing folder nor the form of a hub name.
+    """
+    text = str(reference)
+    if text.startswith("package:"):
+        folder = package_folder(text)
+        if not folder.is_dir():
+            raise UserError(f"the base model {text} is not part of this installation: {folder} does not exist")
+        return str(folder), None
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return str(folder), None
+    refuse_no_hub_name(text)
+    name, _, revision = text.partition("@")
+    return name, revision or None
+
+
 def refuse_no_hub_name(name: str) -> None:
     """Refuse what cannot be the name of a model on the hub.
 
     Raises:
-        UserError: with what a base model may be.
+        UserError: with the forms that a base model may have.
     """
     if not HUB_NAME.match(name):
         raise UserError(
@@ -96,29 +116,23 @@ def package_folder(reference: str) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of a file, or of a folder's file names and contents; remembered by (path, size, mtime) in this process."""
+    """sha256 of a file, or of a folder's file names and contents; a file of the same size and mtime is read once."""
     path = path.expanduser()
     if path.is_dir():
         whole = hashlib.sha256()
         for file in _files_below(path):
-            whole.update(f"{file.relative_to(path).as_posix()}\0{_sha256_seen(file)}\n".encode())
+            whole.update(f"{file.relative_to(path).as_posix()}\0{_sha256_of_file(file)}\n".encode())
         return whole.hexdigest()
     if path.is_file():
-        return _sha256_seen(path)
+        return _sha256_of_file(path)
     raise UserError(f"{path} does not exist: give the path of an existing file or folder")
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, read now."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
     return iter(sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")))
 
 
-def _sha256_seen(path: Path) -> str:
+def _sha256_of_file(path: Path) -> str:
     stat = path.stat()
     return _remembered(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
 
@@ -128,14 +142,14 @@ def _remembered(path: str, size: int, mtime: int) -> str:
     known = _memory.get(path)
     if known and known[:2] == [size, mtime]:
         return str(known[2])
-    found = file_sha256(Path(path))
-    _memory[path] = [size, mtime, found]
+    sha256 = file_sha256(Path(path))
+    _memory[path] = [size, mtime, sha256]
     _memory.changed = True
-    return found
+    return sha256
 
 
 class _Memory(dict[str, list[object]]):
-    """Hashes of input files seen before, so that a plan over a 2 GB dump stays instant."""
+    """Hashes of input files that were read before, so that planning over a dump of 2 GB takes no time."""
 
     changed = False
 
@@ -144,18 +158,21 @@ _memory = _Memory()
 
 
 def load_memory(file: Path) -> None:
-    """Take over the hashes remembered in `file`; a missing or damaged file is an empty memory."""
-    try:
-        known = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return
-    if isinstance(known, dict):
-        _memory.update({k: v for k, v in known.items() if isinstance(v, list) and len(v) == 3})
+    """Load the hashes that earlier processes have saved; without a file, or from a damaged one, none."""
+    _memory.update(_saved(file))
 
 
 def save_memory(file: Path) -> None:
-    """Write the hashes of this process beside those of others (last writer wins; it is only a cache)."""
+    """Save the hashes of this process with those that others have saved meanwhile."""
     if _memory.changed:
-        partial = file.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(_memory))
-        partial.replace(file)
+        with write_aside(file, shared=True) as aside:
+            aside.write_text(json.dumps(_saved(file) | _memory))
+
+
+def _saved(file: Path) -> dict[str, list[object]]:
+    try:
+        saved = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    items = saved.items() if isinstance(saved, dict) else ()
+    return {path: entry for path, entry in items if isinstance(entry, list) and len(entry) == 3}

@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class StoreError(UserError):
+    """The store, or the disk under it, cannot be used."""
+
+
 class CorruptArtifact(Exception):
     """A file of the store no longer has the sha256 that was recorded when it was built."""
 
@@ -22,14 +26,14 @@ class CorruptArtifact(Exception):
         self.why = why
 
 
-def explained(error: OSError, doing: str) -> UserError | None:
+def explained(error: OSError, doing: str) -> StoreError | None:
     """The reader's version of an operating-system error, or None when it is not about disk or permission."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = "free some space (or point SPEED_HOME at another disk) and run the same command again"
-        return UserError(f"the disk is full while {doing}: {error.filename or ''}\n  {remedy}; nothing built is lost")
+        remedy = "free some space (or take another disk) and run the same command again; nothing built is lost"
+        return StoreError(f"the disk is full while {doing}: {error.filename or ''}\n  {remedy}")
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return UserError(
+        return StoreError(
             f"no permission to write while {doing}: {error.filename or ''}\n"
-            "  make the folder writable or point SPEED_HOME (or runtime.home=DIR) at one that is"
+            "  make the folder writable, or take one that is"
         )
     return None

@@ -8,8 +8,9 @@ from typing import Any
 
 from speed.core.errors import CorruptArtifact
 from speed.core.spec import Json
-from speed.core.stage import Node, Pool, Stage, Take, Work
+from speed.core.stage import Node, Pool, Stage, Take
 from speed.core.store import Store
+from speed.core.work import Work
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,21 @@ class Goal:
 
 
 def goals(targets: Iterable[Stage[Any] | Take[Any]]) -> list[Goal]:
-    """Everything that the targets need, upstream first."""
+    """Everything that the targets need, upstream first; of what a node reads, that with the longest way before it."""
     wanted: dict[str, int] = {}
     order: dict[str, Node] = {}
+    depths: dict[str, int] = {}
+
+    def depth(node: Node) -> int:
+        if node.key not in depths:
+            depths[node.key] = 1 + max(map(depth, _nodes_read(node)), default=0)
+        return depths[node.key]
 
     def visit(node: Node) -> None:
         if node.key in order:
             return
-        for upstream in node.upstream.values():
-            visit(upstream.pool if isinstance(upstream, Take) else upstream)
+        for upstream in sorted(_nodes_read(node), key=depth, reverse=True):
+            visit(upstream)
         order[node.key] = node
 
     for target in targets:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from speed.core.content import file_sha256
+from speed.core.cache import file_sha256
 from speed.core.errors import CorruptArtifact
 from speed.core.ledger import Line
 from speed.core.spec import Json, Spec, digest
@@ -142,7 +142,10 @@ def commit() -> str:
     """Git commit of this code; `+hash` is appended when files of the checkout differ from it."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
-        return metadata.version("speed-embedding")
+        try:
+            return metadata.version("speed-embedding")
+        except metadata.PackageNotFoundError:  # files that were copied to a machine without a network
+            return "unknown"
 
     def git(*arguments: str) -> bytes:
         return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=True, timeout=20).stdout

@@ -1,8 +1,8 @@
-"""Building many goals: independent ones side by side, each in a process of its own, and blocks of one pool side by side
-where nothing else waits for the room.
+"""Build many goals, independent ones at the same time, each in a process of its own.
 
-A stage's process is forked from a server that has imported the heavy packages once; leaving the process frees its
-memory before the next stage needs it (DESIGN D9). A damaged artifact that a stage meets is set aside and built again.
+The blocks of one pool are built by several processes where no other goal could use the place. Processes are forked
+from a server that has imported the heavy packages once; when a process ends, its memory is free for the next stage. A
+damaged artifact that a stage meets is set aside and built again.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ from typing import Any
 
 from filelock import BaseFileLock
 
-from speed.core.build import outcome
-from speed.core.context import Runtime
-from speed.core.errors import UserError
+from speed.core.build import attempt_build
+from speed.core.errors import StoreError, UserError
 from speed.core.graph import Goal, stage_statuses
 from speed.core.manifest import Maker, maker
 from speed.core.spec import Json
-from speed.core.stage import Pool
+from speed.core.stage import BuildSettings, Pool
 from speed.core.store import Span, Store
 
 Listener = Callable[[str, dict[str, Json]], None]
@@ -42,12 +41,12 @@ class StageFailed(Exception):
 
 
 def build_all(
-    order: list[Goal], store: Store, runtime: Runtime, listen: Listener, logs: Path, preload: tuple[str, ...] = ()
+    order: list[Goal], store: Store, runtime: BuildSettings, listen: Listener, logs: Path, preload: tuple[str, ...] = ()
 ) -> None:
     """Build the missing goals, independent ones side by side; `preload` names modules worth importing once.
 
     Raises:
-        UserError: a mistake that a stage met. StageFailed: a crash. KeyboardInterrupt: passed on, children ended.
+        UserError: a mistake that a stage met. StageFailed: a crash. KeyboardInterrupt: passed on, workers ended.
     """
     built = _built(order, store)
     todo = [goal for goal in order if goal.key not in built]
@@ -60,8 +59,10 @@ def build_all(
             ready = [goal for goal in waiting if all(key in built for key in goal.after)]
             for place, goal in enumerate(ready):
                 room = max(1, runtime.side_by_side) - len(scheduler.running)
-                if scheduler.ended or room < 1:
+                if scheduler.built_here or room < 1:
                     break
+                if goal.node.alone(runtime) and any(worker.goal.node.alone(runtime) for worker in scheduler.running):
+                    continue
                 listen(goal.label, {"event": "start", "rows": goal.rows})
                 scheduler.start(goal, listen, room - len(ready[place + 1 :]))
             for goal, event in scheduler.events():
@@ -69,7 +70,8 @@ def build_all(
                 if event["event"] == "done":
                     built.add(goal.key)
                 elif event["event"] == "user_error":
-                    raise UserError(f"{goal.label}: {event['message']}")
+                    kind = StoreError if event.get("store") else UserError
+                    raise kind(f"{goal.label}: {event['message']}")
                 elif event["event"] == "crash":
                     where = f"\n  log: {event['log']}" if "log" in event else ""
                     raise StageFailed(f"{goal.label} failed: {event['message']}{where}")
@@ -89,44 +91,43 @@ def _built(order: list[Goal], store: Store) -> set[str]:
 
 
 @dataclass
-class _Part:
+class _Worker:
     """A goal, or some spans of a pool, in a process of its own."""
 
     goal: Goal
     process: Any
-    news: Connection
+    pipe: Connection
     log: Path
     rows: int = 0
-    """Of its spans, where the pool is built in parts."""
+    """Of its spans, where several workers build the pool."""
     done: int = 0
 
 
 @dataclass
-class _Shared:
-    """A pool that is built in parts."""
+class _SplitPool:
+    """A pool that several workers build."""
 
     lock: BaseFileLock
     rows: int
     done: int = 0
-    """Rows of parts that have ended."""
+    """Rows of workers that have ended."""
     broken: bool = False
-    """A part has ended in another way than done: what is missing is built again."""
+    """A worker has ended in another way than `done`: what is missing is built again."""
 
 
-_LAST = ("done", "user_error", "crash", "corrupt")
-"""Events after which a child says nothing more."""
+_FINAL = ("done", "user_error", "crash", "corrupt")
+"""Events after which a worker sends no more."""
 
 
 class _Scheduler:
-    """Child processes, forked from a server that imported the heavy packages: one a goal, or several for a pool of
-    which blocks can be built side by side."""
+    """The worker processes: one a goal, or several for a pool whose blocks can be built at the same time."""
 
-    def __init__(self, store: Store, runtime: Runtime, logs: Path, preload: tuple[str, ...]) -> None:
+    def __init__(self, store: Store, runtime: BuildSettings, logs: Path, preload: tuple[str, ...]) -> None:
         self.store, self.runtime, self.logs = store, runtime, logs
-        self.running: list[_Part] = []
-        self.shared: dict[str, _Shared] = {}
-        """The pools that are built in parts, by key."""
-        self.ended: list[tuple[Goal, dict[str, Json]]] = []
+        self.running: list[_Worker] = []
+        self.split: dict[str, _SplitPool] = {}
+        """The pools that several workers build, by key."""
+        self.built_here: list[tuple[Goal, dict[str, Json]]] = []
         self.made_by = maker()
         logs.mkdir(parents=True, exist_ok=True)
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -136,35 +137,35 @@ class _Scheduler:
 
     def has(self, goal: Goal) -> bool:
         """Whether a goal is being built, or has just ended."""
-        return bool(self._parts(goal)) or any(goal.key == other.key for other, _ in self.ended)
+        return bool(self._workers(goal)) or any(goal.key == other.key for other, _ in self.built_here)
 
-    def _parts(self, goal: Goal) -> list[_Part]:
-        return [part for part in self.running if part.goal.key == goal.key]
+    def _workers(self, goal: Goal) -> list[_Worker]:
+        return [worker for worker in self.running if worker.goal.key == goal.key]
 
     def start(self, goal: Goal, listen: Listener, room: int) -> None:
-        """Build a goal in up to `room` processes; or here when it needs no heavy package, so that its mistakes are told
-        before any is imported."""
+        """Build a goal in up to `room` processes; or here when it needs no heavy package, so that the user
+        reads of its mistakes before any is imported."""
         if not goal.node.heavy:
             send = partial(listen, goal.label)
-            self.ended.append((goal, outcome(goal, self.store, self.runtime, send, self.made_by)))
+            self.built_here.append((goal, attempt_build(goal, self.store, self.runtime, send, self.made_by)))
             return
-        for number, spans in enumerate(self._shares(goal, room) or [None]):
+        for number, spans in enumerate(self._split_spans(goal, room) or [None]):
             here, there = self.context.Pipe(duplex=False)
             log = self.logs / _log_name(goal, number)
             arguments = (goal, self.store, self.runtime, there, log, self.made_by, spans)
-            child = self.context.Process(target=_child, args=arguments, daemon=True)
+            child = self.context.Process(target=_run_worker, args=arguments, daemon=True)
             child.start()
             there.close()
             rows = sum(span.stop - span.start for span in spans or ())
-            self.running.append(_Part(goal, child, here, log, rows))
+            self.running.append(_Worker(goal, child, here, log, rows))
 
-    def _shares(self, goal: Goal, room: int) -> list[list[Span]]:
+    def _split_spans(self, goal: Goal, room: int) -> list[list[Span]]:
         """What each of several processes builds of a pool; nothing where one process is to build all."""
         pool = goal.node
         if room < 2 or not isinstance(pool, Pool) or not pool.divisible(self.runtime):
             return []
         lock = self.store.try_lock(pool)
-        if lock is None:  # another run builds it: one child waits for that
+        if lock is None:  # another run builds it: one worker waits for that
             return []
         blocks = [
             Span(start, min(start + pool.block, gap.stop))
@@ -175,65 +176,65 @@ class _Scheduler:
         if parts < 2:
             lock.release()
             return []
-        self.shared[goal.key] = _Shared(lock, sum(block.stop - block.start for block in blocks))
+        self.split[goal.key] = _SplitPool(lock, sum(block.stop - block.start for block in blocks))
         cuts = [len(blocks) * number // parts for number in range(parts + 1)]
-        return [_joined(blocks[start:stop]) for start, stop in pairwise(cuts)]
+        return [_join_neighbours(blocks[start:stop]) for start, stop in pairwise(cuts)]
 
     def events(self) -> Iterator[tuple[Goal, dict[str, Json]]]:
-        """Wait for news; a child that died without a word is a crash."""
-        yield from self.ended
-        self.ended.clear()
+        """Wait for events; a worker that ends without a final one has crashed."""
+        yield from self.built_here
+        self.built_here.clear()
         if not self.running:
             return
-        for connection in wait([part.news for part in self.running]):
-            part = next(part for part in self.running if part.news is connection)
+        for connection in wait([worker.pipe for worker in self.running]):
+            worker = next(worker for worker in self.running if worker.pipe is connection)
             try:
-                event = json.loads(part.news.recv_bytes())
+                event = json.loads(worker.pipe.recv_bytes())
             except EOFError:
-                part.process.join()
-                event = {"event": "crash", "message": f"its process ended with code {part.process.exitcode}"}
-            if event["event"] in _LAST:
-                event["log"] = str(part.log)
-                part.process.join()
-                part.news.close()
-                self.running.remove(part)
-            if part.goal.key in self.shared:
-                event = self._of_all(part, event)
+                worker.process.join()
+                event = {"event": "crash", "message": f"its process ended with code {worker.process.exitcode}"}
+            if event["event"] in _FINAL:
+                event["log"] = str(worker.log)
+                worker.process.join()
+                worker.pipe.close()
+                self.running.remove(worker)
+            if worker.goal.key in self.split:
+                event = self._merged(worker, event)
             if event is not None:
-                yield part.goal, event
+                yield worker.goal, event
 
-    def _of_all(self, part: _Part, event: dict[str, Json]) -> dict[str, Json] | None:
-        """What an event of one part means for the whole pool, which is done when its last part is."""
-        shared, others = self.shared[part.goal.key], self._parts(part.goal)
+    def _merged(self, worker: _Worker, event: dict[str, Json]) -> dict[str, Json] | None:
+        """What an event of one worker means for the whole pool, which is done when its last worker is."""
+        pool, others = self.split[worker.goal.key], self._workers(worker.goal)
         if event["event"] == "progress":
-            part.done = event["done"]
-            return {**event, "done": shared.done + sum(other.done for other in others), "total": shared.rows}
-        if event["event"] in _LAST:
-            shared.done += part.rows
-            shared.broken = shared.broken or event["event"] != "done"
+            worker.done = event["done"]
+            return {**event, "done": pool.done + sum(other.done for other in others), "total": pool.rows}
+        if event["event"] in _FINAL:
+            pool.done += worker.rows
+            pool.broken = pool.broken or event["event"] != "done"
             if not others:
-                self.shared.pop(part.goal.key).lock.release()
-        return None if event["event"] == "done" and (others or shared.broken) else event
+                self.split.pop(worker.goal.key).lock.release()
+        return None if event["event"] == "done" and (others or pool.broken) else event
 
     def close(self) -> None:
         """End what still runs. A training answers by saving a checkpoint, for which there is some time."""
-        for part in self.running:
-            part.process.terminate()
+        for worker in self.running:
+            worker.process.terminate()
         deadline = time.monotonic() + self.runtime.grace_seconds
         try:
-            for part in self.running:
-                part.process.join(max(0.0, deadline - time.monotonic()))
+            for worker in self.running:
+                worker.process.join(max(0.0, deadline - time.monotonic()))
         finally:  # time is up, or Ctrl-C was pressed again
-            for part in self.running:
-                part.process.kill()
-                part.process.join(5)
-                part.news.close()
+            for worker in self.running:
+                worker.process.kill()
+                worker.process.join(5)
+                worker.pipe.close()
             self.running.clear()
-            for shared in self.shared.values():
-                shared.lock.release()
+            for pool in self.split.values():
+                pool.lock.release()
 
 
-def _joined(blocks: list[Span]) -> list[Span]:
+def _join_neighbours(blocks: list[Span]) -> list[Span]:
     """Neighbouring blocks as one span."""
     found: list[Span] = []
     for block in blocks:
@@ -244,15 +245,15 @@ def _joined(blocks: list[Span]) -> list[Span]:
     return found
 
 
-def _log_name(goal: Goal, part: int = 0) -> str:
+def _log_name(goal: Goal, worker: int = 0) -> str:
     name = goal.label.replace(" ", "-").replace(":", "-")
-    return f"{name}.log" if part == 0 else f"{name}-{part + 1}.log"
+    return f"{name}.log" if worker == 0 else f"{name}-{worker + 1}.log"
 
 
-def _child(
+def _run_worker(
     goal: Goal,
     store: Store,
-    runtime: Runtime,
+    runtime: BuildSettings,
     parent: Connection,
     log: Path,
     made_by: Maker,
@@ -270,7 +271,7 @@ def _child(
         with lock, suppress(BrokenPipeError):
             parent.send_bytes(json.dumps(event, default=float).encode())
 
-    send(outcome(goal, store, runtime, send, made_by, spans))
+    send(attempt_build(goal, store, runtime, send, made_by, spans))
     parent.close()
 
 

@@ -1,4 +1,4 @@
-"""Specs: frozen, closed, typed values. Configs, records and manifests are all one idiom (DESIGN D1).
+"""Specs: frozen, closed, typed values. Configs, records and manifests are all written as specs.
 
 `recipe` turns a value into the canonical JSON that keys are hashed from. Literals go in, context stays out, and
 whatever has no stable identity raises instead of being hashed by accident.
@@ -40,6 +40,10 @@ class Backend(Spec):
     """Raised by hand when the same fields begin to give other results."""
     heavy: ClassVar[tuple[str, ...]] = ()
     """Modules that are slow to import: worth importing once for all the stages that use this part."""
+
+    def alone(self, runtime: Any) -> bool:
+        """Whether it needs a device of this machine for itself: then no other such part works at the same time."""
+        return False
 
     def recipe(self) -> Json:
         """Identity of the part: its class, its version and its fields."""

@@ -1,23 +1,24 @@
-"""Stages, pools and takes: the three nouns of the pipeline (DESIGN D3, D6).
+"""Stages, pools and takes: the three nouns of the pipeline; and the context that they are built in.
 
 A `Stage` builds one artifact: a model, a deduplicated corpus, a table of scores. A `Pool` grows: its row i is a
 function of (recipe, seed, i), so its size is in no key. A `Take` is the first n rows of a pool; it is what stages
-read, and it is what makes data sizes nest.
+read, and it is what makes data sizes nest. A `Context` is what a stage may reach while it runs; nothing in it can
+change a result, so nothing in it is part of a key.
 """
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from speed.core.spec import Backend, Json, Spec, digest, recipe
-
-if TYPE_CHECKING:
-    from speed.core.context import Context, Runtime
+from speed.core.work import Tally, Work
 
 
 class Row(Spec):
@@ -30,7 +31,7 @@ class Row(Spec):
     detail: str = ""
     """What the cause was seen on, or a remark of the teacher on its own answer, for a reader."""
 
-    def noted(self, detail: str) -> Self:
+    def with_remark(self, detail: str) -> Self:
         """This row with a remark of whoever made it, where there is one."""
         return self.model_copy(update={"detail": "; ".join(filter(None, (self.detail, detail)))}) if detail else self
 
@@ -44,15 +45,17 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Node(ABC):
+class Node:
     """Something that can be built: named, versioned, and identified by its recipe."""
 
     name: ClassVar[str]
     """Name of the box in the paper's Figure 2, in the plan, and in the store."""
     version: ClassVar[int] = 1
-    """Raised by hand when the same recipe begins to give another result (DESIGN D4)."""
+    """Raised by hand when the same recipe begins to give another result: source code is not hashed."""
     packages: ClassVar[tuple[str, ...]] = ()
     """Slow modules that the stage imports itself; those of its backends are theirs to name."""
+    purpose: ClassVar[str] = ""
+    """What a teacher is asked for, as the ledger names it (`brainstorm`, `seed` ...); empty where none is asked."""
 
     @property
     def label(self) -> str:
@@ -62,9 +65,15 @@ class Node(ABC):
     @property
     def heavy(self) -> tuple[str, ...]:
         """Slow modules of this node and its backends; none means that it is built without a process of its own."""
+        return tuple(dict.fromkeys(sum((part.heavy for part in self._backends()), self.packages)))
+
+    def alone(self, runtime: Any) -> bool:
+        """Whether a backend of it needs a device for itself: two models of 8B do not fit into one GPU."""
+        return any(part.alone(runtime) for part in self._backends())
+
+    def _backends(self) -> list[Backend]:
         parts = [getattr(self, field.name) for field in fields(self)]
-        named = [part.heavy for part in parts if isinstance(part, Backend)]
-        return tuple(dict.fromkeys(sum(named, self.packages)))
+        return [part for part in parts if isinstance(part, Backend)]
 
     def recipe(self) -> Json:
         """How this node enters the key of what stands downstream: by its own key."""
@@ -80,6 +89,26 @@ class Node(ABC):
         """sha256 of `{stage, version, fields}`."""
         return digest({"stage": self.name, "version": self.version, "fields": self.own_recipe})
 
+    def check(self, runtime: Any) -> None:
+        """Refuse, before anything is built, what this machine or its settings cannot carry out.
+
+        Raises:
+            UserError: with the remedy.
+        """
+
+    def training(self) -> Any:
+        """What a plan must know of a training of a generator (`speed.ports.Training`); None where none is trained."""
+        return None
+
+    def sample_prompts(self, rows: int, ctx: Context[Any]) -> Iterator[tuple[str, str]]:
+        """(kind, text) of what a teacher is sent for the first rows: recorded where they are built, otherwise drawn as
+        they will be, with stand-ins for what a model has yet to write. Nothing is asked.
+
+        Args:
+            ctx: its `rows` end where no more are built.
+        """
+        return iter(())
+
     @property
     def upstream(self) -> dict[str, Upstream]:
         """The fields that are stages, pools or takes."""
@@ -88,11 +117,11 @@ class Node(ABC):
 
 
 @dataclass(frozen=True)
-class Stage(Node, Generic[T]):
+class Stage(Node, ABC, Generic[T]):
     """Builds one artifact of payload type T into a folder."""
 
     @abstractmethod
-    def run(self, out: Path, ctx: Context) -> None:
+    def run(self, out: Path, ctx: Context[Any]) -> None:
         """Write the payload into `out` (which may hold the checkpoint of an interrupted run) and nothing elsewhere."""
 
     def work(self) -> Work:
@@ -101,7 +130,7 @@ class Stage(Node, Generic[T]):
 
 
 @dataclass(frozen=True)
-class Pool(Node, Generic[R]):
+class Pool(Node, ABC, Generic[R]):
     """Grows row by row; `take(n)` is the way to read it."""
 
     row: ClassVar[type[Row]]
@@ -115,10 +144,10 @@ class Pool(Node, Generic[R]):
         return 512
 
     @abstractmethod
-    def build(self, start: int, stop: int, ctx: Context) -> Iterator[R]:
+    def build(self, start: int, stop: int, ctx: Context[Any]) -> Iterator[R]:
         """Rows start..stop-1, in order. Where `whole_blocks`, start and stop are multiples of `block`."""
 
-    def divisible(self, runtime: Runtime) -> bool:
+    def divisible(self, runtime: Any) -> bool:
         """Whether several processes may build blocks of it on this machine at the same time."""
         return False
 
@@ -140,6 +169,10 @@ class Pool(Node, Generic[R]):
         slash is the material of these figures; the report does not show it by itself."""
         return {}
 
+    def sample_rows(self, rows: int, ctx: Context[Any]) -> Iterator[R]:
+        """The first rows, for `sample_prompts` of what reads them: built ones, then stand-ins if it has any."""
+        return ctx.rows(self.take(rows))
+
     def take(self, rows: int) -> Take[R]:
         """The first `rows` rows."""
         return Take(self, rows)
@@ -157,34 +190,102 @@ class Take(Generic[R]):
         return {"pool": self.pool.name, "key": self.pool.key, "rows": self.rows}
 
 
-@dataclass(frozen=True)
-class Work:
-    """Estimate of a build: what a plan adds up."""
-
-    calls: int = 0
-    """Requests to the teacher, retries aside."""
-    tokens_in: int = 0
-    tokens_out: int = 0
-    dollars: float | None = 0.0
-    """List price; None when the teacher's price is unknown."""
-    generated: int = 0
-    """Texts that a small model writes."""
-    trained: int = 0
-    """Records seen in training, epochs counted."""
-    waiting: float = 0.0
-    """Seconds that the teacher takes, one request after another."""
-
-    def __add__(self, other: Work) -> Work:
-        dollars = None if self.dollars is None or other.dollars is None else self.dollars + other.dollars
-        return Work(
-            self.calls + other.calls,
-            self.tokens_in + other.tokens_in,
-            self.tokens_out + other.tokens_out,
-            dollars,
-            self.generated + other.generated,
-            self.trained + other.trained,
-            self.waiting + other.waiting,
-        )
-
-
 Upstream: TypeAlias = "Node | Take[Any]"
+
+
+class BuildSettings(Spec):
+    """What the builder itself must know of the machine. `speed.runtime.Runtime` adds what stages and backends need."""
+
+    side_by_side: int = 2
+    """Independent stages that may run at the same time."""
+    threads: int = 1
+    """Arithmetic threads of one stage (torch and OpenMP)."""
+    grace_seconds: float = 60.0
+    """How long a run that is told to end waits for the checkpoints of its trainings."""
+
+
+S = TypeVar("S", bound=BuildSettings)
+Send = Callable[[dict[str, Json]], None]
+"""Receives the events of a build."""
+
+
+def silence(event: dict[str, Json]) -> None:
+    """Progress that nobody watches."""
+
+
+class Built(Protocol):
+    """What is built already, for reading. `speed.core.store.Store` is one."""
+
+    home: Path
+    """Root of the store; caches lie in `cache/` below it."""
+
+    def rows(self, take: Take[R]) -> Iterator[R]:
+        """The rows of a take, in order, each shard checked against its sha256 as it is read."""
+
+    def payload(self, stage: Stage[Any]) -> Path:
+        """The folder of a built stage, each file checked against its sha256."""
+
+    def folder(self, node: Node) -> Path:
+        """Where a node's artifact lies."""
+
+
+@dataclass
+class Context(Generic[S]):
+    """Handed to `Stage.run` and `Pool.build`."""
+
+    store: Built
+    runtime: S
+    label: str = ""
+    """The box that is being built."""
+    send: Send = silence
+    """Where progress goes."""
+    tally: Tally = field(default_factory=Tally)
+    gpus: int = 0
+    """GPUs that the build computes on; a backend that takes some says so here."""
+    spent: float | None = 0.0
+    """Dollars of the tallies that are closed."""
+    calls: int = 0
+    """Calls of the tallies that are closed."""
+    _last: float = 0.0
+
+    def rows(self, take: Take[R], start: int = 0) -> Iterator[R]:
+        """The rows of a take from `start` on, in order, each shard checked against its sha256 as it is read."""
+        return (row for row in self.store.rows(take) if row.row >= start)
+
+    def accepted(self, take: Take[R]) -> Iterator[R]:
+        """The rows of a take that were not rejected."""
+        return (row for row in self.rows(take) if row.rejected is None)
+
+    def folder(self, stage: Stage[Any]) -> Path:
+        """The payload folder of a built stage, each file checked against its sha256."""
+        return self.store.payload(stage)
+
+    def progress(self, done: int, total: int, unit: str, **figures: float) -> None:
+        """Say how far the build is; at most ten times a second, the end always."""
+        now = time.monotonic()
+        if done < total and now - self._last < 0.1:
+            return
+        self._last = now
+        spent = None if self.tally.dollars is None or self.spent is None else self.spent + self.tally.dollars
+        event = {"event": "progress", "done": done, "total": total, "unit": unit, "figures": figures}
+        self.send({**event, "calls": self.calls + self.tally.cost["calls"], "dollars": spent})
+
+    def metric(self, step: int, **figures: float) -> None:
+        """One point of the training curves (loss, learning rate, gradient norm, tokens a second ...)."""
+        self.send({"event": "metric", "step": step, "figures": figures})
+
+    def say(self, message: str) -> None:
+        """One line for the reader that must not be missed."""
+        self.send({"event": "say", "message": message})
+
+    @contextmanager
+    def fresh_tally(self) -> Iterator[Tally]:
+        """A new tally for one shard of a pool."""
+        before, self.tally = self.tally, Tally()
+        try:
+            yield self.tally
+        finally:
+            self.calls += self.tally.cost["calls"]
+            known = self.spent is not None and self.tally.dollars is not None
+            self.spent = (self.spent or 0.0) + (self.tally.dollars or 0.0) if known else None
+            self.tally = before

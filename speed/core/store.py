@@ -4,10 +4,10 @@
     <home>/store/<stage>/<key>/   an artifact: payload and manifest.json; or a pool: shards, each with its manifest
     <home>/locks/                 one file lock per key, so that two processes build a shared stage once
     <home>/journal/               every answer that was ever paid for (speed.teaching.journal)
-    <home>/runs/                  what humans read: reports and links into the store
+    <home>/runs/                  for people: reports and links into the store
 
-Complete means renamed (DESIGN D8): a build happens in `<key>.partial/`, the manifest is written last, then the folder
-gets its name. A shard is written aside and renamed, its manifest after it.
+A folder that has its name is complete: a build happens in `<key>.partial/`, the manifest is written last, then the
+folder gets its name. A shard is written aside and renamed, its manifest after it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import os
 import re
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import Any, NamedTuple, TypeVar
 from filelock import BaseFileLock, FileLock, Timeout
 from pydantic import ValidationError
 
-from speed.core.errors import CorruptArtifact, UserError, explained
+from speed.core.errors import CorruptArtifact, StoreError, UserError, explained
 from speed.core.manifest import Manifest, Output, check, read_manifest, sync
 from speed.core.stage import Node, Pool, Row, Stage, Take
 
@@ -68,8 +67,8 @@ class Store:
             partial.write_text(json.dumps({"format": FORMAT}))
             partial.replace(marker)
         except OSError as error:
-            raise explained(error, f"opening the store {self.home}") or UserError(
-                f"{self.home} cannot be the store ({error.strerror}): set runtime.home or SPEED_HOME to a folder"
+            raise explained(error, f"opening the store {self.home}") or StoreError(
+                f"{self.home} cannot be the store ({error.strerror}): take a folder"
             ) from error
         return self
 
@@ -81,9 +80,9 @@ class Store:
                 f'{marker} is damaged: write {{"format": {FORMAT}}} into it if the store is yours'
             ) from error
         if found > FORMAT:
-            raise UserError(
+            raise StoreError(
                 f"{self.home} was written by a newer version of speed (format {found}, this code reads {FORMAT}):\n"
-                "  update speed, or set SPEED_HOME to another folder"
+                "  update speed, or take another folder"
             )
 
     def folder(self, node: Node) -> Path:
@@ -259,11 +258,3 @@ class Store:
     def remove(self, folder: Path) -> None:
         """Delete a folder of the store."""
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def summed(manifests: Iterable[Manifest]) -> Counter[str]:
-    """Counts of several shards together."""
-    total: Counter[str] = Counter()
-    for manifest in manifests:
-        total.update(manifest.counts)
-    return total

@@ -1,9 +1,9 @@
-"""Which row is about what: row -> kind, topic, task, prompt. The one place where diversity is defined.
+"""Assign a kind, a topic, a task and a prompt to every row. Diversity is defined here and nowhere else.
 
-Each use of prompts (seed data, root data, synthesis) is a role with topics and tasks of its own draw, because a junior
-should not be judged on the very tasks that it was taught. Row i of a role has the kind that the mix gives it and is the
-j-th of that kind; `samples_per_task` neighbours j share a task, `tasks_per_topic` neighbouring tasks share a topic and
-a brainstorm call (paper, Table 3: fewer tasks a topic are better).
+Seed data, root data and synthesis are three roles. Each draws topics and tasks of its own, because the junior must not
+be judged on the tasks that it was taught. Row i of a role has the kind that the mix gives it, and is number j of that
+kind. `samples_per_task` consecutive j share a task; `tasks_per_topic` consecutive tasks share a topic and a brainstorm
+call (paper, Table 3: fewer tasks per topic are better).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from speed.data.topics.sources import topic_index
 Role: TypeAlias = Literal["seed", "root", "synthesis"]
 
 
-class Brainstormed(Spec):
-    """Which brainstorm row is about what: the mix without STS, whose task is fixed."""
+class BrainstormPlan(Spec):
+    """Kind of each brainstorm row: the mix without STS, whose task is fixed."""
 
     role: Role
     seed: int
@@ -36,53 +36,53 @@ class Brainstormed(Spec):
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """The kinds that are brainstormed."""
+        """Kinds whose tasks are brainstormed."""
         return tuple(kind for kind in self.mix.kinds if kind is not Kind.STS)
 
     @cached_property
     def asked(self) -> Mix:
-        """The mix of the calls."""
+        """Mix of the brainstorm calls."""
         return self.mix.only(*self.kinds)
 
     def kind_and_call(self, row: int) -> tuple[Kind, int]:
-        """Kind of a row, and its number among the calls of that kind."""
+        """Kind of a row, and the number of its call within that kind."""
         return self.asked.kind_of(row), self.asked.index_within_kind(row)
 
     def row_of(self, kind: Kind, call: int) -> int:
-        """The row of a kind's n-th call."""
+        """Row of the call number `call` of a kind."""
         return self.asked.row_of(kind, call)
 
 
 def load_topics(folder: Path) -> list[str]:
-    """The topics that the topics stage wrote, in its order."""
+    """Read the topics that the topics stage wrote, in its order."""
     with (folder / "topics.jsonl").open(encoding="utf-8") as file:
         return [json.loads(line)["topic"] for line in file]
 
 
 ATTEMPT = 10**9
-"""Between the sample indices of two attempts: more than a pool has rows."""
+"""Distance between the sample indices of two attempts: more than any pool has rows."""
 
 
 class About(NamedTuple):
-    """What an example is to be about."""
+    """The task and topic that an example is written for."""
 
     task: str
     topic: str
 
 
 class Draft(NamedTuple):
-    """A row before its prompt is drawn."""
+    """A row whose prompt is not drawn yet."""
 
     row: int
     kind: Kind
     about: About | None
-    """None where the teacher gave no task."""
+    """None if the teacher gave no task."""
     spare: About | None = None
-    """What the nearest earlier brainstorm call of the kind gave."""
+    """Task of the nearest earlier brainstorm call of the kind that gave one."""
 
 
 class Assignment(Spec):
-    """Draws the prompt of every row of a role."""
+    """The prompts of all rows of a role."""
 
     role: Role
     seed: int
@@ -92,29 +92,31 @@ class Assignment(Spec):
     prompts: RolePrompts
 
     @cached_property
-    def _plan(self) -> Brainstormed:
-        return Brainstormed(role=self.role, seed=self.seed, mix=self.mix)
+    def _plan(self) -> BrainstormPlan:
+        return BrainstormPlan(role=self.role, seed=self.seed, mix=self.mix)
 
     def brainstorm_rows(self, rows: int) -> int:
-        """Rows of the brainstorm pool that the first `rows` rows need."""
+        """Number of brainstorm rows that the first `rows` rows need."""
         per_call = self.samples_per_task * self.tasks_per_topic
         counts = self.mix.counts(rows)
         last = [self._plan.row_of(kind, (counts[kind] - 1) // per_call) for kind in self._plan.kinds if counts[kind]]
         return max(last, default=-1) + 1
 
     def sample_index(self, row: int, attempt: int = 0) -> int:
-        """Number of a row among those of its kind. It tells the journal that equal prompts are asked on purpose, and
-        it stays when another mix puts the row elsewhere. Further attempts count on far behind all rows."""
+        """Number of a row within its kind, by which the journal tells two requests with equal prompts apart.
+
+        It stays the same if another mix moves the row. Further attempts get numbers far beyond those of all rows.
+        """
         return self.mix.index_within_kind(row) + attempt * ATTEMPT
 
     def prompts_of(
         self, start: int, stop: int, tasks: Iterable[TaskList], topics: Sequence[str]
     ) -> Iterator[tuple[int, Prompt | None]]:
-        """(row, prompt) for rows start..stop-1; None where the teacher gave no task for it. Arguments as `drafts`."""
+        """(row, prompt) of rows start..stop-1; no prompt if the teacher gave no task. Arguments: see `drafts`."""
         return ((draft.row, self.prompt(draft)) for draft in self.drafts(start, stop, tasks, topics))
 
     def prompt(self, draft: Draft, attempt: int = 0) -> Prompt | None:
-        """The prompt of a row. Each further attempt draws its slots anew, and borrows a task where the row has none."""
+        """Prompt of a row. Each further attempt draws other slots, and borrows a task if the row has none."""
         about = draft.about or (draft.spare if attempt else None)
         if about is None:
             return None
@@ -124,11 +126,11 @@ class Assignment(Spec):
         return data_prompt(draft.kind, about.task, about.topic, self.prompts.config, rng)
 
     def drafts(self, start: int, stop: int, tasks: Iterable[TaskList], topics: Sequence[str]) -> Iterator[Draft]:
-        """What rows start..stop-1 are about.
+        """Kind, task and topic of rows start..stop-1.
 
         Args:
-            tasks: the brainstorm pool's rows from 0, read once and in order.
-            topics: every topic, in the order of the topics stage.
+            tasks: rows of the brainstorm pool, from row 0; read once, in order.
+            topics: all topics, in the order of the topics stage.
         """
         waiting: dict[Kind, deque[TaskList]] = defaultdict(deque)
         spares: dict[Kind, TaskList] = {}
@@ -140,16 +142,15 @@ class Assignment(Spec):
                 yield Draft(row, kind, About(STS_INSTRUCTION, topic))
                 continue
             call = index // (self.samples_per_task * self.tasks_per_topic)
-            found = self._task_list(kind, call, waiting, spares, stream)
-            yield Draft(row, kind, self._about(found, index), self._about(spares.get(kind), index))
+            listed = self._task_list(kind, call, waiting, spares, stream)
+            yield Draft(row, kind, self._about(listed, index), self._about(spares.get(kind), index))
 
-    def _about(self, found: TaskList | None, index: int) -> About | None:
-        """The task that a list holds for number `index` of its kind."""
-        if found is None or not found.tasks:
+    def _about(self, listed: TaskList | None, index: int) -> About | None:
+        """The task of a list that belongs to number `index` of its kind."""
+        if listed is None or not listed.tasks:
             return None
-        return About(
-            found.tasks[(index // self.samples_per_task) % self.tasks_per_topic % len(found.tasks)], found.topic
-        )
+        place = (index // self.samples_per_task) % self.tasks_per_topic % len(listed.tasks)
+        return About(listed.tasks[place], listed.topic)
 
     def _task_list(
         self,
@@ -159,8 +160,11 @@ class Assignment(Spec):
         spares: dict[Kind, TaskList],
         stream: Iterator[TaskList],
     ) -> TaskList:
-        """The list of a kind's n-th call; lists of other kinds read on the way wait for their turn. The last earlier
-        one that has tasks stays as the kind's spare."""
+        """Task list of a call.
+
+        Lists of other kinds that are read on the way are put into `waiting`. The last earlier list that has tasks
+        becomes the spare of the kind.
+        """
         while True:
             while waiting[kind]:
                 number = self._plan.kind_and_call(waiting[kind][0].row)[1]
@@ -169,9 +173,9 @@ class Assignment(Spec):
                 passed = waiting[kind].popleft()
                 if passed.tasks:
                     spares[kind] = passed
-            for found in stream:
-                waiting[found.kind].append(found)
-                if found.kind == kind:
+            for listed in stream:
+                waiting[listed.kind].append(listed)
+                if listed.kind == kind:
                     break
             else:
                 raise IndexError(f"no brainstorm row for call {call} of {kind}")

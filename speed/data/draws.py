@@ -1,8 +1,8 @@
-"""Counter-based randomness: a draw is a function of (seed, path) and of nothing else.
+"""Random draws that depend on the seed and a path only.
 
-A path names what is drawn and for which row: `generator(seed, "synthesis", row, attempt)`. So the draws of row i do not
-depend on how many workers there are, in which order they come, what was interrupted, or PYTHONHASHSEED. Only
-`Random.random` is used below: it is the one method whose sequence Python promises to keep from version to version.
+A path names what is drawn and for which row: `generator(seed, "synthesis", row, attempt)`. So the draws of a row do not
+depend on the number of workers, their order, interruptions or PYTHONHASHSEED. Only `Random.random` is used here: it is
+the only method whose sequence Python promises to keep in later versions.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ T = TypeVar("T")
 
 
 def generator(seed: int, *path: str | int) -> Random:
-    """An own generator for one path, seeded by blake2b of the canonical JSON `[seed, *path]` (so 1 and "1" differ)."""
+    """Generator of one path, seeded with blake2b of the canonical JSON `[seed, *path]` (so 1 and "1" differ)."""
     parts = [encode_basestring_ascii(part) if isinstance(part, str) else str(part) for part in (seed, *path)]
-    name = f"[{','.join(parts)}]".encode("ascii")  # as `json` writes it, in a third of the time
+    name = f"[{','.join(parts)}]".encode("ascii")  # the same text as `json.dumps`, in a third of the time
     return Random(int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "big"))
 
 
 def weighted_choice(rng: Random, values: Sequence[T], weights: Sequence[float] = ()) -> T:
-    """One of `values`, with probability proportional to its weight; uniform without weights. Takes one draw."""
+    """One of `values`, with probability proportional to its weight, or uniform without weights. Takes one draw."""
     if not weights:
         return values[int(rng.random() * len(values))]
     left = rng.random() * sum(weights)
@@ -36,7 +36,7 @@ def weighted_choice(rng: Random, values: Sequence[T], weights: Sequence[float] =
 
 
 def permutation(rng: Random, count: int) -> list[int]:
-    """A uniform permutation of 0..count-1 (Fisher-Yates; takes count-1 draws)."""
+    """Uniform permutation of 0..count-1 (Fisher-Yates). Takes count-1 draws."""
     order = list(range(count))
     for last in range(count - 1, 0, -1):
         other = int(rng.random() * (last + 1))
@@ -45,5 +45,5 @@ def permutation(rng: Random, count: int) -> list[int]:
 
 
 def shuffled_order(count: int, seed: int, *path: str | int) -> list[int]:
-    """The permutation of 0..count-1 that belongs to a path."""
+    """Permutation of 0..count-1 that belongs to a path."""
     return permutation(generator(seed, *path), count)

@@ -1,4 +1,4 @@
-"""A finished evaluation as a record: the scores, and everything that another one must share to be compared with it."""
+"""Record of a finished evaluation: its scores, and the settings that two evaluations must share to be compared."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from speed.core.spec import Json, Spec
 from speed.data.records import Scores
 
 SERVERS_OWN = "endpoint"
-"""Precision and batch of a model behind a server: part of the model, as far as one can know."""
+"""Precision and batch of a model behind a server: unknown here, so they count as part of the model."""
 
 
 class Pins(Spec):
-    """What scores depend on beside the model: two evaluations that differ here do not measure the same."""
+    """Settings, beside the model, that scores depend on. Evaluations that differ here cannot be compared."""
 
     mteb: str
-    """Version of mteb: scoring changes between versions."""
+    """Version of mteb; scoring changes between versions."""
     precision: str
-    """Of the arithmetic inside the model; `endpoint` where a server decides, as on the batch."""
+    """Precision of the arithmetic inside the model; `endpoint` if a server decides it, like the batch."""
     batch: str
-    """How texts are put together; in half precision a vector depends on its neighbours."""
+    """How texts are batched; in half precision a vector depends on the other texts of its batch."""
     instructions: str
-    """Digest of the instruction table, shared by all models under the protocol `e5`."""
+    """Digest of the instruction table that all models share under the protocol `e5`."""
     datasets: dict[str, str]
-    """Revision of the data of every task."""
+    """Revision of the data of each task."""
 
 
-class Judged(Spec):
-    """One model on some tasks."""
+class EvaluationRecord(Spec):
+    """Scores of one model on some tasks."""
 
     name: str
     model: str
-    """Identity of the model under its protocol: what its result files lie under."""
+    """Identity of the model under its protocol; its result files are stored under this name."""
     protocol: str
-    """`e5` or `native`: the model's own affair, so shown and not compared."""
+    """`e5` or `native`. It belongs to the model, so it is shown and not compared."""
     max_length: int | None
-    """Tokens of a text, likewise."""
+    """Most tokens of a text; belongs to the model as well."""
     pins: Pins
     kinds: dict[str, str]
     """Type of each task."""
@@ -46,7 +46,7 @@ class Judged(Spec):
 
 
 def scores_of(tasks: dict[str, float], kinds: dict[str, str]) -> Scores:
-    """Scores by task, mean by type, mean over tasks and over types.
+    """Scores with their means: by type, over tasks and over types.
 
     Args:
         tasks: main score of each task, 0..100.
@@ -64,11 +64,11 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def refuse_other_pins(runs: Sequence[Judged]) -> None:
-    """Nothing, when these evaluations may stand side by side.
+def refuse_other_pins(runs: Sequence[EvaluationRecord]) -> None:
+    """Refuse to compare evaluations with different settings.
 
     Raises:
-        UserError: naming what differs between which two.
+        UserError: naming two evaluations and the settings in which they differ.
     """
     first = runs[0]
     for other in runs[1:]:
@@ -91,11 +91,11 @@ def refuse_other_pins(runs: Sequence[Judged]) -> None:
             )
 
 
-def judged(run: Path) -> Judged:
-    """The evaluation of a run's folder: of `speed.evaluate`, or of a whole experiment.
+def read_evaluation(run: Path) -> EvaluationRecord:
+    """Read the evaluation in the folder of a run, made by `speed.evaluate` or by a whole experiment.
 
     Raises:
-        UserError: when there is none, or it was made before pins were kept.
+        UserError: if there is none, or it was made before these settings were recorded.
     """
     for file in (run, run / "evaluation.json", run / "summary.json"):
         if file.is_file():
@@ -103,12 +103,12 @@ def judged(run: Path) -> Judged:
     raise UserError(f"{run} holds no evaluation: give the folder of a run (it has evaluation.json or summary.json)")
 
 
-def _read(file: Path, of_experiment: bool) -> Judged:
+def _read(file: Path, of_experiment: bool) -> EvaluationRecord:
     try:
-        found: Json = json.loads(file.read_text(encoding="utf-8"))
+        record: Json = json.loads(file.read_text(encoding="utf-8"))
         if of_experiment:
-            metrics = next(line["metrics"] for line in found["stages"] if "judged" in line["metrics"])
-            return Judged.model_validate({**metrics["judged"], "name": found["name"]})
-        return Judged.model_validate(found)
+            metrics = next(line["metrics"] for line in record["stages"] if "judged" in line["metrics"])
+            record = {**metrics["judged"], "name": record["name"]}
+        return EvaluationRecord.model_validate(record)
     except (ValueError, KeyError, TypeError, StopIteration) as error:
         raise UserError(f"{file} is no record of an evaluation with its pins: {error!r:.200}") from error

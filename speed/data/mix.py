@@ -1,7 +1,7 @@
-"""How the kinds take turns in a pool: 7:7:7:2 in the paper, its "text matching" split 1:1 (Table 6, DESIGN D6).
+"""Which kind each row of a pool has: 7:7:7:2 in the paper (Table 6), with its text matching split 1:1 into two kinds.
 
-Row i of a pool is of the kind that a repeating pattern says. The pattern is a smooth weighted round robin in which,
-after any number of rows, each kind has its exact share to within one row; so any prefix is a fair smaller pool.
+The kinds follow a repeating pattern, a weighted round robin. After any number of rows, each kind has its exact share to
+within one row. So the first rows of a pool are always a smaller pool with the same mix.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Mix(Spec):
 
     @property
     def weights(self) -> dict[Kind, int]:
-        """Weight by kind, zeros included."""
+        """Weight of each kind, zeros included."""
         return {kind: getattr(self, kind.value) for kind in Kind}
 
     @property
@@ -48,25 +48,25 @@ class Mix(Spec):
         return Mix(**{kind.value: weight if kind in kinds else 0 for kind, weight in self.weights.items()})
 
     def pattern(self) -> tuple[Kind, ...]:
-        """The kinds of the first rows; it repeats after the sum of the weights over their greatest common divisor."""
+        """The kinds of the first rows, up to where they repeat: the sum of the weights over their common divisor."""
         return self._turns.pattern
 
     def kind_of(self, row: int) -> Kind:
-        """The kind of row `row`, from 0."""
+        """Kind of a row; rows count from 0."""
         turns = self._turns
         return turns.pattern[row % len(turns.pattern)]
 
     def index_within_kind(self, row: int) -> int:
-        """How many earlier rows are of the same kind."""
+        """Number of earlier rows of the same kind."""
         turns = self._turns
         rounds, place = divmod(row, len(turns.pattern))
         return rounds * len(turns.places[turns.pattern[place]]) + turns.seen[place]
 
     def row_of(self, kind: Kind, index: int) -> int:
-        """The row that is number `index` of its kind: the inverse of `kind_of` and `index_within_kind`.
+        """Row that has the number `index` within its kind: the inverse of `kind_of` and `index_within_kind`.
 
         Raises:
-            ValueError: when the kind has weight 0.
+            ValueError: if the kind has weight 0.
         """
         turns = self._turns
         places = turns.places[kind]
@@ -76,7 +76,7 @@ class Mix(Spec):
         return rounds * len(turns.pattern) + places[place]
 
     def counts(self, rows: int) -> dict[Kind, int]:
-        """How many of the first `rows` rows are of each kind; all five kinds are named."""
+        """Number of rows of each of the five kinds among the first `rows` rows."""
         turns = self._turns
         rounds, rest = divmod(rows, len(turns.pattern))
         head = turns.pattern[:rest]
@@ -88,31 +88,33 @@ class Mix(Spec):
 
 
 class _Turns:
-    """The pattern of some weights, with what is looked up per row."""
+    """The pattern of some weights, and the tables that are looked up for each row."""
 
     def __init__(self, pattern: tuple[Kind, ...]) -> None:
         self.pattern = pattern
 
     @cached_property
     def places(self) -> dict[Kind, list[int]]:
-        """Where each kind stands in the pattern."""
+        """Places of each kind in the pattern."""
         return {kind: [place for place, other in enumerate(self.pattern) if other is kind] for kind in Kind}
 
     @cached_property
     def seen(self) -> list[int]:
-        """For each place, how many earlier places are of its kind."""
-        found: dict[Kind, int] = dict.fromkeys(Kind, 0)
+        """For each place of the pattern, the number of earlier places of its kind."""
+        so_far: dict[Kind, int] = dict.fromkeys(Kind, 0)
         result = []
         for kind in self.pattern:
-            result.append(found[kind])
-            found[kind] += 1
+            result.append(so_far[kind])
+            so_far[kind] += 1
         return result
 
 
 @lru_cache(maxsize=64)
 def _turns_of(weights: tuple[int, ...]) -> _Turns:
-    """Of the kinds that are due for a row, the one whose deadline comes first (Tijdeman 1980, "The chairman assignment
-    problem"): that keeps each count within 1 - 1/(2k-2) rows of exact for k kinds, for any weights.
+    """Give each row to the kind that is due and has the earliest deadline (Tijdeman 1980).
+
+    This keeps each count within 1 - 1/(2k-2) rows of the exact share for k kinds, whatever the weights
+    ("The chairman assignment problem").
     """
     common = gcd(*weights)
     left = {kind: weight // common for kind, weight in zip(Kind, weights, strict=True) if weight}

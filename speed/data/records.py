@@ -1,4 +1,4 @@
-"""The records that flow through the pipeline (DESIGN §4)."""
+"""The records that stages write and read: topics, prompts, samples, judged pairs, revisions and scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from speed.core.stage import Row
 
 
 class Kind(StrEnum):
-    """The five kinds of embedding example (paper §3.1, Appendix D; the last two are its "text matching")."""
+    """The five kinds of embedding example (paper, section 3.1; the last two are its text matching, Appendix D)."""
 
     RETRIEVAL = "retrieval"  # short query, long document
     CLASSIFICATION = "classification"  # long input, short label
@@ -19,7 +19,7 @@ class Kind(StrEnum):
 
 
 class Keys(Spec):
-    """Where an example's three texts stand in the JSON that a model writes."""
+    """JSON keys under which a model writes the texts of an example."""
 
     query: str
     positive: str
@@ -27,7 +27,7 @@ class Keys(Spec):
 
     @property
     def all(self) -> tuple[str, ...]:
-        """The exact key set, in the order of the prompt."""
+        """All keys, in the order of the prompt."""
         return (self.query, self.positive, self.negative) if self.negative else (self.query, self.positive)
 
 
@@ -38,10 +38,10 @@ KEYS: dict[Kind, Keys] = {
     Kind.SHORT_SHORT: Keys(query="input", positive="positive_document", negative=None),
     Kind.LONG_LONG: Keys(query="input", positive="positive_document", negative=None),
 }
-"""JSON keys of each kind (E5-mistral, tables 8-13; STS: SPEED, Figure 9)."""
+"""JSON keys of each kind (E5-mistral, Tables 8-13; STS: SPEED, Figure 9)."""
 
 STS_INSTRUCTION = "Retrieve semantically similar text."
-"""The task of every STS example (SPEED, Figure 9)."""
+"""Task of every STS example (SPEED, Figure 9)."""
 
 
 class Example(Spec):
@@ -49,7 +49,7 @@ class Example(Spec):
 
     kind: Kind
     task: str
-    """The instruction; goes in front of the query, never of the documents."""
+    """The instruction. It stands in front of the query only, never in front of the documents."""
     query: str
     positive: str
     negative: str | None = None
@@ -64,10 +64,10 @@ class Example(Spec):
 
 
 class Rejected(Spec):
-    """Why an answer is no example. A value, not an exception: rejections are counted and kept."""
+    """Why an answer was rejected. A value and not an exception, since rejections are counted and stored."""
 
     cause: str
-    """One of the closed set in `speed.data.answers.parse.CAUSES` or `speed.data.quality.guidelines.CAUSES`."""
+    """A key of `speed.data.answers.parse.CAUSES` or of `speed.data.quality.guidelines.CAUSES`."""
     detail: str = ""
 
 
@@ -75,36 +75,36 @@ class Topic(Row):
     """A topic of the Open Directory Project."""
 
     path: str
-    """As the source has it: `Arts/Movies/Titles/3/36_Hours_-_1964/Cast_and_Crew`."""
+    """As it stands in the source: `Arts/Movies/Titles/3/36_Hours_-_1964/Cast_and_Crew`."""
     topic: str
-    """As prompts say it, truncated to four levels where the config says so (paper, Appendix D.1)."""
+    """As prompts show it: shortened to four levels if the config says so (paper, Appendix D.1)."""
 
 
 class Prompt(Spec):
-    """A rendered prompt: exactly the text that is sent, and what was drawn to make it."""
+    """A rendered prompt: the exact text that is sent, and the values that were drawn for it."""
 
     text: str
     template: str
-    """Name and first 8 hex digits of the template's sha256: `synthesis/retrieval@1a2b3c4d`."""
+    """Name of the template and the first 8 hex digits of its sha256: `synthesis/retrieval@1a2b3c4d`."""
     kind: Kind | None = None
     task: str = ""
     topic: str = ""
     slots: dict[str, str] = {}
-    """Every drawn value by slot name, and the language; what `verify` checks the answer against."""
+    """Every drawn value by slot name, and the language. `quality.guidelines` checks the answer against them."""
 
 
 UNASKED = Prompt(text="", template="")
-"""Of a row that nobody was asked about."""
+"""Prompt of a row for which no model was asked."""
 
 
 class TaskList(Row):
-    """One brainstorm call: a topic and the tasks drawn from the teacher's list."""
+    """One brainstorm call: a topic, and the tasks drawn from the teacher's list."""
 
     kind: Kind
     topic: str
     prompt: Prompt
     answer: str = ""
-    """Raw text of the teacher."""
+    """Raw answer of the teacher."""
     tasks: tuple[str, ...] = ()
     """The tasks kept, in drawn order."""
 
@@ -116,19 +116,19 @@ class Sample(Row):
     text: str = ""
     """Raw answer."""
     finish_reason: str = ""
-    """`stop`, `length`, or a provider's word."""
+    """`stop`, `length`, or another word of the provider."""
     tokens: int = 0
     """Tokens of the answer."""
     example: Example | None = None
-    """The parsed answer; None when rejected."""
+    """The parsed answer; None if it was rejected."""
     faults: tuple[str, ...] = ()
-    """Guidelines of its prompt that the example breaks; it is kept unless the config drops such examples."""
+    """Guidelines of its prompt that the example breaks. It is kept unless the config drops such examples."""
     mended: tuple[str, ...] = ()
-    """What had to be mended to read the answer (speed.data.answers.lenient_json)."""
+    """Syntax that was mended to read the answer: keys of `speed.data.answers.lenient_json.MENDED`."""
     revised: bool = False
-    """True where the example is the revisor's, not the writer's own."""
+    """True if the revisor wrote the example, False if it is still the writer's own."""
     attempt: int = 0
-    """Which candidate for this row it is: those before it were rejected."""
+    """Number of earlier candidates for this row, all of them rejected."""
 
 
 class Candidates(Row):
@@ -140,44 +140,44 @@ class Candidates(Row):
 
 
 class Vote(Spec):
-    """One judgement of a list: what was asked, and what it came to."""
+    """One judgement of a list: the prompt, the answer and the verdict."""
 
     model: str = ""
-    """Who judged, where the config names judges; empty for the run's teacher."""
+    """The model that judged, if the config names judges; empty for the run's teacher."""
     order: tuple[int, ...]
-    """order[i] = index of the candidate that was shown at place i."""
+    """order[i] is the index of the candidate that was shown at place i."""
     prompt: str
-    """Exactly the text that was sent."""
+    """The exact text that was sent."""
     answer: str = ""
     best: int = -1
-    """Index among the candidates (not the place where it was shown); -1 where the answer is no judgement."""
+    """Index among the candidates (not the place where it was shown); -1 if the answer could not be read."""
     worst: int = -1
     cause: str = ""
-    """Why the answer is no judgement; empty when it is one."""
+    """Why the answer could not be read; empty if it could."""
     detail: str = ""
 
 
 class Pair(Row):
-    """The teacher's judgement of one list: the best and the worst answer."""
+    """The best and the worst answer of one list."""
 
     prompt: Prompt
     """The data prompt that the answers were written for."""
     begun: str = ""
-    """What both answers begin with, where only what follows is preferred (preference.pairs=fields)."""
+    """Text with which both answers begin; with preference.pairs=fields only what follows it is compared."""
     chosen: str = ""
     rejected_text: str = ""
     best: int = -1
     """Index of the chosen answer among the candidates."""
     worst: int = -1
     votes: tuple[Vote, ...] = ()
-    """Every judgement; none where the guidelines alone decided."""
+    """Every judgement; empty if the guidelines alone decided."""
     chosen_faults: tuple[str, ...] = ()
-    """Guidelines that the chosen answer breaks, or the cause for which it cannot be read."""
+    """Guidelines that the chosen answer breaks, or the cause why it cannot be read."""
     rejected_faults: tuple[str, ...] = ()
 
 
-class Revision(Row):
-    """The teacher's repair of one root answer."""
+class RevisedAnswer(Row):
+    """The teacher's revision of one root answer."""
 
     prompt: Prompt
     """The data prompt."""
@@ -185,18 +185,18 @@ class Revision(Row):
     """The root answer, as the junior wrote it."""
     reason: str = ""
     revision: str = ""
-    """The repaired JSON object, canonical text."""
+    """The revised JSON object as canonical text."""
     revise_prompt: str = ""
-    """Exactly the text that was sent; what the revisor is trained on."""
+    """The exact text that was sent; the revisor is trained on it."""
     answer: str = ""
 
 
 class Scores(Spec):
-    """Main scores of an evaluation, 0..100."""
+    """Main scores of an evaluation, 0 to 100."""
 
     tasks: dict[str, float]
     types: dict[str, float]
-    """Mean over the tasks of a type."""
+    """Mean over the tasks of each type."""
     mean: float
     """Mean over tasks (the paper's Avg)."""
     mean_of_types: float

@@ -1,1 +1,1 @@
-"""The miniature: a small world with a known truth. The whole pipeline runs in it in minutes, without network or key."""
+"""The miniature: a small world with known facts. All stages run in it in minutes, without network or API key."""

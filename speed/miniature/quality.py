@@ -1,9 +1,9 @@
-"""How good records are, by the hidden truth of the miniature: form and content apart, side by side for several sources.
+"""Measure the quality of records by the hidden facts of the miniature: form, content and variety, for several sources.
 
     python -m speed.miniature.quality junior=FILE.jsonl senior=FILE.jsonl
 
-A file holds rows of `speed.data.records.Sample`. Nothing here is seen by any model, and all facts are looked up, also
-those that the teacher does not look up when it judges.
+A file holds rows of `speed.data.records.Sample`. All facts are looked up, including those that the teacher does not
+look up when it judges. No model sees these figures.
 """
 
 from __future__ import annotations
@@ -16,65 +16,65 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from speed.core.spec import Spec
-from speed.data.answers.outcome import sample
+from speed.data.answers.accept_or_reject import accept_or_reject
 from speed.data.records import KEYS, Kind, Prompt, Sample
-from speed.miniature.assessment import ALL, Fault, content_faults, fields_of, form_faults
+from speed.miniature.faults import Fault, content_faults, form_faults, strict_fields
 from speed.miniature.lexicon import mentions
-from speed.miniature.reading import read
-from speed.miniature.topic import known_entity, subject
+from speed.miniature.prompt_reading import read_prompt
+from speed.miniature.subject import known_entity, subject_of
 from speed.miniature.world import seeded
 
 
 class Quality(Spec):
-    """Shares are of all rows, unless said otherwise."""
+    """Figures of one source. Shares are of all rows, unless another base is named."""
 
     rows: int
     valid: float
-    """Rows that parse into an example."""
+    """Share of rows that parse into an example."""
     conforming: float
-    """Rows that also keep every guideline that can be checked."""
+    """Share of rows that also keep all guidelines that are checked."""
     flawless: float
-    """Rows without any fault of form or content."""
+    """Share of rows without any fault of form or content."""
     flaws: float
-    """Faults of form and content in a strictly well-formed row, mean."""
+    """Mean number of faults of form and content in a strictly well-formed row."""
     guidelines: dict[str, float]
     """Guideline of the prompt -> share of the valid rows that break it."""
     content: dict[str, float]
     """Fault of content -> share of the strictly well-formed rows that have it."""
     true: float
-    """Strictly well-formed rows of known topics without a wrong fact."""
+    """Share without a wrong fact, of the strictly well-formed rows on known topics."""
     relevant: float
-    """Strictly well-formed rows that are about their topic."""
+    """Share that is about its topic, of the strictly well-formed rows."""
     hard: float
-    """Rows with a negative whose negative is wrong and yet near (retrieval, classification, STS)."""
+    """Share whose negative is wrong and yet near, of the rows with a negative (retrieval, classification, STS)."""
     leaked: float
-    """Classification rows whose text contains a label."""
+    """Share of the classification rows whose text contains a label."""
     distinct: dict[str, float]
-    """Different words, and different pairs of words, per word of text."""
+    """Number of different words and of different word pairs, divided by all of them."""
     topics: float
-    """Effective number of (things, aspect) pairs spoken of (exponential of the entropy) over the number of rows."""
+    """Effective number of (things, aspect) pairs (exponential of their entropy), divided by the number of rows."""
     words: dict[str, float]
     """Field -> mean number of words."""
     duplicates: float
-    """Rows whose texts have occurred before."""
+    """Share of rows whose texts have occurred before."""
     unknown: float
-    """Rows on topics of which the world knows nothing; they are judged by the topic's words."""
+    """Share of rows on topics that the world does not have; they are judged by the words of the topic."""
 
 
-def quality(rows: Sequence[Sample]) -> Quality:
-    """The figures of some answers; a row without an answer counts as invalid.
+def measure_quality(rows: Sequence[Sample]) -> Quality:
+    """Figures of some answers. A row without an answer counts as invalid.
 
     Raises:
         ValueError: without rows.
     """
     if not rows:
-        raise ValueError("no rows: there is nothing to judge")
-    judged = [(row, *_judged(row.prompt, written(row))) for row in rows]
+        raise ValueError("no rows: there is nothing to measure")
+    judged = [(row, *_judged(row.prompt, written_text(row))) for row in rows]
     parsed = [row for row, _, _ in judged if row.example is not None]
     strict = [(row, fields, faults) for row, fields, faults in judged if fields is not None]
-    known = [entry for entry in strict if known_entity(read(entry[0].prompt.text).about)]
+    known = [entry for entry in strict if known_entity(read_prompt(entry[0].prompt.text).about)]
     broken = Counter(cause for row in parsed for cause in set(row.faults))
-    content = Counter(cause for _, _, found in strict for cause in {f.cause for f in found if f.aspect == "content"})
+    content = Counter(cause for _, _, faults in strict for cause in {f.cause for f in faults if f.aspect == "content"})
     labelled = [row for row in rows if row.prompt.kind is Kind.CLASSIFICATION]
     contrasted = [entry for entry in strict if entry[0].prompt.kind in _NEGATIVE]
     texts = [" ".join(fields.values()).lower() for _, fields, _ in strict]
@@ -94,15 +94,15 @@ def quality(rows: Sequence[Sample]) -> Quality:
         topics=_effective_topics(texts) / len(rows),
         words=_lengths(fields for _, fields, _ in strict),
         duplicates=1 - len(set(texts)) / len(texts) if texts else 0.0,
-        unknown=_share(known_entity(read(row.prompt.text).about) is None for row in rows),
+        unknown=_share(known_entity(read_prompt(row.prompt.text).about) is None for row in rows),
     )
 
 
 _NEGATIVE = {Kind.RETRIEVAL: "hard_negative_document", Kind.CLASSIFICATION: "misleading_label", Kind.STS: "S3"}
 
 
-def written(row: Sample) -> str:
-    """The example of a row as it was written: the whole answer, or the part that a reviser gives as its revision."""
+def written_text(row: Sample) -> str:
+    """Example of a row as it was written: the whole answer, or the revision in the answer of a revisor."""
     if not row.revised:
         return row.text
     try:
@@ -113,16 +113,16 @@ def written(row: Sample) -> str:
 
 
 def points(prompt: Prompt, text: str) -> float:
-    """Goodness of one answer by the hidden truth: 0 without a fault, -1 for each, -20 when it cannot be read."""
+    """Points of an answer by the hidden facts: 0 without a fault, -1 for each fault, -20 if it cannot be read."""
     faults = _judged(prompt, text)[1]
     return -sum(20.0 if not fault.key else 1.0 for fault in faults)
 
 
 def win_rate(left: Iterable[tuple[Prompt, str]], right: Iterable[tuple[Prompt, str]]) -> float:
-    """How often the left answer to a prompt beats the right one by the hidden truth; a draw counts a half.
+    """Share of prompts for which the left answer beats the right one by the hidden facts. A draw counts one half.
 
     Raises:
-        ValueError: when the two do not answer the same prompts in the same order.
+        ValueError: if the two do not answer the same prompts in the same order.
     """
     wins = []
     for (prompt, one), (other_prompt, two) in zip(left, right, strict=True):
@@ -133,15 +133,15 @@ def win_rate(left: Iterable[tuple[Prompt, str]], right: Iterable[tuple[Prompt, s
     return _share(wins)
 
 
-def side_by_side(found: Mapping[str, Quality]) -> str:
-    """A Markdown table with one column a source: form, content, variety."""
-    names = list(found)
+def side_by_side(sources: Mapping[str, Quality]) -> str:
+    """Markdown table of form, content and variety, with one column for each source."""
+    names = list(sources)
     lines = ["| | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
 
     def line(name: str, values: Iterable[float], form: str = ".1%") -> None:
         lines.append(f"| {name} | " + " | ".join(format(value, form) for value in values) + " |")
 
-    every = list(found.values())
+    every = list(sources.values())
     line("rows", (each.rows for each in every), ".0f")
     for name, label in (("valid", "**form**: valid JSON"), ("conforming", "keeps every guideline")):
         line(label, (getattr(each, name) for each in every))
@@ -167,14 +167,14 @@ def side_by_side(found: Mapping[str, Quality]) -> str:
 
 
 def _judged(prompt: Prompt, text: str) -> tuple[dict[str, str] | None, list[Fault]]:
-    """Fields and faults of an answer; no fields when it is not exactly what was asked for."""
+    """Fields and faults of an answer; no fields if it is not exactly a JSON object with the right keys."""
     assert prompt.kind is not None
-    fields = fields_of(prompt.kind, text)
+    fields = strict_fields(prompt.kind, text)
     if isinstance(fields, Fault):
         return None, [fields]
-    request = read(prompt.text)
-    about = subject(request.about, seeded("quality", prompt.text))
-    return fields, form_faults(request, fields) + content_faults(request, about, fields, ALL)
+    request = read_prompt(prompt.text)
+    about = subject_of(request.about, seeded("quality", prompt.text))
+    return fields, form_faults(request, fields) + content_faults(request, about, fields)
 
 
 def _bad_negative(row: Sample, faults: Sequence[Fault]) -> bool:
@@ -197,7 +197,7 @@ def _distinct(texts: Sequence[str], length: int) -> float:
 
 
 def _effective_topics(texts: Sequence[str]) -> float:
-    """Exponential of the entropy of the (things, aspect) pairs that texts speak of first."""
+    """Exponential of the entropy of the (things, aspect) pairs that texts mention first."""
     seen = Counter(
         tuple(dict(reversed(mentions(text))).get(slot, "") for slot in ("things", "aspect")) for text in texts
     )
@@ -205,9 +205,9 @@ def _effective_topics(texts: Sequence[str]) -> float:
     return math.exp(-sum(n / total * math.log(n / total) for n in seen.values())) if total else 0.0
 
 
-def _lengths(found: Iterable[Mapping[str, str]]) -> dict[str, float]:
+def _lengths(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
     counts: dict[str, list[int]] = {}
-    for fields in found:
+    for fields in rows:
         for key, value in fields.items():
             counts.setdefault(key, []).append(len(value.split()))
     order = [key for keys in KEYS.values() for key in keys.all]
@@ -215,14 +215,15 @@ def _lengths(found: Iterable[Mapping[str, str]]) -> dict[str, float]:
 
 
 def read_samples(file: Path) -> list[Sample]:
-    """Rows of `Sample` from a JSONL file, with examples and faults determined anew."""
-    found = [Sample.model_validate_json(line) for line in file.read_bytes().splitlines() if line.strip()]
-    again = [sample(row.row, row.prompt, written(row), row.finish_reason, row.tokens) for row in found]
+    """Read rows of `Sample` from a JSONL file, and parse and check them again."""
+    stored = [Sample.model_validate_json(line) for line in file.read_bytes().splitlines() if line.strip()]
+    again = [accept_or_reject(row.row, row.prompt, written_text(row), row.finish_reason, row.tokens) for row in stored]
     return [
-        new.model_copy(update={"text": row.text, "revised": row.revised}) for new, row in zip(again, found, strict=True)
+        new.model_copy(update={"text": row.text, "revised": row.revised})
+        for new, row in zip(again, stored, strict=True)
     ]
 
 
 if __name__ == "__main__":
     named = [argument.partition("=") for argument in sys.argv[1:]]
-    print(side_by_side({name: quality(read_samples(Path(file or name))) for name, _, file in named}))
+    print(side_by_side({name: measure_quality(read_samples(Path(file or name))) for name, _, file in named}))

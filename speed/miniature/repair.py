@@ -1,6 +1,6 @@
-"""How the rules repair an example: word by word where that will do, a field anew where it will not.
+"""Repair an example by rules: replace single words if that is enough, and otherwise write the field anew.
 
-What is right stays as it is, so a model that learns from repairs learns to copy and to change what is wrong.
+Everything right stays as it is. So a model that learns from repairs learns to copy, and to change what is wrong.
 """
 
 from __future__ import annotations
@@ -11,36 +11,37 @@ from dataclasses import replace
 from itertools import product
 
 from speed.data.records import KEYS, Kind
-from speed.miniature.assessment import content_faults, form_faults, meanings_similarity, on_topic
-from speed.miniature.language import Choose, any_word, changed, phrase
+from speed.miniature.faults import content_faults, form_faults, on_topic
 from speed.miniature.lexicon import SLOTS, lexicon, meaning, meanings, mentions, patterns
-from speed.miniature.reading import Request
-from speed.miniature.topic import Subject
-from speed.miniature.writing import asked_slot, example
+from speed.miniature.phrasing import Choose, any_word, phrase, replace_words
+from speed.miniature.prompt_reading import Request
+from speed.miniature.subject import Subject
+from speed.miniature.world import similarity
+from speed.miniature.writing import asked_slot, write_example
 
 TOLD = ("people", "place", "time")
-"""Slots on which one sentence more can be said."""
+"""Slots on which a sentence can be added."""
 
 ATTEMPTS = 24
 CLOSE = 0.5
-"""How near to the similarity that was asked for a repaired text must come, on the 1-5 scale."""
+"""Greatest difference between the similarity of a repaired text and the one asked for, on the scale of 1 to 5."""
 
 
 def believed(about: Subject, fields: Mapping[str, str]) -> Subject:
-    """The subject as an answer has it: its topic is what was asked for, every other fact is what is stated first.
+    """The subject with the facts that an answer states first, except for its topic.
 
-    A reviser that puts facts right which stand nowhere in its prompt teaches a model that cannot know them to replace
-    words at random: a revisor so trained left the topic in two of ten examples that had been on it.
+    The facts are not in the prompt. If the rules corrected them, a model that cannot know them would learn to replace
+    words at random: a revisor trained so left the topic in two of ten examples that had been on it.
     """
     said: dict[str, str] = {}
-    for text in list(fields.values())[:2]:  # a third one is a negative, and means something else
+    for text in list(fields.values())[:2]:  # a third one is a negative, which says something else
         for slot, concept in mentions(text):
             said.setdefault(slot, concept)
     return replace(about, facts={**about.facts, **said, **{slot: about.facts[slot] for slot in SLOTS[:2]}})
 
 
-def repaired(request: Request, about: Subject, fields: Mapping[str, str], rng: random.Random) -> dict[str, str]:
-    """An example in which as much of `fields` survives as leaves it without a fault; missing ones are written."""
+def repair(request: Request, about: Subject, fields: Mapping[str, str], rng: random.Random) -> dict[str, str]:
+    """Change as little of `fields` as gives an example without a fault. Missing fields are written."""
     slots = tuple(about.sure)
 
     def faulty(tried: Mapping[str, str]) -> set[str]:
@@ -49,18 +50,18 @@ def repaired(request: Request, about: Subject, fields: Mapping[str, str], rng: r
     keys = KEYS[request.kind].all
     if set(keys) <= set(fields) and not faulty(fields):
         return dict(fields)
-    found: list[tuple[int, int, dict[str, str]]] = []
+    tries: list[tuple[int, int, dict[str, str]]] = []
     for attempt in range(ATTEMPTS):
-        fresh = tried = example(request, about, rng)
+        fresh = tried = write_example(request, about, rng)
         if attempt < ATTEMPTS - 4:
             tried = _edited(request, about, {key: fields.get(key, fresh[key]) for key in keys}, rng)
-            for _ in range(2):  # a field that is written anew may ask for more of the others
+            for _ in range(2):  # a new field may put another one in the wrong
                 wrong = faulty(tried)
                 tried = {key: fresh[key] if key in wrong else tried[key] for key in keys}
-        found.append((len(faulty(tried)), attempt, tried))
-        if found[-1][0] == 0:
+        tries.append((len(faulty(tried)), attempt, tried))
+        if tries[-1][0] == 0:
             break
-    return min(found)[2]
+    return min(tries)[2]
 
 
 def _edited(request: Request, about: Subject, fields: dict[str, str], rng: random.Random) -> dict[str, str]:
@@ -100,9 +101,9 @@ def _classification(request: Request, about: Subject, fields: dict[str, str], rn
 def _triple(request: Request, about: Subject, fields: dict[str, str], rng: random.Random) -> dict[str, str]:
     texts = [fields[key] for key in KEYS[Kind.STS].all]
     if not on_topic(about, texts[0]):
-        said = meaning(texts[0])  # what the other texts share with the first they go on sharing
+        said = meaning(texts[0])  # the other texts go on sharing what they share with the first
         topic = {slot: (said[slot], about.facts[slot]) for slot in SLOTS[:2] if slot in said}
-        texts = [changed(text, topic, any_word(rng)) for text in texts]
+        texts = [replace_words(text, topic, any_word(rng)) for text in texts]
     first, *others = texts
     wanted = (request.high_score, request.low_score)
     moved = [_as_similar(first, text, score, rng) for text, score in zip(others, wanted, strict=True)]
@@ -116,27 +117,24 @@ def _pair(request: Request, about: Subject, fields: dict[str, str], rng: random.
     return dict(zip(fields, (one, two), strict=True))
 
 
-# -- texts -------------------------------------------------------------------------------------------------------------
-
-
 def _right(text: str, about: Subject, choose: Choose) -> str:
-    """The text with every wrong value replaced where it stands."""
+    """Replace each wrong value in its place."""
     said = meaning(text)
     wrong = {slot: said[slot] - {about.facts[slot]} for slot in SLOTS if slot in about.sure and slot in said}
-    return changed(text, {slot: (old, about.facts[slot]) for slot, old in wrong.items()}, choose)
+    return replace_words(text, {slot: (old, about.facts[slot]) for slot, old in wrong.items()}, choose)
 
 
 def _without(labels: Collection[str], text: str, choose: Choose) -> str:
-    """The text with other words for what the labels mean."""
+    """Replace the labels in a text by synonyms."""
     low = text.lower()
     meant = [meanings()[label.lower()] for label in labels if label.lower() in low and label.lower() in meanings()]
-    return changed(text, {slot: ({concept}, concept) for slot, concept in meant}, choose)
+    return replace_words(text, {slot: ({concept}, concept) for slot, concept in meant}, choose)
 
 
 def _telling(
     text: str, about: Subject, slots: set[str], request: Request, rng: random.Random, choose: Choose | None = None
 ) -> str:
-    """The text with a sentence more on each of these slots of which it says nothing, and long enough."""
+    """Add a sentence on each of these slots that the text does not mention, and fillers until it is long enough."""
     choose = choose or any_word(rng)
     missing = slots - set(meaning(text))
     groups = [slot for slot in TOLD if slot in missing] + (["nameless"] if missing - set(TOLD) else [])
@@ -146,7 +144,7 @@ def _telling(
 
 
 def _lengthened(text: str, request: Request, rng: random.Random) -> str:
-    """The text, with sentences that say nothing until it is as long as the prompt wants."""
+    """Add sentences that say nothing until the text is as long as the prompt wants."""
     for filler in rng.sample(patterns()["filler"], len(patterns()["filler"])):
         if len(text.split()) >= request.words.least:
             break
@@ -159,7 +157,7 @@ def _ended(text: str) -> str:
 
 
 def _as_similar(first: str, text: str, score: float, rng: random.Random) -> str:
-    """The text with as few values changed as make it as similar to the first as it should be."""
+    """Change as few values as give the text the wanted similarity to the first."""
     left, right = meaning(first), meaning(text)
     common = [slot for slot in SLOTS if slot in left and slot in right]
     ways: list[tuple[int, int, dict[str, str]]] = []
@@ -172,7 +170,7 @@ def _as_similar(first: str, text: str, score: float, rng: random.Random) -> str:
             for slot in differing
         }
         meant = {**right, **{slot: frozenset({concept}) for slot, concept in new.items()}}
-        if abs(meanings_similarity(left, meant) - score) <= CLOSE:
+        if abs(similarity(left, meant) - score) <= CLOSE:
             ways.append((len(new), len(ways), new))
     fewest = min(ways)[2] if ways else {}
-    return changed(text, {slot: (right[slot], concept) for slot, concept in fewest.items()}, any_word(rng))
+    return replace_words(text, {slot: (right[slot], concept) for slot, concept in fewest.items()}, any_word(rng))

@@ -1,7 +1,7 @@
-"""Evaluation tasks on the held-out half of the world: all seven types of MTEB, small, with known truth.
+"""Write evaluation tasks about the held-out half of the world: small tasks of all seven types of MTEB.
 
-None is lexical: what belongs together is written with different words of the same meaning, and what does not belong
-together shares words. The layout is that of any local folder of tasks (`speed.backends.evaluation.task_folder`).
+No task can be solved by comparing words: texts that belong together use synonyms, and texts that do not belong together
+share words. The layout is that of any local folder of tasks (`speed.backends.evaluation.task_folder`).
 """
 
 from __future__ import annotations
@@ -12,27 +12,29 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from speed.core.spec import Json
-from speed.miniature.language import Choose, capitalized, phrase, sentences, slots_of
 from speed.miniature.lexicon import SLOTS, lexicon, patterns
+from speed.miniature.phrasing import Choose, capitalize, phrase, sentences, slots_of
 from speed.miniature.world import Entity, seeded, similarity, world
 
 Rows = list[dict[str, Json]]
 Files = dict[str, Rows]
 
 VERSION = 1
-"""Raised by hand when the same seed begins to give other tasks."""
+"""Raise it by hand if the same seed gives other tasks than before."""
 
 
 def write_tasks(folder: Path, world_seed: int = 0) -> None:
-    """Write all tasks of a world's held-out half into `folder`, one folder a task; the same bytes for the same seed."""
+    """Write all tasks into `folder`, each in a folder of its own; the same bytes for the same seed."""
     held = world(world_seed).half("held")
     for name, (kind, instruction, write) in TASKS.items():
         files = write(held, seeded("evaluation", VERSION, world_seed, name))
         _write(folder / name, name, kind, instruction, files)
 
 
-def words(rng: random.Random, only: Sequence[int] = (0, 1, 2), avoid: Sequence[str] = (), keep: float = 0.0) -> Choose:
-    """Chooses a word by its place among those of the same meaning; words in `avoid` are kept with chance `keep`."""
+def words_by_place(
+    rng: random.Random, only: Sequence[int] = (0, 1, 2), avoid: Sequence[str] = (), keep: float = 0.0
+) -> Choose:
+    """Choose a word by its place among its synonyms. Words in `avoid` are used with probability `keep`."""
 
     def choose(slot: str, concept: str) -> str:
         forms = lexicon()[slot][concept]
@@ -50,14 +52,14 @@ def words(rng: random.Random, only: Sequence[int] = (0, 1, 2), avoid: Sequence[s
 def description(
     entity: Entity, rng: random.Random, choose: Choose, slots: Sequence[str] = ("people", "place", "time")
 ) -> str:
-    """A text about an entity that states its core facts and those of the given slots."""
+    """Write a text about an entity that states its core facts and those of the given slots."""
     kept = ("things", "aspect", "quality", "kind", *slots)
     values = {slot: value for slot, value in entity.facts.items() if slot in kept} | {"name": entity.name}
     return " ".join(sentences(values, rng, choose, fillers=1))
 
 
 def _classification(slot: str, labels: int) -> Callable[[Sequence[Entity], random.Random], Files]:
-    """Label texts by one attribute. Half of the test texts use a word for it that no training text has."""
+    """Classification by one attribute. Half of the test texts use a word for it that no training text has."""
 
     def write(held: Sequence[Entity], rng: random.Random) -> Files:
         concepts = rng.sample(tuple(lexicon()[slot]), labels)
@@ -70,9 +72,8 @@ def _classification(slot: str, labels: int) -> Callable[[Sequence[Entity], rando
                 ("test.jsonl", entities[half:], (1, 2)),
             ):
                 for entity in chosen * 2:
-                    text = description(
-                        entity, rng, _limited(slot, only, rng), (slot, rng.choice(("people", "place", "time")))
-                    )
+                    choose = _limited(slot, only, rng)
+                    text = description(entity, rng, choose, (slot, rng.choice(("people", "place", "time"))))
                     files[file].append({"text": text, "label": label, "label_text": concept})
         for rows in files.values():
             rng.shuffle(rows)
@@ -82,19 +83,19 @@ def _classification(slot: str, labels: int) -> Callable[[Sequence[Entity], rando
 
 
 def _limited(slot: str, only: Sequence[int], rng: random.Random) -> Choose:
-    """Any word, but for one slot only those of the given places."""
-    free, bound = words(rng), words(rng, only)
+    """Choose any word, but for one slot only a word of the given places."""
+    free, bound = words_by_place(rng), words_by_place(rng, only)
     return lambda asked, concept: (bound if asked == slot else free)(asked, concept)
 
 
 def _clustering(held: Sequence[Entity], rng: random.Random) -> Files:
-    """Sets of short texts to be grouped by the things that they are about."""
+    """Clustering of short texts by their things."""
     rows: Rows = []
     for _ in range(4):
         things = rng.sample(tuple(lexicon()["things"]), 8)
         texts = [
             (
-                capitalized(phrase(rng.choice(("phrase", "sentence")), entity.facts, rng, words(rng))),
+                capitalize(phrase(rng.choice(("phrase", "sentence")), entity.facts, rng, words_by_place(rng))),
                 entity.facts["things"],
             )
             for entity in held
@@ -107,7 +108,7 @@ def _clustering(held: Sequence[Entity], rng: random.Random) -> Files:
 
 
 def _changed(facts: Mapping[str, str], count: int, slots: Sequence[str], rng: random.Random) -> dict[str, str]:
-    """Other values in `count` of the slots."""
+    """Change the values of `count` slots."""
     changed = dict(facts)
     for slot in rng.sample(list(slots), count):
         changed[slot] = rng.choice([concept for concept in lexicon()[slot] if concept != facts[slot]])
@@ -115,7 +116,7 @@ def _changed(facts: Mapping[str, str], count: int, slots: Sequence[str], rng: ra
 
 
 def _in_slots(entity: Entity, group: str) -> dict[str, str]:
-    """The facts that every pattern of a group states."""
+    """Facts that all patterns of a group state."""
     stated = set.intersection(*(slots_of(pattern) for pattern in patterns()[group]))
     return {slot: entity.facts[slot] for slot in SLOTS if slot in stated}
 
@@ -123,11 +124,11 @@ def _in_slots(entity: Entity, group: str) -> dict[str, str]:
 def _pair(
     facts: Mapping[str, str], changes: int, group: str, rng: random.Random, keep: float
 ) -> tuple[str, str, float]:
-    """Two texts which differ in `changes` slots and their similarity; equal slots keep the word with chance `keep`."""
-    one = phrase(group, facts, rng, words(rng))
+    """Write two texts that differ in `changes` slots; equal slots share a word with probability `keep`."""
+    one = phrase(group, facts, rng, words_by_place(rng))
     other = _changed(facts, changes, tuple(facts), rng)
-    two = phrase(group, other, rng, words(rng, avoid=_used(one, facts), keep=keep))
-    return capitalized(one), capitalized(two), similarity(facts, other)
+    two = phrase(group, other, rng, words_by_place(rng, avoid=_used(one, facts), keep=keep))
+    return capitalize(one), capitalize(two), similarity(facts, other)
 
 
 def _used(text: str, facts: Mapping[str, str]) -> list[str]:
@@ -136,7 +137,7 @@ def _used(text: str, facts: Mapping[str, str]) -> list[str]:
 
 
 def _pairs(held: Sequence[Entity], rng: random.Random) -> Files:
-    """Same meaning in other words (1), or another meaning in much the same words (0)."""
+    """Pairs with the same meaning in other words (1), or another meaning in similar words (0)."""
     rows: Rows = []
     for place, entity in enumerate(rng.sample(list(held), 240)):
         same = place % 3 == 0
@@ -148,7 +149,7 @@ def _pairs(held: Sequence[Entity], rng: random.Random) -> Files:
 
 
 def _similarity(held: Sequence[Entity], rng: random.Random) -> Files:
-    """Pairs with their similarity on the 1-5 scale."""
+    """Pairs with their similarity on the scale of 1 to 5."""
     rows: Rows = []
     for entity in rng.sample(list(held), 300):
         facts = _in_slots(entity, "sentence")
@@ -159,17 +160,17 @@ def _similarity(held: Sequence[Entity], rng: random.Random) -> Files:
 
 
 def _query(entity: Entity, rng: random.Random) -> str:
-    """A search for an entity that names its things and aspect, and not the entity."""
-    return phrase("query", entity.facts, rng, words(rng))
+    """Write a query for an entity that names its things and aspect, but not the entity."""
+    return phrase("query", entity.facts, rng, words_by_place(rng))
 
 
 def _search(held: Sequence[Entity], rng: random.Random, queries: int) -> tuple[Files, dict[str, str]]:
-    """Corpus with one description of every entity, queries, and their one right answer, whose words differ."""
+    """Corpus with a description of each entity, queries, and their only right answer, in other words."""
     asked = {entity.name: _query(entity, rng) for entity in rng.sample(list(held), queries)}
     corpus, relevant = [], {}
     for number, entity in enumerate(held):
         used = _used(asked[entity.name], entity.facts) if entity.name in asked else ()
-        text = description(entity, rng, words(rng, avoid=used, keep=0.4))
+        text = description(entity, rng, words_by_place(rng, avoid=used, keep=0.4))
         corpus.append({"_id": f"d{number}", "title": "", "text": text})
         relevant[entity.name] = f"d{number}"
     rows: Rows = [{"_id": f"q{number}", "text": text} for number, text in enumerate(asked.values())]
@@ -178,7 +179,7 @@ def _search(held: Sequence[Entity], rng: random.Random, queries: int) -> tuple[F
 
 
 def _retrieval(held: Sequence[Entity], rng: random.Random) -> Files:
-    """Find the description that a search asks for among those of all held-out entities."""
+    """Retrieval of the right description among those of all held-out entities."""
     files, answers = _search(held, rng, queries=150)
     files["qrels/test.jsonl"] = [
         {"query-id": query, "corpus-id": document, "score": 1} for query, document in answers.items()
@@ -187,7 +188,7 @@ def _retrieval(held: Sequence[Entity], rng: random.Random) -> Files:
 
 
 def _reranking(held: Sequence[Entity], rng: random.Random) -> Files:
-    """Order ten descriptions, eight of them of entities that share the things or the aspect, by a search."""
+    """Reranking of ten descriptions for a query; up to eight wrong ones share the things or the aspect."""
     files, answers = _search(held, rng, queries=100)
     names = {f"d{number}": entity for number, entity in enumerate(held)}
     qrels: Rows = []
@@ -209,17 +210,17 @@ def _reranking(held: Sequence[Entity], rng: random.Random) -> Files:
 
 
 def _summaries(held: Sequence[Entity], rng: random.Random) -> Files:
-    """Score summaries of a text by their closeness to good ones: the more facts are right, the better."""
+    """Scoring of summaries by their similarity to good ones; a summary is better if more of its facts are right."""
     rows: Rows = []
     for entity in rng.sample(list(held), 40):
-        text = description(entity, rng, words(rng))
+        text = description(entity, rng, words_by_place(rng))
         facts = _in_slots(entity, "sentence")
-        human = [capitalized(phrase("sentence", facts, rng, words(rng, only=(0, 1)))) for _ in range(2)]
+        human = [capitalize(phrase("sentence", facts, rng, words_by_place(rng, only=(0, 1)))) for _ in range(2)]
         machine, relevance = [], []
         for changes in (0, 1, 2, 3, 4, 5):
             other = _changed(facts, changes, tuple(facts), rng)
-            choose = words(rng, avoid=_used(" ".join(human), facts), keep=0.5)
-            machine.append(capitalized(phrase("sentence", other, rng, choose)))
+            choose = words_by_place(rng, avoid=_used(" ".join(human), facts), keep=0.5)
+            machine.append(capitalize(phrase("sentence", other, rng, choose)))
             relevance.append(round(similarity(facts, other), 3))
         rows.append({"text": text, "human_summaries": human, "machine_summaries": machine, "relevance": relevance})
     return {"test.jsonl": rows}
@@ -243,7 +244,7 @@ TASKS: dict[str, tuple[str, str, Callable[[Sequence[Entity], random.Random], Fil
     "MiniatureSTS": ("STS", "Retrieve semantically similar text.", _similarity),
     "MiniatureSummaries": ("Summarization", "Given a line, find a line with the same news.", _summaries),
 }
-"""Name -> type in MTEB, instruction, and what writes it."""
+"""Name -> type in MTEB, instruction, and function that writes its files."""
 
 
 def _write(folder: Path, name: str, kind: str, instruction: str, files: Files) -> None:
@@ -255,7 +256,7 @@ def _write(folder: Path, name: str, kind: str, instruction: str, files: Files) -
 
 
 def _card(name: str, kind: str, instruction: str, files: Files) -> str:
-    """The YAML head that `datasets` and mteb read, and the lines that our own reader takes."""
+    """README.md of a task: a YAML head for `datasets` and mteb, and lines for our own reader."""
     configs: dict[str, dict[str, str]] = {}
     for file in sorted(files):
         config = {"corpus.jsonl": "corpus", "queries.jsonl": "queries", "top_ranked.jsonl": "top_ranked"}.get(
@@ -268,6 +269,6 @@ def _card(name: str, kind: str, instruction: str, files: Files) -> str:
         lines += [f"- config_name: {config}", "  data_files:"]
         for split, file in splits.items():
             lines += [f"  - split: {split}", f"    path: {file}"]
-    rows = {file: len(found) for file, found in sorted(files.items())}
+    counts = {file: len(rows) for file, rows in sorted(files.items())}
     lines += ["---", f"# {name}", "", f"- type: {kind}", f"- instruction: {instruction}"]
-    return "\n".join([*lines, "- mteb task: none (the held-out half of the miniature world)", f"- rows: {rows}", ""])
+    return "\n".join([*lines, "- mteb task: none (the held-out half of the miniature world)", f"- rows: {counts}", ""])

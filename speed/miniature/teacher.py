@@ -1,6 +1,6 @@
-"""The rules behind the same seam as GPT-4o: a litellm provider of our own, `miniature/rules`. No network, no key.
+"""The miniature's teacher: rules behind a litellm provider of our own, `miniature/rules`, without network or API key.
 
-Requests pass through litellm, the call journal, pacing and the ledger exactly as those to a paid model do.
+Requests pass through litellm, the journal, pacing and the ledger, exactly like those to a paid model.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.spec import Json
-from speed.miniature.reading import read
-from speed.miniature.rules import ERROR_RATE, LENGTH_BIAS, answer, known
+from speed.miniature.prompt_reading import read_prompt
+from speed.miniature.rules import ERROR_RATE, LENGTH_BIAS, answer_prompt, knows_topic
 from speed.ports import Answer, Ask, Check
+from speed.runtime import Context, Runtime
 from speed.teaching.errors import Reply
 from speed.teaching.journal import key
 from speed.teaching.litellm_teacher import LitellmTeacher
@@ -25,11 +25,11 @@ from speed.teaching.requests import Call
 PROVIDER = "miniature"
 
 UNKNOWN = "the teacher knows nothing of this topic and writes from its words alone"
-"""Detail of such an answer."""
+"""Detail of an answer on an unknown topic."""
 
 
 class RulesTeacher(LitellmTeacher):
-    """A teacher of a few hundred lines of rules, which knows the training half of the miniature world."""
+    """A teacher made of rules, which knows the training half of the miniature world."""
 
     version: ClassVar[int] = 2
     identity: ClassVar[str | None] = "RulesTeacher"
@@ -38,14 +38,14 @@ class RulesTeacher(LitellmTeacher):
     system: str = ""
     """Rules need no system message."""
     seed: int = 0
-    """Another seed answers every prompt in other words."""
+    """With another seed, all answers have other words."""
     error_rate: float = Field(default=ERROR_RATE, ge=0.0, le=1.0)
-    """How often the judge's verdict is a blind guess (ours)."""
+    """Share of judgements that are blind guesses (ours)."""
     length_bias: float = Field(default=LENGTH_BIAS, ge=0.0)
-    """What the judge gives for being the longest answer, in units of one fault (ours)."""
+    """Bonus of the longest answer in a judgement, in units of one fault (ours)."""
 
     def register(self) -> None:
-        """Make `miniature/...` a provider of litellm, whoever had that name before."""
+        """Register `miniature` as a provider of litellm, in place of any other of that name."""
         import litellm
 
         others = [entry for entry in litellm.custom_provider_map if entry["provider"] != PROVIDER]
@@ -53,7 +53,7 @@ class RulesTeacher(LitellmTeacher):
         litellm.utils.custom_llm_setup()
 
     def ask(self, requests: Iterable[tuple[Ask, Check]], ctx: Context) -> Iterator[Answer]:
-        """As for any teacher; an answer on a topic that the world does not hold says so in `detail`, and is counted."""
+        """Ask like any teacher. Answers on topics that the world does not have are counted and say so in `detail`."""
         prompts: deque[str] = deque()
 
         def noted() -> Iterator[tuple[Ask, Check]]:
@@ -61,25 +61,25 @@ class RulesTeacher(LitellmTeacher):
                 prompts.append(request.prompt)
                 yield request, check
 
-        for found in super().ask(noted(), ctx):
-            if known(prompts.popleft()):
-                yield found
+        for answer in super().ask(noted(), ctx):
+            if knows_topic(prompts.popleft()):
+                yield answer
             else:
                 ctx.tally.counts["topics_unknown_to_teacher"] += 1
-                yield found.model_copy(update={"detail": "; ".join(part for part in (found.detail, UNKNOWN) if part)})
+                yield answer.model_copy(update={"detail": "; ".join(filter(None, (answer.detail, UNKNOWN)))})
 
     def options(self, call: Call) -> dict[str, Any]:
-        """What the rules need beside the prompt."""
+        """Options that the rules need beside the prompt."""
         return {"rules": {**self._rules(), "draw": [call.ask.index, call.params.get("retry", 0)]}}
 
     async def send(self, call: Call, runtime: Runtime, seconds: float) -> Reply:
-        """One answer.
+        """Send one request.
 
         Raises:
-            UserError: for a prompt that the rules cannot read; litellm would try it again and again.
+            UserError: for a prompt that the rules cannot read. Otherwise litellm would repeat the request.
         """
         try:
-            read(call.ask.prompt)
+            read_prompt(call.ask.prompt)
         except ValueError as error:
             raise UserError(
                 f"the rules of teacher=miniature read only prompts worded like the project's own: {error}\n"
@@ -88,7 +88,7 @@ class RulesTeacher(LitellmTeacher):
         return await super().send(call, runtime, seconds)
 
     def _call(self, ask: Ask, retry: int, max_tokens: int) -> Call:
-        """As for any teacher, with the rules' own settings in the key of the answer."""
+        """Make the call of any teacher, with the settings of the rules in its key."""
         call = super()._call(ask, retry, max_tokens)
         params = {**call.params, "rules": {**self._rules(), "version": self.version}}
         return call._replace(params=params, key=key(self.model_name, call.messages, params, ask.index))
@@ -98,18 +98,18 @@ class RulesTeacher(LitellmTeacher):
 
 
 def _provider() -> Any:
-    """The handler that litellm calls."""
+    """Make the handler that litellm calls."""
     from litellm import CustomLLM, ModelResponse
     from litellm.types.utils import Choices, Message, Usage
 
     class RulesProvider(CustomLLM):  # type: ignore[misc]
-        """Answers by `speed.miniature.rules.answer`. Four characters count as a token."""
+        """Answers with `speed.miniature.rules.answer_prompt`. Four characters count as a token."""
 
         def completion(self, *args: Any, **given: Any) -> Any:
             messages, options = given["messages"], given["optional_params"]
             rules = options.get("rules", {})
             prompt = messages[-1]["content"]
-            text = answer(
+            text = answer_prompt(
                 prompt,
                 seed=(rules.get("seed", 0), rules.get("draw", [0, 0])),
                 error_rate=rules.get("error_rate", ERROR_RATE),

@@ -1,8 +1,8 @@
-"""The hidden knowledge base: entities, their facts and topics, split into a training and a held-out half.
+"""The hidden facts of the miniature world: entities with facts and topics, split into a training and a held-out half.
 
-An entity is about one (thing, aspect) pair and has one value for every slot of the lexicon. Its topic is an
-ODP-like path `Domain/Things/Aspect/Name`. Pairs are split: whatever belongs to a held-out pair (topic, entity, facts)
-occurs in no training text; the words themselves are shared, so what can be learned is meaning, not facts.
+An entity is about one (thing, aspect) pair and has one value for each slot of the lexicon. Its topic is a path like
+those of the Open Directory Project: `Domain/Things/Aspect/Name`. The halves share no pair, so nothing about a held-out
+entity occurs in a training text. They share all words, so a model can learn what words mean, and not the facts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from speed.miniature.lexicon import SLOTS, domain_of, domains, lexicon, meanings
 Half = Literal["train", "held"]
 
 HELD_SHARE = 0.25
-"""Share of (thing, aspect) pairs kept for evaluation."""
+"""Share of (thing, aspect) pairs that are held out for evaluation."""
 
 _ONSETS = tuple(sections("syllables")["onsets"][0].split())
 _VOWELS = tuple(sections("syllables")["vowels"][0].split())
@@ -28,38 +28,38 @@ _ENDINGS = tuple(sections("syllables")["endings"][0].split())
 
 
 def seeded(*parts: object) -> random.Random:
-    """A generator that depends on the parts alone, on every machine."""
+    """Generator that depends on these parts only, the same on all machines."""
     text = "\0".join(str(part) for part in parts)
     return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
 
 
 def invented_name(rng: random.Random) -> str:
-    """A pronounceable name that is no English word on purpose: it can be copied, not guessed."""
+    """Draw a pronounceable name that is no English word, so that a model can copy it and not guess it."""
     stem = rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_MIDDLES)
     return (stem + rng.choice(_ENDINGS)).capitalize()
 
 
 @dataclass(frozen=True)
 class Entity:
-    """One entity: its name, the value of every slot (concepts), its partner and its topic."""
+    """One entity: its name, its facts, its partner and its topic."""
 
     name: str
     half: Half
     facts: Mapping[str, str]
-    """slot -> concept, for every slot."""
+    """slot -> concept, for all slots."""
     partner: str
-    """Name of another entity of the same half: the one relation between entities."""
+    """Name of another entity of the same half; the only relation between entities."""
     topic: str
-    """`Vehicles/Boats/Repair/Velmora`; the words of the path may be any form of its concepts."""
+    """`Vehicles/Boats/Repair/Velmora`; each word of the path may be any synonym of its concept."""
 
     @property
     def domain(self) -> str:
-        """First level of the topic."""
+        """First level of the topic path."""
         return domain_of(self.facts["things"])
 
     @property
     def pair(self) -> tuple[str, str]:
-        """What the entity is about."""
+        """The (thing, aspect) pair of the entity."""
         return self.facts["things"], self.facts["aspect"]
 
 
@@ -76,28 +76,28 @@ class World:
 
     @cached_property
     def train(self) -> Mapping[str, Entity]:
-        """Name (lower case) -> entity, of the training half: all that the teacher knows."""
+        """Name in lower case -> entity of the training half. The teacher knows only these."""
         return {entity.name.lower(): entity for entity in self.half("train")}
 
     @cached_property
     def held(self) -> Mapping[str, Entity]:
-        """Name (lower case) -> entity, of the held-out half: all that the evaluation asks about."""
+        """Name in lower case -> entity of the held-out half. The evaluation asks only about these."""
         return {entity.name.lower(): entity for entity in self.half("held")}
 
     @cached_property
     def train_pairs(self) -> tuple[tuple[str, str], ...]:
-        """(thing, aspect) pairs that training texts may be about."""
+        """(thing, aspect) pairs of the training half, sorted."""
         return tuple(sorted({entity.pair for entity in self.half("train")}))
 
     @property
     def facts(self) -> int:
-        """Number of facts, partnerships included."""
+        """Number of facts, including partnerships."""
         return sum(len(entity.facts) + 1 for entity in self.entities)
 
 
 @cache
 def world(seed: int = 0) -> World:
-    """The world of a seed: one entity for every (thing, aspect) pair, 1,536 in all, 12,288 facts."""
+    """World of a seed: one entity for each of 1,536 (thing, aspect) pairs, with 12,288 facts in all."""
     rng = seeded("world", seed)
     pairs = [(thing, aspect) for things in domains().values() for thing in things for aspect in lexicon()["aspect"]]
     held = set(rng.sample(pairs, round(HELD_SHARE * len(pairs))))
@@ -126,10 +126,10 @@ def _names(count: int, rng: random.Random) -> list[str]:
     return list(names)
 
 
-def similarity(left: Mapping[str, str], right: Mapping[str, str]) -> float:
-    """Similarity of two meanings on the 1-5 scale: 1 + 4 x the weighted share of slots with equal values.
+def similarity(left: Mapping[str, object], right: Mapping[str, object]) -> float:
+    """Similarity of two meanings on the scale of 1 to 5: 1 + 4 x the weighted share of slots with equal values.
 
-    `things` and `aspect` say what a text is about and weigh twice. Slots that neither has do not count.
+    `things` and `aspect` count twice, since a text is about them. Slots that neither meaning has do not count.
     """
     weight = {slot: 2.0 if slot in ("things", "aspect") else 1.0 for slot in SLOTS}
     used = [slot for slot in SLOTS if slot in left or slot in right]
@@ -138,7 +138,7 @@ def similarity(left: Mapping[str, str], right: Mapping[str, str]) -> float:
 
 
 def training_topics(seed: int = 0) -> list[str]:
-    """The topic paths of the training half, as `topics.txt` holds them."""
+    """Topic paths of the training half: the contents of `topics.txt`."""
     return [entity.topic for entity in world(seed).half("train")]
 
 

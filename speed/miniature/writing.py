@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 from speed.data.records import Kind
-from speed.miniature.language import Choose, any_word, capitalized, filled, phrase, sentences, slots_of
 from speed.miniature.lexicon import SLOTS, lexicon, patterns
-from speed.miniature.reading import Request, Words
-from speed.miniature.topic import Subject
+from speed.miniature.phrasing import Choose, any_word, capitalize, fill, phrase, sentences, slots_of
+from speed.miniature.prompt_reading import Request, Words
+from speed.miniature.subject import Subject
 from speed.miniature.world import similarity, world
 
 ASKED: dict[str, tuple[str, ...]] = {
@@ -21,11 +21,11 @@ ASKED: dict[str, tuple[str, ...]] = {
     "quality": ("what its work is like", "which quality it promises"),
     "kind": ("what kind of house it is", "what it calls itself"),
 }
-"""Attribute -> how a classification task asks for it."""
+"""Attribute -> wordings in which a classification task asks for it."""
 
 NAMED = 0.2
-"""Share of documents that say the entity's name. Tasks say it always: were it in every document too, an embedder would
-match names between instruction and document and learn nothing else."""
+"""Share of documents with the name of the entity. All tasks have it: if all documents had it too, an embedder would
+learn to match names between instruction and document, and nothing else."""
 
 TASKS: dict[Kind, tuple[str, ...]] = {
     Kind.RETRIEVAL: (
@@ -57,28 +57,23 @@ TASKS: dict[Kind, tuple[str, ...]] = {
 }
 
 
-def tasks(request: Request, about: Subject, rng: random.Random) -> str:
-    """A JSON list of task descriptions for a topic."""
+def write_tasks(request: Request, about: Subject, rng: random.Random) -> str:
+    """Write a JSON list of tasks for a topic."""
     choose = any_word(rng)
-    found: dict[str, None] = {}
+    tasks: dict[str, None] = {}
     for _ in range(request.count * 20):
-        things = _word(choose, "things", about.facts["things"])
-        aspect = _word(choose, "aspect", about.facts["aspect"])
+        things, aspect = (choose(slot, about.facts[slot]) for slot in ("things", "aspect"))
         words = rng.choice((f"{aspect} of {things}", f"{things} {aspect}")) if about.known else things
         asked = rng.choice(ASKED[rng.choice(tuple(ASKED))])
         task = rng.choice(TASKS[request.kind]).replace("{about}", f"{words} at {about.name}")
-        found.setdefault(task.replace("{asked}", asked))
-        if len(found) == request.count:
+        tasks.setdefault(task.replace("{asked}", asked))
+        if len(tasks) == request.count:
             break
-    return json.dumps(list(found))
+    return json.dumps(list(tasks))
 
 
-def _word(choose: Choose, slot: str, concept: str) -> str:
-    return choose(slot, concept) if concept in lexicon()[slot] else concept
-
-
-def example(request: Request, about: Subject, rng: random.Random) -> dict[str, str]:
-    """The fields of one example that obeys the request."""
+def write_example(request: Request, about: Subject, rng: random.Random) -> dict[str, str]:
+    """Write the fields of an example that obeys the request."""
     write: dict[Kind, Callable[[Request, Subject, random.Random], dict[str, str]]] = {
         Kind.RETRIEVAL: _retrieval,
         Kind.CLASSIFICATION: _classification,
@@ -93,26 +88,26 @@ def _retrieval(request: Request, about: Subject, rng: random.Random) -> dict[str
     query, asked = _query(request, about, rng)
     asked &= set(SLOTS)
     used = query.split()
-    positive = document(about.values, asked, request.words, rng, _chooser(rng, avoid=used))
+    positive = document(about.values, asked, request.words, rng, any_word(rng, avoid=used))
     other = _neighbour(about, asked, rng)
     common = {slot for slot in asked if other[slot] == about.facts[slot]}
-    negative = document(other, common, request.words, rng, _chooser(rng, prefer=used))
+    negative = document(other, common, request.words, rng, any_word(rng, prefer=used))
     return {"user_query": query, "positive_document": positive, "hard_negative_document": negative}
 
 
 def _query(request: Request, about: Subject, rng: random.Random) -> tuple[str, set[str]]:
-    """A query of the wanted length and clarity, and the slots that it asks for."""
+    """Write a query of the wanted length and clarity. Also returns the slots that it asks for."""
     if request.clarity == "ambiguous":
         groups = ["vague_query"]
     elif request.query_words.most < 5:
         groups = ["short_query"]
     else:
         groups = ["query"]
-    choose = _chooser(rng, plain=request.clarity == "clear" and rng.random() < 0.5)
+    choose = any_word(rng, plain=request.clarity == "clear" and rng.random() < 0.5)
     fitting = [pattern for group in groups for pattern in patterns()[group]]
     for _ in range(40):
         pattern = rng.choice(fitting)
-        query = filled(pattern, about.facts, choose)
+        query = fill(pattern, about.facts, choose)
         if "extremely" in request.query_type and rng.random() < 0.5:
             query += f" at {about.name}"
         if request.query_words.hold(query):
@@ -121,7 +116,7 @@ def _query(request: Request, about: Subject, rng: random.Random) -> tuple[str, s
 
 
 def document(values: Mapping[str, str], needed: set[str], words: Words, rng: random.Random, choose: Choose) -> str:
-    """A description that states the needed slots and goes on until it is long enough."""
+    """Write a description that states the needed slots and is long enough."""
     if rng.random() >= NAMED:
         values = {slot: value for slot, value in values.items() if slot not in ("name", "partner")}
     said = sentences(values, rng, choose, fillers=len(patterns()["filler"]))
@@ -134,13 +129,13 @@ def document(values: Mapping[str, str], needed: set[str], words: Words, rng: ran
         if number >= required and len(text.split()) >= words.least:
             break
         text += " " + sentence
-    while len(text.split()) < words.least:  # prompts of the paper's own size ask for hundreds of words
+    while len(text.split()) < words.least:  # the paper's prompts ask for hundreds of words
         text += " " + phrase(rng.choice(("core" if "name" in values else "nameless", *facts)), values, rng, choose)
     return text
 
 
 def _rank(sentence: str, values: Mapping[str, str], needed: set[str], facts: Sequence[str]) -> int:
-    """0 for a sentence on a needed slot, 1 for another fact, 2 for a sentence that says nothing."""
+    """Rank of a sentence: 0 if it states a needed slot, 1 if another fact, 2 if nothing."""
     low = sentence.lower()
     for slot in facts:
         forms = lexicon()[slot][values[slot]] if slot in lexicon() else (values[slot],)
@@ -150,7 +145,7 @@ def _rank(sentence: str, values: Mapping[str, str], needed: set[str], facts: Seq
 
 
 def _neighbour(about: Subject, asked: set[str], rng: random.Random) -> dict[str, str]:
-    """A known entity that shares the things or the aspect, and as many of the asked slots as can be found."""
+    """Choose a known entity that shares the things or the aspect, and as many of the asked slots as possible."""
     things, aspect = about.facts["things"], about.facts["aspect"]
     near = [
         entity
@@ -164,26 +159,11 @@ def _neighbour(about: Subject, asked: set[str], rng: random.Random) -> dict[str,
     return {**best.facts, "name": best.name, "partner": best.partner}
 
 
-def _chooser(rng: random.Random, avoid: Sequence[str] = (), prefer: Sequence[str] = (), plain: bool = False) -> Choose:
-    """Any word of a concept; not those to be avoided, rather those to be preferred; literal words as they are."""
-
-    def choose(slot: str, concept: str) -> str:
-        forms = lexicon()[slot].get(concept)
-        if forms is None:
-            return concept
-        if plain:
-            return forms[0]
-        wanted = [form for form in forms if form in prefer]
-        return rng.choice(wanted or [form for form in forms if form not in avoid] or list(forms))
-
-    return choose
-
-
 def _classification(request: Request, about: Subject, rng: random.Random) -> dict[str, str]:
     slot = asked_slot(request.about) or rng.choice(tuple(ASKED))
     label = about.facts[slot]
     misleading = rng.choice([concept for concept in lexicon()[slot] if concept != label])
-    choose = _chooser(rng, avoid=(label, misleading))
+    choose = any_word(rng, avoid=(label, misleading))
     if request.words.most < 12:
         for _ in range(20):
             text = phrase(f"short_{slot}", about.values, rng, choose)
@@ -196,7 +176,7 @@ def _classification(request: Request, about: Subject, rng: random.Random) -> dic
 
 
 def asked_slot(task: str) -> str | None:
-    """The attribute that a classification task asks for."""
+    """Attribute that a classification task asks for."""
     for slot, wordings in ASKED.items():
         if any(wording in task for wording in wordings):
             return slot
@@ -209,17 +189,17 @@ def _triple(request: Request, about: Subject, rng: random.Random) -> dict[str, s
     first = {slot: about.facts[slot] for slot in slots}
     second = _altered(first, request.high_score, rng)
     third = _altered(first, request.low_score, rng)
-    one = phrase(group, first, rng, _chooser(rng))
-    two = phrase(group, second, rng, _chooser(rng, avoid=one.lower().split() if rng.random() < 0.7 else ()))
-    three = phrase(group, third, rng, _chooser(rng, prefer=one.lower().split()))
-    texts = [capitalized(text) + ("" if group == "phrase" else ".") for text in (one, two, three)]
+    one = phrase(group, first, rng, any_word(rng))
+    two = phrase(group, second, rng, any_word(rng, avoid=one.lower().split() if rng.random() < 0.7 else ()))
+    three = phrase(group, third, rng, any_word(rng, prefer=one.lower().split()))
+    texts = [capitalize(text) + ("" if group == "phrase" else ".") for text in (one, two, three)]
     if request.unit == "passage":
         texts = [text + " " + filler for text, filler in zip(texts, rng.sample(patterns()["filler"], 3), strict=True)]
     return dict(zip(("S1", "S2", "S3"), texts, strict=True))
 
 
 def _altered(values: Mapping[str, str], score: float, rng: random.Random) -> dict[str, str]:
-    """The meaning with other values in as many slots as bring its similarity nearest to `score`."""
+    """Change the values of slots so that the similarity comes as near to `score` as possible."""
     slots = [slot for slot in values if slot in lexicon()]
     best, distance = dict(values), abs(5.0 - score)
     for _ in range(40):
@@ -228,7 +208,7 @@ def _altered(values: Mapping[str, str], score: float, rng: random.Random) -> dic
             changed[slot] = rng.choice([concept for concept in lexicon()[slot] if concept != values[slot]])
         gap = abs(similarity(values, changed) - score)
         if (changed["things"], changed["aspect"]) in _held_pairs():
-            continue  # what the evaluation is about is never written, not even as a negative
+            continue  # never write about a pair of the evaluation, not even as a negative
         if gap < distance:
             best, distance = changed, gap
     return best
@@ -243,14 +223,14 @@ def _held_pairs() -> frozenset[tuple[str, str]]:
 def _short_pair(request: Request, about: Subject, rng: random.Random) -> dict[str, str]:
     group = rng.choice(("phrase", "sentence"))
     facts = {slot: about.facts[slot] for slot in SLOTS}
-    one = phrase(group, facts, rng, _chooser(rng))
-    two = phrase(group, facts, rng, _chooser(rng, avoid=one.lower().split()))
-    return {"input": capitalized(one), "positive_document": capitalized(two)}
+    one = phrase(group, facts, rng, any_word(rng))
+    two = phrase(group, facts, rng, any_word(rng, avoid=one.lower().split()))
+    return {"input": capitalize(one), "positive_document": capitalize(two)}
 
 
 def _long_pair(request: Request, about: Subject, rng: random.Random) -> dict[str, str]:
     needed = {"people", "place", "time"} if request.words.least > 20 else {"people"}
-    one = document(about.values, needed, request.words, rng, _chooser(rng))
+    one = document(about.values, needed, request.words, rng, any_word(rng))
     used = one.lower().replace(".", " ").replace(",", " ").split()
-    two = document(about.values, needed, request.words, rng, _chooser(rng, avoid=used))
+    two = document(about.values, needed, request.words, rng, any_word(rng, avoid=used))
     return {"input": one, "positive_document": two}

@@ -1,8 +1,8 @@
-"""Two encoders that no training has touched: what words alone are worth on the evaluation, and what the truth is worth.
+"""Scores of two encoders without training: one that counts words, and one that knows what all words mean.
 
     python -m speed.miniature.yardsticks
 
-An embedder should beat the first; nothing beats the second.
+An embedder should beat the first; none can beat the second.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Vector = Callable[[str], list[float]]
 
 
 def bag_of_words(text: str) -> list[float]:
-    """1,024 counters; a word's place is its hash."""
+    """Vector of 1,024 counters; the place of a word is its hash."""
     counters = [0.0] * BUCKETS
     for word in re.findall(r"\w+", text.lower()):
         counters[int(hashlib.md5(word.encode()).hexdigest(), 16) % BUCKETS] += 1.0
@@ -31,7 +31,7 @@ def bag_of_words(text: str) -> list[float]:
 
 
 def oracle(text: str) -> list[float]:
-    """One number a concept: what the words of the text mean."""
+    """Vector with one number for each concept: whether the text mentions it."""
     vector = [0.0] * len(_places())
     for slot, concepts in meaning(text).items():
         for concept in concepts:
@@ -46,7 +46,7 @@ def _places() -> dict[tuple[str, str], int]:
 
 
 def scores(vector: Vector, folder: Path) -> dict[str, float]:
-    """Main score (0..100) of each task in `folder`, as mteb computes it."""
+    """Main score of each task in `folder`, 0 to 100, as mteb computes it."""
     import numpy
     from mteb.models.abs_encoder import AbsEncoder
     from mteb.models.model_meta import ModelMeta
@@ -54,7 +54,7 @@ def scores(vector: Vector, folder: Path) -> dict[str, float]:
     from speed.backends.evaluation.jobs import folder_jobs
 
     class Plain(AbsEncoder):  # type: ignore[misc]
-        """A function from text to vector, as mteb wants it."""
+        """An encoder for mteb around a function from text to vector."""
 
         def __init__(self) -> None:
             self.model = None
@@ -64,12 +64,12 @@ def scores(vector: Vector, folder: Path) -> dict[str, float]:
             rows = [vector(text) for batch in inputs for text in batch["text"]]
             return numpy.array(rows, dtype=numpy.float32)
 
-    found = {}
+    by_task = {}
     for job in folder_jobs(folder, ()):
         job.load()
         result = job.task.evaluate(Plain(), "test", encode_kwargs={"batch_size": 512})
-        found[job.task.metadata.name] = 100 * float(result["default"]["main_score"])
-    return found
+        by_task[job.task.metadata.name] = 100 * float(result["default"]["main_score"])
+    return by_task
 
 
 if __name__ == "__main__":

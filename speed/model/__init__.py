@@ -1,1 +1,1 @@
-"""Torch mathematics of the embedder: pooling, loss, batches. Shapes in the signatures, nothing read or written."""
+"""The embedder's mathematics in torch: pooling, loss, batches. Signatures state shapes; no file is read or written."""

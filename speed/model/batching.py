@@ -1,10 +1,10 @@
-"""Batches: which rows meet in a step, how they are cut into chunks, and the exact gradient of a step over chunks.
+"""Batches: which rows form a step, how they are cut into chunks, and the exact gradient of a step over chunks.
 
 Contrastive training needs large batches whose activations do not fit in memory. GradCache (arXiv 2101.06983) encodes
-the batch once without a graph, takes the loss's gradient with respect to the vectors, and encodes again chunk by chunk
-to carry that gradient on. Since the vectors do not depend on which rows share a chunk, rows may be sorted by
-length first: on the paper's mix of short and long texts a chunk then holds almost no padding, and a step
-computes 1.3 instead of 3 to 5 tokens for each real one. Chunks whose graphs fit in memory are not encoded twice.
+the batch once without a graph, computes the loss's gradient with respect to the vectors, and encodes again chunk by
+chunk to propagate that gradient. Since the vectors do not depend on which rows share a chunk, rows may be sorted by
+length first: on the paper's mix of short and long texts a chunk then holds almost no padding, and a step computes 1.3
+instead of 3 to 5 tokens for each real one. Chunks whose graphs fit in memory are not encoded twice.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Encode = Callable[[list[int]], Tensor]
 def epoch(
     groups: NDArray[np.int64], batch_size: int, homogeneous: float, seed: int | Sequence[int]
 ) -> list[Annotated[NDArray[np.int64], "batch"]]:
-    """The batches of one epoch: every record once, no remainder that would be a batch of a few records.
+    """The batches of one epoch: every record once, and no last batch of only a few records.
 
     n records make ceil(n / batch_size) mixed batches whose sizes differ by one at most, and which keep the proportions
     of the groups throughout (each group is shuffled, then all are merged evenly). With `homogeneous` above 0, that
     share of a batch comes from one group and the rest from all (KaLM, arXiv 2501.01028); at 1 all comes from one.
-    Groups that cannot fill half of their share of a batch meet in mixed batches of their own.
+    Groups that cannot fill half of their share of a batch are mixed in batches of their own.
 
     Args:
         groups: code of each record's group.
@@ -106,8 +106,8 @@ def chunks(lengths: Sequence[int], tokens: int, share: int = 16, ranks: int = 1)
 def padded(
     rows: Sequence[Ids], pad: int, device: torch.device | str = "cpu"
 ) -> tuple[Annotated[Tensor, "rows width"], Annotated[Tensor, "rows width"]]:
-    """Right-padded token ids and their mask (1 for real tokens), never inferred from the ids: pad may equal EOS."""
-    width = max(1, *(len(row) for row in rows))  # a transformer needs a column
+    """Right-padded token ids and their mask (1 for real tokens). The mask comes from lengths, as pad may equal EOS."""
+    width = max(1, *(len(row) for row in rows))  # a transformer needs at least one column
     ids = np.full((len(rows), width), pad, dtype=np.int64)
     mask = np.zeros((len(rows), width), dtype=np.int64)
     for place, row in enumerate(rows):
@@ -118,9 +118,9 @@ def padded(
 
 @contextmanager
 def drawn_from(seed: int, device: torch.device) -> Iterator[None]:
-    """Dropout draws from this seed inside, and the generators are as before afterwards.
+    """Seed torch's generators inside the block; afterwards they are as before.
 
-    So both passes over a chunk drop the same units, and a resumed training the same as an undisturbed one.
+    Dropout then drops the same units in both passes over a chunk, and in a resumed training as in one without a stop.
     """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -137,12 +137,12 @@ def backward(
     seed: int,
     device: torch.device,
     rows: int | None = None,
-    together: Callable[[Tensor], None] | None = None,
+    all_reduce: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Add the gradient of `loss_of(vectors of all rows)` to the parameters; returns the loss, detached.
 
-    In several processes each one passes its own chunks; all of them then see all vectors and compute the same loss, and
-    the sum of the gradients that they leave is the gradient of the whole batch.
+    In several processes each one passes its own chunks. All of them then have all vectors and compute the same loss;
+    the sum of their gradients is the gradient of the whole batch.
 
     Args:
         encode: vectors of a chunk of rows.
@@ -150,15 +150,15 @@ def backward(
         sizes: padded tokens of each chunk.
         loss_of: from vectors `[n dim]`, in the order of the row numbers, to a scalar.
         kept_tokens: graphs are kept for chunks of up to so many padded tokens together; the others are encoded twice.
-        seed: what dropout draws from; a chunk's place is added.
+        seed: of dropout; a chunk's place is added.
         rows: n, where other processes hold the rest of the rows.
-        together: adds up a tensor over all processes, in place.
+        all_reduce: adds a tensor up over all processes, in place.
     """
     kept: dict[int, Tensor] = {}
     vectors: Tensor | None = None
     room = kept_tokens
     total = rows or sum(len(part) for part in parts)
-    for place in reversed(range(len(parts))):  # the shortest first: they leave the most graphs in the same room
+    for place in reversed(range(len(parts))):  # the shortest first, so that the most graphs fit
         fits = sizes[place] <= room
         with drawn_from(seed + place, device), torch.set_grad_enabled(fits):
             chunk = encode(parts[place])
@@ -169,14 +169,17 @@ def backward(
             vectors = torch.zeros(total, chunk.shape[1], dtype=chunk.dtype, device=chunk.device)
         vectors[torch.tensor(parts[place], device=chunk.device)] = chunk.detach()
     assert vectors is not None, "a step needs rows"
-    if together is not None:
-        together(vectors)  # rows of other processes are zero here, and x + 0 is x: no order of ranks to get wrong
+    if all_reduce is not None:
+        all_reduce(vectors)  # rows of other processes are zero here, so the sum is exact
     vectors.requires_grad_()
     loss = loss_of(vectors)
     loss.backward()  # type: ignore[no-untyped-call]
     gradient = vectors.grad
     assert gradient is not None
-    for place in [*kept, *(place for place in range(len(parts)) if place not in kept)]:  # kept graphs go first
+    for place in [
+        *kept,
+        *(place for place in range(len(parts)) if place not in kept),
+    ]:  # kept graphs free their memory
         part = parts[place]
         chunk_of = kept.pop(place, None)
         if chunk_of is None:

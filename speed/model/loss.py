@@ -2,7 +2,8 @@
 
 InfoNCE (E5-mistral, arXiv 2401.00368, equation 2): each query's positive against every other document of the batch,
 over cosine similarities divided by a temperature. Similarities and softmax are fp32 whatever the model's type, also
-under autocast: at temperature 0.02 bf16 leaves some twenty distinct logits in a row of 3,072 and a gradient 10 % off.
+under autocast: at temperature 0.02 bf16 leaves some twenty distinct logits in a row of 3,072, and a gradient that is
+10 % off.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from torch import Tensor
 
 
 def text_hash(text: str) -> int:
-    """64-bit identity of a text (signed, as torch has it; never 0). Any clash among 10^9 texts: under 3 %."""
+    """64-bit hash of a text, signed, never 0. The chance of any collision among 10^9 texts is under 3 %."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True) or 1
 
 
 def label_hash(text: str) -> int:
-    """64-bit identity of a class label: case and spaces do not make another class. Never 0."""
+    """64-bit hash of a class label, never 0; equal for labels that differ in case and spaces only."""
     return text_hash(" ".join(text.casefold().split()))
 
 
@@ -84,7 +85,7 @@ def above_positive(
 
 
 class Nce(NamedTuple):
-    """The loss of each row and what the curves show; all detached but the loss."""
+    """The loss of each row, and figures for the training curves; all but the loss are detached."""
 
     loss: Annotated[Tensor, "rows"]
     masked: Annotated[Tensor, ""]
@@ -94,7 +95,7 @@ class Nce(NamedTuple):
     negative: Annotated[Tensor, ""]
     """Mean similarity of queries and the documents that counted as negatives."""
     pairs: Annotated[Tensor, ""]
-    """How many pairs of a query and a negative counted."""
+    """Number of pairs of a query and a negative."""
 
 
 def info_nce(
@@ -105,7 +106,7 @@ def info_nce(
     temperature: float,
     score_margin: float | None = None,
 ) -> Nce:
-    """-log softmax of the positive's similarity over all documents that the mask leaves in, one figure a row.
+    """-log softmax of the positive's similarity over all documents that are not masked; one value a row.
 
     Args:
         score_margin: also leave out documents that score higher than the positive by more than this

@@ -1,7 +1,6 @@
 """From hidden states to one vector a row, each row by its own mask.
 
-Rules that look at a whole batch ("is the last column full?") give other vectors when the padding side or the
-neighbours change; here a row's vector depends on that row alone.
+A row's vector depends on that row alone, not on the padding side or on the other rows of the batch.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def pooled(
     how: Pooling,
     normalize: bool,
 ) -> Annotated[Tensor, "rows dim"]:
-    """One fp32 vector a row; of length 1 when `normalize`. A row without a real token is zero."""
+    """One fp32 vector a row, of length 1 with `normalize`; zero for a row without a real token."""
     if how == "last":
         vectors = at(states, last_positions(mask)).float()
     elif how == "cls":

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
+from huggingface_hub import DatasetCard, DatasetCardData
 from pydantic import ValidationError
 
 from speed.core.errors import UserError
 from speed.core.escape import escape
 from speed.core.manifest import Maker, Manifest, check, read_manifest
 from speed.core.spec import Json, canonical
-from speed.runs.report import StageLine, Table, escaped, ledger_table, remarks, stages_table
+from speed.runs.report import StageLine, ledger_table, remarks, stages_table
+from speed.runs.tables import Table, escaped
 
 RECORDS = "examples.jsonl"
 CITATION = """\
@@ -34,6 +36,7 @@ CITATION = """\
   year = {2025},
   url = {https://arxiv.org/abs/2410.18634}
 }"""
+REPEAT = "run the same experiment again, it builds what is missing"
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _EXAMPLES = 3
 _LONG = 100
@@ -53,35 +56,40 @@ def write_dataset(run: Path, licence: str, to: Path) -> None:
         )
     summary, lines = _summary(run)
     manifests = {line.label: _manifests(run, line) for line in lines}
-    payload = run / "stages" / "dedup"
-    check(payload, manifests["dedup"][0].outputs)
+    payload = _folder(run, lines[-1])
+    check(payload, manifests[lines[-1].label][0].outputs)
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir(parents=True)
     shutil.copyfile(payload / RECORDS, to / RECORDS)
-    card = dataset_card(licence, summary, lines, manifests, to / RECORDS)
-    (to / "README.md").write_text(card, encoding="utf-8")
+    DatasetCard(dataset_card(licence, summary, lines, manifests, to / RECORDS)).save(to / "README.md")
 
 
 def _summary(run: Path) -> tuple[dict[str, Any], list[StageLine]]:
-    """What a run reported, and the stages that its corpus came from: those up to dedup."""
+    """What a run reported, and the stages that its corpus came from: those up to the one that holds it."""
     try:
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
         lines = [StageLine.model_validate(line) for line in summary["stages"]]
-        labels = [line.label for line in lines]
-        return summary, lines[: labels.index("dedup") + 1]
+        corpus = next((place for place, line in enumerate(lines) if (_folder(run, line) / RECORDS).is_file()), None)
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise UserError(
             f"{run} is no finished run: its summary.json cannot be read\n  give a folder of speed_home/runs/DATE"
         ) from error
+    if corpus is None:
+        raise UserError(f"the corpus of {run} is gone from the store: {REPEAT}")
+    return summary, lines[: corpus + 1]
+
+
+def _folder(run: Path, line: StageLine) -> Path:
+    return run / "stages" / line.label.replace(" ", "-")
 
 
 def _manifests(run: Path, line: StageLine) -> list[Manifest]:
     """Of a stage, or of the shards of a pool that the run reads."""
-    folder = run / "stages" / line.label.replace(" ", "-")
+    folder = _folder(run, line)
     files = [folder / "manifest.json"] if (folder / "manifest.json").is_file() else sorted(folder.glob("rows-*.json"))
     found = [manifest for manifest in map(read_manifest, files) if manifest is not None]
     if not found:
-        raise UserError(f"{folder} is gone from the store: run the same experiment again, it builds what is missing")
+        raise UserError(f"{folder} is gone from the store: {REPEAT}")
     return [each for each in found if each.start is None or each.start < (line.rows_in or 0)]
 
 
@@ -127,7 +135,7 @@ def dataset_card(
                 *(f"- code: {escaped(made)}" for made in _makers(manifests)),
             ]
         ),
-        "What each stage took in, gave out and turned away:",
+        "What each stage took in, gave out and rejected:",
         stages_table(lines).markdown(),
         *map(escaped, remarks(lines)),
     ]
@@ -140,15 +148,15 @@ def dataset_card(
 
 def _header(licence: str, languages: list[str], records: int) -> str:
     """What the hub reads. It wants languages as codes; of one that is not English the text speaks alone."""
-    about: dict[str, Json] = {"license": licence}
-    about |= {"language": ["en"]} if languages == ["English"] else {}
-    about |= {
-        "size_categories": [size_category(records)],
-        "task_categories": ["sentence-similarity", "feature-extraction"],
-        "tags": ["speed", "synthetic", "embeddings"],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": RECORDS}]}],
-    }
-    return f"---\n{yaml.safe_dump(about, sort_keys=False)}---"
+    about = DatasetCardData(
+        license=licence,
+        language=["en"] if languages == ["English"] else None,
+        size_categories=[size_category(records)],
+        task_categories=["sentence-similarity", "feature-extraction"],
+        tags=["speed", "synthetic", "embeddings"],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": RECORDS}]}],
+    )
+    return f"---\n{about.to_yaml()}\n---"
 
 
 def size_category(records: int) -> str:

@@ -6,8 +6,6 @@ import json
 import os
 import sys
 import time
-from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +16,17 @@ from speed.core.graph import Goal, StageStatus, stage_statuses
 from speed.core.manifest import commit
 from speed.core.scheduler import build_all
 from speed.core.spec import Json, Spec
-from speed.core.stage import Pool, Stage, Work
+from speed.core.stage import Pool, Stage
 from speed.core.store import Store
-from speed.data.costs.prices import SECONDS_A_CALL, SECONDS_A_TOKEN
+from speed.core.work import Work
 from speed.data.records import Scores
 from speed.pipeline import Pipeline, pipeline
 from speed.runs import report
-from speed.runs.machines import machine_table, trainings
+from speed.runs.plan import print_plan, refuse_impossible, refuse_over_caps, work_at_most
 from speed.runs.preview import previews
 from speed.runs.progress import Screen
-from speed.runs.status import recorded, runs_to_show, status_of, told
-from speed.teaching.caps import Spending, caps_of
-from speed.teaching.journal_pack import pack_closed
+from speed.runs.status import record_events, runs_to_show, status_of, status_text
+from speed.runs.tables import money
 
 PRELOAD = ("hydra", "speed.pipeline")
 """Modules that every stage's process needs."""
@@ -38,6 +35,9 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    # stages are forked from a process that has imported torch: a library that looks for a GPU while it is imported must
+    # not start CUDA there, or no stage could use it
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
 """What libraries must find in the environment when they are imported."""
 
@@ -78,9 +78,9 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
     for remark in dict.fromkeys(remark for teacher in config.asked for remark in teacher.remarks()):
         print(f"note: {remark}", file=sys.stderr)
     if config.plan:
-        print_plan(config, origin, found, pipe)
+        print_plan(config, origin.preset, found, pipe.key)
         try:
-            refuse_impossible(config, found)
+            refuse_impossible(found, config.runtime)
         except UserError as mistake:
             print(f"\nas things stand here, the run would be refused: {mistake}")
         return None
@@ -89,7 +89,7 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
             print(text)
         return None
     refuse_over_caps(config, store, found)
-    refuse_impossible(config, found)
+    refuse_impossible(found, config.runtime)
     save_memory(store.home / "cache" / "hashes.json")
     if config.verify and verify(order, store):
         found = stage_statuses(order, store)
@@ -114,7 +114,7 @@ def _build_and_report(
     if todo:
         labels = tuple(goal.label for goal in order)
         missing = tuple(goal.label for goal in order if goal.key in todo)
-        with Screen() as screen, recorded(folder, config.name, " ".join(sys.argv), labels, missing) as events:
+        with Screen() as screen, record_events(folder, config.name, " ".join(sys.argv), labels, missing) as events:
 
             def listen(label: str, event: dict[str, Json]) -> None:
                 events.write(json.dumps({"at": round(time.monotonic() - begun, 3), "stage": label, **event}) + "\n")
@@ -122,8 +122,6 @@ def _build_and_report(
                 screen.show(label, event)
 
             build_all(order, store, config.runtime, listen, folder / "logs", PRELOAD)
-        with suppress(OSError):  # room and time to spare; a later run, or `python -m speed.journal compress`, does it
-            pack_closed(store.home / "journal")
     lines = [report.stage_line(goal, store, goal.key in todo) for goal in order]
     scores = _scores(pipe, store)
     seconds = time.monotonic() - begun
@@ -140,35 +138,13 @@ def _build_and_report(
     written = report.write(folder, config.name, about, lines, scores)
     _link(folder, order, store)
     _append_to_ledger(store, folder, config, origin, about, lines, scores, todo)
-    print("\n".join([report.stages_table(lines).plain(), *report.remarks(lines), ""]))
+    print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
     if asked := [each for line in lines for each in line.ledger]:
-        print(report.ledger_table(asked, kinds=False).plain() + "\n")
-    print(report.scores_table(scores).plain())
+        print(report.ledger_table(asked, kinds=False).text() + "\n")
+    print(report.scores_table(scores).text())
     print(f"\n{len(todo)} of {len(order)} stages built, {seconds:.1f} s. Report: {_near(written)}")
     config.tracker.mirror(folder, config.runtime.tracking_dir or folder)
     return scores.mean
-
-
-def print_plan(config: Config, origin: Origin, found: list[StageStatus], pipe: Pipeline) -> None:
-    """The plan on the screen."""
-    print(f"plan of {config.name} (preset {origin.preset}), key {pipe.key[:12]}, store {config.runtime.home}")
-    print(report.plan_table(found).plain())
-    machines = machine_table(config, found)
-    if machines is not None:
-        print(f"\n{machines.plain()}")
-    print(
-        "\ncalls are what the teacher will be asked, retries aside; tokens are estimates at the paper's lengths"
-        "\n(Table 5, whose 45K calls leave out brainstorming); dollars are list prices of the dated table in speed/data"
-    )
-    if (tries := config.teacher.tries) > 1:
-        print(
-            f"an answer of no use is paid for and asked for again (teacher.content_retries={tries - 1}): at most "
-            f"{tries} times the calls\nand input tokens shown; a truncated answer has filled its limit and is asked "
-            f"for again with twice the limit,\nso output tokens and dollars may be more than {tries} times those shown"
-        )
-    if rows := report.planned_calls(found, config.teacher.tries):
-        print(f"paid calls a row, at least and at most: {rows}")
-    print(_hours(found, config.runtime.concurrency))
 
 
 def print_status(store: Store) -> None:
@@ -176,27 +152,7 @@ def print_status(store: Store) -> None:
     found = runs_to_show(store.home)
     if not found:
         raise UserError(f"no run has been started under {store.home}: set runtime.home or SPEED_HOME to its root")
-    print("\n\n".join(told(status_of(folder)) for folder in found))
-
-
-def _hours(found: list[StageStatus], concurrency: int) -> str:
-    """How long the teacher takes, and what that assumes."""
-    least, most = (
-        _lasting(sum(work.waiting for work in works) / concurrency)
-        for works in ([status.work for status in found], [status.at_most for status in found])
-    )
-    return (
-        f"answers of the teacher take {least if least == most else f'{least} to {most}'} at runtime.concurrency="
-        f"{concurrency}: {SECONDS_A_CALL:g} s a call and {1 / SECONDS_A_TOKEN:g} tokens a second are assumed, "
-        "and no rate limit; rules answer at once"
-    )
-
-
-def _lasting(seconds: float) -> str:
-    """A length of time in the unit that fits it."""
-    if seconds < 60:
-        return "under a minute"
-    return f"about {seconds / 60:.0f} minutes" if seconds < 5400 else f"about {seconds / 3600:,.1f} hours"
+    print("\n\n".join(status_text(status_of(folder)) for folder in found))
 
 
 def verify(order: list[Goal], store: Store) -> int:
@@ -217,75 +173,6 @@ def verify(order: list[Goal], store: Store) -> int:
                 print(f"damaged and set aside: {corrupt}; it will be built again", file=sys.stderr)
                 damaged += 1
     return damaged
-
-
-def refuse_impossible(config: Config, found: list[StageStatus]) -> None:
-    """What this machine or its settings cannot carry out, before anything is built; what is built already asks nothing.
-
-    Raises:
-        UserError: with the remedy.
-    """
-    missing = {status.goal.label for status in found if status.state != "hit"}
-    for training in trainings(config):
-        if training.label in missing:
-            training.trainer.check(training.config, config.runtime)
-    if "embedder" in missing:
-        config.embedder.check(config.runtime)
-    if missing:
-        config.engine.check(config.runtime)
-    config.eval.check()
-
-
-def refuse_over_caps(config: Config, store: Store, found: list[StageStatus]) -> None:
-    """A cap that the whole experiment cannot keep is told before anything is bought.
-
-    What its stages cost already counts with what they still want; answers that a killed run has paid for may be free
-    now, so the rest is left to the caps themselves, which hold while answers are bought.
-    """
-    caps, work = caps_of(config.runtime), sum((status.work for status in found), Work())
-    if caps.none or not work.calls:
-        return
-    if caps.dollars is not None and work.dollars is None:
-        raise UserError(
-            "runtime.max_usd is set, but the price of this teacher is unknown, so no cap can be kept\n"
-            "  take a teacher of the price table (speed/data/costs/prices.json) or leave runtime.max_usd=null;\n"
-            "  runtime.max_tokens and runtime.max_calls need no price"
-        )
-    spent = Spending()
-    for status in found:
-        line = report.stage_line(status.goal, store, built_now=False)
-        cost = Counter(line.cost)
-        calls = cost["calls"] + cost["retries"]
-        spent = spent.plus(Spending(line.dollars or 0.0, cost["tokens_in"] + cost["tokens_out"], calls))
-    whole = spent.plus(_spending(work))
-    passed = caps.passed(whole)
-    if passed is not None:
-        shown = f"${whole.dollars:,.2f}" if passed == "dollars" else f"{getattr(whole, passed):,} {passed}"
-        raise UserError(
-            f"the plan costs about {shown}, more than {_cap_name(passed)}={getattr(caps, passed):g}\n"
-            "  raise the cap, or take smaller counts; plan=true shows where the money goes"
-        )
-    passed = caps.passed(spent.plus(_spending(_at_most(config, found))))
-    if passed is not None:
-        print(
-            f"note: {_cap_name(passed)}={getattr(caps, passed):g} is enough where few rows and answers are tried "
-            "again, not where all tries are spent; the run stops at the cap, and the same command with a larger one "
-            "goes on",
-            file=sys.stderr,
-        )
-
-
-def _at_most(config: Config, found: list[StageStatus]) -> Work:
-    """What teachers may be paid for, about, where every row needs all its attempts and every answer all its tries."""
-    return sum((status.at_most for status in found for _ in range(config.teacher.tries)), Work())
-
-
-def _spending(work: Work) -> Spending:
-    return Spending(work.dollars or 0.0, work.tokens_in + work.tokens_out, work.calls)
-
-
-def _cap_name(cap: str) -> str:
-    return "runtime.max_usd" if cap == "dollars" else f"runtime.max_{cap}"
 
 
 def _announce_other_code(found: list[StageStatus]) -> None:
@@ -318,11 +205,11 @@ def run_folder(store: Store, name: str) -> Path:
 def _opening(config: Config, origin: Origin, found: list[StageStatus], folder: Path) -> str:
     hits = sum(status.state == "hit" for status in found)
     work = sum((status.work for status in found), Work())
-    most = _at_most(config, found).calls
+    most = work_at_most(config, found).calls
     upto = f", at most {most:,} where rows and answers are tried again" if most != work.calls else ""
     return (
         f"{config.name}: preset {origin.preset}; {hits} of {len(found)} stages are built already; "
-        f"{work.calls:,} teacher calls to make{upto} ({report.money(work.dollars)}); folder {_near(folder)}"
+        f"{work.calls:,} teacher calls to make{upto} ({money(work.dollars)}); folder {_near(folder)}"
     )
 
 

@@ -12,16 +12,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from speed.core.escape import escape
-from speed.core.graph import Goal, StageStatus
+from speed.core.graph import Goal
 from speed.core.ledger import Line, gathered
 from speed.core.ledger import total as sum_of
 from speed.core.manifest import Manifest
 from speed.core.spec import Json, Spec
-from speed.core.stage import Pool, Work
+from speed.core.stage import Pool
 from speed.core.store import Store
 from speed.data.costs.prices import dollars
 from speed.data.records import Scores
+from speed.runs.tables import Table, escaped, money
 
 
 class StageLine(Spec):
@@ -90,43 +90,6 @@ def _manifests(goal: Goal, store: Store) -> list[Manifest]:
     else:
         found = [store.manifest(node)]  # type: ignore[arg-type]
     return [manifest for manifest in found if manifest is not None]
-
-
-class Table:
-    """Rows of text with a title line; numbers are aligned to the right."""
-
-    def __init__(self, *head: str) -> None:
-        self.head = head
-        self.rows: list[tuple[str, ...]] = []
-
-    def add(self, *cells: object) -> None:
-        """One row."""
-        self.rows.append(tuple(escape(str(cell)) for cell in cells))
-
-    def markdown(self) -> str:
-        """A Markdown table; whatever could be markup in a cell is shown as text."""
-        lines = [self.head, tuple("---" if place == 0 else "---:" for place in range(len(self.head))), *self.rows]
-        return "\n".join("| " + " | ".join(escaped(cell) for cell in line) + " |" for line in lines)
-
-    def plain(self) -> str:
-        """Columns for a terminal."""
-        widths = [max(len(line[place]) for line in [self.head, *self.rows]) for place in range(len(self.head))]
-        lines = [self.head, tuple("-" * width for width in widths), *self.rows]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if place == 0 else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
-
-
-def escaped(cell: str) -> str:
-    """Text in which nothing is markup."""
-    cell = escape(cell)
-    for mark in "\\|<>`*_[]":
-        cell = cell.replace(mark, "\\" + mark) if mark in "\\|" else cell.replace(mark, f"&#{ord(mark)};")
-    return cell.replace("\n", " ")
 
 
 def stages_table(lines: list[StageLine], why: bool = True) -> Table:
@@ -237,54 +200,6 @@ def measured(lines: list[StageLine]) -> list[str]:
     how = f"mteb {pins['mteb']}, {pins['precision']}, protocol {found['protocol']}, batches of {pins['batch']}"
     data = ", ".join(f"{task} {revision}" for task, revision in pins["datasets"].items())
     return [escaped(f"{how}. Data: {data}.")]
-
-
-def plan_table(found: list[StageStatus]) -> Table:
-    """State of every stage, what is left to do, and why."""
-    table = Table("stage", "state", "have", "want", "calls", "tokens", "dollars", "to generate", "to train", "why")
-    for status in found:
-        table.add(
-            status.goal.label, status.state, f"{status.built:,}", f"{status.wanted:,}",
-            *_work_cells([status]), status.damaged or status.why,
-        )  # fmt: skip
-    table.add("total", "", "", "", *_work_cells(found), "")
-    brainstorming = [status for status in found if status.goal.label.startswith("tasks for")]
-    alignment = [status for status in found if status not in brainstorming]
-    table.add("  of which alignment (Table 5)", "", "", "", *_work_cells(alignment), "")
-    table.add("  of which brainstorming", "", "", "", *_work_cells(brainstorming), "")
-    return table
-
-
-def planned_calls(found: list[StageStatus], tries: int) -> str:
-    """Paid calls that a row takes of each stage that has still to ask a teacher, `seed data 1 to 10`.
-
-    Args:
-        tries: times that a request is paid for at most (`Teacher.tries`).
-    """
-    cells = []
-    for status in found:
-        if status.work.calls:
-            rows = status.wanted - status.built
-            least, most = status.work.calls / rows, tries * status.at_most.calls / rows
-            cells.append(f"{status.goal.label} {least:g}" + (f" to {most:g}" if most > least else ""))
-    return ", ".join(cells)
-
-
-def _work_cells(found: list[StageStatus]) -> tuple[str, ...]:
-    """What some stages have still to spend; `400 to 2,000` where rows may need several tries."""
-    least = _work_shown(sum((status.work for status in found), Work()))
-    most = _work_shown(sum((status.at_most for status in found), Work()))
-    return tuple(low if low == high else f"{low} to {high}" for low, high in zip(least, most, strict=True))
-
-
-def _work_shown(work: Work) -> tuple[str, ...]:
-    tokens = work.tokens_in + work.tokens_out
-    return f"{work.calls:,}", f"{tokens:,}", money(work.dollars), f"{work.generated:,}", f"{work.trained:,}"
-
-
-def money(dollars: float | None) -> str:
-    """`$12.30`; `unknown` is never shown as nothing."""
-    return "unknown" if dollars is None else f"${dollars:,.2f}"
 
 
 def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: Scores) -> str:

@@ -1,4 +1,4 @@
-"""How a run stands, from another shell: read from its folder alone, whether its process lives or not.
+"""The status of a run, for another shell: read from its folder alone, whether its process lives or not.
 
 A run writes down who it is (`run.json`) and whatever happens (`events.jsonl`), and holds a lock on its events for as
 long as it lives: however it ends, the lock goes with it.
@@ -19,7 +19,7 @@ from typing import TextIO
 from speed.core.escape import on_one_line
 from speed.core.locks import is_owned
 from speed.core.spec import Json, Spec
-from speed.runs.report import Table, money
+from speed.runs.tables import Table, money
 
 ABOUT, EVENTS = "run.json", "events.jsonl"
 
@@ -81,7 +81,9 @@ class Status(Spec):
 
 
 @contextmanager
-def recorded(folder: Path, name: str, command: str, stages: tuple[str, ...], todo: tuple[str, ...]) -> Iterator[TextIO]:
+def record_events(
+    folder: Path, name: str, command: str, stages: tuple[str, ...], todo: tuple[str, ...]
+) -> Iterator[TextIO]:
     """The file of a run's events, locked while the run lives; who the run is stands beside it."""
     about = About(
         name=name,
@@ -125,8 +127,8 @@ def status_of(folder: Path) -> Status:
     return Status(folder=str(folder), about=about, state=state, seconds=seconds, quiet=quiet, last=said, boxes=boxes)
 
 
-def told(status: Status) -> str:
-    """A status in words and columns."""
+def status_text(status: Status) -> str:
+    """A status in words and columns, for printing."""
     about = status.about
     process = {"running": "alive", "finished": "ended well", "dead": "dead: the same command goes on from here"}
     table = Table("stage", "state", "done", "of", "", "a second", "calls", "dollars")
@@ -141,7 +143,7 @@ def told(status: Status) -> str:
         f"process {about.pid} on {about.host}: {process[status.state]}",
         f"folder {status.folder}",
         f"command {on_one_line(about.command, 200)}",
-        table.plain(),
+        table.text(),
         f"{status.calls:,} teacher calls, {money(status.dollars)} so far",
         f"last event, {status.quiet:,.0f} s ago: {on_one_line(status.last, 200)}",
     ]

@@ -1,18 +1,16 @@
-"""Stream rows through a teacher or an engine, keeping their order."""
+"""Stream rows through a teacher, keeping their order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice, tee
-from pathlib import Path
+from itertools import tee
 from typing import TypeVar
 
 from speed.core.closing import closing
-from speed.core.context import Context
 from speed.core.errors import UserError
-from speed.data.draws import generator
 from speed.data.records import Rejected
-from speed.ports import Answer, Ask, Check, Engine, Generate, Generated, Sampling, Teacher
+from speed.ports import Answer, Ask, Check, Teacher
+from speed.runtime import Context
 
 T = TypeVar("T")
 
@@ -60,28 +58,3 @@ def readable(read: Callable[[str], object]) -> Check:
         return found.cause if isinstance(found, Rejected) else None
 
     return cause
-
-
-def generate_in_order(
-    engine: Engine, weights: Path, items: Iterable[tuple[T, Generate | None]], sampling: Sampling, ctx: Context
-) -> Iterator[tuple[T, list[Generated]]]:
-    """Each item with the texts of its request, in order; none where there was nothing to ask.
-
-    Items are read, and their tokens counted in `ctx.tally`, a block of the engine's at a time.
-    """
-    source = iter(items)
-    to_ask, to_give = tee(iter(lambda: list(islice(source, engine.block)), []))
-    calls = ([request for _, request in block if request is not None] for block in to_ask)
-    for block, texts in zip(to_give, engine.generate(weights, calls, sampling, ctx), strict=True):
-        ctx.tally.cost["generated_tokens"] += sum(text.tokens for text in texts)
-        found: dict[str, list[Generated]] = {}
-        for text in texts:
-            found.setdefault(text.key, []).append(text)
-        for item, request in block:
-            yield item, [] if request is None else found[request.key]
-
-
-def request_seed(seed: int, stage: str, row: int, attempt: int = 0) -> int:
-    """The seed of one row's generation: 0..2^53, a function of (seed, stage, row, attempt) alone."""
-    further = (attempt,) if attempt else ()
-    return int(generator(seed, "generate", stage, row, *further).random() * 2**53)

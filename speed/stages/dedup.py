@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.core.stage import Stage, Take
 from speed.data.quality.near_duplicates import MinHashConfig, duplicates
 from speed.data.records import Example, Kind, Sample
+from speed.runtime import Context
 
 CURVE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Similarities at which the chance of being noticed is reported."""
@@ -47,7 +47,7 @@ class Dedup(Stage[Example]):
                     kept[example.kind] += 1
                     file.write(example.model_dump_json() + "\n")
                 ctx.progress(done, self.samples.rows, "examples")
-        self._enough(kept)
+        self._refuse_too_few(kept)
         ctx.tally.counts.update({"in": seen.total(), "out": kept.total()})
         ctx.tally.rejected["duplicate"] = repeats
         if self.keep is not None:
@@ -62,7 +62,7 @@ class Dedup(Stage[Example]):
                 "chance": {str(similarity): round(self.config.detection(similarity), 4) for similarity in CURVE},
             }
 
-    def _enough(self, kept: Counter[str]) -> None:
+    def _refuse_too_few(self, kept: Counter[str]) -> None:
         short = {kind: count for kind, count in (self.keep or {}).items() if kept[kind] < count}
         if short:
             missing = ", ".join(f"{kept[kind]} of {count} {kind}" for kind, count in short.items())

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from speed.core.context import Context
-from speed.core.stage import Stage, Work
+from speed.core.stage import Stage
+from speed.core.work import Work
 from speed.data.records import Example
 from speed.ports import EmbedderTrainer, Weights
+from speed.runtime import Context, Runtime
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class Embedder(Stage[Weights]):
 
     def work(self) -> Work:
         return Work(trained=self.rows)
+
+    def check(self, runtime: Runtime) -> None:
+        self.trainer.check(runtime)
 
     def run(self, out: Path, ctx: Context) -> None:
         self.trainer.train(ctx.folder(self.corpus) / "examples.jsonl", out, self.seed, ctx)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from speed.core.context import Context
 from speed.core.stage import Stage
 from speed.data.records import Scores
 from speed.ports import Evaluator, Weights
+from speed.runtime import Context, Runtime
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,9 @@ class Evaluation(Stage[Scores]):
     embedder: Stage[Weights]
 
     name: ClassVar[str] = "evaluation"
+
+    def check(self, runtime: Runtime) -> None:
+        self.evaluator.check()
 
     def run(self, out: Path, ctx: Context) -> None:
         scores = self.evaluator.evaluate(ctx.folder(self.embedder), out, ctx)

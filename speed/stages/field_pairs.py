@@ -11,15 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from speed.core.context import Context, Runtime
 from speed.core.spec import Json
-from speed.core.stage import Pool, Stage, Work
+from speed.core.stage import Pool, Stage
+from speed.core.work import Work
+from speed.data.answers.accept_or_reject import accept_or_reject
 from speed.data.answers.first_fault import Broken, first_fault
-from speed.data.answers.outcome import sample
-from speed.data.judging import figures as judge_figures
-from speed.data.records import Candidates, Kind, Pair
-from speed.ports import Engine, Generate, Generated, Sampling, Weights
-from speed.stages.asking import generate_in_order, request_seed
+from speed.data.judging import statistics
+from speed.data.records import Candidates, Pair
+from speed.ports import Generate, Generated, Weights
+from speed.runtime import Context
+from speed.stages.base import GeneratingPool
+from speed.stages.generating import generate_in_order, request_seed
 
 
 class Cut(NamedTuple):
@@ -30,43 +32,31 @@ class Cut(NamedTuple):
     broken: Broken | None = None
 
 
-@dataclass(frozen=True)
-class FieldPairs(Pool[Pair]):
+@dataclass(frozen=True, kw_only=True)
+class FieldPairs(GeneratingPool[Pair]):
     """One row, one list, one answer continued anew from its first faulty field."""
 
     root: Pool[Candidates]
     junior: Stage[Weights]
-    engine: Engine
-    sampling: Sampling
     continuations: int
     """Tries to write on without a fault."""
-    max_tokens: dict[Kind, int]
-    seed: int
 
     name: ClassVar[str] = "field pairs"
     row: ClassVar[type[Pair]] = Pair
-    whole_blocks: ClassVar[bool] = True
-
-    @property
-    def block(self) -> int:
-        return self.engine.block
-
-    def divisible(self, runtime: Runtime) -> bool:
-        return self.engine.divisible(runtime)
 
     def work(self, start: int, stop: int) -> Work:
         return Work(generated=(stop - start) * self.continuations)
 
     def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
-        return judge_figures.pair_figures(counts)
+        return statistics.pair_figures(counts)
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Pair]:
-        cuts = (_cut(found) for found in ctx.rows(self.root.take(stop)) if found.row >= start)
+        cuts = map(_cut, ctx.rows(self.root.take(stop), start))
         items = ((cut, self._request(cut, cut.broken) if cut.broken else None) for cut in cuts)
         written = generate_in_order(self.engine, ctx.folder(self.junior), items, self.sampling, ctx)
         for done, (cut, texts) in enumerate(written, 1):
             pair = _pair(cut, texts)
-            ctx.tally.counts.update(judge_figures.pair_counts(pair))
+            ctx.tally.counts.update(statistics.pair_counts(pair))
             yield pair
             ctx.progress(done, stop - start, "lists")
 
@@ -100,7 +90,7 @@ def _pair(cut: Cut, texts: Sequence[Generated]) -> Pair:
         return pair.reject("no_faulty_field")
     pair = pair.model_copy(update={"begun": broken.begun, "worst": cut.place, "rejected_faults": (broken.cause,)})
     for text in texts:
-        whole = sample(found.row, found.prompt, broken.begun + text.text, text.finish_reason, text.tokens)
+        whole = accept_or_reject(found.row, found.prompt, broken.begun + text.text, text.finish_reason, text.tokens)
         if whole.rejected is None and not whole.faults:
             return pair.model_copy(update={"chosen": text.text, "rejected_text": broken.rest})
     return pair.reject("none_faultless", broken.cause)

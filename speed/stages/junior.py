@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
-from speed.core.content import ModelReference
-from speed.core.context import Context
-from speed.core.stage import Stage, Take, Work
-from speed.data.answers.parse import rendered
+from speed.data.answers.parse import example_json
 from speed.data.records import Sample
-from speed.ports import Completion, Sft, Trainer, Weights
+from speed.ports import Completion
+from speed.stages.base import FineTuning
 
 
 @dataclass(frozen=True)
-class Junior(Stage[Weights]):
+class Junior(FineTuning[Sample]):
     """Supervised fine-tuning of the base model on (prompt, teacher's example)."""
 
-    base: ModelReference
-    sft: Sft
-    trainer: Trainer
-    data: Take[Sample]
-
     name: ClassVar[str] = "junior"
+    learns_from: ClassVar[str] = "seed"
+    count: ClassVar[str] = "counts.sft"
 
-    def work(self) -> Work:
-        return Work(trained=round(self.data.rows * self.sft.epochs))
-
-    def run(self, out: Path, ctx: Context) -> None:
-        rows = [
-            Completion(prompt=row.prompt.text, completion=rendered(row.example))
-            for row in ctx.accepted_rows(self.data)
-            if row.example is not None
-        ]
-        ctx.tally.counts["in"] = len(rows)
-        self.trainer.sft(self.base.name, rows, self.sft, out, ctx)
+    def completion(self, row: Sample) -> Completion:
+        assert row.example is not None
+        return Completion(prompt=row.prompt.text, completion=example_json(row.example))

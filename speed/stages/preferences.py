@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from itertools import tee
 from typing import ClassVar, NamedTuple
 
-from speed.core.context import Context
 from speed.core.spec import Json
-from speed.core.stage import Pool, Work
-from speed.data.answers.parse import judgement
+from speed.core.stage import Pool
+from speed.core.work import Work
+from speed.data.answers.parse import parse_judgement
 from speed.data.answers.schemas import judgement_form
-from speed.data.costs.prices import EXPECTED_TOKENS
-from speed.data.judging import figures as judge_figures
-from speed.data.judging.votes import Judge, Shortlist, alike, orders, readings, shortlist, verdict
+from speed.data.judging import statistics
+from speed.data.judging.votes import Judge, Shortlist, draw_orders, first_alike, read_candidates, shortlist, verdict
 from speed.data.prompts.rendering import RolePrompts, judge_prompt
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Candidates, Pair, Rejected, Sample, Vote
 from speed.ports import Answer, Ask, Check, Teacher
+from speed.runtime import Context
 from speed.stages.asking import ask_all_in_order, readable
+from speed.stages.base import price_of
 
 
 class Drawn(NamedTuple):
@@ -47,6 +48,7 @@ class Preferences(Pool[Pair]):
 
     name: ClassVar[str] = "preferences"
     row: ClassVar[type[Pair]] = Pair
+    purpose: ClassVar[str] = "judge"
 
     @property
     def judges(self) -> list[Teacher]:
@@ -54,17 +56,24 @@ class Preferences(Pool[Pair]):
         return [self.teacher.named(model) for model in self.judge.models] or [self.teacher]
 
     def work(self, start: int, stop: int) -> Work:
-        tokens_in, tokens_out = EXPECTED_TOKENS["judge"]
         turns = Counter(vote % len(self.judges) for vote in range(self.judge.votes))
         calls = {judge: (stop - start) * times for judge, times in turns.items()}
-        prices = (self.judges[judge].price(n, tokens_in * n, tokens_out * n) for judge, n in calls.items())
+        prices = (price_of(self.judges[judge], self.purpose, n) for judge, n in calls.items())
         return sum(prices, Work())
 
     def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
-        return judge_figures.figures(counts, rejected)
+        return statistics.list_figures(counts, rejected)
+
+    def sample_prompts(self, rows: int, ctx: Context) -> Iterator[tuple[str, str]]:
+        built = list(ctx.rows(self.take(rows)))
+        if built:
+            return ((pair.prompt.kind, pair.votes[0].prompt) for pair in built if pair.prompt.kind and pair.votes)
+        lists = self.root.sample_rows(rows, ctx)
+        asked = ((found.prompt, judge_prompt(found.prompt.text, found.texts, self.prompts.config)) for found in lists)
+        return ((about.kind, prompt.text) for about, prompt in asked if about.kind)
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Pair]:
-        drawn = map(self._drawn, (found for found in ctx.rows(self.root.take(stop)) if found.row >= start))
+        drawn = map(self._drawn, ctx.rows(self.root.take(stop), start))
         kept, *given = tee(drawn, len(self.judges) + 1)
         answers = (self._answers(place, lists, ctx) for place, lists in enumerate(given))
         for done, (one, *told) in enumerate(zip(kept, *answers, strict=True), 1):
@@ -76,13 +85,15 @@ class Preferences(Pool[Pair]):
         """Renders everything that will be asked about a list."""
         if found.rejected is not None or not found.texts:
             return Drawn(found, (), Rejected(cause=found.rejected or "no_candidates"), ())
-        read = readings(found)
+        read = read_candidates(found)
         short = shortlist(read, self.judge)
         if isinstance(short, Rejected) or not short.shown:
             return Drawn(found, read, short, ())
         models = self.judge.models or ("",)
         votes = []
-        for place, order in enumerate(orders(short.shown, len(found.texts), self.judge.votes, self.seed, found.row)):
+        for place, order in enumerate(
+            draw_orders(short.shown, len(found.texts), self.judge.votes, self.seed, found.row)
+        ):
             shown = [found.texts[index] for index in order]
             text = judge_prompt(found.prompt.text, shown, self.prompts.config).text
             votes.append(Vote(model=models[place % len(models)], order=order, prompt=text))
@@ -100,18 +111,18 @@ class Preferences(Pool[Pair]):
             prompt=vote.prompt,
             temperature=self.judge.temperature,
             max_tokens=self.max_tokens,
-            purpose="judge",
+            purpose=self.purpose,
             kind=one.found.prompt.kind,
             index=one.votes[:place].count(vote),
             form=judgement_form(len(vote.order)),
         )
-        return ask, readable(lambda text: judgement(text, len(vote.order), "stop"))
+        return ask, readable(lambda text: parse_judgement(text, len(vote.order), "stop"))
 
     def _read(self, vote: Vote, answer: Answer) -> Vote:
         vote = vote.model_copy(update={"answer": answer.text, "detail": answer.detail})
         if answer.cause != "ok":
             return vote.model_copy(update={"cause": answer.cause})
-        found = judgement(answer.text, len(vote.order), answer.finish_reason)
+        found = parse_judgement(answer.text, len(vote.order), answer.finish_reason)
         if isinstance(found, Rejected):
             return vote.model_copy(update={"cause": found.cause, "detail": found.detail})
         return vote.model_copy(update={"best": vote.order[found.best], "worst": vote.order[found.worst]})
@@ -121,13 +132,13 @@ class Preferences(Pool[Pair]):
         pair = Pair(row=found.row, prompt=found.prompt, votes=votes)
         if not one.read:
             return pair.reject(found.rejected or "no_candidates")
-        same = alike(one.read)
+        same = first_alike(one.read)
         chosen = one.short if isinstance(one.short, Rejected) else verdict(votes, one.short, same, self.judge)
         if isinstance(chosen, Rejected):
             pair = pair.reject(chosen.cause, chosen.detail)
         else:
             pair = self._named(pair, one, *chosen)
-        ctx.tally.counts.update(judge_figures.counts(pair, same))
+        ctx.tally.counts.update(statistics.list_counts(pair, same))
         return pair
 
     def _named(self, pair: Pair, one: Drawn, best: int, worst: int) -> Pair:
@@ -146,4 +157,4 @@ class Preferences(Pool[Pair]):
         if dropped := next(filter(self.guidelines.drops, faults[best]), None):
             return named.reject(dropped, "the best answer breaks a guideline that drops")
         remarks = (vote.detail for vote in pair.votes if vote.detail and not vote.cause)
-        return named.noted("; ".join(dict.fromkeys(remarks)))
+        return named.with_remark("; ".join(dict.fromkeys(remarks)))

@@ -4,40 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
-from speed.core.content import ModelReference
-from speed.core.context import Context
-from speed.core.stage import Stage, Take, Work
-from speed.data.records import Revision
-from speed.ports import Completion, Sft, Trainer, Weights
+from speed.data.records import RevisedAnswer
+from speed.ports import Completion
+from speed.stages.base import FineTuning
 
 
 @dataclass(frozen=True)
-class Revisor(Stage[Weights]):
+class Revisor(FineTuning[RevisedAnswer]):
     """Supervised fine-tuning of the base model on (prompt and root answer, revision)."""
 
-    base: ModelReference
-    sft: Sft
-    trainer: Trainer
-    data: Take[Revision]
     target: Literal["reason+revision", "revision"]
     """Whether the teacher's reason is written before the revision."""
 
     name: ClassVar[str] = "revisor"
+    learns_from: ClassVar[str] = "revise"
+    count: ClassVar[str] = "counts.revisions"
 
-    def work(self) -> Work:
-        return Work(trained=round(self.data.rows * self.sft.epochs))
-
-    def run(self, out: Path, ctx: Context) -> None:
-        accepted_rows = ctx.accepted_rows(self.data)
-        rows = [Completion(prompt=row.revise_prompt, completion=self._completion(row)) for row in accepted_rows]
-        ctx.tally.counts["in"] = len(rows)
-        self.trainer.sft(self.base.name, rows, self.sft, out, ctx)
-
-    def _completion(self, row: Revision) -> str:
+    def completion(self, row: RevisedAnswer) -> Completion:
         answer = {"revision": json.loads(row.revision)}
         if self.target == "reason+revision":
             answer = {"reason": row.reason, **answer}
-        return json.dumps(answer, ensure_ascii=False)
+        return Completion(prompt=row.revise_prompt, completion=json.dumps(answer, ensure_ascii=False))

@@ -6,55 +6,43 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from speed.core.context import Context, Runtime
-from speed.core.stage import Pool, Stage, Work
+from speed.core.stage import Stage
+from speed.core.work import Work
 from speed.data.answers.schemas import example_form
-from speed.data.assignment import Assignment, load_topics
-from speed.data.records import UNASKED, Candidates, Kind, Prompt, TaskList, Topic
-from speed.ports import Engine, Generate, Generated, Sampling, Weights
-from speed.stages.asking import generate_in_order, request_seed
+from speed.data.records import UNASKED, Candidates, Prompt
+from speed.ports import Generate, Generated, Weights
+from speed.runtime import Context
+from speed.stages.base import AssignedPool, GeneratingPool
+from speed.stages.generating import generate_in_order, request_seed
+
+ANSWER = "(answer {} of the junior, which is yet to be trained)"
 
 
-@dataclass(frozen=True)
-class RootData(Pool[Candidates]):
+@dataclass(frozen=True, kw_only=True)
+class RootData(AssignedPool[Candidates], GeneratingPool[Candidates]):
     """One row, one prompt, K answers."""
 
     junior: Stage[Weights]
-    assignment: Assignment
-    topics: Stage[Topic]
-    tasks: Pool[TaskList]
-    engine: Engine
-    sampling: Sampling
     candidates: int
-    max_tokens: dict[Kind, int]
-    seed: int
 
     name: ClassVar[str] = "root data"
     row: ClassVar[type[Candidates]] = Candidates
-    whole_blocks: ClassVar[bool] = True
-
-    @property
-    def block(self) -> int:
-        return self.engine.block
-
-    def rows_needed(self, upstream: str, rows: int) -> int:
-        return self.assignment.brainstorm_rows(rows)
-
-    def divisible(self, runtime: Runtime) -> bool:
-        return self.engine.divisible(runtime)
 
     def work(self, start: int, stop: int) -> Work:
         return Work(generated=(stop - start) * self.candidates)
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Candidates]:
-        topics = load_topics(ctx.folder(self.topics))
-        tasks = ctx.rows(self.tasks.take(self.assignment.brainstorm_rows(stop)))
-        prompts = self.assignment.prompts_of(start, stop, tasks, topics)
+        drafts = self.drafts(start, stop, ctx)
+        prompts = ((draft.row, self.assignment.prompt(draft)) for draft in drafts)
         items = (((row, prompt), self._request(row, prompt) if prompt else None) for row, prompt in prompts)
         written = generate_in_order(self.engine, ctx.folder(self.junior), items, self.sampling, ctx)
         for done, ((row, prompt), texts) in enumerate(written, 1):
             yield _list(row, prompt, texts)
             ctx.progress(done, stop - start, "lists")
+
+    def stand_in(self, row: int, prompt: Prompt) -> Candidates:
+        texts = tuple(map(ANSWER.format, range(self.candidates)))
+        return Candidates(row=row, prompt=prompt, texts=texts, finish_reasons=("stop",) * self.candidates)
 
     def _request(self, row: int, prompt: Prompt) -> Generate:
         assert prompt.kind is not None

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from speed.core.context import Context
-from speed.core.stage import Stage, Take, Work
+from speed.core.stage import Stage, Take
+from speed.core.work import Work
+from speed.data.costs.prices import EXPECTED_TOKENS
 from speed.data.records import Pair
-from speed.ports import Dpo, Preference, Trainer, Weights
+from speed.ports import Dpo, Preference, Trainer, Training, Weights
+from speed.runtime import Context, Runtime
+from speed.stages.base import training_rows
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,18 @@ class Senior(Stage[Weights]):
     def work(self) -> Work:
         return Work(trained=round(self.pairs.rows * self.dpo.epochs))
 
+    def check(self, runtime: Runtime) -> None:
+        self.trainer.check(self.dpo, runtime)
+
+    def training(self) -> Training:
+        return self.junior.training()._replace(  # type: ignore[no-any-return]
+            config=self.dpo, trainer=self.trainer, tokens_a_row=2 * sum(EXPECTED_TOKENS["seed"])
+        )
+
     def run(self, out: Path, ctx: Context) -> None:
         rows = [
             Preference(prompt=pair.prompt.text, chosen=pair.chosen, rejected=pair.rejected_text, begun=pair.begun)
-            for pair in ctx.accepted_rows(self.pairs)
+            for pair in training_rows(self.pairs, ctx, "counts.pairs")
         ]
         ctx.tally.counts["in"] = len(rows)
         self.trainer.dpo(ctx.folder(self.junior), rows, self.dpo, out, ctx)

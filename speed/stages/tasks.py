@@ -6,25 +6,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from speed.core.context import Context
-from speed.core.stage import Pool, Stage, Work
-from speed.data.answers.parse import tasks as read_tasks
+from speed.core.stage import Pool, Stage
+from speed.core.work import Work
+from speed.data.answers.parse import parse_tasks
 from speed.data.answers.schemas import tasks_form
-from speed.data.assignment import Brainstormed, load_topics
-from speed.data.costs.prices import EXPECTED_TOKENS
+from speed.data.assignment import BrainstormPlan, load_topics
 from speed.data.draws import generator, permutation
 from speed.data.prompts.rendering import RolePrompts, brainstorm_prompt
 from speed.data.records import Prompt, Rejected, TaskList, Topic
 from speed.data.topics.sources import topic_index
 from speed.ports import Answer, Ask, Teacher
+from speed.runtime import Context
 from speed.stages.asking import ask_in_order, readable
+from speed.stages.base import price_of
+
+TASK = "(a task that the teacher has yet to think of)"
 
 
 @dataclass(frozen=True)
 class Tasks(Pool[TaskList]):
     """One row, one call: a topic, the teacher's list, and the tasks drawn from it."""
 
-    plan: Brainstormed
+    plan: BrainstormPlan
     topics: Stage[Topic]
     teacher: Teacher
     prompts: RolePrompts
@@ -37,25 +40,37 @@ class Tasks(Pool[TaskList]):
 
     name: ClassVar[str] = "tasks"
     row: ClassVar[type[TaskList]] = TaskList
+    purpose: ClassVar[str] = "brainstorm"
 
     @property
     def label(self) -> str:
         return f"tasks for {self.plan.role}"
 
     def work(self, start: int, stop: int) -> Work:
-        tokens_in, tokens_out = EXPECTED_TOKENS["brainstorm"]
-        return self.teacher.price(stop - start, tokens_in * (stop - start), tokens_out * (stop - start))
+        return price_of(self.teacher, self.purpose, stop - start)
+
+    def sample_rows(self, rows: int, ctx: Context) -> Iterator[TaskList]:
+        built = list(ctx.rows(self.take(rows)))
+        yield from built
+        for row, prompt in self._prompts(len(built), rows, load_topics(ctx.folder(self.topics))):
+            assert prompt.kind is not None
+            yield TaskList(row=row, kind=prompt.kind, topic=prompt.topic, prompt=prompt, tasks=(TASK,))
+
+    def sample_prompts(self, rows: int, ctx: Context) -> Iterator[tuple[str, str]]:
+        """Those of seed data stand for all: other roles draw theirs in the same way."""
+        if self.plan.role == "seed":
+            yield from ((row.kind, row.prompt.text) for row in self.sample_rows(rows, ctx))
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[TaskList]:
-        prompts = self.prompts_of(start, stop, load_topics(ctx.folder(self.topics)))
-        check = readable(lambda text: read_tasks(text, "stop"))
+        prompts = self._prompts(start, stop, load_topics(ctx.folder(self.topics)))
+        check = readable(lambda text: parse_tasks(text, "stop"))
         requests = ((item, (self._ask(*item), check)) for item in prompts)
         for done, ((row, prompt), answer) in enumerate(ask_in_order(self.teacher, requests, ctx), 1):
             assert answer is not None
             yield self._row(row, prompt, answer)
             ctx.progress(done, stop - start, "calls")
 
-    def prompts_of(self, start: int, stop: int, topics: list[str]) -> Iterator[tuple[int, Prompt]]:
+    def _prompts(self, start: int, stop: int, topics: list[str]) -> Iterator[tuple[int, Prompt]]:
         """(row, prompt) for rows start..stop-1."""
         plan = self.plan
         for row in range(start, stop):
@@ -69,7 +84,7 @@ class Tasks(Pool[TaskList]):
             prompt=prompt.text,
             temperature=self.temperature,
             max_tokens=self.max_tokens,
-            purpose="brainstorm",
+            purpose=self.purpose,
             kind=prompt.kind,
             index=self.plan.kind_and_call(row)[1],
             form=tasks_form(),
@@ -80,9 +95,9 @@ class Tasks(Pool[TaskList]):
         made = TaskList(row=row, kind=prompt.kind, topic=prompt.topic, prompt=prompt, answer=answer.text)
         if answer.cause != "ok":
             return made.reject(answer.cause, answer.detail)
-        found = read_tasks(answer.text, answer.finish_reason)
+        found = parse_tasks(answer.text, answer.finish_reason)
         if isinstance(found, Rejected):
             return made.reject(found.cause, found.detail)
         order = permutation(generator(self.plan.seed, "tasks kept", self.plan.role, row), len(found))
         kept = tuple(found[place] for place in order[: self.tasks_per_topic])
-        return made.model_copy(update={"tasks": kept}).noted(answer.detail)
+        return made.model_copy(update={"tasks": kept}).with_remark(answer.detail)

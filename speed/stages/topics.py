@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from speed.core.context import Context
 from speed.core.stage import Stage
 from speed.data.records import Topic
 from speed.data.topics.sources import TopicsConfig, read_topics, topic_text
+from speed.runtime import Context
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from speed.core.context import Context
 from speed.core.spec import Json
 from speed.core.stage import Pool
-from speed.data.judging import figures as judge_figures
-from speed.data.judging.votes import Judge, alike, readings, shortlist
+from speed.data.judging import statistics
+from speed.data.judging.votes import Judge, first_alike, read_candidates, shortlist
 from speed.data.records import Candidates, Pair, Rejected
+from speed.runtime import Context
 
 GUIDELINES_FIRST = Judge(verified=True)
 
@@ -30,13 +30,12 @@ class VerifiedPairs(Pool[Pair]):
     row: ClassVar[type[Pair]] = Pair
 
     def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
-        return judge_figures.pair_figures(counts)
+        return statistics.pair_figures(counts)
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Pair]:
-        lists = (found for found in ctx.rows(self.root.take(stop)) if found.row >= start)
-        for done, found in enumerate(lists, 1):
+        for done, found in enumerate(ctx.rows(self.root.take(stop), start), 1):
             pair = self._pair(found)
-            ctx.tally.counts.update(judge_figures.pair_counts(pair))
+            ctx.tally.counts.update(statistics.pair_counts(pair))
             yield pair
             ctx.progress(done, stop - start, "lists")
 
@@ -44,7 +43,7 @@ class VerifiedPairs(Pool[Pair]):
         pair = Pair(row=found.row, prompt=found.prompt)
         if found.rejected is not None or not found.texts:
             return pair.reject(found.rejected or "no_candidates")
-        read = readings(found)
+        read = read_candidates(found)
         short = shortlist(read, GUIDELINES_FIRST)
         if isinstance(short, Rejected):
             return pair.reject(short.cause, short.detail)
@@ -53,7 +52,7 @@ class VerifiedPairs(Pool[Pair]):
         best, worst = (short.shown[0] if short.best is None else short.best), short.worst
         if read[best].faults:
             return pair.reject("none_faultless", ", ".join(read[best].faults))
-        if alike(read)[best] == alike(read)[worst]:
+        if first_alike(read)[best] == first_alike(read)[worst]:
             return pair.reject("identical", "the faultless and the faulty answer say the same")
         why = read[worst].faults or (str(read[worst].rejected),)
         taken = {"best": best, "worst": worst, "chosen": found.texts[best], "rejected_text": found.texts[worst]}

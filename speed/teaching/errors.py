@@ -1,17 +1,26 @@
-"""What can come back from a provider: a reply, a trouble worth another try, or an error that ends the run."""
+"""What can come back from a provider: a reply, a trouble worth another try, or an error that ends the run.
+
+Keys stay in the environment: whatever of it is written or shown goes through `redacted` first.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import json
-import random
+import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from speed.core.errors import UserError
 from speed.core.spec import Json
-from speed.teaching.secrets import redacted
+
+if TYPE_CHECKING:
+    from tenacity import AsyncRetrying, RetryCallState
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +76,16 @@ class TransportError(Exception):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long transport failures are borne. Nothing here can change an answer."""
+    """How long transport failures are borne. Nothing here can change an answer.
+
+    tenacity carries the tries out, and its waits are used. The rest is ours: tenacity's `stop_after_attempt` counts
+    every failure alike, where rate limits do not count; and it knows no Retry-After.
+    """
 
     attempts: int = 8
     """Sendings of one request that may fail, rate limits aside."""
     limited_seconds: float = 1800.0
-    """How long a request may be turned away by rate limits."""
+    """How long a request may be rejected by rate limits."""
     base: float = 0.5
     """Seconds before the first resending; doubles each time."""
     cap: float = 30.0
@@ -82,35 +95,49 @@ class Patience:
     window: int = 64
     """Failed requests in a row after which the provider counts as gone."""
 
-    def pause(self, failures: int, trouble: TransportError, draw: random.Random) -> float:
-        """Seconds to wait after the given number of failures: exponential, jittered, at least Retry-After.
+    def tries(self) -> AsyncRetrying:
+        """The tries of one request: calls a coroutine function until it is answered or there is no more patience.
+
+        Raises:
+            TransportError: the last trouble.
+        """
+        from tenacity import AsyncRetrying
+
+        failed = 0
+
+        def is_over(state: RetryCallState) -> bool:
+            nonlocal failed
+            trouble = _trouble(state)
+            failed += not trouble.limited
+            too_late = trouble.limited and (state.seconds_since_start or 0.0) > self.limited_seconds
+            return too_late or failed >= self.attempts
+
+        return AsyncRetrying(sleep=asyncio.sleep, retry=_is_worth_a_try, stop=is_over, wait=self.pause, reraise=True)
+
+    def pause(self, state: RetryCallState) -> float:
+        """Seconds to wait after a failure: exponential, one half of it drawn at random, at least Retry-After.
 
         After a rate limit the pauses stay short: the pacer slows down for all, and a request that is asleep when the
         server has room again leaves that room unused.
         """
-        cap = min(self.cap, 4.0 * self.base) if trouble.limited else self.cap
-        own = min(cap, self.base * 2.0 ** min(failures - 1, 30)) * draw.uniform(0.5, 1.0)
+        from tenacity import wait_exponential, wait_random_exponential
+
+        trouble = _trouble(state)
+        half, cap = self.base / 2, (min(self.cap, 4.0 * self.base) if trouble.limited else self.cap) / 2
+        wait = wait_exponential(half, cap) + wait_random_exponential(half, cap)
+        own = float(wait(state))
         return own if trouble.retry_after is None else trouble.retry_after + 0.1 * own
 
 
-class Tries:
-    """The sendings of one request that have failed."""
+def _trouble(state: RetryCallState) -> TransportError:
+    trouble = state.outcome.exception() if state.outcome is not None else None
+    assert isinstance(trouble, TransportError)
+    return trouble
 
-    def __init__(self, patience: Patience, draw: random.Random) -> None:
-        self.resent = 0
-        """How often it was sent again."""
-        self._patience, self._draw = patience, draw
-        self._failures = 0
-        self._begun = time.monotonic()
 
-    def pause(self, trouble: TransportError) -> float | None:
-        """Seconds to wait before it is sent again; None where it is given up."""
-        self._failures += not trouble.limited
-        too_late = trouble.limited and time.monotonic() - self._begun > self._patience.limited_seconds
-        if not trouble.again or too_late or self._failures >= self._patience.attempts:
-            return None
-        self.resent += 1
-        return self._patience.pause(self.resent, trouble, self._draw)
+def _is_worth_a_try(state: RetryCallState) -> bool:
+    error = state.outcome.exception() if state.outcome is not None and state.outcome.failed else None
+    return isinstance(error, TransportError) and error.again
 
 
 _FILTERED = ("content_filter", "content_policy_violation", "responsibleaipolicyviolation")
@@ -173,3 +200,22 @@ def _message(body: str) -> str:
     except ValueError:
         pass
     return redacted(" ".join(str(said if said else body).split()))[:300]
+
+
+_NAMES = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+_SHAPES = re.compile(r"\b(?:sk|pk|gsk|xai|hf|AIza)[-_][A-Za-z0-9*_\-]{6,}|\bBearer\s+\S+", re.IGNORECASE)
+
+
+def redacted(text: str) -> str:
+    """The text without any secret of the environment, and without anything shaped like an API key."""
+    for name, value in os.environ.items():
+        if len(value) >= 8 and _NAMES.search(name) and value in text:
+            text = text.replace(value, f"[{name}]")
+    return _SHAPES.sub("[key]", text)
+
+
+def public_url(url: str) -> str:
+    """A URL without user, password, query and fragment."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"

@@ -1,49 +1,42 @@
-"""The call journal: every answer that was ever paid for, so that none is paid for again (DESIGN D5).
+"""The call journal: every answer that was ever paid for, so that none is paid for again.
 
-    <home>/journal/<host>-<pid>-<start>.jsonl        appended by one process, one write per answer: the truth
-    <home>/journal/<host>-<pid>-<start>.jsonl.zst    the same, once its process is done with it
-    <home>/journal/index-1.sqlite                    where each entry lies; can be deleted at any time
+    <home>/journal/<host>-<pid>-<start>.jsonl    appended by one process, one write per answer: the truth
+    <home>/journal/index-2.sqlite                where each answer lies (`speed.teaching.index`)
 
 An entry's key is (model, messages, sampling parameters, sample index) and nothing else: provider, endpoint and
 template version are recorded, never keyed. Answers are on the disk within half a second or 64 answers, whichever
-comes first; a kill loses nothing that was appended, a power cut at most that. Other processes find them in the index,
-about a second later.
+comes first; a kill loses nothing that was appended, a power cut at most that. Other processes find them in the index
+from then on.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple
 
 from pydantic import Field, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from speed.core.errors import explained
 from speed.core.spec import Json, Spec, digest
-from speed.teaching.journal_file import Appender, entry_in, line_of
-from speed.teaching.journal_index import Index, Line, Place
-from speed.teaching.journal_pack import Packed, Plain, files_in, lines_of_file, opened
-
-T = TypeVar("T")
+from speed.teaching.index import Index, Place
+from speed.teaching.lines import entry_in, files_in, line_of, lines_from, tidy, unpack_archives
 
 GROUP = 64
 """Answers that may wait for one fsync."""
 SECONDS = 0.5
 """How long an answer may wait for it."""
-INDEXED = 1024
-"""Answers that are indexed together at most: SQLite writes every page that it touches once a transaction. What is lost
-of them is in the files."""
-SEEN = 1.0
-"""Seconds between two indexings at most: other processes pay again for what they do not see there."""
-LATELY = 4096
-"""Answers of this process that are remembered for a while after they were indexed."""
+READERS = 64
+"""Files that are kept open for reading."""
 
 
 class Entry(Spec):
@@ -86,67 +79,92 @@ def key(model: str, messages: Sequence[dict[str, str]], params: dict[str, Json],
     return digest([model, messages, params, index])
 
 
+class Spending(NamedTuple):
+    """An amount: of one call, or of many."""
+
+    dollars: float = 0.0
+    """List price; what has no known price counts as nothing, and caps in dollars refuse such teachers."""
+    tokens: int = 0
+    """Input and output together."""
+    calls: int = 0
+    """Answers."""
+
+    def plus(self, other: Spending) -> Spending:
+        """The sum."""
+        return Spending(self.dollars + other.dollars, self.tokens + other.tokens, self.calls + other.calls)
+
+    def minus(self, other: Spending) -> Spending:
+        """The difference."""
+        return Spending(self.dollars - other.dollars, self.tokens - other.tokens, self.calls - other.calls)
+
+
+Wait = Callable[[threading.Condition, Callable[[], bool], float | None], bool]
+
+
 class Journal:
     """The journal of one folder, as this process sees it. Safe with many threads and many processes."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        say: Callable[[str], None] | None = None,
+        wait: Wait = threading.Condition.wait_for,
+    ) -> None:
+        """Args:
+        say: takes what the reader should know.
+        wait: how the thread that saves waits; for tests.
+        """
         self.folder = folder
-        self.damaged = 0
-        """Lines met so far whose checksum does not match; they count as missing."""
+        self.paid = Spending()
+        """What the answers in this process's own file cost."""
+        self.name = _new_name()
+        """Of this process's own file, which is opened at its first line."""
         self._say = say or (lambda message: None)
-        # Always taken in this order. Only the first is held during an fsync, so that answers and look-ups go on.
-        self._flushing = threading.RLock()
-        self._indexing = threading.RLock()
+        self._wait = wait
         self._lock = threading.Lock()
-        self._fresh: dict[str, Place] = {}
-        """What this process has answered lately, oldest first: everything that is not in the index, and some more."""
-        self._waiting: list[Line] = []
-        """Appended, and perhaps not on the disk."""
-        self._saved: list[Line] = []
-        """On the disk, and not in the index."""
-        self._indexed = time.monotonic()
-        """When the index last had everything that was on the disk."""
-        self._flusher: threading.Thread | None = None
-        self._wake = threading.Condition()
+        """Held for an append alone, so that answers and look-ups go on during an fsync."""
+        self._saving = threading.RLock()
+        self._descriptor: int | None = None
+        self._size = 0
+        self._recent: dict[str, Place] = {}
+        """Answers of this process that are not in the index yet."""
+        self._waiting = 0
+        """Entries that may not be on the disk yet."""
+        self._news = threading.Condition()
+        self._saver: threading.Thread | None = None
         self._closed = False
         self._failure: Exception | None = None
-        self._readers: dict[str, Plain | Packed] = {}
+        self._misread = 0
+        self._reading = threading.Lock()
+        self._readers: dict[str, int] = {}
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-        self._own = Appender(folder)
-        self._index = Index(folder, self._warn)
-        self._refilled = 0
-        """Which beginning of the index holds what the files hold: see `Index.emptied`."""
+        unpack_archives(folder, self._warn)
+        tidy(folder)
+        self.index = Index(folder, self._warn)
+        self.index.own = self.name
         self.refresh()
+
+    @property
+    def damaged(self) -> int:
+        """Lines met so far whose checksum does not match; they count as missing."""
+        return self._misread + self.index.damaged
 
     def get(self, key: str) -> Entry | None:
         """The oldest sound answer to a key, or None."""
         with self._lock:
-            fresh = self._fresh.get(key)
-        with self._indexing:
-            for place in [fresh] if fresh is not None else self._sound(lambda: self._index.places(key)):
-                entry = self._read(place)
-                if entry is not None and entry.key == key:
-                    return entry
-                self._warn(f"a damaged line counts as missing: {place.file}, byte {place.offset}")
-                self.damaged += 1
-                self._index.remove(place)
-                with self._lock:
-                    if self._fresh.get(key) == place:
-                        del self._fresh[key]
+            recent = self._recent.get(key)
+        for place in [recent] if recent is not None else self.index.places(key):
+            entry = self._read(place)
+            if entry is not None and entry.key == key:
+                return entry
+            self._warn(f"a damaged line counts as missing: {place.file}, byte {place.offset}")
+            self._misread += 1
+            self.index.remove(place)
+            with self._lock:
+                if self._recent.get(key) == place:
+                    del self._recent[key]
         return None
-
-    def answered(self, keys: Sequence[str]) -> set[str]:
-        """Those of some keys that have an answer: one look for all of them costs half of one for each."""
-        with self._lock:
-            found = {key for key in keys if key in self._fresh}
-        with self._indexing:
-            return found.union(self._sound(lambda: self._index.answered(keys)))
-
-    def answered_lately(self, key: str) -> bool:
-        """Whether a key is among the last thousands that this process has written an answer to; no look at a disk."""
-        with self._lock:
-            return key in self._fresh
 
     def append(self, entry: Entry) -> None:
         """Write an entry down, with one write; it is on the disk after at most 64 entries or half a second.
@@ -155,20 +173,21 @@ class Journal:
             UserError: when the disk is full or may not be written. What was appended before stays.
         """
         line = line_of(json_of(entry))
-        length = len(line) - 1
         with self._lock:
-            offset = self._own.append(line)
-            self._waiting.append(_row(vars(entry), offset, length))
+            offset = self._written(line)
+            self._waiting += 1
+            waiting = self._waiting
             if entry.answered:
-                self._fresh[entry.key] = Place(self._own.name, offset, length)
-            waiting = len(self._waiting)
+                self._recent[entry.key] = Place(self.name, offset, len(line) - 1)
+                cost = Spending(entry.dollars or 0.0, entry.tokens_in + entry.tokens_out, 1)
+                self.paid = self.paid.plus(cost)
             if self._failure is not None:
                 failure, self._failure = self._failure, None
                 raise failure
         if waiting >= GROUP:
-            self._save()
-        if waiting == 1 or waiting == GROUP // 2 or waiting >= GROUP:
-            self._wake_flusher()
+            self.flush()
+        elif waiting == 1 or waiting == GROUP // 2:
+            self._wake_saver()
 
     def flush(self) -> None:
         """Bring everything appended onto the disk and into the index.
@@ -176,190 +195,169 @@ class Journal:
         Raises:
             UserError: when the disk is full.
         """
-        with self._flushing:
-            self._save()
-            self._index_saved()
+        with self._saving:
+            with self._lock:
+                waiting, self._waiting = self._waiting, 0
+            if not waiting or self._descriptor is None:
+                return
+            try:
+                os.fsync(self._descriptor)
+            except OSError as error:
+                with self._lock:
+                    self._waiting += waiting
+                raise self._explained(error, "saving the teacher's answers") from error
+            covered = self.index.catch_up(only_own=True)
+            with self._lock:
+                self._recent = {key: place for key, place in self._recent.items() if place.offset >= covered}
 
     def refresh(self) -> None:
         """See what other processes wrote, and fill the index where it lags behind the files."""
         self.flush()
-        with self._indexing:
-            self._catch_up()
+        self.index.catch_up()
 
     def rebuild(self) -> None:
         """Fill the index anew from the files."""
         self.flush()
-        with self._indexing:
-            self._index.empty()
-            self._catch_up()
+        self.index.empty()
+        self.index.catch_up()
 
     def files(self) -> dict[str, int]:
-        """Name of every file of the folder, this process's own included, and the bytes of its text."""
+        """Name of every file of the folder, this process's own included, and its bytes."""
         return files_in(self.folder)
 
     @property
     def own_file(self) -> str:
-        """Name of the file that this process writes; creates and locks it."""
+        """Name of the file that this process writes; creates and locks it, which says that the process is alive."""
         with self._lock:
             try:
-                self._own.open()
+                self._opened()
             except OSError as error:
-                raise explained(error, "opening the journal") or error from error
-            return self._own.name
+                raise self._explained(error, "opening the journal") from error
+            return self.name
 
     def __iter__(self) -> Iterator[Entry]:
         """Every sound entry, failures included, file by file; constant memory."""
         self.flush()
         for name in files_in(self.folder):
-            for found in lines_of_file(self.folder, name):
+            for found in lines_from(self.folder / name):
                 if found.entry is not None and (entry := entry_of(found.entry)) is not None:
                     yield entry
 
     def __len__(self) -> int:
         """Sound entries, failures included."""
-        self.flush()
-        with self._indexing:
-            return int(next(self._sound(lambda: self._index.select("SELECT count(*) FROM entry")))[0])
+        return int(self.select("SELECT count(*) FROM entry")[0][0])
 
-    def select(self, query: str) -> Iterator[tuple[Json, ...]]:
+    def select(self, query: str) -> list[tuple[Json, ...]]:
         """Rows of an SQL query over the index's table `entry`; for ledgers over millions of entries."""
         self.flush()
-        with self._indexing:
-            return self._sound(lambda: self._index.select(query))
+        return self.index.select(query)
 
     def close(self) -> None:
-        """Flush, and give files and threads back."""
-        with self._wake:
+        """Flush, and give files and threads back. A file that is closed is done: what comes later goes into another."""
+        with self._news:
             self._closed = True
-            self._wake.notify_all()
-        if self._flusher is not None:
-            self._flusher.join()
+            self._news.notify_all()
+        if self._saver is not None:
+            self._saver.join()
         self.flush()
-        with self._indexing:
-            self._own.close()
-            self._index.close()
-            for reader in self._readers.values():
-                reader.close()
+        with self._saving, self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+            self._descriptor, self._size, self.paid = None, 0, Spending()
+            self.name = self.index.own = _new_name()
+        with self._reading:
+            for descriptor in self._readers.values():
+                os.close(descriptor)
             self._readers.clear()
+        tidy(self.folder)
+        self.index.close()
+        self._saver, self._closed = None, False
 
-    def _save(self) -> None:
-        """Bring everything appended onto the disk; from time to time also into the index."""
-        with self._flushing:
-            with self._lock:
-                waiting, self._waiting = self._waiting, []
-            if waiting:
-                try:
-                    self._own.sync()
-                except Exception:
-                    with self._lock:
-                        self._waiting = waiting + self._waiting
-                    raise
-                self._saved += waiting
-            if len(self._saved) >= INDEXED or time.monotonic() - self._indexed >= SEEN:
-                self._index_saved()
+    # -- this process's own file ---------------------------------------------------------------------------------------
 
-    def _index_saved(self) -> None:
-        """Bring everything on the disk into the index."""
-        self._indexed = time.monotonic()
-        if not self._saved:
-            return
-        lines, self._saved = self._saved, []
-        with self._indexing:
-            self._index.fill(self._own.name, lines, lines[0].offset, lines[-1].offset + lines[-1].length + 1)
-        with self._lock:
-            passed = len(self._fresh) - len(self._waiting) - LATELY
-            for key in list(islice(self._fresh, max(0, passed))):
-                del self._fresh[key]
+    def _written(self, line: bytes) -> int:
+        """Write a line and return its offset. A write that fails halfway is taken back."""
+        offset = self._size
+        try:
+            descriptor = self._opened()
+            written = os.write(descriptor, line)
+            while written < len(line):
+                written += os.write(descriptor, line[written:])
+        except OSError as error:
+            if self._descriptor is not None:
+                os.ftruncate(self._descriptor, offset)
+            raise self._explained(error, "writing down a teacher's answer") from error
+        self._size = offset + len(line)
+        return offset
 
-    # -- the flusher: fsync and index beside the answers, so that they do not wait for the disk ------------------------
+    def _opened(self) -> int:
+        """The file's descriptor; creates the file, and locks it, where that has not been done."""
+        while self._descriptor is None:
+            path = self.folder / self.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            with suppress(OSError):  # waits only for somebody who is removing the empty file
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:
+                self._descriptor = descriptor
+            else:
+                os.close(descriptor)
+        return self._descriptor
 
-    def _wake_flusher(self) -> None:
-        with self._wake:
-            if self._flusher is None:
-                self._flusher = threading.Thread(target=self._flush_now_and_then, name="journal", daemon=True)
-                self._flusher.start()
-            self._wake.notify_all()
+    def _explained(self, error: OSError, doing: str) -> Exception:
+        """The reader's version of an error, with the file that os.write and os.fsync do not name."""
+        named = OSError(error.errno, error.strerror, error.filename or str(self.folder / self.name))
+        return explained(named, doing) or error
 
-    def _flush_now_and_then(self) -> None:
+    def _wake_saver(self) -> None:
+        with self._news:
+            if self._saver is None:
+                self._saver = threading.Thread(target=self._save_in_groups, name="journal", daemon=True)
+                self._saver.start()
+            self._news.notify_all()
+
+    def _save_in_groups(self) -> None:
+        """fsync beside the answers, so that they do not wait for the disk."""
         while not self._closed:
-            with self._wake:
-                if not self._waiting and not self._closed:
-                    self._wake.wait(SECONDS if self._saved else None)
-                if 0 < len(self._waiting) < GROUP // 2 and not self._closed:
-                    self._wake.wait(SECONDS)
+            with self._news:
+                self._wait(self._news, lambda: self._closed or self._waiting > 0, None)
+                self._wait(self._news, lambda: self._closed or self._waiting >= GROUP // 2, SECONDS)
             try:
-                self._save()
+                self.flush()
             except Exception as error:
                 self._failure = error
-                with self._wake:  # the next answer raises it; until then the disk is left alone for a while
-                    self._wake.wait_for(lambda: self._closed, SECONDS)
+                with self._news:  # the next answer raises it; until then the disk is left alone for a while
+                    self._wait(self._news, lambda: self._closed, SECONDS)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def _catch_up(self) -> None:
-        """Index whatever the files hold and the index does not."""
-        self._refilled = self._index.emptied
-        filled = self._index.filled()
-        sizes = files_in(self.folder)
-        for name in [name for name, end in filled.items() if end > sizes.get(name, -1)]:
-            self._index.forget(name)
-            filled.pop(name)
-        for name, size in sizes.items():
-            if size > filled.get(name, 0):
-                self._fill(name, filled.get(name, 0))
-
-    def _fill(self, name: str, start: int) -> None:
-        """Index a file from a byte position on; damaged lines are counted, said and passed over."""
-        lines: list[Line] = []
-        end = start
-        for found in lines_of_file(self.folder, name, start):
-            end = found.offset + found.length + 1
-            fields = json.loads(found.entry) if found.entry is not None else None
-            if isinstance(fields, dict) and "key" in fields:
-                lines.append(_row(fields, found.offset, found.length))
-            else:
-                self.damaged += 1
-                self._warn(f"a damaged line counts as missing: {name}, byte {found.offset}")
-            if len(lines) >= 10_000:
-                self._index.fill(name, lines, start, end)
-                lines, start = [], end
-        self._index.fill(name, lines, start, end)
-
-    def _sound(self, look: Callable[[], T]) -> T:
-        """What a look at the index finds; where that one had to be begun anew, by this look or by a writing before it,
-        when it is filled again."""
-        found = look()
-        if self._index.emptied > self._refilled:
-            self._catch_up()
-            found = look()
-        return found
-
     def _read(self, place: Place) -> Entry | None:
-        if place.file not in self._readers:
-            if len(self._readers) >= 64:
-                self._readers.pop(next(iter(self._readers))).close()
-            try:
-                self._readers[place.file] = opened(self.folder, place.file)
-            except OSError:
-                return None
-        body = entry_in(self._readers[place.file].read(place.offset, place.length))
-        return entry_of(body) if body is not None else None
+        with self._reading:
+            for again in (False, True):  # another host's file may have grown since it was opened here
+                try:
+                    line = os.pread(self._reader(place.file, again), place.length, place.offset)
+                except OSError:
+                    return None
+                if (body := entry_in(line)) is not None:
+                    return entry_of(body)
+        return None
+
+    def _reader(self, name: str, again: bool) -> int:
+        if again:
+            os.close(self._readers.pop(name))
+        if name not in self._readers:
+            if len(self._readers) >= READERS:
+                os.close(self._readers.pop(next(iter(self._readers))))
+            self._readers[name] = os.open(self.folder / name, os.O_RDONLY | os.O_CLOEXEC)
+        return self._readers[name]
 
     def _warn(self, message: str) -> None:
         self._say(f"journal {self.folder}: {message}")
 
 
-_open: dict[tuple[int, Path], Journal] = {}
-_opening = threading.Lock()
-
-
-def journal_at(folder: Path, say: Callable[[str], None] | None = None) -> Journal:
-    """The journal of a folder, opened once per process (a forked child opens its own)."""
-    place = (os.getpid(), folder.resolve())
-    with _opening:
-        if place not in _open:
-            _open[place] = Journal(folder, say)
-        return _open[place]
+def _new_name() -> str:
+    host = re.sub(r"[^A-Za-z0-9.]+", "-", socket.gethostname()) or "host"
+    return f"{host}-{os.getpid()}-{time.time_ns()}.jsonl"
 
 
 def json_of(entry: Entry) -> bytes:
@@ -377,22 +375,3 @@ def entry_of(body: bytes) -> Entry | None:
         return Entry.model_validate(json.loads(body))
     except (ValueError, ValidationError):
         return None
-
-
-def _row(fields: Mapping[str, Json], offset: int, length: int) -> Line:
-    return Line(
-        offset=offset,
-        length=length,
-        key=fields["key"],
-        answered=fields.get("answered", True),
-        model=fields["model"],
-        purpose=fields.get("purpose", ""),
-        kind=fields.get("kind", ""),
-        cause=fields.get("cause", "ok"),
-        retry=fields.get("params", {}).get("retry", 0),
-        resent=fields.get("resent", 0),
-        tokens_in=fields.get("tokens_in", 0),
-        tokens_out=fields.get("tokens_out", 0),
-        tokens_cached=fields.get("tokens_cached", 0),
-        dollars=fields.get("dollars"),
-    )

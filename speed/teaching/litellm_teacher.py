@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from speed.core.context import Runtime
 from speed.core.errors import UserError
-from speed.teaching.errors import Reply, TransportError, failure_of
+from speed.runtime import Runtime
+from speed.teaching.errors import Reply, TransportError, failure_of, public_url
 from speed.teaching.requests import Call
-from speed.teaching.secrets import public_url
 from speed.teaching.teacher import JournaledTeacher
 
 

@@ -1,17 +1,36 @@
-"""A lean road to OpenAI-compatible servers (vLLM, llama.cpp, Ollama ...): aiohttp instead of litellm's 8 ms a call."""
+"""A lean road to OpenAI-compatible servers (vLLM, llama.cpp, Ollama ...): aiohttp instead of litellm's 8 ms a call.
+
+Each connection is a client session of its own and kept alive, so that an answer can be told from the echo of the one
+before. A server (or a proxy in between) that sends an answer twice would otherwise hand the second copy to whoever asks
+next on that connection, and every later answer to the wrong prompt. A body equal to the one before it on the same
+connection is therefore thrown away with its connection, and the request is sent again on a fresh one.
+"""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import asyncio
+import atexit
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
-from speed.core.context import Runtime
 from speed.core.errors import UserError
 from speed.core.spec import Json
-from speed.teaching.errors import Reply
-from speed.teaching.openai_api import posted, read_as
+from speed.runtime import Runtime
+from speed.teaching.errors import Reply, TransportError, failure_of, public_url, redacted
 from speed.teaching.requests import Call
-from speed.teaching.secrets import public_url
 from speed.teaching.teacher import JournaledTeacher
+
+if TYPE_CHECKING:
+    import aiohttp
+
+T = TypeVar("T")
+
+KEY = "OPENAI_COMPATIBLE_API_KEY"
+"""Environment variable of a server's key. Not OPENAI_API_KEY: that one must not travel to just any URL."""
 
 
 class OpenAICompatibleTeacher(JournaledTeacher):
@@ -63,3 +82,130 @@ def _reply(answer: Any, provider: str) -> Reply:
         provider=provider,
         served_by=str(answer.get("model") or ""),
     )
+
+
+async def posted(
+    url: str, fields: Mapping[str, Json], seconds: float, remedy: str, key: str = KEY, who: str = "the teacher"
+) -> bytes:
+    """The body of the 200 that the server gives to one request.
+
+    Args:
+        remedy: what to look at where it refuses.
+        key: environment variable of the key, which is sent where it is set.
+        who: is asked.
+
+    Raises:
+        TransportError: trouble that another try may mend, or that ends this request alone.
+        UserError: what every further request would meet.
+    """
+    secret = os.environ.get(key)
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {secret}"} if secret else {})
+    found = await connections().post(url, json.dumps(fields).encode("ascii"), headers, seconds)
+    if found.status != 200:
+        said = found.body.decode("utf-8", "replace")
+        remedy = f"check {remedy} and the key in {key} ({'set' if secret else 'not set'})"
+        raise failure_of(found.status, said, found.headers, remedy, who)
+    return found.body
+
+
+def read_as(body: bytes, read: Callable[[Any], T]) -> T:
+    """What `read` makes of the JSON of a 200.
+
+    Raises:
+        TransportError: when it is not the API's: an empty body, an error page, half a document.
+    """
+    try:
+        return read(json.loads(body))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        shown = body[:200].decode("utf-8", "replace")
+        raise TransportError("bad_response", f"{type(error).__name__} in {len(body)} bytes: {shown!r}") from None
+
+
+class Response(NamedTuple):
+    """What a server said, whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(slots=True)
+class _Connection:
+    session: aiohttp.ClientSession
+    last: tuple[str, bytes] | None = None
+    """URL and body of the whole answer before, where there was one."""
+
+
+class Connections:
+    """Idle connections. Lives on the event loop that it is made on; not thread-safe."""
+
+    def __init__(self) -> None:
+        self._idle: list[_Connection] = []
+        self._loop = asyncio.get_running_loop()
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], seconds: float) -> Response:
+        """POST within so many seconds.
+
+        Raises:
+            TransportError: timeout, no or a lost connection, or an answer that was there before.
+            UserError: the URL is none.
+        """
+        import aiohttp
+
+        connection = self._idle.pop() if self._idle else _opened()
+        sound = False
+        try:
+            timeout = aiohttp.ClientTimeout(total=seconds)
+            async with connection.session.post(
+                url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                found = Response(response.status, response.headers, await response.read())
+            if found.body and (url, found.body) == connection.last:
+                raise TransportError("connection", "the answer before came a second time")
+            # Error pages may repeat; a whole answer, with its own id and time, does not.
+            whole = found.status == 200 and b'"choices"' in found.body and found.body.rstrip().endswith(b"}")
+            connection.last = (url, found.body) if whole else None
+            sound = True
+            return found
+        except TimeoutError:
+            raise TransportError("timeout", f"no answer in {seconds:g} s", crowded=True) from None
+        except aiohttp.InvalidURL:
+            raise UserError(f"{public_url(url)} is not a URL: give runtime.api_base=http://host:port/v1") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise TransportError("connection", redacted(f"{type(error).__name__}: {error}")) from None
+        finally:
+            if sound:
+                self._idle.append(connection)
+            else:
+                await connection.session.close()
+
+    def close(self, process: int) -> None:
+        """Give the idle connections back, at the end of the process that made them."""
+
+        async def close_all() -> None:
+            while self._idle:
+                await self._idle.pop().session.close()
+
+        if process == os.getpid() and self._loop.is_running():
+            with suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(close_all(), self._loop).result(5.0)
+
+
+def _opened() -> _Connection:
+    import aiohttp
+
+    return _Connection(
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1), cookie_jar=aiohttp.DummyCookieJar())
+    )
+
+
+_connections: dict[int, Connections] = {}
+"""By process: a forked child opens its own."""
+
+
+def connections() -> Connections:
+    """The connections of this process; to be called on the event loop."""
+    if os.getpid() not in _connections:
+        found = _connections[os.getpid()] = Connections()
+        atexit.register(found.close, os.getpid())
+    return _connections[os.getpid()]

@@ -1,6 +1,6 @@
 """How many requests may be in flight, and how fast they follow one another, per endpoint and model.
 
-Providers turn requests away (429) because too many are open at once or because too many came in a while. The pacer
+Providers reject requests (429) because too many are open at once or because too many came in a while. The pacer
 does not know which, and learns both limits from what was taken:
 
 - places: one more a round trip while all goes well; on a refusal down towards the answers of a round trip (by Little's
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import os
 
 MARGIN = 1.2
 """How far above what was taken the limits stay: a little is refused, nothing is left unused."""
@@ -127,15 +126,3 @@ class Pacer:
     def _on_time(self) -> None:
         self._timer = None
         self._dispatch()
-
-
-_pacers: dict[tuple[int, str, str], Pacer] = {}
-
-
-def pacer_of(endpoint: str, model: str, ceiling: int) -> Pacer:
-    """The pacer that all stages of this process share for an endpoint and model."""
-    key = (os.getpid(), endpoint, model)
-    if key not in _pacers:
-        _pacers[key] = Pacer(ceiling)
-    _pacers[key].ceiling = max(1, ceiling)
-    return _pacers[key]

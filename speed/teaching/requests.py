@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from speed.core.context import Tally
 from speed.core.spec import Json
+from speed.core.work import Tally
 from speed.ports import Answer, Ask, Check
 from speed.teaching.journal import Entry
-from speed.teaching.ledger import cost_of
+from speed.teaching.spending import cost_of
 
 
 class Call(NamedTuple):
@@ -34,7 +34,7 @@ class Request:
     ask: Ask
     check: Check
     place: int
-    """Position among the requests of its flight."""
+    """Position among the requests of its `ask`."""
     retries_left: int
     call_of: Callable[[Ask, int, int], Call]
     """(ask, retry, max_tokens) -> call."""

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import ClassVar, Literal
 
 from pydantic import Field, PrivateAttr
 
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.spec import Json, fields_of
-from speed.core.stage import Work
+from speed.core.work import Work
 from speed.data.costs import prices as cost
 from speed.ports import Answer, Ask, Check, Teacher
-from speed.teaching.budget import budget_of
+from speed.runtime import Context, Runtime
 from speed.teaching.errors import Patience, Reply
-from speed.teaching.flight import Flight
-from speed.teaching.journal import journal_at, key
-from speed.teaching.neighbours import neighbours_of
-from speed.teaching.pace import pacer_of
+from speed.teaching.journal import key
 from speed.teaching.requests import Call, Request
+from speed.teaching.session import Asking, Session, session_at
 
 PROVIDERS = frozenset(
     {
@@ -89,25 +86,14 @@ class JournaledTeacher(Teacher):
 
     def ask(self, requests: Iterable[tuple[Ask, Check]], ctx: Context) -> Iterator[Answer]:
         """See `speed.ports.Teacher`. A check runs on the teacher's thread and must be a pure function of the text."""
-        self._priced(ctx)
-        folder = ctx.store.home / "journal"
-        journal = journal_at(folder, ctx.say)
-        journal.refresh()
-        endpoint = self.endpoint(ctx.runtime)
-        flight = Flight(
-            _Runtime(self, ctx.runtime),
-            self._request,
-            journal,
-            pacer_of(endpoint, self.model, ctx.runtime.concurrency),
-            neighbours_of(folder, endpoint, self.model),
-            budget_of(journal),
-            self._patience,
-            model=self.model_name,
-            endpoint=endpoint,
-            prepare=lambda: self.prepare(ctx.runtime),
-            ctx=ctx,
-        )
-        yield from flight.answers(requests)
+        session = session_at(ctx.store.home, ctx.say)
+        self._check_price(session, ctx)
+        yield from Asking(session, self, ctx).answers(requests)
+
+    @property
+    def patience(self) -> Patience:
+        """How long transport failures are borne."""
+        return self._patience
 
     def price(self, calls: int, tokens_in: int, tokens_out: int) -> Work:
         """The work of so many calls at list price; dollars are None where the price is unknown."""
@@ -134,7 +120,8 @@ class JournaledTeacher(Teacher):
             UserError: no later call can be answered either.
         """
 
-    def _request(self, ask: Ask, check: Check, place: int) -> Request:
+    def request(self, ask: Ask, check: Check, place: int) -> Request:
+        """A request with the first call that is to be made for it."""
         return Request(ask, check, place, self.content_retries, self._call)
 
     def _call(self, ask: Ask, retry: int, max_tokens: int) -> Call:
@@ -148,7 +135,7 @@ class JournaledTeacher(Teacher):
             params["retry"] = retry
         return Call(ask, messages, params, key(self.model_name, messages, params, ask.index))
 
-    def _priced(self, ctx: Context) -> None:
+    def _check_price(self, session: Session, ctx: Context) -> None:
         """An unknown price is said, and cannot be capped."""
         if self.dollars(1, 1) is not None:
             return
@@ -157,8 +144,8 @@ class JournaledTeacher(Teacher):
                 f"runtime.max_usd={ctx.runtime.max_usd:g} cannot be kept: the price of {self.model_name} is not in the "
                 "price table\n  add it there, or set runtime.max_usd=null"
             )
-        if self.model_name not in _unpriced:
-            _unpriced.add(self.model_name)
+        if self.model_name not in session.unpriced:
+            session.unpriced.add(self.model_name)
             ctx.say(f"the price of {self.model_name} is unknown: dollars are not counted")
 
 
@@ -176,21 +163,3 @@ def _response_format(structured: Structured, ask: Ask) -> Json:
         schema = {"name": ask.form.name, "strict": True, "schema": ask.form.body}
         return {"type": "json_schema", "json_schema": schema}
     return {"type": "json_object"} if structured == "json_object" else None
-
-
-_unpriced: set[str] = set()
-"""Models whose unknown price this process has said."""
-
-
-class _Runtime:
-    """A teacher with the machine that it runs on."""
-
-    def __init__(self, teacher: JournaledTeacher, runtime: Runtime) -> None:
-        self._teacher = teacher
-        self._runtime = runtime
-
-    def send(self, call: Call, seconds: float) -> Awaitable[Reply]:
-        return self._teacher.send(call, self._runtime, seconds)
-
-    def dollars(self, tokens_in: int, tokens_out: int) -> float | None:
-        return self._teacher.dollars(tokens_in, tokens_out)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from speed.core.context import Context, Runtime
 from speed.core.store import Store
 from speed.ports import Completion, Preference
+from speed.runtime import Context, Runtime
 
 SIZES = {
     "vocab_size": 320,

@@ -5,13 +5,14 @@ chunks of the same peak memory, and encode every text twice (gradient caching); 
 the loss and the gradient of the whole matrix. On lengths as in the paper's mix (7:7:7:2):
 
 `vs_st_right`, `vs_st_left`: our speed over sentence-transformers' CachedMultipleNegativesRankingLoss, padding on
-either side. `vs_tevatron_layout`: over gradient caching with chunks cut from one padded batch. `equal_lengths`: over
-sentence-transformers where all texts have one length, and sorting can bring nothing. `floor_overhead`: our step's time
-over that of its bare passes, the least of three tries each. `padding`: padded over real tokens. `grad_error`: largest
-relative error of a contender's gradient. `kept`: further speed where graphs are kept instead of computed twice. Ratios
-are taken batch by batch, and their medians printed.
+either side; `..._by_tokens`: the same with its `mini_batch_num_tokens` (sentence-transformers 6.2 and later), whose
+chunks hold as many real tokens as ours hold padded ones. `vs_tevatron_layout`: over gradient caching with chunks cut
+from one padded batch. `equal_lengths`: over sentence-transformers where all texts have one length, and sorting can
+bring nothing. `floor_overhead`: our step's time over that of its bare passes, the least of three tries each. `padding`:
+padded over real tokens. `grad_error`: largest relative error of a contender's gradient. `kept`: further speed where
+graphs are kept instead of computed twice. Ratios are taken batch by batch, and their medians printed.
 
-    python tests/bench/embedder.py [--records FILE]
+    python tests/bench/embedder.py [--quick] [--records FILE]
 
 `--records`: take the texts of a JSONL file (`task`, `query`, `positive`, `hard_negative`) instead of the mix, cut into
 tokens by a byte-level BPE of 8,000 that is trained on them; without `equal_lengths`, which has nothing to do with them.
@@ -40,7 +41,7 @@ from speed.backends.encoding.embedding_model import vectors
 from speed.model.batching import Ids, backward, chunks
 from speed.model.loss import info_nce
 
-BATCH, CHUNK_ROWS, STEPS, HIDDEN, VOCABULARY, PAD = 48, 8, 4, 96, 2000, 3
+CHUNK_ROWS, HIDDEN, VOCABULARY, PAD = 8, 96, 2000, 3
 TEMPERATURE = 0.02
 CPU = torch.device("cpu")
 
@@ -83,7 +84,7 @@ def records_base(folder: Path, texts: list[str]) -> Path:
     return saved_base(folder, tokens)
 
 
-def records_batches(count: int, file: Path) -> list[Batch]:
+def records_batches(count: int, size: int, file: Path) -> list[Batch]:
     """Batches of the file's records that have a hard negative, in a drawn order."""
     read = [json.loads(line) for line in file.read_text().splitlines()]
     read = [line for line in read if line.get("hard_negative")]
@@ -91,10 +92,10 @@ def records_batches(count: int, file: Path) -> list[Batch]:
     rows = [
         [f"Instruct: {line['task']}\nQuery: {line['query']}", line["positive"], line["hard_negative"]] for line in read
     ]
-    return [[list(c) for c in zip(*rows[n * BATCH : (n + 1) * BATCH], strict=True)] for n in range(count)]
+    return [[list(c) for c in zip(*rows[n * size : (n + 1) * size], strict=True)] for n in range(count)]
 
 
-def batches(count: int, equal: bool) -> list[Batch]:
+def batches(count: int, size: int, equal: bool) -> list[Batch]:
     """Batches of random words, in the lengths of the paper's mix or all of one length."""
     draw = random.Random(0)
 
@@ -117,7 +118,7 @@ def batches(count: int, equal: bool) -> list[Batch]:
         query, document = lengths[draw.choices([*lengths], [7, 7, 7, 2])[0]]
         return [text(14 + query()), text(document()), text(document())]  # the instruction: 14 words
 
-    return [[list(column) for column in zip(*(record() for _ in range(BATCH)), strict=True)] for _ in range(count)]
+    return [[list(column) for column in zip(*(record() for _ in range(size)), strict=True)] for _ in range(count)]
 
 
 def rows_of(tokenizer: Any, batch: Batch) -> list[Ids]:
@@ -131,8 +132,9 @@ def rows_of(tokenizer: Any, batch: Batch) -> list[Ids]:
 
 def loss_of(found: Tensor) -> Tensor:
     """InfoNCE over all documents of the batch."""
-    free = torch.zeros(BATCH, 2 * BATCH, dtype=torch.bool)
-    return info_nce(found[:BATCH], found[BATCH:], torch.arange(BATCH), free, TEMPERATURE).loss.mean()
+    size = len(found) // 3
+    free = torch.zeros(size, 2 * size, dtype=torch.bool)
+    return info_nce(found[:size], found[size:], torch.arange(size), free, TEMPERATURE).loss.mean()
 
 
 def ours(model: Any, tokenizer: Any, tokens: int, kept: int = 0) -> Step:
@@ -172,7 +174,8 @@ def tevatron(model: Any, tokenizer: Any) -> Step:
     def step(batch: Batch) -> float:
         rows = known(tokenizer, batch)
         parts, width = [], {}
-        for start, stop in ((0, BATCH), (BATCH, 3 * BATCH)):
+        size = len(batch[0])
+        for start, stop in ((0, size), (size, 3 * size)):
             longest = max(len(row) for row in rows[start:stop])
             for first in range(start, stop, CHUNK_ROWS):
                 parts.append(list(range(first, min(stop, first + CHUNK_ROWS))))
@@ -193,16 +196,18 @@ def tevatron(model: Any, tokenizer: Any) -> Step:
     return step
 
 
-def sentence_transformers(folder: Path, side: str) -> tuple[Any, Step]:
-    """CachedMultipleNegativesRankingLoss on features that are tokenised beforehand."""
+def sentence_transformers(folder: Path, side: str, tokens: int | None = None) -> tuple[Any, Step]:
+    """CachedMultipleNegativesRankingLoss on features that are tokenised beforehand; chunks of rows, or of tokens."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.losses import CachedMultipleNegativesRankingLoss
-    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from sentence_transformers.base.modules import Normalize, Transformer
+    from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
+    from sentence_transformers.sentence_transformer.modules import Pooling
 
     body = Transformer(str(folder), max_seq_length=512)
     model = SentenceTransformer(modules=[body, Pooling(HIDDEN, "lasttoken"), Normalize()], device="cpu").train()
     model.tokenizer.padding_side = side
-    loss = CachedMultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE, mini_batch_size=CHUNK_ROWS)
+    chunk = {"mini_batch_size": CHUNK_ROWS} if tokens is None else {"mini_batch_num_tokens": tokens}
+    loss = CachedMultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE, **chunk)
     features: dict[int, Any] = {}
 
     def step(batch: Batch) -> float:
@@ -245,6 +250,8 @@ def compared(folder: Path, data: list[Batch]) -> dict[str, float]:
         "tevatron": (model, tevatron(model, tokenizer)),
         "st_right": sentence_transformers(folder, "right"),
         "st_left": sentence_transformers(folder, "left"),
+        "st_right_by_tokens": sentence_transformers(folder, "right", tokens),
+        "st_left_by_tokens": sentence_transformers(folder, "left", tokens),
     }
     rows = known(tokenizer, data[0])
     whole = loss_of(torch.cat([vectors(model, [row], PAD, True, "last", True) for row in rows]))
@@ -299,29 +306,33 @@ def seconds(model: Any, step: Step, batch: Batch) -> float:
 
 def main() -> None:
     """Measure and print."""
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--records", type=Path)
-    records = arguments.parse_args().records
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one batch of 16 in place of four of 48")
+    parser.add_argument("--records", type=Path, help="JSONL to take the texts from")
+    options = parser.parse_args()
+    records, (steps, size) = options.records, (1, 16) if options.quick else (4, 48)
     torch.set_num_threads(1)
     figures, errors = dict[str, float](), list[float]()
     with tempfile.TemporaryDirectory() as place:
         if records is None:
             folder = tiny_base(Path(place))
-            equal = compared(folder, batches(STEPS + 1, equal=True))
+            equal = compared(folder, batches(steps + 1, size, equal=True))
             figures["equal_lengths"] = equal["st_right"]
             errors.append(equal["grad_error"])
             _known.clear()
-            data = batches(STEPS + 1, equal=False)
+            data = batches(steps + 1, size, equal=False)
         else:
             lines = map(json.loads, records.read_text().splitlines())
             texts = [str(line[name]) for line in lines for name in ("task", "query", "positive", "hard_negative")]
             folder = records_base(Path(place), texts)
-            data = records_batches(STEPS + 1, records)
+            data = records_batches(steps + 1, size, records)
         mixed = compared(folder, data)
         figures["floor_overhead"] = overhead(folder, data)
     figures |= {
         "vs_st_right": mixed["st_right"],
         "vs_st_left": mixed["st_left"],
+        "vs_st_right_by_tokens": mixed["st_right_by_tokens"],
+        "vs_st_left_by_tokens": mixed["st_left_by_tokens"],
         "vs_tevatron_layout": mixed["tevatron"],
         "padding": mixed["padding"],
         "kept": 1 / mixed["kept"],

@@ -3,11 +3,12 @@
 `vs_st_encode`: our speed over `SentenceTransformer.encode` on texts in the lengths of the paper's mix, tokenisation
 included on both sides. `max_error`: largest difference between the vectors. `padding`: padded over real tokens.
 
-    python tests/bench/encode.py
+    python tests/bench/encode.py [--quick]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import statistics
@@ -25,17 +26,19 @@ from speed.backends.encoding.encoder import PADDING_SHARE, Encoder
 from speed.backends.encoding.token_rows import token_rows, training_frame
 from speed.model.batching import chunks
 
-ROUNDS = 3
 CHUNK_TOKENS = 16_384
 
 
 def main() -> None:
     """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a quarter of the texts, once")
+    count, rounds = (4, 1) if parser.parse_args().quick else (16, 3)
     from sentence_transformers import SentenceTransformer
     from transformers import AutoTokenizer
 
     torch.set_num_threads(1)
-    texts = [text for batch in batches(16, equal=False) for column in batch for text in column]
+    texts = [text for batch in batches(count, 48, equal=False) for column in batch for text in column]
     with tempfile.TemporaryDirectory() as name:
         folder = tiny_base(Path(name))
         config = ContrastiveTrainer(base=str(folder))
@@ -52,7 +55,7 @@ def main() -> None:
         found = {who: work() for who, work in works.items()}  # also warms both up
         times: dict[str, list[float]] = {who: [] for who in works}
         order = random.Random(0)
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for who in order.sample([*works], 2):
                 begun = time.process_time()
                 works[who]()

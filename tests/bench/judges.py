@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
 from scripted_judge import PROMPTS, Lists, built, known_list, truthful
 
 from speed.core.store import Store
-from speed.data.answers.outcome import KEEP
+from speed.data.answers.accept_or_reject import KEEP
 from speed.data.judging.votes import Judge
 from speed.miniature.teacher import RulesTeacher
 from speed.stages.preferences import Preferences

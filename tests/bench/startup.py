@@ -65,14 +65,15 @@ def timed(home: Path, *arguments: str) -> tuple[float, float]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the smoke experiment instead of the default run")
-    experiment = ["+experiment=smoke"] if parser.parse_args().quick else []
+    parser.add_argument("--quick", action="store_true", help="the smoke experiment, each figure measured once")
+    quick = parser.parse_args().quick
+    experiment, tries = (["+experiment=smoke"], 1) if quick else ([], 3)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
         first, peak = timed(home, *experiment)
-        cached = min(timed(home, *experiment)[0] for _ in range(2))
-        plan = min(timed(home, *experiment, "plan=true")[0] for _ in range(3))
-        help_seconds = min(timed(home, "--help")[0] for _ in range(3))
+        cached = min(timed(home, *experiment)[0] for _ in range(tries))
+        plan = min(timed(home, *experiment, "plan=true")[0] for _ in range(tries))
+        help_seconds = min(timed(home, "--help")[0] for _ in range(tries))
     figures = {
         "first_run_s": round(first, 1),
         "cached_run_s": round(cached, 2),

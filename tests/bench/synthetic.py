@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from speed.core.build import build
-from speed.core.context import Context, Runtime, silence
 from speed.core.graph import Goal
-from speed.core.stage import Pool
+from speed.core.stage import Pool, silence
 from speed.core.store import Store
 from speed.data.draws import generator
 from speed.data.records import Example, Kind, Prompt, Sample
+from speed.runtime import Context, Runtime
 
 TASK = "Given a question, retrieve documents that answer it."
 

@@ -39,17 +39,18 @@ from scripted_writer import GivenTasks, GivenTopics
 from synthetic import in_fresh_process, measured
 
 from speed.core.build import build
-from speed.core.context import Context, Runtime, silence
 from speed.core.graph import goals
+from speed.core.stage import silence
 from speed.core.store import Store
-from speed.data.answers.outcome import KEEP
-from speed.data.answers.parse import example
-from speed.data.assignment import Assignment, Brainstormed
+from speed.data.answers.accept_or_reject import KEEP
+from speed.data.answers.parse import parse_example
+from speed.data.assignment import Assignment, BrainstormPlan
 from speed.data.draws import generator
 from speed.data.mix import Mix
 from speed.data.prompts.rendering import PromptsConfig, data_prompt
 from speed.data.records import Kind, Rejected
 from speed.ports import Ask, Check
+from speed.runtime import Context, Runtime
 from speed.stages.seed import SeedData
 from speed.teaching.errors import Reply
 from speed.teaching.journal import Entry, Journal, key
@@ -76,7 +77,7 @@ class InstantTeacher(JournaledTeacher):
 
 
 def parsed(text: str) -> str | None:
-    found = example(Kind.RETRIEVAL, TASK, text, "stop")
+    found = parse_example(Kind.RETRIEVAL, TASK, text, "stop")
     return found.cause if isinstance(found, Rejected) else None
 
 
@@ -155,9 +156,12 @@ def seed_rows(rows: int, home: Path) -> float:
     """CPU milliseconds a row of the stage of seed data."""
     mix = Mix(retrieval=1, classification=0, sts=0, short_short=0, long_long=0)
     assignment = Assignment(role="seed", seed=0, mix=mix, prompts=PROMPTS.of("synthesis"))
-    tasks = GivenTasks(Brainstormed(role="seed", seed=0, mix=mix))
+    tasks = GivenTasks(BrainstormPlan(role="seed", seed=0, mix=mix))
     longest = dict.fromkeys(Kind, 1000)
-    pool = SeedData(assignment, GivenTopics(), tasks, InstantTeacher(model="miniature/bench"), 1.0, longest, 1, KEEP)
+    pool = SeedData(
+        assignment=assignment, topics=GivenTopics(), tasks=tasks, teacher=InstantTeacher(model="miniature/bench"),
+        temperature=1.0, max_tokens=longest, attempts=1, guidelines=KEEP,
+    )  # fmt: skip
     store = Store(home).open()
     order = goals([pool.take(rows)])
     for goal in order[:-1]:

@@ -12,15 +12,15 @@ from typing import ClassVar
 import pytest
 
 from speed.core.build import build
-from speed.core.context import Context, Runtime, silence
 from speed.core.errors import UserError
 from speed.core.graph import goals
-from speed.core.stage import Pool
+from speed.core.stage import Pool, silence
 from speed.core.store import Store
 from speed.data.mix import Mix
 from speed.data.quality.near_duplicates import MinHashConfig
 from speed.data.records import Example, Kind, Prompt, Sample
 from speed.runs.report import remarks, stage_line
+from speed.runtime import Context, Runtime
 from speed.stages.dedup import Dedup
 
 MIX = Mix(retrieval=2, classification=0, sts=1, short_short=0, long_long=0)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from toys import Doubled, Failing, Number, Numbers, Report, SharedNumbers, Sum, WholeNumbers
+from toys import Card, Doubled, Failing, Number, Numbers, OnCard, Report, SharedNumbers, Sum, WholeNumbers
 
-from speed.core.build import build, outcome
-from speed.core.context import Runtime, silence
+from speed.core.build import attempt_build, build
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.graph import goals, stage_statuses
 from speed.core.scheduler import StageFailed, build_all
+from speed.core.stage import silence
 from speed.core.store import FORMAT, Span, Store
+from speed.runtime import Runtime
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_a_flipped_bit_in_an_artifact_is_noticed(store: Store, flipped: str) -> 
     note = Report(stage)
     runtime = Runtime(side_by_side=1)
     if flipped == "sum.txt":
-        ended = outcome(goals([note])[-1], store, runtime, silence)
+        ended = attempt_build(goals([note])[-1], store, runtime, silence)
         assert ended["event"] == "corrupt"
         store.set_aside(Path(ended["path"]))
     assert stage_statuses(goals([note]), store)[1].state == "miss"
@@ -115,10 +116,10 @@ def test_rows_survive_the_file_with_every_character(store: Store) -> None:
     row = Number(row=0, value=1, rejected="odd", detail="a\u2028b\x85c\n\x00😀")
     numbers = Numbers(1)
     from speed.core.build import _manifest
-    from speed.core.context import Tally
     from speed.core.manifest import maker
+    from speed.core.work import Tally
 
-    store.write_shard(numbers, Span(0, 1), [row], _manifest(numbers, Tally(), 0.0, maker(), Span(0, 1)))
+    store.write_shard(numbers, Span(0, 1), [row], _manifest(numbers, Tally(), 0.0, 0, maker(), Span(0, 1)))
     assert list(store.rows(numbers.take(1))) == [row]
 
 
@@ -126,13 +127,13 @@ def test_a_newer_store_is_refused_with_the_remedy(tmp_path: Path) -> None:
     home = tmp_path / "home"
     Store(home).open()
     (home / "format.json").write_text(json.dumps({"format": FORMAT + 1}))
-    with pytest.raises(UserError, match="newer version.*\n.*update speed, or set SPEED_HOME"):
+    with pytest.raises(UserError, match="newer version.*\n.*update speed, or take another folder"):
         Store(home).open()
 
 
 def test_a_root_that_cannot_be_made_is_one_clear_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="runtime.home or SPEED_HOME"):
+    with pytest.raises(UserError, match="cannot be the store.*take a folder"):
         Store(tmp_path / "file" / "home").open()
 
 
@@ -152,6 +153,22 @@ def test_children_build_what_is_missing_side_by_side(store: Store, tmp_path: Pat
     assert {standing.state for standing in stage_statuses(order, store)} == {"hit"}
     assert events.count(("sum", "done")) == 2
     assert ("sum", "metric") in events
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_stages_that_need_a_device_for_themselves_take_turns(
+    device: Literal["cpu", "cuda"], store: Store, tmp_path: Path
+) -> None:
+    events: list[tuple[str, str]] = []
+
+    def listen(label: str, event: dict[str, Any]) -> None:
+        events.append((label, event["event"]))
+
+    order = goals([OnCard(Card(number=number)) for number in range(2)] + [Sum(Numbers(3).take(4))])
+    build_all(order, store, Runtime(device=device, side_by_side=3), listen, tmp_path / "logs")
+    second, first_done = events.index(("on card 1", "start")), events.index(("on card 0", "done"))
+    assert (second > first_done) == (device == "cuda")
+    assert events.index(("numbers", "start")) < first_done  # what needs no device does not wait for it
 
 
 def test_blocks_of_a_pool_are_built_side_by_side_where_there_is_room(store: Store, tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from speed.core.context import Context, Runtime
 from speed.core.errors import CorruptArtifact, UserError
-from speed.core.stage import Pool, Row, Stage, Take, Work
+from speed.core.spec import Backend
+from speed.core.stage import Pool, Row, Stage, Take
+from speed.core.work import Work
+from speed.runtime import Context, Runtime
 
 
 class Number(Row):
@@ -80,6 +82,30 @@ class SharedNumbers(WholeNumbers):
 def super_build(numbers: Numbers, start: int, stop: int, ctx: Context) -> Iterator[Number]:
     """Rows without a line in the log."""
     return Numbers(numbers.factor, numbers.size).build(start, stop, ctx)
+
+
+class Card(Backend):
+    """A part that wants a device, on every machine that has one."""
+
+    heavy: ClassVar[tuple[str, ...]] = ("json",)
+    number: int
+
+    def alone(self, runtime: Runtime) -> bool:
+        return runtime.device == "cuda"
+
+
+@dataclass(frozen=True)
+class OnCard(Stage[int]):
+    card: Card
+
+    name: ClassVar[str] = "on card"
+
+    @property
+    def label(self) -> str:
+        return f"on card {self.card.number}"
+
+    def run(self, out: Path, ctx: Context) -> None:
+        (out / "done.txt").write_text("done")
 
 
 @dataclass(frozen=True)

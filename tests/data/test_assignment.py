@@ -1,4 +1,4 @@
-"""Which row is about what: neighbours share a task, tasks a topic, as the config says, wherever one begins to read."""
+"""Assignment of tasks and topics: shared as the config says, and independent of the row at which reading begins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from speed.data.assignment import ATTEMPT, Assignment, Brainstormed, Draft
+from speed.data.assignment import ATTEMPT, Assignment, BrainstormPlan, Draft
 from speed.data.mix import Mix
 from speed.data.prompts.rendering import PromptsConfig
 from speed.data.records import Kind, Prompt, TaskList
@@ -25,7 +25,7 @@ def assignment(tasks_per_topic: int = 1, samples_per_task: int = 3, **fields: in
 
 def lists(rows: int, tasks: int = 1, failed: tuple[int, ...] = ()) -> Iterator[TaskList]:
     """The brainstorm pool: call c of a kind is about topic c."""
-    plan = Brainstormed(role="synthesis", seed=0, mix=MIX)
+    plan = BrainstormPlan(role="synthesis", seed=0, mix=MIX)
     for row in range(rows):
         kind, call = plan.kind_and_call(row)
         kept = () if call in failed else tuple(f"{kind} {call}.{number}" for number in range(tasks))

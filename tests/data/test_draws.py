@@ -1,4 +1,4 @@
-"""Draws depend on seed and path, and on nothing else."""
+"""Draws depend on the seed and the path only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prefixes of a pool are fair smaller pools."""
+"""The first rows of a pool have the same mix as the whole."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Published scores: complete, and true to the means that were published with them."""
+"""Published scores are complete and agree with the published means."""
 
 from __future__ import annotations
 
 import pytest
 
 from speed.data.evaluation_record import mean
-from speed.data.published import published
+from speed.data.published_scores import published
 
 TYPES = {"Classification": 12, "Clustering": 11, "PairClassification": 3, "Reranking": 4, "Retrieval": 15, "STS": 10}
 

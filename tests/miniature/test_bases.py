@@ -1,4 +1,4 @@
-"""The bases of the miniature: small, in fp16, safetensors, each with the log of its training."""
+"""Bases of the miniature: small, fp16, safetensors, each with the log of its training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A repair changes what is wrong and nothing else."""
+"""A repair changes only what is wrong."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 
 from speed.data.prompts.rendering import Choices, Lengths, PromptsConfig, data_prompt
 from speed.data.records import Kind
-from speed.miniature.assessment import content_faults, form_faults, text_similarity
+from speed.miniature.faults import content_faults, form_faults, text_similarity
 from speed.miniature.lexicon import lexicon, meaning
-from speed.miniature.reading import Request, read
-from speed.miniature.repair import repaired
-from speed.miniature.rules import answer
-from speed.miniature.topic import Subject, subject
+from speed.miniature.prompt_reading import Request, read_prompt
+from speed.miniature.repair import repair
+from speed.miniature.rules import answer_prompt
+from speed.miniature.subject import Subject, subject_of
 from speed.miniature.world import seeded, world
 from speed.miniature.writing import TASKS
 
@@ -32,8 +32,8 @@ def asked(kind: Kind, place: int) -> tuple[Request, Subject, dict[str, str]]:
     words = f"{entity.facts['aspect']} of {entity.facts['things']} at {entity.name}"
     task = task.replace("{about}", words).replace("{asked}", "where it stands")
     prompt = data_prompt(kind, task, entity.topic, CONFIG, random.Random(place))
-    request = read(prompt.text)
-    return request, subject(request.about, seeded(place)), json.loads(answer(prompt.text, place))
+    request = read_prompt(prompt.text)
+    return request, subject_of(request.about, seeded(place)), json.loads(answer_prompt(prompt.text, place))
 
 
 def other_word(slot: str, right: str) -> str:
@@ -52,7 +52,7 @@ def test_a_wrong_fact_is_replaced_where_it_stands(kind: Kind) -> None:
         key = {Kind.RETRIEVAL: "positive_document", Kind.CLASSIFICATION: "input_text"}.get(kind, "input")
         wrong = other_word("place", about.facts["place"])
         broken = {**fields, key: f"{fields[key]} It stands near an {wrong}."}
-        found = repaired(request, about, broken, random.Random(place))
+        found = repair(request, about, broken, random.Random(place))
         assert meaning(found[key])["place"] == {about.facts["place"]}
         assert kept(broken[key], found[key]) > 0.8
         assert not form_faults(request, found) + content_faults(request, about, found)
@@ -62,12 +62,12 @@ def test_texts_of_another_topic_get_this_one_and_stay_as_similar() -> None:
     for place in range(12):
         request, about, fields = asked(Kind.STS, place)
         foreign = asked(Kind.STS, place + 100)[2]
-        found = repaired(request, about, foreign, random.Random(place))
+        found = repair(request, about, foreign, random.Random(place))
         assert meaning(found["S1"])["things"] == {about.facts["things"]}
         assert kept(foreign["S1"], found["S1"]) > 0.5
         for key, score in (("S2", request.high_score), ("S3", request.low_score)):
             assert abs(text_similarity(found["S1"], found[key]) - score) <= 0.75
-        assert repaired(request, about, fields, random.Random(place)) == fields
+        assert repair(request, about, fields, random.Random(place)) == fields
 
 
 def test_an_article_fits_the_word_that_comes_in() -> None:
@@ -77,7 +77,7 @@ def test_an_article_fits_the_word_that_comes_in() -> None:
         here = Subject(about.name, {**about.facts, "kind": right}, known=True, entity=about.entity)
         broken = {**fields, "positive_document": fields["positive_document"] + " Once it was a club."}
         for seed in range(6):
-            said = repaired(request, here, broken, random.Random(seed))["positive_document"]
+            said = repair(request, here, broken, random.Random(seed))["positive_document"]
             assert not {" a academy", " a enterprise", " an school", " an company"} & _pairs(said), text
 
 
@@ -91,7 +91,7 @@ def test_labels_are_put_right_and_leave_the_text() -> None:
         request, about, fields = asked(Kind.CLASSIFICATION, place)
         right = about.facts["place"]
         broken = {"input_text": f"{fields['input_text']} It stands near the {right}.", "label": "yes"}
-        found = repaired(request, about, broken, random.Random(place))
+        found = repair(request, about, broken, random.Random(place))
         assert found["label"] == right
         assert found["misleading_label"] != right
         assert right not in found["input_text"]
@@ -101,6 +101,6 @@ def test_labels_are_put_right_and_leave_the_text() -> None:
 def test_a_short_text_is_lengthened() -> None:
     request, about, fields = asked(Kind.RETRIEVAL, 5)
     first = fields["positive_document"].split(". ")[0] + "."
-    found = repaired(request, about, {**fields, "positive_document": first}, random.Random(0))
+    found = repair(request, about, {**fields, "positive_document": first}, random.Random(0))
     assert found["positive_document"].startswith(first)
     assert len(found["positive_document"].split()) >= request.words.least

@@ -1,4 +1,4 @@
-"""The rules behind litellm: the same answers, journaled under keys that know the rules' settings."""
+"""The rules behind litellm give the same answers, and their settings are part of the journal keys."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.store import Store
 from speed.data.prompts.rendering import PromptsConfig, brainstorm_prompt
 from speed.data.records import Kind
-from speed.miniature.rules import answer
+from speed.miniature.rules import answer_prompt
 from speed.miniature.teacher import UNKNOWN, RulesTeacher
 from speed.miniature.world import world
 from speed.ports import Answer, Ask, Check
+from speed.runtime import Context, Runtime
 
 KNOWN = brainstorm_prompt(Kind.RETRIEVAL, world().half("train")[0].topic, 5, PromptsConfig(), random.Random(0)).text
 FOREIGN = brainstorm_prompt(Kind.RETRIEVAL, "Business/Accounting", 5, PromptsConfig(), random.Random(0)).text
@@ -43,7 +43,7 @@ def answers(teacher: RulesTeacher, prompts: Iterable[str], ctx: Context, index: 
 
 def test_answers_come_through_litellm_and_once(ctx: Context) -> None:
     first = answers(RulesTeacher(), [KNOWN, FOREIGN], ctx)
-    assert first[0].text == answer(KNOWN, seed=(0, [0, 0]))
+    assert first[0].text == answer_prompt(KNOWN, seed=(0, [0, 0]))
     assert (first[0].cause, first[0].finish_reason) == ("ok", "stop")
     assert (ctx.tally.cost["calls"], ctx.tally.dollars) == (2, 0.0)
     assert answers(RulesTeacher(), [KNOWN, FOREIGN], ctx) == first

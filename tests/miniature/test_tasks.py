@@ -1,4 +1,4 @@
-"""The evaluation: readable by mteb, the same everywhere, about the held-out half alone, and not lexical."""
+"""Evaluation tasks: readable by mteb, the same on all machines, about the held-out half only, and not lexical."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 
 from speed.backends.evaluation.task_folder import TaskFolder, task_folders
 from speed.core.content import sha256_of
-from speed.core.context import Context, Runtime
 from speed.core.store import Store
 from speed.miniature.evaluation import MiniatureEvaluator
 from speed.miniature.lexicon import meaning
 from speed.miniature.tasks import write_tasks
 from speed.miniature.world import world
 from speed.miniature.yardsticks import bag_of_words, oracle, scores
+from speed.runtime import Context, Runtime
 
 
 @pytest.fixture(scope="module")

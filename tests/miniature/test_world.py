@@ -1,4 +1,4 @@
-"""The world: one meaning a word, two halves that share nothing but words, the same on every machine."""
+"""The world: each word has one meaning, the halves share only words, and it is the same on all machines."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from importlib.resources import files
 import pytest
 from miniature_corpus import texts
 
-from speed.miniature.language import any_word, filled, phrase, slots_of
 from speed.miniature.lexicon import SLOTS, domains, lexicon, meaning, meanings, mentions, patterns
+from speed.miniature.phrasing import any_word, fill, phrase, slots_of
 from speed.miniature.world import seeded, similarity, training_topics, world
 
 EVERY_WORD = [form for concepts in lexicon().values() for forms in concepts.values() for form in forms]
@@ -48,7 +48,7 @@ def test_the_meaning_of_a_text_can_be_read_back() -> None:
 
 def test_filled_pattern() -> None:
     facts = {"name": "Velmora", "kind": "guild", "quality": "quick"}
-    text = filled("{Name} is {a kind} and {quality}.", facts, lambda slot, concept: lexicon()[slot][concept][2])
+    text = fill("{Name} is {a kind} and {quality}.", facts, lambda slot, concept: lexicon()[slot][concept][2])
     assert text == "Velmora is an association and speedy."
 
 

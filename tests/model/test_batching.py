@@ -24,7 +24,7 @@ def codes(kinds: list[str]) -> NDArray[np.int64]:
     return np.array([sorted(set(kinds)).index(kind) for kind in kinds], dtype=np.int64)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     kinds=st.lists(st.sampled_from("abc"), min_size=1, max_size=60),
     size=st.integers(1, 20),
@@ -72,7 +72,6 @@ def test_a_semi_homogeneous_batch_takes_its_share_from_one_kind_and_the_rest_fro
     assert leading == {"retrieval": 7, "classification": 7, "sts": 7, "long_long": 2}
 
 
-@settings(deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 50), min_size=2, max_size=80), tokens=st.integers(1, 300), ranks=st.integers(2, 5)
 )
@@ -86,7 +85,6 @@ def test_every_process_gets_a_part_of_every_chunk(lengths: list[int], tokens: in
         assert len(part) == ranks or len(part) * width <= tokens * ranks
 
 
-@settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=80), tokens=st.integers(1, 300))
 def test_chunks_hold_every_row_once_within_the_budget(lengths: list[int], tokens: int) -> None:
     parts = chunks(lengths, tokens)

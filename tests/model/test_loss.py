@@ -101,7 +101,7 @@ def test_half_precision_vectors_keep_their_gradient(autocast: bool) -> None:
 texts = st.sampled_from(["a", "b", "c", "A ", "d"])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     rows=st.lists(st.tuples(texts, texts, st.none() | texts, st.booleans()), min_size=1, max_size=6),
     flags=st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans()),

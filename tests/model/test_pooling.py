@@ -24,7 +24,7 @@ def batch(lengths: list[int], width: int, left: list[bool]) -> tuple[Tensor, Ten
     return states, mask, rows
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(rows=st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=6), extra=st.integers(0, 4))
 def test_a_vector_does_not_depend_on_padding_side_width_or_neighbours(rows: list[tuple[int, bool]], extra: int) -> None:
     lengths = [length for length, _ in rows]

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from speed.core.build import build
-from speed.core.context import Context, Runtime, silence
 from speed.core.graph import Goal
 from speed.core.ledger import Line
-from speed.core.stage import Pool, Row
+from speed.core.stage import Pool, Row, silence
 from speed.core.store import Store
 from speed.runs.report import StageLine, remarks, stage_line
+from speed.runtime import Context, Runtime
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,14 @@ from typing import Any
 
 import pytest
 
-from speed.core.context import Runtime
 from speed.core.graph import StageStatus, stage_statuses
 from speed.core.store import Store
 from speed.data.costs.prices import seconds
 from speed.pipeline import pipeline
-from speed.runs.experiment import Origin, print_plan, refuse_over_caps
+from speed.runs.plan import plan_table, planned_calls, print_plan, refuse_over_caps
 from speed.runs.preview import previews
-from speed.runs.report import plan_table, planned_calls
-from speed.runs.status import recorded, runs_to_show, status_of, told
+from speed.runs.status import record_events, runs_to_show, status_of, status_text
+from speed.runtime import Runtime
 
 
 @pytest.mark.parametrize("preset", ["miniature", "paper"])
@@ -58,7 +57,7 @@ BOXES = ("topics", "seed data", "junior")
 
 def test_a_run_is_told_while_it_lives_and_when_it_is_over(tmp_path: Path) -> None:
     folder = run_folder(tmp_path)
-    with recorded(folder, "speed", "speed a=\x1b[31m", BOXES, BOXES[1:]) as events:
+    with record_events(folder, "speed", "speed a=\x1b[31m", BOXES, BOXES[1:]) as events:
         events.write(event(1.0, "seed data", "start", rows=400) + progress(2.0, 100, 90, 0.5))
         events.write(progress(12.0, 300, 280, 1.25) + '{"at": 13.0, "stage": "seed da')
         events.flush()
@@ -70,7 +69,7 @@ def test_a_run_is_told_while_it_lives_and_when_it_is_over(tmp_path: Path) -> Non
     assert {label: found.state for label, found in living.boxes.items()} == {
         "topics": "done", "seed data": "building", "junior": "waiting",
     }  # fmt: skip
-    shown = told(living)
+    shown = status_text(living)
     assert f"process {os.getpid()} on" in shown
     assert "alive" in shown
     assert "280 teacher calls, $1.25 so far" in shown
@@ -83,31 +82,31 @@ def test_a_run_is_told_while_it_lives_and_when_it_is_over(tmp_path: Path) -> Non
 
 def test_the_reason_of_an_end_is_the_last_event_and_an_unknown_price_stays_unknown(tmp_path: Path) -> None:
     folder = run_folder(tmp_path)
-    with recorded(folder, "speed", "speed", BOXES, BOXES) as events:
+    with record_events(folder, "speed", "speed", BOXES, BOXES) as events:
         events.write(progress(2.0, 100, 90, None) + event(3.0, "seed data", "user_error", message="the cap is reached"))
     found = status_of(folder)
     assert (found.state, found.last, found.dollars) == ("dead", "seed data: the cap is reached", None)
     with (folder / "events.jsonl").open("a") as events:
         events.write(event(4.0, "seed data", "shard", start=0, stop=400, calls=401, dollars=2.0))
     assert (status_of(folder).calls, status_of(folder).dollars) == (401, 2.0), "a shard's own count is the exact one"
-    events_told = told(found)
+    events_told = status_text(found)
     assert "unknown so far" in events_told
 
 
 KILLED = """
-import sys, time
+import signal, sys
 from pathlib import Path
-from speed.runs.status import recorded
-with recorded(Path(sys.argv[1]), "speed", "speed", ("a",), ("a",)):
+from speed.runs.status import record_events
+with record_events(Path(sys.argv[1]), "speed", "speed", ("a",), ("a",)):
     print("up", flush=True)
-    time.sleep(60)
+    signal.pause()
 """
 
 
 def test_a_killed_run_is_dead_and_living_ones_are_shown_first(tmp_path: Path) -> None:
     older, newer = run_folder(tmp_path, "10-00-00-speed"), run_folder(tmp_path, "11-00-00-speed")
     (run_folder(tmp_path, "12-00-00-of-another-version") / "report.md").touch()
-    with recorded(newer, "speed", "speed", BOXES, BOXES):
+    with record_events(newer, "speed", "speed", BOXES, BOXES):
         pass
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(older)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -149,7 +148,7 @@ def test_a_cap_leaves_room_for_answers_that_are_asked_for_again(
         config = compose("preset=paper", "topics=miniature", f"teacher.content_retries={retries}")
         pipe = pipeline(config)
         found = stage_statuses(pipe.goals(), store)
-        print_plan(config, Origin(preset="paper"), found, pipe)
+        print_plan(config, "paper", found, pipe.key)
         shown = " ".join(capsys.readouterr().out.split())
         assert ("at most 2 times the calls and input tokens" in shown) == (retries == 1)
         assert ("output tokens and dollars may be more than 2 times" in shown) == (retries == 1)
@@ -179,5 +178,5 @@ def test_a_plan_says_how_long_in_a_unit_that_fits(
     group: str, shown: str, compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipe = pipeline(config := compose(group, "topics=miniature"))
-    print_plan(config, Origin(preset=group), stage_statuses(pipe.goals(), Store(tmp_path / "home").open()), pipe)
+    print_plan(config, group, stage_statuses(pipe.goals(), Store(tmp_path / "home").open()), pipe.key)
     assert shown in capsys.readouterr().out.partition("answers of the teacher")[2]

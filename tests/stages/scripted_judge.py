@@ -11,17 +11,18 @@ from typing import Any, ClassVar
 from pydantic import PrivateAttr
 
 from speed.core.build import build
-from speed.core.context import Context, Runtime, silence
 from speed.core.graph import Goal, goals
 from speed.core.manifest import Manifest
-from speed.core.stage import Pool, Work
+from speed.core.stage import Pool, silence
 from speed.core.store import Store
+from speed.core.work import Work
 from speed.data.prompts.rendering import Choices, Lengths, PromptsConfig, data_prompt
 from speed.data.records import Candidates, Kind, Pair
 from speed.miniature.quality import points
-from speed.miniature.rules import answer
+from speed.miniature.rules import answer_prompt
 from speed.miniature.world import world
 from speed.ports import Answer, Ask, Check, Teacher
+from speed.runtime import Context, Runtime
 
 PROMPTS = PromptsConfig(
     lengths=Lengths(retrieval_words=(12,), classification_words=Choices(values=("at least 12",)), long_words=24)
@@ -90,8 +91,14 @@ def known_list(row: int) -> Candidates:
         data_prompt(Kind.STS, "", entities[place].topic, PROMPTS, random.Random(row))
         for place in (row, row + len(entities) // 2)
     )
-    right = answer(prompt.text, row)
-    texts = (answer(other.text, 1), answer(other.text, 2), right, right[:-9], answer(other.text, 3))
+    right = answer_prompt(prompt.text, row)
+    texts = (
+        answer_prompt(other.text, 1),
+        answer_prompt(other.text, 2),
+        right,
+        right[:-9],
+        answer_prompt(other.text, 3),
+    )
     return Candidates(row=row, prompt=prompt, texts=texts, finish_reasons=("stop",) * 5)
 
 

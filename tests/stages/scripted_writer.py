@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from pydantic import PrivateAttr
 
-from speed.core.context import Context
 from speed.core.stage import Pool, Stage
-from speed.data.assignment import Brainstormed
+from speed.data.assignment import BrainstormPlan
 from speed.data.records import Prompt, TaskList, Topic
 from speed.ports import Engine, Generate, Generated, Sampling, Weights
+from speed.runtime import Context
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class GivenTopics(Stage[Topic]):
 class GivenTasks(Pool[TaskList]):
     """One task a call; every call whose number is in `failed` gave none."""
 
-    plan: Brainstormed
+    plan: BrainstormPlan
     failed: tuple[int, ...] = ()
 
     name: ClassVar[str] = "tasks"

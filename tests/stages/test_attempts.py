@@ -14,8 +14,8 @@ from scripted_writer import GivenTasks, GivenTopics, NoWeights, Writer
 from speed.core.graph import Goal
 from speed.core.stage import Pool
 from speed.core.store import Store
-from speed.data.answers.outcome import KEEP
-from speed.data.assignment import Assignment, Brainstormed
+from speed.data.answers.accept_or_reject import KEEP
+from speed.data.assignment import Assignment, BrainstormPlan
 from speed.data.draws import generator
 from speed.data.mix import Mix
 from speed.data.prompts.rendering import PromptsConfig
@@ -69,20 +69,25 @@ def writes_no_sts(one: Generate) -> str:
 
 def assigned(role: Any, failed: tuple[int, ...] = ()) -> tuple[Assignment, GivenTasks]:
     assignment = Assignment(role=role, seed=0, mix=MIX, prompts=PromptsConfig().of("synthesis"))
-    return assignment, GivenTasks(Brainstormed(role=role, seed=0, mix=MIX), failed)
+    return assignment, GivenTasks(BrainstormPlan(role=role, seed=0, mix=MIX), failed)
 
 
 def seed_data(
     teacher: Scripted, attempts: int, failed: tuple[int, ...] = (), guidelines: Guidelines = KEEP
 ) -> SeedData:
     assignment, tasks = assigned("seed", failed)
-    return SeedData(assignment, GivenTopics(), tasks, teacher, 1.0, LONGEST, attempts, guidelines)
+    return SeedData(
+        assignment=assignment, topics=GivenTopics(), tasks=tasks, teacher=teacher, temperature=1.0, max_tokens=LONGEST,
+        attempts=attempts, guidelines=guidelines,
+    )  # fmt: skip
 
 
 def synthesis(engine: Writer, attempts: int, failed: tuple[int, ...] = (), guidelines: Guidelines = KEEP) -> Synthesis:
     assignment, tasks = assigned("synthesis", failed)
-    sampling = Sampling(temperature=1.0)
-    return Synthesis(NoWeights(), assignment, GivenTopics(), tasks, engine, sampling, LONGEST, 0, attempts, guidelines)
+    return Synthesis(
+        writer=NoWeights(), assignment=assignment, topics=GivenTopics(), tasks=tasks, engine=engine,
+        sampling=Sampling(temperature=1.0), max_tokens=LONGEST, seed=0, attempts=attempts, guidelines=guidelines,
+    )  # fmt: skip
 
 
 def pools(attempts: int, failed: tuple[int, ...] = ()) -> list[Pool[Sample]]:

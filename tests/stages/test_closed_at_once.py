@@ -11,11 +11,11 @@ import pytest
 from pydantic import PrivateAttr
 from scripted_judge import Scripted, built
 
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.stage import Pool, Row
 from speed.core.store import Store
 from speed.ports import Answer, Ask, Check
+from speed.runtime import Context, Runtime
 from speed.stages.asking import ask_in_order
 
 

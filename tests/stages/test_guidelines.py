@@ -12,15 +12,15 @@ from scripted_judge import Lists, Scripted, built
 from scripted_writer import GivenTasks, GivenTopics, NoWeights, Writer
 
 from speed.core.store import Store
-from speed.data.answers.outcome import KEEP
-from speed.data.assignment import Assignment, Brainstormed
+from speed.data.answers.accept_or_reject import KEEP
+from speed.data.assignment import Assignment, BrainstormPlan
 from speed.data.mix import Mix
 from speed.data.prompts.rendering import PromptsConfig, data_prompt
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Candidates, Kind
 from speed.ports import Ask, Generate, Sampling
-from speed.stages.revision import Revision
-from speed.stages.revisions import Revisions
+from speed.stages.revision_data import RevisionData
+from speed.stages.revision_pass import RevisionPass
 from speed.stages.synthesis import Synthesis
 
 PROMPTS = PromptsConfig()
@@ -52,7 +52,7 @@ def test_of_the_teacher(store: Store) -> None:
 
     def revisions(guidelines: Guidelines) -> list[str | None]:
         teacher, prompts = Scripted.saying(repairs), PROMPTS.of("revise")
-        rows, manifests = built(store, Revisions(Lists(tuple(lists)), teacher, prompts, 1.0, 99, 0, guidelines), 6)
+        rows, manifests = built(store, RevisionData(Lists(tuple(lists)), teacher, prompts, 1.0, 99, 0, guidelines), 6)
         causes = [row.rejected for row in rows]
         assert manifests[0].rejected == ({"same_texts": 2} if any(causes) else {})
         # A repair that says the same twice keeps 2 of 4 words and puts in 3.
@@ -82,11 +82,17 @@ def written(one: Generate) -> str:
 def test_of_the_revisor(store: Store, on_failure: Literal["keep_original", "drop"], expected: list[str | None]) -> None:
     engine, drops = Writer.writing(written), Guidelines(drop="all")
     assignment = Assignment(role="synthesis", seed=0, mix=SHORTS, prompts=PROMPTS.of("synthesis"))
-    tasks = GivenTasks(Brainstormed(role="synthesis", seed=0, mix=SHORTS))
+    tasks = GivenTasks(BrainstormPlan(role="synthesis", seed=0, mix=SHORTS))
     warm = Sampling(temperature=1.0)
-    samples = Synthesis(NoWeights(), assignment, GivenTopics(), tasks, engine, warm, LONGEST, 0, 1, drops)
+    samples = Synthesis(
+        writer=NoWeights(), assignment=assignment, topics=GivenTopics(), tasks=tasks, engine=engine, sampling=warm,
+        max_tokens=LONGEST, seed=0, attempts=1, guidelines=drops,
+    )  # fmt: skip
     prompts = PROMPTS.of("revise")
-    pool = Revision(samples, NoWeights(), engine, warm, prompts, LONGEST, on_failure, 0, drops)
+    pool = RevisionPass(
+        samples=samples, revisor=NoWeights(), engine=engine, sampling=warm, prompts=prompts, max_tokens=LONGEST,
+        on_failure=on_failure, seed=0, guidelines=drops,
+    )  # fmt: skip
     rows, manifests = built(store, pool, 6)
     assert [row.rejected for row in rows] == expected
     assert all(not row.faults for row in rows if row.rejected is None)

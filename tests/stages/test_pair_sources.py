@@ -11,14 +11,15 @@ from scripted_judge import Lists
 from scripted_writer import NoWeights
 
 from speed.core.build import build
-from speed.core.context import Context, Runtime, silence
 from speed.core.graph import Goal, goals
 from speed.core.spec import Json
-from speed.core.stage import Pool, Work
+from speed.core.stage import Pool, silence
 from speed.core.store import Store
+from speed.core.work import Work
 from speed.data.records import Candidates, Kind, Pair, Prompt
 from speed.ports import Engine, Generate, Generated, Sampling
 from speed.runs.report import stage_line
+from speed.runtime import Context, Runtime
 from speed.stages.field_pairs import FieldPairs
 from speed.stages.verified_pairs import VerifiedPairs
 
@@ -100,7 +101,19 @@ def test_field_pairs_begin_where_the_answer_goes_wrong(tmp_path: Path) -> None:
     still_faulty, mended = f' "{LONG} again", "S3": "a word"}}', ' "a short word", "S3": "a word"}'
     engine = Continuer(script=(still_faulty, mended, mended))
     sampling, limits = Sampling(temperature=1.0), dict.fromkeys(Kind, 50)
-    pool = FieldPairs(Lists(lists), NoWeights(), engine, sampling, 3, limits, 0)
+
+    def field_pairs(engine: Continuer) -> FieldPairs:
+        return FieldPairs(
+            root=Lists(lists),
+            junior=NoWeights(),
+            engine=engine,
+            sampling=sampling,
+            continuations=3,
+            max_tokens=limits,
+            seed=0,
+        )
+
+    pool = field_pairs(engine)
     rows = built(pool, 4, tmp_path)
     assert [row.rejected for row in rows] == [None, "no_faulty_field", None, "no_faulty_field"]
     assert [[one.key for one in block] for block in engine._asked] == [["0"], ["2"]]
@@ -111,5 +124,5 @@ def test_field_pairs_begin_where_the_answer_goes_wrong(tmp_path: Path) -> None:
     left = rows[0].rejected_text, rows[2].rejected_text
     assert figures_of(pool, tmp_path)["length_gap"] == len(mended) - sum(map(len, left)) / 2
     assert pool.work(0, 4) == Work(generated=12)
-    hopeless = FieldPairs(Lists(lists), NoWeights(), Continuer(script=(still_faulty,) * 3), sampling, 3, limits, 0)
+    hopeless = field_pairs(Continuer(script=(still_faulty,) * 3))
     assert built(hopeless, 4, tmp_path)[0].rejected == "none_faultless"

@@ -13,19 +13,19 @@ from scripted_judge import PROMPTS, Lists, Scripted, built, known_list, names, t
 
 from speed.core.graph import Goal
 from speed.core.store import Store
-from speed.data.answers.outcome import KEEP
+from speed.data.answers.accept_or_reject import KEEP
 from speed.data.draws import shuffled_order
 from speed.data.judging.votes import Judge
 from speed.data.prompts.rendering import data_prompt, judge_prompt
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Candidates, Kind, Prompt, Scores
-from speed.miniature.rules import answer
+from speed.miniature.rules import answer_prompt
 from speed.miniature.teacher import RulesTeacher
 from speed.miniature.world import world
 from speed.ports import Ask, Teacher
 from speed.runs.report import markdown, stage_line
 from speed.stages.preferences import Preferences
-from speed.teaching.journal import journal_at
+from speed.teaching.journal import Journal
 
 SWAP = Judge(votes=2)
 VOTE = Judge(votes=3, decide="majority")
@@ -98,7 +98,7 @@ def test_more_votes_begin_with_the_same_ones(store: Store) -> None:
 def test_what_is_recorded_is_what_was_sent(store: Store) -> None:
     given = [known_list(row) for row in range(5)]
     rows, _ = built(store, preferences(given, RulesTeacher(), VOTE), 5)
-    journal = journal_at(store.home / "journal")
+    journal = Journal(store.home / "journal")
     sent = sorted(entry.messages[-1]["content"] for entry in journal)
     assert sent == sorted(vote.prompt for pair in rows for vote in pair.votes)
     for found, pair in zip(given, rows, strict=True):
@@ -131,7 +131,7 @@ def test_a_further_model_is_reached_on_the_teachers_own_road(store: Store) -> No
     judge = Judge(votes=2, models=("miniature/rules", "miniature/other"))
     _, manifests = built(store, preferences(given, RulesTeacher(), judge), 3)
     assert (manifests[0].cost["calls"], manifests[0].cost["cached"]) == (3, 3)
-    journal = journal_at(store.home / "journal")
+    journal = Journal(store.home / "journal")
     assert sorted(entry.model for entry in journal) == ["miniature/other"] * 3 + ["miniature/rules"] * 3
 
 
@@ -290,7 +290,7 @@ def test_swap_and_votes_make_an_erring_teacher_truthful(store: Store) -> None:
 def test_a_liking_for_length_is_seen(store: Store) -> None:
     def lengths(row: int) -> Candidates:
         prompt = data_prompt(Kind.STS, "", world().half("train")[row].topic, PROMPTS, random.Random(row))
-        fields = json.loads(answer(prompt.text, row))
+        fields = json.loads(answer_prompt(prompt.text, row))
         texts = tuple(json.dumps({**fields, "S3": " ".join([fields["S3"]] * times)}) for times in (1, 2, 3))
         return Candidates(row=row, prompt=prompt, texts=texts, finish_reasons=("stop",) * 3)
 

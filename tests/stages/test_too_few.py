@@ -10,12 +10,12 @@ from scripted_judge import Lists
 from scripted_writer import NoWeights
 from test_pair_sources import GOOD, ONE_FAULT, TWO_FAULTS, listed
 
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.graph import goals
 from speed.core.scheduler import build_all
 from speed.core.store import Store
 from speed.ports import Completion, Dpo, Preference, Sft, Trainer
+from speed.runtime import Context, Runtime
 from speed.stages.senior import Senior
 from speed.stages.verified_pairs import VerifiedPairs
 
@@ -49,5 +49,5 @@ def test_the_causes_of_fewer_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError) as told:
         senior(tmp_path, WHOLE, ALIKE, (ONE_FAULT, TWO_FAULTS), ALIKE)
     said = "senior: a training needs at least two rows; of the 4 rows in 'verified pairs' only 1 can be learned from"
-    assert str(told.value).startswith(f"{said} (2 all_faultless, 1 all_faulty)\n  raise its count")
+    assert str(told.value).startswith(f"{said} (2 all_faultless, 1 all_faulty)\n  raise counts.pairs")
     assert str(tmp_path / "store") in str(told.value)

@@ -14,11 +14,11 @@ import signal
 import sys
 from pathlib import Path
 
-from speed.core.context import Context, Runtime
 from speed.core.store import Store
 from speed.ports import Ask
-from speed.teaching.journal import journal_at
+from speed.runtime import Context, Runtime
 from speed.teaching.openai_teacher import OpenAICompatibleTeacher
+from speed.teaching.session import session_at
 
 
 def run(url: str, home: Path, rows: int, concurrency: int, pipe: int | None) -> list[str]:
@@ -49,7 +49,7 @@ def main(url: str, home: Path, rows: int, kills: int, concurrency: int) -> None:
         killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
         os.close(read)
     texts = run(url, home, rows, concurrency, None)
-    print(json.dumps({"killed": killed, "texts": texts, "damaged": journal_at(home / "journal").damaged}))
+    print(json.dumps({"killed": killed, "texts": texts, "damaged": session_at(home).journal.damaged}))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from command_line import ROOT
+from old_archive import archived
 
 from speed.journal import main
 from speed.teaching.journal import Entry, Journal, key
-from speed.teaching.journal_pack import pack_closed
 
 
 def entry(row: int, **fields: object) -> Entry:
@@ -96,7 +96,7 @@ def test_merge_brings_what_is_missing_once(tmp_path: Path, capsys: pytest.Captur
     failed = Journal(there / "journal")
     failed.append(entry(50, answered=False, cause="timeout"))
     failed.close()
-    pack_closed(there / "journal")
+    archived(next(path for path in (there / "journal").glob("*.jsonl") if b"answer 19" in path.read_bytes()))
     assert said(here, "merge", str(there)) == 0
     assert "10 answers came in, 5 were here already" in capsys.readouterr().out
     assert said(here, "merge", str(there / "journal")) == 0
@@ -106,12 +106,13 @@ def test_merge_brings_what_is_missing_once(tmp_path: Path, capsys: pytest.Captur
     assert all(merged.get(entry(row).key) == entry(row) for row in range(20))
 
 
-def test_compress_and_rebuild_beside_a_live_writer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rebuild_beside_a_live_writer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home = journal_of(tmp_path, range(10))
     live = Journal(home / "journal")
     live.append(entry(10))
     assert said(home, "compress") == 0
-    assert "1 files compressed" in capsys.readouterr().out
+    assert "plain JSON lines" in capsys.readouterr().out
+    assert len(list((home / "journal").glob("*.jsonl"))) == 2
     live.append(entry(11))
     assert said(home, "rebuild") == 0
     live.append(entry(12))

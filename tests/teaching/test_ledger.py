@@ -9,7 +9,7 @@ import pytest
 from speed.core.ledger import Ledger, Line, gathered, total
 from speed.runs.report import StageLine, ledger_table, remarks
 from speed.teaching.journal import Entry, Journal
-from speed.teaching.ledger import cost_of, ledger_of
+from speed.teaching.spending import cost_of, ledger_of
 
 GPT_4O = "gpt-4o-2024-05-13"
 ALIGNMENT = {"seed": (25_000, 244, 156), "judge": (10_000, 1_100, 100), "revise": (10_000, 620, 380)}

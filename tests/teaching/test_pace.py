@@ -8,13 +8,22 @@ from collections.abc import Callable
 
 import pytest
 import virtual_time
+from tenacity import AsyncRetrying, RetryCallState
 
 from speed.teaching.errors import Patience, TransportError
 from speed.teaching.pace import Pacer
 
 
+def failed(times: int, trouble: TransportError) -> RetryCallState:
+    """What tenacity knows of a request after so many failures."""
+    state = RetryCallState(AsyncRetrying(), None, (), {})
+    state.attempt_number = times
+    state.set_exception((type(trouble), trouble, None))
+    return state
+
+
 class Server:
-    """Takes so many at once, or so many a second; turns the rest away within two milliseconds."""
+    """Takes so many at once, or so many a second; rejects the rest within two milliseconds."""
 
     def __init__(self, places: int | None, per_second: float | None, latency: Callable[[], float]) -> None:
         self.places, self.per_second, self.latency = places, per_second, latency
@@ -49,11 +58,11 @@ class Server:
 
 
 async def storm(server: Server, pacer: Pacer, rows: int, patience: Patience) -> None:
-    """What a flight does with its requests, without anything else: 256 ahead, each sent until it is answered."""
+    """What an `ask` does with its requests, without anything else: 256 ahead, each sent until it is answered."""
     ahead = asyncio.Semaphore(256)
 
     async def one(place: int) -> None:
-        draw, failures = random.Random(place), 0
+        failures = 0
         while True:
             epoch = await pacer.enter(place)
             begun = asyncio.get_running_loop().time()
@@ -63,7 +72,7 @@ async def storm(server: Server, pacer: Pacer, rows: int, patience: Patience) -> 
             if answered:
                 break
             failures += 1
-            await asyncio.sleep(patience.pause(failures, TransportError("http_4xx", "", limited=True), draw))
+            await asyncio.sleep(patience.pause(failed(failures, TransportError("http_4xx", "", limited=True))))
         ahead.release()
 
     tasks = []

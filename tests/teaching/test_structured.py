@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from provider import Provider
 
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.store import Store
 from speed.data.answers.schemas import example_form
 from speed.data.records import Kind
 from speed.ports import Ask
+from speed.runtime import Context, Runtime
 from speed.teaching.journal import key
 from speed.teaching.litellm_teacher import LitellmTeacher
 from speed.teaching.openai_teacher import OpenAICompatibleTeacher

@@ -19,27 +19,28 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import virtual_time
 from provider import Provider
+from test_pace import failed
 
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.ledger import total
 from speed.core.store import Store
 from speed.data.records import Kind
 from speed.ports import Answer, Ask
-from speed.teaching.errors import Patience, Reply, TransportError, retry_after
-from speed.teaching.journal import Journal, journal_at
-from speed.teaching.ledger import ledger_of
+from speed.runtime import Context, Runtime
+from speed.teaching.errors import Patience, Reply, TransportError, public_url, redacted, retry_after
+from speed.teaching.journal import Journal
 from speed.teaching.litellm_teacher import LitellmTeacher
-from speed.teaching.loop import teaching_loop
-from speed.teaching.openai_api import KEY
-from speed.teaching.openai_teacher import OpenAICompatibleTeacher
+from speed.teaching.openai_teacher import KEY, OpenAICompatibleTeacher
 from speed.teaching.requests import Call
-from speed.teaching.secrets import public_url, redacted
+from speed.teaching.session import session_at
+from speed.teaching.spending import ledger_of
 from speed.teaching.teacher import JournaledTeacher
 
 SECRET = "planted-4f1d9c7a-secret"
 QUICK = Patience(attempts=5, base=0.01, cap=0.05, timeout=30.0, window=64)
+LONG = dataclasses.replace(QUICK, timeout=300.0)
 
 
 class Priced(OpenAICompatibleTeacher):
@@ -47,6 +48,16 @@ class Priced(OpenAICompatibleTeacher):
 
     def dollars(self, tokens_in: int, tokens_out: int) -> float | None:
         return 0.0002 * tokens_out
+
+
+def hurried(kind: type[Any]) -> type[Any]:
+    """A teacher with a short limit for the prompts that are never answered, and a long one for all others."""
+
+    class Hurried(kind):  # type: ignore[misc]
+        async def send(self, call: Call, runtime: Runtime, seconds: float) -> Reply:
+            return await super().send(call, runtime, 0.3 if "hang" in call.ask.prompt else seconds)
+
+    return Hurried
 
 
 def fine(_: str) -> str | None:
@@ -63,7 +74,7 @@ def ask(prompt: str, index: int = 0, **fields: Any) -> Ask:
 
 
 def teacher(kind: type[JournaledTeacher] = OpenAICompatibleTeacher, patience: Patience = QUICK, **fields: Any) -> Any:
-    made = kind(model="openai/rules" if kind is LitellmTeacher else "rules", **fields)
+    made = kind(model="openai/rules" if issubclass(kind, LitellmTeacher) else "rules", **fields)
     made._patience = patience
     return made
 
@@ -104,7 +115,7 @@ TRANSIENT = [
 def test_every_passing_fault_ends_in_one_answer(kind: type[Any], provider: Provider, tmp_path: Path) -> None:
     prompts = [f"row {row} | {fault} ok" for row, fault in enumerate(TRANSIENT)]
     ctx = context(tmp_path, provider)
-    found = answers(prompts, ctx, by=teacher(kind, patience=dataclasses.replace(QUICK, timeout=2.0)))
+    found = answers(prompts, ctx, by=teacher(hurried(kind), patience=LONG))
     assert [answer.cause for answer in found] == ["ok"] * len(prompts)
     assert [answer.text.partition(" to ")[2] for answer in found] == prompts
     assert set(provider.paid.values()) == {1}
@@ -121,7 +132,7 @@ def test_every_passing_fault_ends_in_one_answer(kind: type[Any], provider: Provi
 def test_a_second_run_asks_only_for_what_failed(provider: Provider, tmp_path: Path) -> None:
     lasting = {"500": "http_5xx", "409": "http_4xx", "cut": "connection", "hang": "timeout", "html": "bad_response"}
     prompts = [f"row {row} | {fault}" for row, fault in enumerate(lasting)] + [f"fine {row}" for row in range(20)]
-    quick = teacher(patience=Patience(attempts=2, base=0.01, timeout=0.2))
+    quick = teacher(hurried(OpenAICompatibleTeacher), patience=dataclasses.replace(LONG, attempts=2))
     ctx = context(tmp_path, provider)
     found = answers(prompts, ctx, by=quick)
     assert [answer.cause for answer in found] == [*lasting.values(), *["ok"] * 20]
@@ -136,7 +147,7 @@ def test_a_second_run_asks_only_for_what_failed(provider: Provider, tmp_path: Pa
     assert set(asked) == {prompt for prompt in prompts if "|" in prompt}
     assert again.tally.cost["cached"] == 20
     assert again.tally.cost["calls"] == 5
-    lines = ledger_of(journal_at(tmp_path / "journal"))
+    lines = ledger_of(Journal(tmp_path / "journal"))
     assert total(lines).calls == 25 + 5
     assert {line.cause: line.calls for line in lines} == {"ok": 20, **dict.fromkeys(lasting.values(), 2)}
 
@@ -145,13 +156,30 @@ def test_retry_after_is_obeyed_and_backoff_is_jittered(provider: Provider, tmp_p
     answers([f"a {row} | 429:0.3 ok" for row in range(3)], context(tmp_path, provider))
     for first, second in provider.times.values():
         assert second - first >= 0.3
-    patience, draw = Patience(base=1.0, cap=8.0), random.Random(0)
-    trouble = TransportError("http_5xx", "")
-    pauses = [[patience.pause(failures, trouble, draw) for _ in range(50)] for failures in range(1, 7)]
+    patience, trouble = Patience(base=1.0, cap=8.0), TransportError("http_5xx", "")
+    pauses = [[patience.pause(failed(failures, trouble)) for _ in range(50)] for failures in range(1, 7)]
     for failures, drawn in enumerate(pauses):
         highest = min(8.0, 2.0**failures)
         assert all(highest / 2 <= pause <= highest for pause in drawn)
         assert len(set(drawn)) == 50
+
+
+def test_rate_limits_are_borne_for_longer_than_failures() -> None:
+    limited, failing = TransportError("http_4xx", "", limited=True), TransportError("http_5xx", "")
+
+    def sendings(troubles: list[TransportError]) -> int:
+        waiting, tries = iter(troubles), Patience(attempts=3, base=0.0).tries()
+
+        async def send() -> None:
+            raise next(waiting)
+
+        with pytest.raises((TransportError, RuntimeError)):
+            virtual_time.run(tries(send))
+        return int(tries.statistics["attempt_number"])
+
+    assert sendings([failing] * 9) == 3
+    assert sendings([limited] * 5 + [failing] * 9) == 8
+    assert sendings([TransportError("too_long", "", again=False)]) == 1
 
 
 def test_retry_after_is_read_in_all_its_forms() -> None:
@@ -277,7 +305,7 @@ def test_a_bad_answer_is_asked_once_more_and_both_are_kept(provider: Provider, t
     assert ctx.tally.cost["no_json"] == 1
     lines = {line.cause: (line.calls, line.retries) for line in ctx.tally.ledger.lines()}
     assert lines == {"no_json": (3, 1), "ok": (2, 1)}, "causes sum to what was paid for"
-    texts = {entry.text for entry in journal_at(tmp_path / "journal")}
+    texts = {entry.text for entry in Journal(tmp_path / "journal")}
     assert len(texts) == 5
     again = context(tmp_path, provider)
     assert answers(prompts, again, good) == found
@@ -379,30 +407,32 @@ def test_a_disk_that_fills_up_ends_the_run_with_one_message(
         return write(descriptor, data)
 
     with monkeypatch.context() as broken:
-        broken.setattr("speed.teaching.journal_file.os.write", full)
+        broken.setattr("speed.teaching.journal.os.write", full)
         with pytest.raises(UserError, match=r"disk is full.*\n.*run the same command again"):
             answers(prompts, context(tmp_path, provider))
-    kept = {entry.messages[-1]["content"] for entry in journal_at(tmp_path / "journal")}
+    kept = {entry.messages[-1]["content"] for entry in Journal(tmp_path / "journal")}
     assert 1 < len(kept) < 40
     assert [answer.cause for answer in answers(prompts, context(tmp_path, provider))] == ["ok"] * 40
     assert {provider.paid[prompt] for prompt in kept} == {1}
 
 
-def test_requests_that_fail_to_be_read_leave_nothing_to_be_sent(provider: Provider, tmp_path: Path) -> None:
-    """Nobody would wait for the answers: the run ends, and they are paid and lost."""
-    loop, held = teaching_loop(), threading.Event()
+@pytest.mark.parametrize("rows", [4, 16, 23])
+def test_requests_that_fail_to_be_read_leave_nothing_to_be_sent(rows: int, provider: Provider, tmp_path: Path) -> None:
+    """Nobody would wait for the answers: the run ends, and they are paid and lost. Sixteen are read ahead."""
+    provider.latency = 0.02
 
     def requests() -> Iterator[tuple[Ask, Callable[[str], str | None]]]:
-        loop.call_soon_threadsafe(held.wait)
-        yield from ((ask(f"row {row}"), fine) for row in range(4))
-        threading.Timer(0.2, held.set).start()
+        yield from ((ask(f"row {row}"), fine) for row in range(rows))
         raise KeyError("a template that cannot be filled in")
 
     with pytest.raises(KeyError):
         list(teacher().ask(requests(), context(tmp_path, provider, concurrency=4)))
-    held.wait()
+    paid = dict(provider.paid)
+    assert paid.keys() <= {f"row {row}" for row in range(rows)}
+    assert bool(paid) == (rows >= 16)
+    assert {entry.messages[-1]["content"] for entry in Journal(tmp_path / "journal")} == set(paid)
     assert answers(["afterwards"], context(tmp_path, provider))[0].cause == "ok"
-    assert dict(provider.paid) == {"afterwards": 1}
+    assert dict(provider.paid) == {**paid, "afterwards": 1}, "nothing was sent since"
 
 
 def test_order_size_concurrency_provider_and_endpoint_re_pay_nothing(provider: Provider, tmp_path: Path) -> None:
@@ -430,7 +460,7 @@ def test_sent_equals_recorded(provider: Provider, tmp_path: Path) -> None:
     ctx = context(tmp_path, provider)
     found = answers(prompts, ctx)
     assert sorted(body["messages"][-1]["content"] for body in provider.bodies) == sorted(prompts)  # type: ignore[index]
-    recorded = {entry.messages[-1]["content"]: entry for entry in journal_at(tmp_path / "journal")}
+    recorded = {entry.messages[-1]["content"]: entry for entry in Journal(tmp_path / "journal")}
     assert set(recorded) == set(prompts)
     assert recorded["nul \x00 lone \ud800"].text.endswith("\ud800")
     assert all(answer.model_dump_json() for answer in found), "what is handed on can be written as UTF-8"
@@ -452,7 +482,7 @@ def test_requests_are_read_lazily_and_answers_come_in_order(provider: Provider, 
     assert len(read) <= 40 + 4 * 4
     assert provider.most_in_flight <= 4
     assert ctx.tally.cost["calls"] == 40
-    kept = {entry.messages[-1]["content"] for entry in journal_at(tmp_path / "journal")}
+    kept = {entry.messages[-1]["content"] for entry in Journal(tmp_path / "journal")}
     assert kept == set(provider.paid), "answers that were in flight when the caller left are kept"
 
 
@@ -466,7 +496,7 @@ def test_the_cap_holds_and_the_same_command_goes_on(provider: Provider, tmp_path
         answers(prompts, context(tmp_path, provider, max_usd=0.2, concurrency=16), by=teacher(Priced))
     assert sum(provider.paid.values()) == 20, "a cent each, twenty cents"
     assert "$0.2000 paid under this root" in str(stopped.value)
-    causes = {line.cause: line.calls for line in ledger_of(journal_at(tmp_path / "journal"))}
+    causes = {line.cause: line.calls for line in ledger_of(Journal(tmp_path / "journal"))}
     assert causes.keys() == {"ok", "budget"}
     assert causes["ok"] == 20
     assert 1 <= causes["budget"] <= 16, "each request that the cap kept from being sent"
@@ -502,14 +532,15 @@ def test_processes_that_share_a_root_share_the_places_in_flight(tmp_path: Path) 
             return f"answer to {prompt}"
 
         provider.answer = answer
-        running = [
-            subprocess.Popen([sys.executable, "-c", CAPPED, provider.url, str(tmp_path), name, "600", "1000000"])
-            for name in ("one", "two")
-        ]
-        assert [process.wait(timeout=60) for process in running] == [0, 0]
+        running = [capped(provider, tmp_path, name, 1200, 1_000_000) for name in ("one", "two")]
+        go(running)
+        for process in running:
+            process.communicate(timeout=600)
+        assert [process.returncode for process in running] == [0, 0]
     began = max(next(at for at, name, _ in asked if name == wanted) for wanted in ("one", "two"))
     ended = min(max(at for at, name, _ in asked if name == wanted) for wanted in ("one", "two"))
-    together = [places for at, _, places in asked if began + 1.5 < at < ended]
+    settled = (began + ended) / 2  # each looks for others once a second
+    together = [places for at, _, places in asked if settled < at < ended]
     assert len(together) > 100, "both asked at once for a while"
     assert max(together) <= 16, "runtime.concurrency is for all processes together"
     assert max(places for *_, places in asked) <= 2 * 16
@@ -519,13 +550,15 @@ CAPPED = """
 import sys
 from pathlib import Path
 from speed.teaching.openai_teacher import OpenAICompatibleTeacher
-from speed.core.context import Context, Runtime
+from speed.runtime import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.store import Store
 from speed.ports import Ask
 url, home, name, rows, cap = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
 ctx = Context(Store(home).open(), Runtime(home=home, api_base=url, concurrency=16, max_calls=cap))
 asks = (Ask(prompt=f"{name} {row}", temperature=1.0, max_tokens=9, purpose="seed") for row in range(rows))
+print("ready", flush=True)
+input()
 try:
     for answer in OpenAICompatibleTeacher(model="m").ask(((ask, lambda _: None) for ask in asks), ctx):
         pass
@@ -535,15 +568,28 @@ except UserError as error:
 """
 
 
+def capped(provider: Provider, home: Path, name: str, rows: int, cap: int) -> subprocess.Popen[str]:
+    """A process that asks so many rows once it is told to."""
+    command = [sys.executable, "-c", CAPPED, provider.url, str(home), name, str(rows), str(cap)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def go(running: list[subprocess.Popen[str]]) -> None:
+    """Let processes begin together."""
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+
+
 def test_processes_that_share_a_root_share_the_cap(provider: Provider, tmp_path: Path) -> None:
     provider.latency = 0.02
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", CAPPED, provider.url, str(tmp_path), name, "200", "150"], stdout=-1, text=True
-        )
-        for name in ("one", "two", "three")
-    ]
-    said = [process.communicate(timeout=60)[0] for process in running]
+    running = [capped(provider, tmp_path, name, 200, 150) for name in ("one", "two", "three")]
+    go(running)
+    said = [process.communicate(timeout=600)[0] for process in running]
     assert [process.returncode for process in running] == [3, 3, 3]
     assert all("runtime.max_calls=150 is reached: 150 calls paid under this root" in text for text in said)
     assert sum(provider.paid.values()) == 150
@@ -552,20 +598,19 @@ def test_processes_that_share_a_root_share_the_cap(provider: Provider, tmp_path:
 
 def test_a_silent_server_ends_the_run_with_the_reason(provider: Provider, tmp_path: Path) -> None:
     """Every sending runs into its timeout; nothing is ever said, and there is patience for hours of it."""
-    begun = time.monotonic()
-    patient = teacher(patience=Patience(attempts=10_000, base=0.01, cap=0.05, timeout=0.3))
+    patient = teacher(hurried(OpenAICompatibleTeacher), patience=dataclasses.replace(LONG, attempts=10_000))
     prompts = ["fine"] + [f"row {row} | hang" for row in range(20)]
-    ctx = context(tmp_path, provider, watchdog_seconds=1.0)
-    with pytest.raises(UserError, match=r"said nothing for \d+ s .*watchdog_seconds=1.*\n.*same command goes on"):
+    ctx = context(tmp_path, provider, watchdog_seconds=5.0)
+    with pytest.raises(UserError, match=r"said nothing for \d+ s .*watchdog_seconds=5.*\n.*same command goes on"):
         answers(prompts, ctx, by=patient)
-    assert time.monotonic() - begun < 20
-    assert [entry.messages[-1]["content"] for entry in journal_at(tmp_path / "journal")] == ["fine"]
+    assert [entry.messages[-1]["content"] for entry in Journal(tmp_path / "journal")] == ["fine"]
 
 
 def test_a_server_that_only_refuses_is_not_silent(provider: Provider, tmp_path: Path) -> None:
-    patient = teacher(patience=Patience(attempts=10_000, base=0.3, cap=0.3, timeout=5.0))
-    steps = " ".join(["503"] * 8)
-    ctx = context(tmp_path, provider, watchdog_seconds=1.2)
+    """It asks for pauses that are longer in all than the watchdog waits."""
+    patient = teacher(patience=dataclasses.replace(LONG, attempts=10_000))
+    steps = " ".join(["503:2"] * 3)
+    ctx = context(tmp_path, provider, watchdog_seconds=4.0)
     assert answers([f"row 0 | {steps} ok"], ctx, by=patient)[0].cause == "ok"
 
 
@@ -645,7 +690,7 @@ def test_a_key_stands_in_no_file_log_or_message(
     while chain is not None:
         assert SECRET not in repr(chain) + str(chain)
         chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
-    journal_at(tmp_path / "journal").flush()
+    session_at(tmp_path).journal.flush()
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.suffix == ".jsonl" for path in written)
     assert [path for path in written if SECRET.encode() in path.read_bytes()] == []

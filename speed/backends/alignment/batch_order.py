@@ -1,15 +1,14 @@
-"""In which order rows are trained on: a pure function of seed and epoch, with no wasted width inside a batch.
+"""The order in which rows are trained on: a pure function of seed and epoch, with little padding inside a batch.
 
-A batch is a random set of rows, as ever; only the rows inside it stand by length. Where a batch is computed in micro
-batches, each of them then holds rows of similar length, so less padding is computed, and the batch's loss and gradient
-stay what they are.
+A batch is a random set of rows; only the rows inside it are sorted by length. Where a batch is computed in micro
+batches, each of them then holds rows of similar length and is padded less, while the batch's loss and gradient stay
+what they are.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 
 class BatchOrder:
@@ -26,7 +25,7 @@ class BatchOrder:
         self.epoch = epoch
 
     def set_step(self, step: int) -> None:
-        """Be in the pass in which `step` steps are behind."""
+        """Take the order of the pass in which the step after `step` lies."""
         self.set_epoch(step // -(-len(self.lengths) // self.batch_size))
 
     def __len__(self) -> int:
@@ -37,30 +36,3 @@ class BatchOrder:
         random.Random(f"{self.seed}:{self.epoch}").shuffle(order)
         for start in range(0, len(order), self.batch_size):
             yield from sorted(order[start : start + self.batch_size], key=lambda row: (-self.lengths[row], row))
-
-
-def in_order(trainer_class: Any, order: BatchOrder) -> Any:
-    """A subclass of one of TRL's trainers that takes its rows in this order, already as token ids.
-
-    The order is told its pass by the steps that are behind: in a training of several processes that goes on from the
-    middle of a pass, transformers 5.23 and accelerate 1.15 do not reach it with `set_epoch`, and the rest of that pass
-    would be in the order of the first one.
-    """
-    from transformers import TrainerCallback
-
-    class Passes(TrainerCallback):  # type: ignore[misc]
-        def on_epoch_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            order.set_step(state.global_step)
-
-    class Ordered(trainer_class):  # type: ignore[misc]
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            self.add_callback(Passes())
-
-        def _get_train_sampler(self, train_dataset: Any = None) -> BatchOrder:
-            return order
-
-        def _prepare_dataset(self, dataset: Any, *rest: Any) -> Any:
-            return dataset
-
-    return Ordered

@@ -1,24 +1,125 @@
-"""Checkpoints of a training on disk: which one is whole, and which processes it belongs to."""
+"""Checkpoints of a training: the callback that asks for them, which of them are whole, and which processes wrote them.
+
+The same callback sends progress and curves, and stops a training whose figures show that it has gone wrong.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
-from speed.core.context import Runtime
+import torch
+from transformers import TrainerCallback
+
+from speed.backends.runtime.rank import assert_engine
+from speed.backends.runtime.stopping import Stop
 from speed.core.errors import UserError
+from speed.runtime import Context, Runtime
 
 CHECKPOINTS = "checkpoints"
 WHOLE = "whole.json"
 """Written into a checkpoint after everything else; a checkpoint without it was cut short and is never used."""
 
+FIRST_LOSS_WITHIN = 1e-3
+"""How near the first preference loss must be to what theory says; a loss moves by half as much as the margin."""
+
+OVERFLOWS = 16
+"""Steps in a row that may overflow in fp16, each of which is left out and halves the loss's scale: from 65,536 to 1."""
+
+LEFT_OUT = {"epoch", "num_tokens", "total_flos"}
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Sends progress and curves, saves by time, and stops a training that shows NaN or a wrong first loss."""
+
+    def __init__(self, trainer: Any, ctx: Context, checkpoints: Path, first_loss: float | None, stop: Stop) -> None:
+        self.trainer = trainer
+        self.ctx = ctx
+        self.checkpoints = checkpoints
+        self.first_loss = first_loss
+        """What the loss must be while the model still equals its reference; None where nothing is known."""
+        self.stop = stop
+        self.stopped_at: int | None = None
+        """Step after which the training ended because it was asked to."""
+        self.saved = time.monotonic()
+        self.overflows = 0
+        """Steps in a row without a finite gradient."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Check that the training engine, which is made by now, is the one that was asked for."""
+        assert_engine(self.trainer.model_wrapped, self.ctx)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Ask for a checkpoint when the last one is old enough, or when the training is to end."""
+        due = time.monotonic() - self.saved >= self.ctx.runtime.checkpoint_seconds
+        due, ends = _from_rank_0((due, self.stop.wanted))
+        if state.global_step >= state.max_steps:
+            return
+        control.should_save = due or ends
+        if ends:
+            control.should_training_stop = True
+            self.stopped_at = state.global_step
+
+    def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Mark the checkpoint as whole; the ones before it go."""
+        self.saved = time.monotonic()
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if not state.is_world_process_zero:
+            return
+        seal(self.checkpoints, state.global_step, self.ctx.runtime)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **rest: Any) -> None:
+        """Check a step's figures and send them on."""
+        if not logs or "loss" not in logs:
+            return
+        loss = float(logs["loss"])
+        self.overflows = 0 if math.isfinite(float(logs.get("grad_norm", 0.0))) else self.overflows + 1
+        if not math.isfinite(loss) or self.overflows > (OVERFLOWS if args.fp16 else 0):
+            raise UserError(
+                f"the training has diverged at step {state.global_step} of {state.max_steps}: loss {loss}, gradient "
+                f"norm {logs.get('grad_norm')}\n  lower its learning_rate (now {args.learning_rate:g})"
+                + (", or take trainer.precision=bf16" if args.fp16 else "")
+            )
+        if self.first_loss is not None and state.global_step == 1 and abs(loss - self.first_loss) > FIRST_LOSS_WITHIN:
+            raise RuntimeError(
+                f"the first preference loss is {loss:.6f} and must be {self.first_loss:.6f}: the reference model is "
+                "not the model that the training started from"
+            )
+        margin = float(logs.get("rewards/margins", 0.0))
+        if state.global_step == 1 and abs(margin) > 2 * FIRST_LOSS_WITHIN:
+            raise RuntimeError(
+                f"the first margin between chosen and rejected answers is {margin:.6f} and must be 0: the reference "
+                "model is not the model that the training started from"
+            )
+        self.ctx.metric(state.global_step, **figures(logs))
+        self.ctx.progress(state.global_step, state.max_steps, "steps", loss=loss)
+
+
+def figures(logs: dict[str, Any]) -> dict[str, float]:
+    """The figures of one log line, named without slashes."""
+    kept = {key.replace("/", "_"): value for key, value in logs.items() if key not in LEFT_OUT}
+    return {key: float(value) for key, value in kept.items() if isinstance(value, (int, float)) and key != "step"}
+
+
+def _from_rank_0(decision: tuple[bool, bool]) -> tuple[bool, bool]:
+    """Rank 0's decision, in every rank: clocks differ, and a checkpoint needs all ranks."""
+    if not torch.distributed.is_initialized():
+        return decision
+    shared = [decision]
+    torch.distributed.broadcast_object_list(shared, src=0)
+    return shared[0]
+
 
 def seal(checkpoints: Path, step: int, runtime: Runtime) -> None:
-    """Say that the checkpoint of `step` is whole, and by whom it was written; the ones before it go."""
+    """Mark the checkpoint of `step` as whole, with the processes that wrote it, and remove the ones before it."""
     newest = checkpoints / f"checkpoint-{step}"
-    spread = {"processes": runtime.processes, "strategy": runtime.strategy}
-    (newest / WHOLE).write_text(json.dumps({"step": step, **spread}))
+    whole = {"step": step, "processes": runtime.processes, "strategy": runtime.strategy}
+    (newest / WHOLE).write_text(json.dumps(whole))
     for older in checkpoints.glob("checkpoint-*"):
         if older != newest:
             shutil.rmtree(older)
@@ -37,11 +138,13 @@ def last_whole(checkpoints: Path) -> Path | None:
     return max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
 
 
-def refuse_another_spread(checkpoints: Path, runtime: Runtime) -> None:
-    """A checkpoint holds one state of random numbers (with ZeRO-3, one part of the optimizer) a process.
+def refuse_other_processes(checkpoints: Path, runtime: Runtime) -> None:
+    """Refuse to go on from a checkpoint that another number or kind of processes wrote.
+
+    It holds one state of random numbers (with ZeRO-3, one part of the optimizer) a process.
 
     Raises:
-        UserError: when it was written by other processes than are there now.
+        UserError: naming the settings under which the training goes on.
     """
     newest = last_whole(checkpoints)
     if newest is None:
@@ -50,8 +153,8 @@ def refuse_another_spread(checkpoints: Path, runtime: Runtime) -> None:
     processes, strategy = written.get("processes", 1), written.get("strategy", "ddp")
     if (processes, strategy) != (runtime.processes, runtime.strategy):
         raise UserError(
-            f"this training stands at step {written['step']} of {processes} processes ({strategy}), and "
-            f"runtime.processes={runtime.processes} runtime.strategy={runtime.strategy} is another\n"
-            f"  go on with runtime.processes={processes} runtime.strategy={strategy}, or start it again by removing "
-            f"{checkpoints}"
+            f"{checkpoints} holds step {written['step']} of a training in {processes} processes ({strategy}), which "
+            f"cannot go on with runtime.processes={runtime.processes} runtime.strategy={runtime.strategy}\n"
+            f"  go on with runtime.processes={processes} runtime.strategy={strategy}, or remove {checkpoints} to start "
+            "the training again"
         )

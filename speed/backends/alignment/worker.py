@@ -1,22 +1,41 @@
-"""One rank of a generator's training; started by torchrun, see `speed.backends.runtime.processes`."""
+"""One rank of a generator's training: the job that it reads, and what it does.
+
+torchrun starts it, see `speed.backends.runtime.processes`; a training in one process calls `train` itself.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from speed.backends.alignment.job import TrainingJob
-from speed.backends.alignment.trainer import TrlTrainer
+from speed.backends.alignment.dpo import train_dpo
+from speed.backends.alignment.options import TrlOptions
+from speed.backends.alignment.sft import train_sft
+from speed.backends.runtime.processes import Job
 from speed.backends.runtime.rank import main
-from speed.core.context import Context
+from speed.ports import Completion, Dpo, Preference, Sft
+from speed.runtime import Context
+
+WORKER = "speed.backends.alignment.worker"
+
+
+class TrainingJob(Job):
+    """One training."""
+
+    options: TrlOptions
+    source: str
+    """Base reference, or payload folder."""
+    config: Sft | Dpo
+    """Decides which training it is."""
+    completions: tuple[Completion, ...] = ()
+    preferences: tuple[Preference, ...] = ()
 
 
 def train(job: TrainingJob, ctx: Context) -> None:
     """Train as the job says."""
-    trainer = TrlTrainer(**job.trainer)
-    if job.sft is not None:
-        trainer.train_sft(job.source, job.completions, job.sft, Path(job.out), ctx)
-    elif job.dpo is not None:
-        trainer.train_dpo(Path(job.source), job.preferences, job.dpo, Path(job.out), ctx)
+    if isinstance(job.config, Dpo):
+        train_dpo(job.options, Path(job.source), job.preferences, job.config, Path(job.out), ctx)
+    else:
+        train_sft(job.options, job.source, job.completions, job.config, Path(job.out), ctx)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""DeepSpeed's ZeRO stage 3: weights, gradients and optimizer state in one part a process (Rajbhandari et al. 2020).
+"""DeepSpeed's ZeRO stage 3: each process holds one part of weights, gradients and optimizer state.
 
-The optimizer stays torch's AdamW, so that a loss is the one of a single process.
+(Rajbhandari et al. 2020.) The optimizer stays torch's AdamW, so that losses are those of a single process.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ def settings(precision: Literal["fp32", "bf16", "fp16"]) -> dict[str, Any]:
     }
 
 
-def one_dtype(model: Any) -> None:
-    """Give every floating weight the dtype that most have: ZeRO-3 gathers parts of one dtype, and PEFT keeps adapters
-    of a bf16 model in fp32."""
+def unify_dtype(model: Any) -> None:
+    """Give every floating-point weight the dtype of the base's: ZeRO-3 gathers parts of one dtype only.
+
+    PEFT keeps the adapters of a bf16 model in fp32.
+    """
     wanted = next(weight.dtype for name, weight in model.named_parameters() if "lora_" not in name)
     for weight in model.parameters():
         if weight.is_floating_point() and weight.dtype != wanted:

@@ -1,4 +1,4 @@
-"""A cheap score during training: held-out queries search the documents of all held-out records."""
+"""A cheap score during training: each held-out query searches the documents of all held-out records."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from speed.model.loss import blocked
 
 
 def development_figures(plan: Plan, forward: Forward) -> dict[str, float]:
-    """Share of the queries that find their positive first, and nDCG at 10, over the same documents at every step."""
+    """Share of the queries whose positive comes first, and nDCG at 10; over the same documents at every step."""
     batch = batch_of(plan, plan.held_out, 0, forward.device)
-    found = forward.all(batch.rows, batch.lengths)
+    vectors = forward.all(batch.rows, batch.lengths)
     count = len(batch.records)
-    similarity = found[:count] @ found[count:].T
+    similarity = vectors[:count] @ vectors[count:].T
     ranks = ranks_of_positives(similarity, batch.targets, blocked(batch.ids, batch.targets))
     gain = torch.where(ranks < 10, 1 / torch.log2(ranks + 2.0), 0.0)
     return {"development_accuracy": float((ranks == 0).float().mean()), "development_ndcg": float(gain.mean())}
@@ -28,6 +28,9 @@ def ranks_of_positives(
     targets: Annotated[Tensor, "rows"],
     mask: Annotated[Tensor, "rows documents"],
 ) -> Annotated[Tensor, "rows"]:
-    """How many documents stand before each positive. Equal ones do: a model that maps all to one point finds none."""
+    """How many documents stand before each positive.
+
+    Documents of equal similarity stand before it: a model that maps all texts to one point finds nothing.
+    """
     own = similarity.gather(1, targets[:, None])
     return ((similarity >= own) & ~mask).sum(dim=1) - 1

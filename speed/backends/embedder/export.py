@@ -1,4 +1,4 @@
-"""The trained embedder on disk: sentence-transformers layout, adapters merged, EOS in the tokenizer itself.
+"""The trained embedder on disk: sentence-transformers layout, adapters merged, EOS added by the tokenizer itself.
 
 model/  modules.json, 1_Pooling/, 2_Normalize/      what sentence-transformers reads
         config.json, model.safetensors              the transformer, adapters merged (AutoModel reads it too)
@@ -6,7 +6,7 @@ model/  modules.json, 1_Pooling/, 2_Normalize/      what sentence-transformers r
         config_sentence_transformers.json           prompts, by MTEB task
         README.md                                   model card: what it was trained on, how, and how to use it
 adapter/                                            the same, with adapters (PEFT) in the place of the transformer
-        base.json                                   content of the base that they belong to
+        base.json                                   sha256 of the base that they belong to
 """
 
 from __future__ import annotations
@@ -18,24 +18,42 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import ModelCard, ModelCardData
 
-from speed.backends.embedder.trainer import ContrastiveTrainer
+from speed.backends.embedder.settings import ContrastiveSettings
 from speed.backends.encoding.embedding_model import BASE, ignores_later_tokens, vectors
 from speed.backends.encoding.encoder import Encoder
 from speed.backends.encoding.instructions import instruction_table
 from speed.backends.encoding.token_rows import Frame, token_rows
-from speed.backends.generator.weights import resolved
-from speed.core.content import sha256_of
+from speed.core.cache import write_aside
+from speed.core.content import locate_model, sha256_of
 from speed.core.spec import Json
 
 PROBES = ("", "a", "Instruct: Retrieve semantically similar text.\nQuery: the quick brown fox", "long text " * 2000)
-"""What the exported model is compared on with the trained one."""
+"""Texts on which the exported model must agree with the trained one."""
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
 """Largest difference of an entry; merging rounds half-precision weights once."""
 
+CARD = """# Embedder trained by speed
+
+Contrastive training of {base} on synthetic data (SPEED, arXiv 2410.18634). {use}:
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/of/this/folder")
+queries = model.encode(["a query"]{prompt})
+documents = model.encode(["a document"])
+```
+
+| setting | value |
+|---|---|
+{settings}
+"""
+
 
 def export(
-    config: ContrastiveTrainer,
+    config: ContrastiveSettings,
     model: Any,
     tokenizer: Any,
     frame: Frame,
@@ -54,31 +72,28 @@ def export(
     with torch.no_grad():
         causal = ignores_later_tokens(model)
         expected = vectors(model, rows, pad, causal, config.pooling, config.normalize).cpu()
-    partial = out / "model.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     if config.lora is not None:
         write_adapter(config, model, tokenizer, frame, out / "adapter", facts)
         model = model.merge_and_unload()
-    model.to(dtype).save_pretrained(str(partial))
-    framed(tokenizer, frame, config.max_length).save_pretrained(str(partial))
-    write_layout(config, partial, int(model.config.hidden_size), facts)
-    encoder = Encoder.load(partial, device=model.device)
-    worst = float((torch.from_numpy(encoder.encode(PROBES)) - expected).abs().max())
-    if not worst <= TOLERANCE[dtype]:
-        raise RuntimeError(
-            f"the exported embedder differs from the trained one by {worst}: {partial} is not to be used"
-        )
     shutil.rmtree(out / "model", ignore_errors=True)
-    partial.rename(out / "model")
+    with write_aside(out / "model") as aside:
+        model.to(dtype).save_pretrained(str(aside))
+        framed(tokenizer, frame, config.max_length).save_pretrained(str(aside))
+        write_layout(config, aside, int(model.config.hidden_size), facts)
+        encoder = Encoder.load(aside, device=model.device)
+        worst = float((torch.from_numpy(encoder.encode(PROBES)) - expected).abs().max())
+        if not worst <= TOLERANCE[dtype]:
+            raise RuntimeError(
+                f"the embedder as it was saved gives vectors that differ by {worst} from the trained one's"
+            )
 
 
 def write_adapter(
-    config: ContrastiveTrainer, model: Any, tokenizer: Any, frame: Frame, folder: Path, facts: dict[str, Json]
+    config: ContrastiveSettings, model: Any, tokenizer: Any, frame: Frame, folder: Path, facts: dict[str, Json]
 ) -> None:
     """The adapters in a folder that sentence-transformers and AutoModel load on top of the base."""
     shutil.rmtree(folder, ignore_errors=True)
-    source, revision = resolved(config.base.name)
+    source, revision = locate_model(config.base.name)
     shape = model.peft_config["default"]
     shape.base_model_name_or_path, shape.revision = source, revision
     shape.target_modules = sorted(shape.target_modules)  # a set, whose order would differ from run to run
@@ -117,7 +132,7 @@ def framed(tokenizer: Any, frame: Frame, max_length: int) -> Any:
     )
 
 
-def write_layout(config: ContrastiveTrainer, folder: Path, width: int, facts: dict[str, Json]) -> None:
+def write_layout(config: ContrastiveSettings, folder: Path, width: int, facts: dict[str, Json]) -> None:
     """The files that make a folder with a transformer of hidden size `width` a sentence-transformers model."""
     modules = ["Transformer", "Pooling", *(["Normalize"] if config.normalize else [])]
     paths = ["", "1_Pooling", "2_Normalize"]
@@ -137,7 +152,7 @@ def write_layout(config: ContrastiveTrainer, folder: Path, width: int, facts: di
     if config.normalize:
         (folder / "2_Normalize").mkdir()
         _write_json(folder / "2_Normalize" / "config.json", {})
-    (folder / "README.md").write_text(_card(config, facts), encoding="utf-8")
+    _card(config, facts).save(folder / "README.md")
     prompts = instruction_table().prompts(config.instruction) if "{task}" in config.instruction else {}
     _write_json(
         folder / "config_sentence_transformers.json",
@@ -145,37 +160,20 @@ def write_layout(config: ContrastiveTrainer, folder: Path, width: int, facts: di
     )
 
 
-def _card(config: ContrastiveTrainer, facts: dict[str, Json]) -> str:
+def _card(config: ContrastiveSettings, facts: dict[str, Json]) -> ModelCard:
     """A model card: how the model was trained, and how to use it."""
     base = Path(config.base.name).name if Path(config.base.name).is_dir() else config.base.name
+    tags = ["sentence-transformers", "feature-extraction", "sentence-similarity"]
+    head = ModelCardData(library_name="sentence-transformers", base_model=base, tags=tags)
     trained = config.model_dump(mode="json", exclude={"base"})
     packages = {name: version(name) for name in ("torch", "transformers", "peft")}
     rows = {**facts, **trained, **packages}
-    lines = "\n".join(f"| {name} | {json.dumps(value)} |" for name, value in rows.items())
+    settings = "\n".join(f"| {name} | {json.dumps(value)} |" for name, value in rows.items())
     example = config.instruction.replace("{task}", "Retrieve semantically similar text.").removesuffix("{query}")
     use = "Queries carry an instruction,\ndocuments stand alone" if example else "Queries and documents stand alone"
     prompt = f", prompt={json.dumps(example)}" if example else ""
-    return f"""---
-library_name: sentence-transformers
-base_model: {base}
-tags: [sentence-transformers, feature-extraction, sentence-similarity]
----
-# Embedder trained by speed
-
-Contrastive training of {base} on synthetic data (SPEED, arXiv 2410.18634). {use}:
-
-```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("path/of/this/folder")
-queries = model.encode(["a query"]{prompt})
-documents = model.encode(["a document"])
-```
-
-| setting | value |
-|---|---|
-{lines}
-"""
+    text = CARD.format(base=base, use=use, prompt=prompt, settings=settings)
+    return ModelCard(f"---\n{head.to_yaml()}\n---\n{text}")
 
 
 def _write_json(file: Path, value: object) -> None:

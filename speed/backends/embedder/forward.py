@@ -1,4 +1,4 @@
-"""From rows of a token table to vectors: cut into chunks by length, shared by processes, checkpointed where asked."""
+"""From rows of a token table to vectors: in chunks of like length, shared by the processes, checkpointed if asked."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from speed.backends.embedder.ranks import Ranks
+from speed.backends.embedder.settings import ContrastiveSettings
 from speed.backends.embedder.token_table import TokenTable
-from speed.backends.embedder.trainer import ContrastiveTrainer
 from speed.backends.encoding.embedding_model import ignores_later_tokens, vectors
 from speed.backends.runtime.device import quietly
 from speed.model.batching import chunks
@@ -20,23 +20,17 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Forward:
-    """A model and the rows that it reads."""
+    """A model and the table of the rows that it reads."""
 
     def __init__(
-        self, config: ContrastiveTrainer, model: Any, table: TokenTable, pad: int, device: torch.device, ranks: Ranks
+        self, config: ContrastiveSettings, model: Any, table: TokenTable, pad: int, device: torch.device, ranks: Ranks
     ) -> None:
-        self.config, self.model, self.table, self.pad, self.device, self.ranks = (
-            config,
-            model,
-            table,
-            pad,
-            device,
-            ranks,
-        )
+        self.config, self.model, self.table, self.pad = config, model, table, pad
+        self.device, self.ranks = device, ranks
         self.causal = ignores_later_tokens(model)
         self.layers: list[Any] = []
         if config.checkpointing != "off":
-            # non-reentrant: exact with adapters, dropout and several forward passes before a backward pass
+            # only the non-reentrant kind is exact with adapters, dropout and two forward passes a backward one
             with quietly():
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             self.layers = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
@@ -45,14 +39,18 @@ class Forward:
     def chunks(self, lengths: list[int]) -> tuple[list[list[int]], list[int]]:
         """(this process's part of each chunk, padded tokens of the largest part of each chunk).
 
-        All processes get equally many parts: under ZeRO-3 each pass is a meeting of all of them.
+        All processes get equally many parts: under ZeRO-3 every pass is a collective operation.
         """
         count = self.ranks.count
         whole = chunks(lengths, self.config.chunk_tokens, ranks=count)
-        return [part[self.ranks.rank :: count] for part in whole], [-(-len(p) // count) * lengths[p[0]] for p in whole]
+        parts = [chunk[self.ranks.rank :: count] for chunk in whole]
+        return parts, [-(-len(chunk) // count) * lengths[chunk[0]] for chunk in whole]
 
     def encoder(self, rows: list[int]) -> Callable[[list[int]], Tensor]:
-        """What turns a part into vectors. It knows a part's second pass: `kept` checkpoints the first one only."""
+        """A function from a part to its vectors.
+
+        It recognises the second pass over a part, which `checkpointing: kept` does not checkpoint.
+        """
         seen: set[int] = set()
 
         def encode(part: list[int]) -> Tensor:
@@ -68,19 +66,19 @@ class Forward:
         return encode
 
     def all(self, rows: list[int], lengths: list[int]) -> Tensor:
-        """`[rows dim]` vectors of all rows, in every process; no graph, no dropout."""
+        """`[rows dim]` vectors of all rows, in every process; without a graph and without dropout."""
         parts, _ = self.chunks(lengths)
         encode, out = self.encoder(rows), None
         self.model.eval()
         with torch.no_grad():
             for part in parts:
-                found = encode(part)
+                vectors_of_part = encode(part)
                 if out is None:
-                    out = torch.zeros(len(rows), found.shape[1], dtype=found.dtype, device=found.device)
-                out[torch.tensor(part, device=out.device)] = found
+                    out = vectors_of_part.new_zeros(len(rows), vectors_of_part.shape[1])
+                out[torch.tensor(part, device=out.device)] = vectors_of_part
         self.model.train()
         assert out is not None, "there must be rows"
-        self.ranks.together(out)
+        self.ranks.all_reduce(out)
         return out
 
     def _checkpoint(self, on: bool) -> None:

@@ -1,4 +1,4 @@
-"""A guide: an embedder that knows better which documents of a batch answer a query (GISTEmbed, arXiv 2402.16829)."""
+"""A guide: a finished embedder tells which other documents of a batch answer a query (GISTEmbed, arXiv 2402.16829)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from speed.backends.embedder.forward import Forward
 from speed.backends.embedder.plan import Batch
 from speed.backends.embedder.ranks import Ranks
 from speed.backends.embedder.records import Labelled
+from speed.backends.embedder.settings import ContrastiveSettings
 from speed.backends.embedder.token_table import Wording, token_table
-from speed.backends.embedder.trainer import ContrastiveTrainer
 from speed.backends.encoding.encoder import Encoder
-from speed.backends.generator.weights import resolved
-from speed.core.context import Context
+from speed.core.content import locate_model
 from speed.core.spec import Json
+from speed.runtime import Context
 
 
 class Guide:
-    """Similarities of a batch as the guide sees them."""
+    """The guide's own similarities of the texts of a batch."""
 
     def __init__(
         self,
-        config: ContrastiveTrainer,
+        config: ContrastiveSettings,
         records: Callable[[], Iterable[Labelled]],
         content: Json,
         ctx: Context,
@@ -33,7 +33,7 @@ class Guide:
         ranks: Ranks,
     ) -> None:
         assert config.masks.guide is not None
-        encoder = Encoder.load(Path(resolved(config.masks.guide.name)[0]), device=device)
+        encoder = Encoder.load(Path(locate_model(config.masks.guide.name)[0]), device=device)
         wording = Wording(
             query=encoder.prompts.get("query", "") + "{query}", document=encoder.prompts.get("document", "")
         )
@@ -47,6 +47,6 @@ class Guide:
         """`[queries documents]` cosine similarities."""
         starts = self.forward.table.starts
         lengths = [int(starts[row + 1] - starts[row]) for row in batch.rows]
-        found = self.forward.all(batch.rows, lengths)
+        vectors = self.forward.all(batch.rows, lengths)
         self.forward.model.eval()
-        return found[: len(batch.records)] @ found[len(batch.records) :].T
+        return vectors[: len(batch.records)] @ vectors[len(batch.records) :].T

@@ -1,4 +1,4 @@
-"""The loop of contrastive training: load, step, checkpoint, export; in one process or as a rank of several."""
+"""The loop of contrastive training: load, step, save checkpoints, export; in one process or as a rank of several."""
 
 from __future__ import annotations
 
@@ -16,34 +16,33 @@ from speed.backends.embedder.export import export
 from speed.backends.embedder.forward import DTYPES, Forward
 from speed.backends.embedder.guide import Guide
 from speed.backends.embedder.plan import Plan
-from speed.backends.embedder.ranks import Sharded, joined
+from speed.backends.embedder.ranks import Sharded, join_ranks
 from speed.backends.embedder.records import Labelled, labelled
+from speed.backends.embedder.settings import ContrastiveSettings
 from speed.backends.embedder.step import Steps
 from speed.backends.embedder.token_table import TokenTable, Wording, token_table
-from speed.backends.embedder.trainer import ContrastiveTrainer
 from speed.backends.encoding.embedding_model import tokenizer_of, transformer
 from speed.backends.encoding.token_rows import Frame, training_frame
-from speed.backends.generator.weights import resolved
 from speed.backends.runtime.device import device_of, quietly
 from speed.backends.runtime.disk import disk_errors
 from speed.backends.runtime.processes import FOLDER, STOP, several
 from speed.backends.runtime.stopping import Stop
-from speed.core.content import sha256_of
-from speed.core.context import Context
+from speed.core.content import locate_model, sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import Json, digest
 from speed.model.batching import drawn_from
+from speed.runtime import Context
 
 
 class Rows(NamedTuple):
-    """The records of a training, tokenised."""
+    """The records of a training, tokenised, and how."""
 
     table: TokenTable
     tokenizer: Any
     frame: Frame
 
 
-def run(config: ContrastiveTrainer, examples: Path, out: Path, seed: int, ctx: Context) -> None:
+def run(config: ContrastiveSettings, examples: Path, out: Path, seed: int, ctx: Context) -> None:
     """`ContrastiveTrainer.train` in this process, which may be one of several ranks."""
     torch.set_num_threads(ctx.runtime.threads)
     device = torch.device(device_of(ctx))
@@ -51,10 +50,10 @@ def run(config: ContrastiveTrainer, examples: Path, out: Path, seed: int, ctx: C
         raise UserError("precision: fp16 needs a GPU; take precision: fp32 (or bf16) on a CPU")
     rows = table_of(config, examples, ctx)
     plan = Plan(rows.table, config, seed)
-    ranks = joined(ctx, device)
+    ranks = join_ranks(ctx, device)
     model = trainable(config, seed, rows)
     pad = rows.tokenizer.pad_token_id if rows.tokenizer.pad_token_id is not None else (rows.tokenizer.eos_token_id or 0)
-    model = ranks.spread(model, device).train()
+    model = ranks.distribute(model, device).train()
     ranks.check(model)
     forward = Forward(config, model, rows.table, pad, device, ranks)
     guide = None
@@ -68,8 +67,8 @@ def run(config: ContrastiveTrainer, examples: Path, out: Path, seed: int, ctx: C
         stopped_at = train(steps, done, examples, checkpoints, identity, ctx)
     if stopped_at is not None:
         raise UserError(
-            f"the embedder's training was told to end and saved step {stopped_at} of {len(plan)}\n"
-            "  run the same command again: it goes on from there"
+            f"the embedder's training was asked to stop and saved a checkpoint after step {stopped_at} of {len(plan)}\n"
+            "  run the same command again: it continues from there"
         )
     ctx.tally.counts["in"] += len(rows.table)
     truncated = int((rows.table.lengths() >= config.max_length).sum())
@@ -80,11 +79,11 @@ def run(config: ContrastiveTrainer, examples: Path, out: Path, seed: int, ctx: C
             facts = facts_of(ctx, plan, seed)
             export(config, model, rows.tokenizer, rows.frame, pad, out, DTYPES[config.precision], facts)
             shutil.rmtree(checkpoints, ignore_errors=True)
-    ranks.wait()
+    ranks.barrier()
 
 
 def train(steps: Steps, done: int, examples: Path, checkpoints: Path, identity: str, ctx: Context) -> int | None:
-    """All steps from `done` on; the number of steps behind it where the training was told to end before that.
+    """Take all steps from `done` on. Returns None, or after a request to stop the number of steps that are saved.
 
     Raises:
         UserError: when the loss is no number, or the GPU's memory does not suffice.
@@ -103,7 +102,7 @@ def train(steps: Steps, done: int, examples: Path, checkpoints: Path, identity: 
                 ) from error
             last = step + 1 == len(plan)
             if not steps.pairs:
-                ctx.say(f"step {step} had nothing to tell apart: its records share one label or text")
+                ctx.say(f"step {step} had no negatives, so it taught nothing: its records share one label or text")
             if development is not None and (last or (step + 1) % development.every == 0):
                 figures |= development_figures(plan, steps.forward)
                 scores = {name: value for name, value in figures.items() if name.startswith("development")}
@@ -114,7 +113,7 @@ def train(steps: Steps, done: int, examples: Path, checkpoints: Path, identity: 
             if last:
                 ctx.tally.metrics["last"] = figures
                 return None
-            due, ends = ranks.agreed(time.monotonic() - saved >= ctx.runtime.checkpoint_seconds, stop.wanted)
+            due, ends = ranks.broadcast(time.monotonic() - saved >= ctx.runtime.checkpoint_seconds, stop.wanted)
             if due or ends:
                 save(checkpoints, step + 1, identity, steps.trained(), steps.optimizer, steps.scaler, ranks)
                 saved = time.monotonic()
@@ -123,9 +122,9 @@ def train(steps: Steps, done: int, examples: Path, checkpoints: Path, identity: 
     return None
 
 
-def table_of(config: ContrastiveTrainer, examples: Path, ctx: Context) -> Rows:
+def table_of(config: ContrastiveSettings, examples: Path, ctx: Context) -> Rows:
     """The token rows of the corpus and of all sources, from the cache or made now."""
-    source, revision = resolved(config.base.name)
+    source, revision = locate_model(config.base.name)
     tokenizer = tokenizer_of(source, revision)
     frame = training_frame(tokenizer, config.pooling, config.bos)
     files = [examples, *(source.path.path.expanduser() for source in config.sources)]
@@ -150,20 +149,20 @@ def table_of(config: ContrastiveTrainer, examples: Path, ctx: Context) -> Rows:
     return Rows(table, tokenizer, frame)
 
 
-def content(config: ContrastiveTrainer, examples: Path) -> Json:
-    """Identity of the records: what the files hold, and what their sources add."""
+def content(config: ContrastiveSettings, examples: Path) -> Json:
+    """Identity of the records: the content of the files, and what their sources add."""
     sources = [[sha256_of(source.path.path), list(source.tasks), source.kind] for source in config.sources]
     return [sha256_of(examples), *sources]
 
 
-def trainable(config: ContrastiveTrainer, seed: int, rows: Rows) -> Any:
+def trainable(config: ContrastiveSettings, seed: int, rows: Rows) -> Any:
     """The base model with what is trained on it.
 
     Raises:
         UserError: for a base that cannot be loaded, or that has fewer tokens than its tokenizer.
     """
-    source, revision = resolved(config.base.name)
-    # adapters stand on a base in the arithmetic's type; fully trained weights stay fp32 and autocast does the rest
+    source, revision = locate_model(config.base.name)
+    # under adapters the base has the type of the arithmetic; weights that are trained stay fp32, under autocast
     model, _ = transformer(source, revision, DTYPES[config.precision] if config.lora else torch.float32)
     known, highest = model.get_input_embeddings().num_embeddings, int(rows.table.ids.max())
     if highest >= known:
@@ -175,7 +174,7 @@ def trainable(config: ContrastiveTrainer, seed: int, rows: Rows) -> Any:
 
 
 def facts_of(ctx: Context, plan: Plan, seed: int) -> dict[str, Json]:
-    """What a model card says of a training, from what its manifest will hold; nothing that depends on the machine."""
+    """Figures of a training for its model card: those of its manifest that do not depend on the machine."""
     metrics = ctx.tally.metrics
     figures = {name: metrics["last"][name] for name in ("loss", "positive_similarity", "negative_similarity")}
     held_out = metrics.get("development", {})
@@ -183,17 +182,17 @@ def facts_of(ctx: Context, plan: Plan, seed: int) -> dict[str, Json]:
 
 
 def resume(steps: Steps, checkpoints: Path, identity: str, ctx: Context) -> int:
-    """Steps already done, after taking over the last checkpoint of the same training."""
-    found = last_checkpoint(checkpoints, identity)
-    if found is None:
+    """Load the last checkpoint of the same training, if there is one; returns the steps that were done."""
+    checkpoint = last_checkpoint(checkpoints, identity)
+    if checkpoint is None:
         return 0
-    done = restore(found, steps.trained(), steps.optimizer, steps.scaler, steps.ranks)
+    done = restore(checkpoint, steps.trained(), steps.optimizer, steps.scaler, steps.ranks)
     ctx.say(f"resumed at step {done} of {len(steps.plan)}")
     return done
 
 
-def whole_model(config: ContrastiveTrainer, seed: int, rows: Rows, steps: Steps) -> Any:
-    """The trained model in one piece; called by all processes, of use in the first."""
+def whole_model(config: ContrastiveSettings, seed: int, rows: Rows, steps: Steps) -> Any:
+    """The trained model in one piece. All processes must call it; only the first one's result is used."""
     if not isinstance(steps.ranks, Sharded):
         return steps.forward.model
     trained = {name: steps.ranks.whole(weight.detach()).cpu() for name, weight in steps.trained().items()}
@@ -207,7 +206,7 @@ def whole_model(config: ContrastiveTrainer, seed: int, rows: Rows, steps: Steps)
     return model.to(steps.device)
 
 
-def adapted(model: Any, config: ContrastiveTrainer, seed: int) -> Any:
+def adapted(model: Any, config: ContrastiveSettings, seed: int) -> Any:
     """The model with fresh adapters on it, or with all its weights trainable.
 
     Raises:

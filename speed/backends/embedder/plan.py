@@ -1,4 +1,4 @@
-"""Which records meet in which step, and what the step needs of them: token rows, and what the mask compares."""
+"""Which records form the batch of a step, and what the step needs of them: token rows, and what the mask compares."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from speed.backends.embedder.records import CORPUS
+from speed.backends.embedder.settings import ContrastiveSettings
 from speed.backends.embedder.token_table import TokenTable
-from speed.backends.embedder.trainer import ContrastiveTrainer
 from speed.core.errors import UserError
 from speed.model.batching import epoch
 from speed.model.loss import Identities
 
 HELD_OUT, DRAWN, ORDER, NEGATIVES = range(4)
-"""What a generator draws: streams of one seed that do not depend on one another."""
+"""What is drawn: each has its own stream of the seed, so that none depends on another."""
 
 
 class Plan:
-    """The batches of a training; a function of the records, the trainer and the seed."""
+    """The batches of a training; a function of the records, the settings and the seed."""
 
-    def __init__(self, table: TokenTable, config: ContrastiveTrainer, seed: int) -> None:
+    def __init__(self, table: TokenTable, config: ContrastiveSettings, seed: int) -> None:
         self.table, self.config, self.seed = table, config, seed
         self.held_out = self._held_out()
         weights = np.array([*(source.weight for source in config.sources), 1.0])  # the corpus is number -1
@@ -46,13 +46,13 @@ class Plan:
         return self._epoch(number)[step - int(self._begins[number])]
 
     def negatives(self, record: int, step: int) -> list[int]:
-        """Rows of the hard negatives that a record brings to a step."""
-        found, most = self.table.rows_of(record)[2:], self.config.hard_negatives
-        if len(found) <= most:
-            return list(found)
+        """Rows of the hard negatives of a record that are used in a step."""
+        rows, most = self.table.rows_of(record)[2:], self.config.hard_negatives
+        if len(rows) <= most:
+            return list(rows)
         number = int(np.searchsorted(self._begins, step, side="right")) - 1
         draw = np.random.default_rng([self.seed, NEGATIVES, max(0, number), record])
-        return sorted(int(found[place]) for place in draw.permutation(len(found))[:most])
+        return sorted(int(rows[place]) for place in draw.permutation(len(rows))[:most])
 
     def _epoch(self, number: int) -> list[NDArray[np.int64]]:
         if self._last[0] != number:

@@ -1,9 +1,9 @@
 """The processes that share an embedder's training: none, copies of the model (DDP), or parts of it (ZeRO-3).
 
-Every process computes the loss of the whole batch from the vectors of all rows, which are added up over the processes
-(each fills in its own). The sum of their gradients is then the exact gradient, without a factor of the number of
-processes anywhere. ZeRO-3 is torch's own `fully_shard`: weights, gradients and optimizer state lie in parts, and a
-layer is whole only while it computes.
+Every process computes the loss of the whole batch from the vectors of all rows: each fills in its own rows, and an
+all-reduce adds them up. The sum of the processes' gradients is then the exact gradient, and nothing has to be divided
+by their number. ZeRO-3 is torch's own `fully_shard`: weights, gradients and optimizer state are divided among the
+processes, and a layer is gathered only while it computes.
 """
 
 from __future__ import annotations
@@ -16,48 +16,48 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from speed.core.context import Context
+from speed.runtime import Context
 
 BUCKET = 2**24
-"""Gradient entries that are added up in one go."""
+"""Gradient entries of one all-reduce."""
 
 
 class Ranks:
-    """One process."""
+    """Training in one process; the base of the other two."""
 
     rank, count, engine = 0, 1, "one process"
 
-    def spread(self, model: Any, device: torch.device) -> Any:
-        """The model as it is trained, on the device."""
+    def distribute(self, model: Any, device: torch.device) -> Any:
+        """The model on the device, divided as it is trained."""
         return model.to(device)
 
-    def together(self, tensor: Tensor) -> None:
-        """Add up over all processes, in place."""
+    def all_reduce(self, tensor: Tensor) -> None:
+        """Add a tensor up over all processes, in place."""
 
     def add_gradients(self, weights: Iterable[Tensor]) -> None:
         """Make every process's gradient the sum over all of them."""
 
     def whole(self, tensor: Tensor) -> Tensor:
-        """All of a tensor of which each process may hold a part; called by all of them."""
+        """The whole of a tensor of which each process may hold a part; all of them must call it."""
         return tensor
 
     def part(self, whole: Tensor, like: Tensor) -> Tensor:
-        """This process's part of a tensor, as `like` is one; a new tensor on its device."""
+        """This process's part of a whole tensor, divided as `like` is; a new tensor on the device of `like`."""
         return whole.to(like.device, copy=True)
 
-    def agreed(self, *opinions: bool) -> tuple[bool, ...]:
-        """Rank 0's opinions, in every process: clocks differ, and a checkpoint needs all of them."""
-        return opinions
+    def broadcast(self, *values: bool) -> tuple[bool, ...]:
+        """The values of rank 0, in every process: clocks differ, and a checkpoint needs all processes at one step."""
+        return values
 
-    def wait(self) -> None:
-        """Until all processes are here."""
+    def barrier(self) -> None:
+        """Wait for all processes."""
 
     def check(self, model: Any) -> None:
-        """Raise unless the model is spread as it should be."""
+        """Raise unless the model is distributed as it should be."""
 
 
 class Replicated(Ranks):
-    """Each process has the whole model."""
+    """Each process has the whole model (DDP)."""
 
     def __init__(self, ctx: Context, device: torch.device) -> None:
         if not dist.is_initialized():
@@ -68,7 +68,7 @@ class Replicated(Ranks):
         if self.count != ctx.runtime.processes:
             raise RuntimeError(f"{ctx.runtime.processes} processes were asked for, and {self.count} train")
 
-    def together(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         dist.all_reduce(tensor)
 
     def add_gradients(self, weights: Iterable[Tensor]) -> None:
@@ -84,12 +84,12 @@ class Replicated(Ranks):
                     grad.copy_(summed.view_as(grad))
                 bucket = []
 
-    def agreed(self, *opinions: bool) -> tuple[bool, ...]:
-        said = torch.tensor(opinions, dtype=torch.int32, device=self.device)
-        dist.broadcast(said, src=0)
-        return tuple(map(bool, said.tolist()))
+    def broadcast(self, *values: bool) -> tuple[bool, ...]:
+        tensor = torch.tensor(values, dtype=torch.int32, device=self.device)
+        dist.broadcast(tensor, src=0)
+        return tuple(map(bool, tensor.tolist()))
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         dist.barrier()
 
     def check(self, model: Any) -> None:
@@ -109,7 +109,7 @@ class Sharded(Replicated):
         super().__init__(ctx, device)
         self.engine = f"zero3 (fully_shard), {self.count} processes, {dist.get_backend()}"
 
-    def spread(self, model: Any, device: torch.device) -> Any:
+    def distribute(self, model: Any, device: torch.device) -> Any:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
@@ -123,7 +123,7 @@ class Sharded(Replicated):
 
     def add_gradients(self, weights: Iterable[Tensor]) -> None:
         for weight in weights:
-            if weight.grad is not None:  # fully_shard has left the mean
+            if weight.grad is not None:  # fully_shard has divided it by the number of processes
                 weight.grad.mul_(self.count)
 
     def whole(self, tensor: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class Sharded(Replicated):
         return distribute_tensor(whole.to(self.device), like.device_mesh, like.placements)
 
     def check(self, model: Any) -> None:
-        """Every weight must be a part, and the parts together one model."""
+        """Every weight must be divided among the processes."""
         from torch.distributed.tensor import DTensor
 
         for name, weight in model.named_parameters():
@@ -145,8 +145,8 @@ class Sharded(Replicated):
                 raise RuntimeError(f"strategy zero3 was asked for, and {name} lies whole in every process")
 
 
-def joined(ctx: Context, device: torch.device) -> Ranks:
-    """The processes of this training, as torchrun started them."""
+def join_ranks(ctx: Context, device: torch.device) -> Ranks:
+    """Join the processes that torchrun has started; a single process where it has not."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return Ranks()
     return Sharded(ctx, device) if ctx.runtime.strategy == "zero3" else Replicated(ctx, device)

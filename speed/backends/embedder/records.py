@@ -1,4 +1,4 @@
-"""Records as they stand in files: the corpus of the run, and labelled sources beside it. Read one by one."""
+"""Training records in JSONL files: the corpus of the run, and labelled sources beside it. Read one by one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from speed.backends.embedder.trainer import Source
+from speed.backends.embedder.settings import Source
 from speed.core.errors import UserError
 from speed.core.spec import Spec
 from speed.data.records import Kind
@@ -49,7 +49,7 @@ def labelled(examples: Path, sources: Sequence[Source]) -> Iterator[Labelled]:
 
     Raises:
         UserError: for a missing or empty file, a line that is no record, an empty query or positive, a record without a
-            kind, or records among which nothing could be told apart.
+            kind, or records that give no negatives.
     """
     count, answers = 0, set[str]()
     for place, source in [(CORPUS, None), *enumerate(sources)]:
@@ -67,7 +67,7 @@ def labelled(examples: Path, sources: Sequence[Source]) -> Iterator[Labelled]:
     if len(answers) < 2:
         raise UserError(
             f"all {count} records of {examples} have one positive, {next(iter(answers))[:80]!r}, and no negatives: "
-            "there is nothing to tell apart\n  give records with different positives, or with hard negatives"
+            "contrastive training has no negatives\n  give records with different positives, or with hard negatives"
         )
 
 

@@ -1,4 +1,4 @@
-"""One optimiser step of contrastive training, the same in one process and in many."""
+"""One optimiser step of contrastive training, the same in one process and in several."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from speed.backends.embedder.checkpoint import complete_checkpoints
 from speed.backends.embedder.forward import Forward
 from speed.backends.embedder.guide import Guide
 from speed.backends.embedder.plan import Batch, Plan, batch_of
 from speed.backends.embedder.records import CORPUS
-from speed.backends.embedder.trainer import ContrastiveTrainer
+from speed.backends.embedder.settings import ContrastiveSettings
 from speed.core.errors import UserError
 from speed.model.batching import backward
 from speed.model.loss import Nce, above_positive, blocked, info_nce, text_hash
 
 OVERFLOWS = 16
-"""Steps in a row that may overflow in fp16, each of which is left out and halves the loss's scale: from 65,536 to 1."""
+"""Steps in a row that may overflow in fp16: each is skipped and halves the loss's scale, from 65,536 to 1."""
 
 
 class Steps:
-    """What changes from step to step: weights, optimiser, scaler."""
+    """The state that changes from step to step: weights, optimiser, scaler."""
 
     def __init__(
-        self, config: ContrastiveTrainer, forward: Forward, plan: Plan, seed: int, guide: Guide | None = None
+        self, config: ContrastiveSettings, forward: Forward, plan: Plan, seed: int, guide: Guide | None = None
     ) -> None:
         self.config, self.forward, self.plan, self.seed, self.guide = config, forward, plan, seed, guide
         self.device, self.ranks = forward.device, forward.ranks
         self.pairs = 0
-        """Pairs of a query and a negative that the last step told apart."""
+        """Pairs of a query and a negative in the last step."""
         self.overflows = 0
         """Steps in a row without a finite gradient."""
         weights = list(self.trained().values())
@@ -71,7 +72,7 @@ class Steps:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        if step + 1 == len(self.plan):  # no loss is computed after it: whether it has left a model is seen by using it
+        if step + 1 == len(self.plan):  # no later loss can show that this step broke the weights, so some rows must
             some = max(8, self.ranks.count)
             if not torch.isfinite(self.forward.all(batch.rows[:some], batch.lengths[:some])).all():
                 raise self._not_a_number(step, batch, examples, checkpoints, float(loss))
@@ -93,18 +94,18 @@ class Steps:
             encode=self.forward.encoder(batch.rows),
             parts=parts,
             sizes=sizes,
-            loss_of=lambda found: self._loss(found, batch, seen),
+            loss_of=lambda vectors: self._loss(vectors, batch, seen),
             kept_tokens=self.config.kept_tokens,
-            # another stream for each process; a chunk's place is added
+            # each process draws from a stream of its own
             seed=text_hash(f"{self.seed} {step} {self.ranks.rank}") % 2**62,
             device=self.device,
             rows=len(batch.rows),
-            together=self.ranks.together if self.ranks.count > 1 else None,
+            all_reduce=self.ranks.all_reduce if self.ranks.count > 1 else None,
         )
         self.ranks.add_gradients(self.trained().values())
         return loss
 
-    def _loss(self, found: Tensor, batch: Batch, seen: list[Nce]) -> Tensor:
+    def _loss(self, vectors: Tensor, batch: Batch, seen: list[Nce]) -> Tensor:
         masks = self.config.masks
         mask = blocked(
             batch.ids,
@@ -117,13 +118,14 @@ class Steps:
         if self.guide is not None:
             mask |= above_positive(self.guide.similarity(batch), batch.targets, masks.guide_margin)
         count = len(batch.records)
-        nce = info_nce(found[:count], found[count:], batch.targets, mask, self.config.temperature, masks.score_margin)
+        queries, documents = vectors[:count], vectors[count:]
+        nce = info_nce(queries, documents, batch.targets, mask, self.config.temperature, masks.score_margin)
         seen.append(nce._replace(loss=nce.loss.detach()))
         loss: Tensor = self.scaler.scale(nce.loss.mean())
         return loss
 
     def _not_a_number(self, step: int, batch: Batch, examples: Path, checkpoints: Path, loss: float) -> UserError:
-        """What to say when training has diverged."""
+        """The error of a training that has diverged."""
         table, some = self.plan.table, 8
         lines: dict[int, list[str]] = {}
         for record in batch.records[:some]:
@@ -131,7 +133,7 @@ class Steps:
         files = {CORPUS: examples} | {place: source.path.path for place, source in enumerate(self.config.sources)}
         where = "; ".join(f"{', '.join(numbers)} of {files[place]}" for place, numbers in lines.items())
         more = f" (the first {some} of {len(batch.records)})" if len(batch.records) > some else ""
-        kept = sorted(checkpoints.glob("step-*")) if checkpoints.is_dir() else []
+        kept = complete_checkpoints(checkpoints)
         last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
         return UserError(
             f"the embedder's loss or its gradient is no longer a number (loss {loss}) at step {step}, on the records "
@@ -140,7 +142,7 @@ class Steps:
         )
 
 
-def schedule(config: ContrastiveTrainer, step: int, total: int) -> float:
+def schedule(config: ContrastiveSettings, step: int, total: int) -> float:
     """Factor of the learning rate: linear warm-up over a share of the steps, then the decay. No step has rate 0."""
     warmup = math.ceil(config.warmup_ratio * total)
     if step < warmup:

@@ -1,29 +1,25 @@
 """Records as token rows on disk: tokenised once, kept by content, read through memory maps.
 
-    <home>/cache/tokens/<key>/   ids.bin (int32), starts.bin, texts.bin, labels.bin (int64), records.bin, table.json
+    <home>/cache/tokens/<key>/   ids.bin (int32), starts.bin, texts.bin, labels.bin (int64), records.bin
 
 A table is shared by every training that reads the same records with the same tokenizer, wording and length, whatever
-its seed, batch or learning rate. Memory holds what a batch needs, however many records there are. A table is written
-aside and renamed; one whose files do not have the recorded sha256 is made again. The folder may be deleted at any time.
+its seed, batch or learning rate. Memory holds what a batch needs, however many records there are. `speed.core.cache`
+keeps the folder: one process makes it, and a damaged one is made again.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from speed.backends.embedder.records import Labelled
 from speed.backends.encoding.token_rows import Frame, token_rows
-from speed.core.content import file_sha256
+from speed.core.cache import kept
 from speed.core.spec import Json, Spec, digest
 from speed.data.records import Kind
 from speed.model.batching import Ids
@@ -38,7 +34,7 @@ WINDOW = 1024
 
 
 class Wording(Spec):
-    """What stands around the texts of a record."""
+    """How the texts of a record are written."""
 
     query: str
     """With {query} and, where there is an instruction, {task}."""
@@ -102,16 +98,7 @@ def token_table(
     backend.no_padding()
     recipe = [LAYOUT, content, digest(backend.to_str()), list(map(list, frame)), max_length, wording.model_dump()]
     folder = cache / "tokens" / digest(recipe)[:20]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if not _whole(folder):
-        with FileLock(folder.with_name(folder.name + ".lock")):
-            if not _whole(folder):  # another process may have made it meanwhile
-                partial = folder.with_name(folder.name + ".partial")
-                shutil.rmtree(partial, ignore_errors=True)
-                shutil.rmtree(folder, ignore_errors=True)
-                partial.mkdir()
-                _write(partial, records(), tokenizer, frame, max_length, wording, progress)
-                partial.rename(folder)
+    kept(folder, lambda aside: _write(aside, records(), tokenizer, frame, max_length, wording, progress))
     return TokenTable(folder)
 
 
@@ -133,9 +120,10 @@ def _write(
             texts: list[str] = []
             hashes: list[int] = []
             labels: list[int] = []
-            found: list[tuple[int, ...]] = []
+            entries: list[tuple[int, ...]] = []
             for record in window:
-                found.append((rows + len(texts), record.number, text_hash(record.task), record.source, _code(record)))
+                first, kind = rows + len(texts), KINDS.index(record.kind)
+                entries.append((first, record.number, text_hash(record.task), record.source, kind))
                 documents = (record.positive, *record.negatives)
                 texts += [query_text(record, wording.query), *(wording.document + text for text in documents)]
                 hashes += [text_hash(text) for text in (record.query, *documents)]
@@ -147,17 +135,12 @@ def _write(
             files["starts"].write((tokens + np.cumsum([len(row) for row in ids])).astype("<i8").tobytes())
             files["texts"].write(np.array(hashes, "<i8").tobytes())
             files["labels"].write(np.array(labels, "<i8").tobytes())
-            files["records"].write(np.array(found, RECORD).tobytes())
+            files["records"].write(np.array(entries, RECORD).tobytes())
             tokens, rows = tokens + sum(map(len, ids)), rows + len(ids)
             progress(read)
-        for file in files.values():
-            file.flush()
-            os.fsync(file.fileno())
     finally:
         for file in files.values():
             file.close()
-    sums = {name: file_sha256(folder / f"{name}.bin") for name in names}
-    (folder / "table.json").write_text(json.dumps({"tokens": tokens, "rows": rows, "sha256": sums}))
 
 
 def query_text(record: Labelled, template: str) -> str:
@@ -168,22 +151,10 @@ def query_text(record: Labelled, template: str) -> str:
     return before.replace("{task}", record.task) + record.query + after
 
 
-def _code(record: Labelled) -> int:
-    return KINDS.index(record.kind)
-
-
 def _windows(records: Iterable[Labelled]) -> Iterator[Sequence[Labelled]]:
     rest = iter(records)
     while window := list(islice(rest, WINDOW)):
         yield window
-
-
-def _whole(folder: Path) -> bool:
-    try:
-        sums = json.loads((folder / "table.json").read_text())["sha256"]
-        return all(file_sha256(folder / f"{name}.bin") == found for name, found in sums.items())
-    except (OSError, ValueError, KeyError):
-        return False
 
 
 def _mapped(file: Path, dtype: Any) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""The embedder's training (paper §3.1, §4.1, Appendix B; recipe of E5-mistral, arXiv 2401.00368): contrastive LoRA.
+"""The trainer of the embedder: contrastive, with LoRA or of all weights (paper §3.1, §4.1).
 
 A bare loop over token rows made once. A step pools queries and documents, sorts them by length, cuts them into
 chunks and accumulates the exact gradient of the whole batch's loss (`speed.model.batching`).
@@ -7,200 +7,50 @@ chunks and accumulates the exact gradient of the whole batch's loss (`speed.mode
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import Field, model_validator
+from speed.backends.embedder.settings import ContrastiveSettings
+from speed.backends.runtime.device import fills_gpu
+from speed.backends.runtime.processes import Job, run_in_processes, several
+from speed.runtime import Context, Runtime
 
-from speed.core.content import Content, ModelReference
-from speed.core.context import Context, Runtime
-from speed.core.errors import UserError
-from speed.core.spec import Spec
-from speed.data.records import Kind
-from speed.ports import EmbedderTrainer
-
-if TYPE_CHECKING:
-    from typing import Self
-
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+WORKER = "speed.backends.embedder.worker"
 
 
-class Lora(Spec):
-    """Low-rank adapters (PEFT); merged into the exported model."""
-
-    r: Annotated[int, Field(ge=1)] = 16
-    """Rank (paper, Appendix B)."""
-    alpha: Positive = 32
-    """Scale; 32 as in the adapter that E5-mistral published."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """On the adapter's input; 0.1 as in the adapter that E5-mistral published."""
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Names of the linear layers; `all-linear` alone stands for all."""
-
-
-class Masks(Spec):
-    """Which documents of the batch do not count as a query's negatives (`speed.model.loss.blocked`)."""
-
-    identical_positives: bool = True
-    own_duplicates: bool = True
-    same_label: bool = True
-    score_margin: float | None = None
-    """Leave out documents that score higher than the positive by more than this (Qwen3-Embedding: 0.1)."""
-    guide: ModelReference | None = None
-    """An embedder in sentence-transformers layout that judges instead: documents which it scores above the positive are
-    left out (GISTEmbed, arXiv 2402.16829). It reads bare queries under its own prompts, without a gradient."""
-    guide_margin: float = 0.0
-    """By how much the guide must score a document above the positive."""
-
-    @model_validator(mode="after")
-    def _used(self) -> Self:
-        if self.guide_margin and self.guide is None:
-            raise ValueError(
-                "guide_margin has no effect without guide; name the guide's model, or leave the margin out"
-            )
-        return self
-
-
-class Batching(Spec):
-    """Which records meet in a batch (`speed.model.batching.epoch`); the same for all processes of a training."""
-
-    homogeneous: Share = 0.0
-    """Share of a batch that comes from one group: 0 mixes all in their proportions, 1 takes one group only."""
-    by: Literal["kind", "task", "source"] = "kind"
-    """What makes a group."""
-
-
-class Source(Spec):
-    """A JSONL file of labelled records that is trained on beside the synthetic ones (paper §4.2: 13 data sets).
-
-    A line: `query`, `positive`, and where they are known `negative` or `negatives`, `task`, `kind`.
-    """
-
-    path: Content
-    weight: Positive = 1.0
-    """How often a record is seen an epoch: 0.1 draws a tenth anew for each epoch, 2 takes every record twice."""
-    tasks: tuple[str, ...] = ()
-    """Instructions for records that state none, taken in turn (E5-mistral gives NLI and Quora two each)."""
-    kind: Kind | None = None
-    """Kind of records that state none."""
-
-
-class Development(Spec):
-    """A cheap score during training: each held-out query searches the documents of all held-out records.
-
-    Held-out records are not trained on, so the default is none: the paper trains on all of them.
-    """
-
-    records: Annotated[int, Field(ge=2)] = 256
-    every: Annotated[int, Field(ge=1)] = 50
-    """Steps between two scores; the last step always has one."""
-
-
-class ContrastiveTrainer(EmbedderTrainer):
+class ContrastiveTrainer(ContrastiveSettings):
     """InfoNCE with in-batch and hard negatives; LoRA or full fine-tuning; one process or several."""
 
     version: ClassVar[int] = 2
     heavy: ClassVar[tuple[str, ...]] = ("torch", "peft", "transformers.modeling_utils")
 
-    base: ModelReference
-    """Hub name, folder, or `package:miniature/bases/NAME`."""
-    lora: Lora | None = Lora()
-    """None trains all weights."""
-    learning_rate: Positive = 1e-4
-    """E5-mistral, Appendix A."""
-    temperature: Positive = 0.02
-    """E5-mistral, §3.2."""
-    batch_size: Annotated[int, Field(ge=2)] = 1536
-    """Records a step, and so the number of in-batch negatives (paper, Appendix B)."""
-    epochs: Annotated[int, Field(ge=1)] = 1
-    max_length: Annotated[int, Field(ge=8)] = 512
-    """Tokens, special ones included."""
-    warmup_ratio: Share = 0.1
-    """Share of the steps; a fixed number would eat most of a small run (E5-mistral: 100 of under 1,000 steps)."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    max_gradient_norm: Positive | None = 1.0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the arithmetic inside the transformer; the loss is always fp32."""
-    pooling: Literal["last", "mean", "cls"] = "last"
-    normalize: bool = True
-    bos: Literal["as_base", "always", "never"] = "as_base"
-    """Whether a BOS token stands in front of every text."""
-    instruction: str = "Instruct: {task}\nQuery: {query}"
-    """How a query is written (E5-mistral, §3.2); documents stand alone. `{query}` alone trains without instructions:
-    the exported model then brings no prompts along, and is evaluated without any (`protocol: native`)."""
-    batching: Batching = Batching()
-    sources: tuple[Source, ...] = ()
-    """Labelled records to train on as well."""
-    masks: Masks = Masks()
-    hard_negatives: Annotated[int, Field(ge=0)] = 1
-    """Hard negatives of a record that are used at most, drawn anew each epoch (E5-mistral: 1)."""
-    share_hard_negatives: bool = True
-    """Whether a hard negative also counts for the other queries of the batch."""
-    chunk_tokens: Annotated[int, Field(ge=1)] = 4096
-    """Padded tokens encoded at once. Bounds the memory of a step."""
-    kept_tokens: Annotated[int, Field(ge=0)] = 32768
-    """Padded tokens whose activations are kept between the two passes of a step; the others are computed twice."""
-    checkpointing: Literal["off", "kept", "all"] = "off"
-    """Where layers keep their inputs only and compute the rest again: nowhere, in the activations that are kept
-    between the passes, or everywhere. `all` computes most of them three times: for texts that alone are too long."""
-    development: Development | None = None
-    """Held-out records that are scored during the training."""
-
-    @property
-    def instructs(self) -> bool:
-        return "{task}" in self.instruction
-
-    @model_validator(mode="after")
-    def _usable(self) -> Self:
-        if self.instruction != "{query}" and ("{query}" not in self.instruction or "{task}" not in self.instruction):
-            raise ValueError("instruction must contain {task} and {query}, or be {query} alone for no instructions")
-        if not self.instruction.endswith("{query}"):
-            raise ValueError("instruction must end with {query}, so that it can be kept as a prompt in front of a text")
-        if self.checkpointing == "kept" and not self.kept_tokens:
-            raise ValueError(
-                "checkpointing: kept has no effect with kept_tokens: 0, where every chunk is computed twice already; "
-                "set kept_tokens, or take checkpointing: off"
-            )
-        return self
-
-    def check(self, runtime: Runtime) -> None:
-        """Refuse what this machine's settings cannot carry out.
-
-        Raises:
-            UserError: with the remedy.
-        """
-        if runtime.processes > self.batch_size:
-            raise UserError(
-                f"runtime.processes={runtime.processes} is more than embedder.batch_size={self.batch_size}: "
-                "each process needs a record\n  take fewer processes or a larger batch"
-            )
-        if self.precision == "fp16" and runtime.device == "cpu":
-            raise UserError("embedder.precision=fp16 needs a GPU\n  take embedder.precision=fp32 (or bf16) on a CPU")
-
-    def steps(self, examples: int) -> int:
-        """Optimiser steps for so many examples (with homogeneous batches up to four more an epoch)."""
-        return self.epochs * -(-examples // self.batch_size)
+    def alone(self, runtime: Runtime) -> bool:
+        return fills_gpu(runtime)
 
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
         """Train on the `Example`s of a JSONL file; the model, in sentence-transformers layout, into `out/model`.
 
-        Resumes, to the bit, from the last checkpoint in `out/checkpoints`, which is removed at the end.
+        A training that was stopped resumes, to the bit, from its last checkpoint in `out/checkpoints`.
 
         Raises:
-            UserError: no usable records, a base that cannot be loaded, a setting that this machine cannot carry out,
-                or a loss that is no longer a number (with the step and the records; checkpoints stay).
+            UserError: for no usable records, a base that cannot be loaded, a setting that this machine cannot carry
+                out, or a loss that is no longer a number (with the step and the records; checkpoints stay).
         """
-        from speed.backends.embedder.job import WORKER, EmbedderJob
         from speed.backends.embedder.loop import run, table_of
-        from speed.backends.runtime.processes import run_in_processes, several
 
         self.check(ctx.runtime)
         if not several(ctx.runtime):
             run(self, examples, out, seed, ctx)
             return
-        table_of(self, examples, ctx)  # tokenised once and here, with this process's cores
-        fields = self.model_dump(mode="json")
+        table_of(self, examples, ctx)  # tokenised once, with all cores, before the ranks start
         runtime = ctx.runtime.model_copy(update={"home": ctx.store.home})
-        job = EmbedderJob(trainer=fields, examples=str(examples), seed=seed, out=str(out.resolve()), runtime=runtime)
+        job = EmbedderJob(trainer=self, examples=examples, seed=seed, out=str(out.resolve()), runtime=runtime)
         run_in_processes(job, WORKER, ctx)
+
+
+class EmbedderJob(Job):
+    """One training as its ranks read it."""
+
+    trainer: ContrastiveTrainer
+    examples: Path
+    """JSONL file of the synthetic records."""
+    seed: int

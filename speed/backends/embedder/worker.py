@@ -1,19 +1,18 @@
-"""One rank of an embedder's training; started by torchrun, see `speed.backends.runtime.processes`."""
+"""One rank of an embedder's training; torchrun starts it (`speed.backends.runtime.processes`)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from speed.backends.embedder.job import EmbedderJob
 from speed.backends.embedder.loop import run
-from speed.backends.embedder.trainer import ContrastiveTrainer
+from speed.backends.embedder.trainer import EmbedderJob
 from speed.backends.runtime.rank import main
-from speed.core.context import Context
+from speed.runtime import Context
 
 
 def train(job: EmbedderJob, ctx: Context) -> None:
     """Train as the job says."""
-    run(ContrastiveTrainer(**job.trainer), Path(job.examples), Path(job.out), job.seed, ctx)
+    run(job.trainer, job.examples, Path(job.out), job.seed, ctx)
 
 
 if __name__ == "__main__":

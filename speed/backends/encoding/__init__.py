@@ -1,1 +1,1 @@
-"""Texts to vectors, whatever the model behind them: a folder, another library, an endpoint, a cache."""
+"""Texts to vectors: by a model in a folder, by sentence-transformers, by an endpoint; with a cache of the vectors."""

@@ -1,4 +1,4 @@
-"""An embedding model in memory: transformer, pooling, normalisation; common to trainer and evaluator."""
+"""An embedding model in memory: transformer, pooling, normalisation. The training and the encoder share it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
-from speed.backends.generator.weights import resolved
 from speed.backends.runtime.device import quietly
-from speed.core.content import sha256_of
+from speed.core.content import locate_model, sha256_of
 from speed.core.errors import UserError
 from speed.model.batching import Ids, drawn_from, padded
 from speed.model.pooling import Pooling, pooled
 
 ADAPTER = "adapter_config.json"
-"""What makes a folder a PEFT adapter."""
+"""A folder with this file is a PEFT adapter."""
 BASE = "base.json"
-"""sha256 of the base of an adapter of ours, where that is a folder."""
+"""Beside an adapter of ours whose base is a folder: the sha256 of that base."""
 
 
 def tokenizer_of(source: str, revision: str | None) -> Any:
@@ -47,18 +46,18 @@ def transformer(source: str, revision: str | None, dtype: Any) -> tuple[Any, Any
     tokenizer = tokenizer_of(source, revision)
     if (Path(source) / ADAPTER).is_file():
         return _adapted(Path(source), dtype), tokenizer
-    with quietly(), _explained(source), drawn_from(0, torch.device("cpu")):  # weights that a checkpoint lacks are drawn
+    with quietly(), _explained(source), drawn_from(0, torch.device("cpu")):  # some weights may be missing: drawn
         return transformers.AutoModel.from_pretrained(source, revision=revision, dtype=dtype), tokenizer
 
 
 def _adapted(folder: Path, dtype: Any) -> Any:
-    """The merged model of a PEFT adapter, on the base that it was trained on."""
+    """A PEFT adapter merged into the base that it was trained on."""
     from peft import PeftModel
 
     named = str(json.loads((folder / ADAPTER).read_text()).get("base_model_name_or_path") or "")
     if not named:
         raise UserError(f"{folder / ADAPTER} names no base model (base_model_name_or_path); take the merged model")
-    source, revision = resolved(named)
+    source, revision = locate_model(named)
     expected = json.loads((folder / BASE).read_text())["sha256"] if (folder / BASE).is_file() else None
     if expected and Path(source).is_dir() and sha256_of(Path(source)) != expected:
         raise UserError(
@@ -89,7 +88,7 @@ def _explained(source: str) -> Iterator[None]:
 
 
 def ignores_later_tokens(model: Any) -> bool:
-    """True for causal attention: then padding on the right changes nothing and no mask has to be computed."""
+    """True for causal attention: padding on the right then changes nothing, and no mask is needed."""
     config = model.config
     causal = {"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "olmo2"}
     return config.model_type in causal and not getattr(config, "use_bidirectional_attention", False)

@@ -1,7 +1,7 @@
-"""Encoding many texts with a saved embedder: sorted by length, cut by a token budget, bounded in memory.
+"""Encode many texts with a saved embedder: sorted by length, in chunks of so many tokens, with bounded memory.
 
-Reads the layout of sentence-transformers without importing it (its import takes longer than a small evaluation), so
-other people's models of that layout are encoded as their authors meant: their pooling, length, normalisation, prompts.
+It reads the layout of sentence-transformers, with its pooling, length, normalisation and prompts, but does not import
+the library, which takes longer than a small evaluation.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from speed.model.batching import chunks
 from speed.model.pooling import Pooling
 
 CHUNK_TOKENS = 16_384
-"""Padded tokens encoded at once."""
+"""Padded tokens of a chunk."""
 PADDING_SHARE = 80
-"""Of a chunk's tokens, one in so many at most may be padding."""
+"""At most one in so many of a chunk's tokens may be padding."""
 
 
 class UnknownLayout(UserError):
-    """A model of sentence-transformers with parts that this encoder does not have (a dense layer, a T5 ...)."""
+    """A model of sentence-transformers with parts that this encoder lacks (a dense layer, a T5 ...)."""
 
 
 class Encoder:
@@ -58,7 +58,7 @@ class Encoder:
 
         Raises:
             UserError: for a folder without a model.
-            UnknownLayout: for one that only sentence-transformers itself can encode with.
+            UnknownLayout: for a model that only sentence-transformers can encode with.
         """
         root = Path(folder)
         own = _json(root / "sentence_bert_config.json")
@@ -104,22 +104,22 @@ class Encoder:
         rows = token_rows(self.tokenizer, [prefix + text for text in texts], self.frame, self.max_length)
         for part in chunks([len(row) for row in rows], self.chunk_tokens, PADDING_SHARE):
             with torch.inference_mode():
-                found = vectors(self.model, [rows[row] for row in part], self.pad, self.causal, self.how, False)
-            yield part, found.float().cpu().numpy()
+                of_part = vectors(self.model, [rows[row] for row in part], self.pad, self.causal, self.how, False)
+            yield part, of_part.float().cpu().numpy()
 
     def _check_room(self, prefix: str) -> None:
         taken = len(token_rows(self.tokenizer, [prefix], self.frame, 10**6)[0])
         if taken >= self.max_length:
             raise UserError(
                 f"the instruction {prefix!r} takes {taken} tokens, and the embedder reads {self.max_length}: "
-                "nothing is left of the texts; raise max_length, shorten the instruction, or take protocol: native"
+                "none is left for the texts\n  raise max_length, shorten the instruction, or take protocol: native"
             )
 
 
 def _pooling_and_norm(root: Path) -> tuple[Pooling, bool]:
     modules = _json(root / "modules.json")
     if not modules:
-        return "mean", False  # a bare transformer, as sentence-transformers reads it
+        return "mean", False  # what sentence-transformers does with a bare transformer
     kinds = {str(module["type"]).rsplit(".", 1)[-1]: str(module.get("path", "")) for module in modules}
     unknown = set(kinds) - {"Transformer", "Pooling", "Normalize"}
     if unknown:

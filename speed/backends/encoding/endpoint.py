@@ -1,15 +1,14 @@
 """Models behind an OpenAI-compatible `/embeddings`: batches, several in flight, retries, a price before the start.
 
-The key comes from the environment alone: OPENAI_API_KEY for api.openai.com, OPENAI_COMPATIBLE_API_KEY for any other
-server, so that the first never travels to just any URL. What the server does with a text over its limit is its own
-matter where it says nothing; where it refuses, the text is cut until it is taken, and counted.
+The key is read from the environment only: OPENAI_API_KEY for api.openai.com, OPENAI_COMPATIBLE_API_KEY for any other
+server, so that the first is never sent to another host. A text that the server refuses as too long is cut until it is
+accepted, and counted; a server may also cut texts without saying so.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import random
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -19,22 +18,21 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from speed.backends.encoding.text_encoder import TextEncoder, Vectors
-from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.core.spec import Json
 from speed.data.costs import prices as cost
 from speed.data.evaluation_record import SERVERS_OWN
-from speed.teaching.errors import Patience, TransportError, Tries
-from speed.teaching.loop import teaching_loop
-from speed.teaching.openai_api import KEY, posted, read_as
-from speed.teaching.secrets import public_url
+from speed.runtime import Context
+from speed.teaching.errors import Patience, TransportError, public_url
+from speed.teaching.openai_teacher import KEY, posted, read_as
+from speed.teaching.session import teaching_loop
 
 OPENAI = "api.openai.com"
 KEYS = {OPENAI: "OPENAI_API_KEY"}
 TEXTS = 128
-"""Of one request at most; OpenAI takes 2,048, small servers 32 to 256."""
+"""Texts of a request at most; OpenAI accepts 2,048, small servers 32 to 256."""
 CHARACTERS = 200_000
-"""Of one request at most, unless one text alone is longer; OpenAI takes 300,000 tokens."""
+"""Characters of a request at most, unless one text alone is longer; OpenAI accepts 300,000 tokens."""
 PROBE = "the quick brown fox"
 
 
@@ -53,13 +51,13 @@ class EndpointModel:
     ) -> None:
         """Args:
         url: such as `https://api.openai.com/v1`.
-        dimensions: asked of the server, where the model has a choice; every vector is checked.
-        usd_per_million: price of a million tokens, where the table does not know it; a server on this machine
-            costs nothing.
+        dimensions: width to ask the server for, where the model offers several; every vector is checked.
+        usd_per_million: price of a million tokens, where the table of prices lacks the model; a server on this
+            machine costs nothing.
         name: for tables and result files; `host/model` when None.
 
         Raises:
-            UserError: for something that is no URL.
+            UserError: for a malformed URL.
         """
         host = urlsplit(url).hostname
         if not url.startswith(("http://", "https://")) or not host:
@@ -73,11 +71,11 @@ class EndpointModel:
         self.name = name or f"{host}/{model.replace('/', '_')}"
 
     def precision(self, asked: str) -> str:
-        """The server's own."""
+        """The server does not tell it."""
         return SERVERS_OWN
 
     def identity(self) -> Json:
-        """Address, name and width; what lies behind them may change without a word."""
+        """Address, name and width; the server may change the model behind them without notice."""
         return {"endpoint": public_url(self.url), "model": self.model, "dimensions": self.dimensions}
 
     def dollars(self, tokens: float) -> float | None:
@@ -85,28 +83,27 @@ class EndpointModel:
         return None if self.price is None else tokens * self.price / 1e6
 
     def load(self, max_length: int | None, at_most: int | None, precision: str, ctx: Context) -> TextEncoder:
-        """The encoder, after one request that shows that the server answers; how long a text may be is its affair.
+        """The encoder, after one request that shows that the server answers.
 
         Raises:
-            UserError: for a length or precision, which are the server's affair, and for a server that does not answer.
+            UserError: for a length or precision, which the server decides, and for a server that does not answer.
         """
         if max_length is not None or precision != "fp32":
-            raise UserError("the length and the precision of an endpoint are its own: leave them out")
+            raise UserError("an endpoint decides its own length and precision: leave --max-length and --precision out")
         return EndpointEncoder(self, ctx)
 
 
 class EndpointEncoder:
-    """Asks for vectors, and counts what they cost."""
+    """Requests vectors, and counts their cost."""
 
     max_length = None
-    normalize = False  # vectors are taken as the server gives them
+    normalize = False  # vectors are used as the server returns them
     prompts: Mapping[str, str] = {}
 
     def __init__(self, model: EndpointModel, ctx: Context, patience: Patience | None = None) -> None:
         self.model, self.ctx, self.patience = model, ctx, patience or Patience()
         self.cut = 0
         """Texts that were cut because the server refused their length."""
-        self._draw = random.Random(0)
         self.dimension = model.dimensions or 0
         _, probe = next(self.pieces([PROBE], ""))
         self.dimension = probe.shape[1]
@@ -115,8 +112,8 @@ class EndpointEncoder:
         """Vectors with the places of their texts, in order, `runtime.concurrency` requests ahead.
 
         Raises:
-            UserError: when the server refuses, cannot be reached in spite of all retries, or answers with something
-                that is no vectors, and when `runtime.max_usd` is spent. What was paid for is kept in the cache.
+            UserError: when the server refuses, cannot be reached in spite of all retries, or does not answer with
+                vectors, and when `runtime.max_usd` is spent. All vectors that were paid for are in the cache.
         """
         waiting: deque[tuple[list[int], Future[tuple[Vectors, int]]]] = deque()
         batches = _batches(texts, prefix)
@@ -137,7 +134,7 @@ class EndpointEncoder:
         except TransportError as error:
             raise UserError(
                 f"{public_url(self.model.url)} could not be reached ({error.cause}: {error.detail[:200]})\n"
-                "  every vector so far is kept; run the same command again when the server answers"
+                "  all vectors so far are kept; run the same command again when the server answers"
             ) from None
         finally:
             for _, future in waiting:
@@ -147,8 +144,8 @@ class EndpointEncoder:
         cap, spent = self.ctx.runtime.max_usd, self.ctx.tally.dollars
         if cap is not None and spent is not None and spent > 0 and spent >= cap:
             raise UserError(
-                f"${spent:.2f} is spent, and max_usd is {cap:g}: stopped. Every vector so far is kept; "
-                "run the same command again with a higher cap"
+                f"${spent:.2f} are spent, and --max-usd is {cap:g}: stopped. All vectors so far are kept\n"
+                "  run the same command again with a higher --max-usd"
             )
 
     async def _vectors(self, texts: list[str], whole: bool = True) -> tuple[Vectors, int]:
@@ -157,18 +154,15 @@ class EndpointEncoder:
         Args:
             whole: False for a text that has been cut already.
         """
-        tries = Tries(self.patience, self._draw)
-        while True:
-            try:
-                return await self._asked(texts)
-            except TransportError as trouble:
-                if trouble.cause == "too_long":
-                    break
-                pause = tries.pause(trouble)
-                if pause is None:
-                    raise
-                self.ctx.tally.cost["retries"] += 1
-                await asyncio.sleep(pause)
+        tries = self.patience.tries()
+        try:
+            return await tries(self._asked, texts)
+        except TransportError as trouble:
+            if trouble.cause != "too_long":
+                raise
+        finally:
+            if again := tries.statistics["attempt_number"] - 1:
+                self.ctx.tally.cost["retries"] += again
         if len(texts) > 1:
             middle = len(texts) // 2
             left, right = await self._vectors(texts[:middle]), await self._vectors(texts[middle:])
@@ -182,12 +176,12 @@ class EndpointEncoder:
         """One request.
 
         Raises:
-            TransportError: trouble that another try may mend.
+            TransportError: a failure after which another try may succeed.
             UserError: a refusal, or vectors of another width.
         """
         fields: dict[str, Json] = {
             "model": self.model.model,
-            "input": [text or " " for text in texts],  # an empty text is an error to some servers
+            "input": [text or " " for text in texts],  # some servers reject an empty text
             "encoding_format": "float",
         }
         if self.model.dimensions:
@@ -230,7 +224,7 @@ def _batches(texts: Sequence[str], prefix: str) -> Iterator[list[int]]:
 
 
 def estimated(model: EndpointModel, characters: int) -> tuple[str, float | None]:
-    """What so much text will cost: for the reader, and in dollars (None when the price is not known)."""
+    """What so much text will cost: in words, and in dollars (None when the price is not known)."""
     tokens = math.ceil(characters / cost.CHARACTERS_PER_TOKEN)
     dollars = model.dollars(tokens)
     price = "at a price that is not known" if dollars is None else f"about ${dollars:,.2f}"

@@ -1,4 +1,4 @@
-"""The E5 protocol as data: which instruction stands in front of which texts (SPEED, §4.1; E5-mistral, appendix)."""
+"""The E5 protocol as data: which instruction is put before which texts (SPEED, §4.1; E5-mistral, appendix)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class InstructionTable(Spec):
     types: dict[str, str]
     """Instruction for tasks that the table does not name, by task type."""
     both_sides: tuple[str, ...]
-    """Task types whose documents get the instruction as well; all but retrieval (E5-mistral's evaluation)."""
+    """Task types whose documents get the instruction too: all but retrieval (E5-mistral's evaluation)."""
     not_normalized: tuple[str, ...]
-    """Task types whose vectors are not brought to length 1: classification (E5-mistral's evaluation)."""
+    """Task types whose vectors are not normalised: classification (E5-mistral's evaluation)."""
     max_length: int
-    """Tokens of a text at most, unless the config says otherwise (SPEED, §4.1)."""
+    """Maximum tokens of a text, unless the config sets another (SPEED, §4.1)."""
 
     def of(self, name: str, kind: str) -> str | None:
-        """The instruction of a task that the table names, under whatever type."""
-        found = self.tasks.get(kind, {}).get(name)
-        return found or next((tasks[name] for tasks in self.tasks.values() if name in tasks), None)
+        """The instruction of a task: under its type, else under any type that names it; None without one."""
+        instruction = self.tasks.get(kind, {}).get(name)
+        return instruction or next((tasks[name] for tasks in self.tasks.values() if name in tasks), None)
 
     def prompts(self, template: str) -> dict[str, str]:
         """Prefixes by the names that mteb looks up: `Task`, or `Task-query` where documents stand alone.

@@ -1,4 +1,4 @@
-"""Models that only sentence-transformers itself can read: dense layers, T5, static embeddings, several poolings."""
+"""Encode with sentence-transformers what only it can read: dense layers, T5, static embeddings, several poolings."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from speed.backends.encoding.text_encoder import Vectors
 from speed.core.errors import UserError
 
 AT_ONCE = 1024
-"""Texts handed over at once; the library sorts them by length and makes batches of 32."""
+"""Texts of a call; the library sorts them by length and makes batches of 32."""
 
 
 class SentenceTransformerEncoder:
-    """A model of that library, in its own hands."""
+    """A model that the library itself loads and runs."""
 
-    normalize = False  # what the model has of it is done inside
+    normalize = False  # a model that normalises does so inside the library
 
     def __init__(self, folder: Path, device: str, max_length: int | None) -> None:
         """Raises:
-        UserError: when the library cannot read the folder (code of the model's own is never run).
+        UserError: when the library cannot read the folder (code that a model brings along is never run).
         """
         from sentence_transformers import SentenceTransformer
 
@@ -36,8 +36,8 @@ class SentenceTransformerEncoder:
     @property
     def dimension(self) -> int:
         """Width of the vectors."""
-        newer = getattr(self.model, "get_embedding_dimension", None)  # its name in newer releases
-        return int((newer or self.model.get_sentence_embedding_dimension)())
+        renamed = getattr(self.model, "get_embedding_dimension", None)  # its name since release 6
+        return int((renamed or self.model.get_sentence_embedding_dimension)())
 
     @property
     def max_length(self) -> int | None:
@@ -57,5 +57,5 @@ class SentenceTransformerEncoder:
         """Vectors with the places of their texts."""
         for start in range(0, len(texts), AT_ONCE):
             part = list(texts[start : start + AT_ONCE])
-            found = self.model.encode(part, prompt=prefix, show_progress_bar=False, convert_to_numpy=True)
-            yield list(range(start, start + len(part))), np.asarray(found, dtype=np.float32)
+            vectors = self.model.encode(part, prompt=prefix, show_progress_bar=False, convert_to_numpy=True)
+            yield list(range(start, start + len(part))), np.asarray(vectors, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What turns texts into vectors, and the way to ask it: each different text once, and one that is kept not at all."""
+"""Any encoder of texts, and how it is used: equal texts are encoded once, and texts in the cache not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from speed.backends.encoding.vector_cache import VectorCache
 
 Vectors = NDArray[np.float32]
 WINDOW = 32_768
-"""Texts looked up and sorted together; what bounds the memory beside the vectors themselves."""
+"""Texts looked up and sorted together; bounds the memory beside the vectors themselves."""
 
 
 class TextEncoder(Protocol):
@@ -24,21 +24,21 @@ class TextEncoder(Protocol):
 
     @property
     def max_length(self) -> int | None:
-        """Tokens of a text, its special tokens included; None where nobody says."""
+        """Tokens of a text, with its special tokens; None where it is not known."""
 
     @property
     def normalize(self) -> bool:
-        """Whether the model itself brings its vectors to length 1."""
+        """Whether the model normalises its vectors."""
 
     @property
     def prompts(self) -> Mapping[str, str]:
         """Prefix by name: a task, a task type, `query` or `document`."""
 
     def pieces(self, texts: Sequence[str], prefix: str) -> Iterator[tuple[list[int], Vectors]]:
-        """Vectors `[rows dim]`, fp32, not normalised, with the places of their texts, as they become ready.
+        """(places of texts, their vectors `[rows dim]`) as they become ready; fp32, not normalised.
 
         Args:
-            prefix: stands in front of every text (an instruction).
+            prefix: an instruction, put before every text.
         """
 
 
@@ -53,8 +53,8 @@ def encoded(
     """`[texts dim]` fp32 vectors in the order of the texts; equal texts of a window are encoded once.
 
     Args:
-        normalize: vectors of length 1; None as the model says.
-        cache: where vectors are kept as they become ready, and taken from.
+        normalize: whether vectors get length 1; None for the model's own choice.
+        cache: where vectors are looked up, and kept as they become ready.
         progress: called with the number of texts that are done.
     """
     out = np.empty((len(texts), encoder.dimension), dtype=np.float32)
@@ -81,7 +81,7 @@ def _pieces(
         return
     keys = cache.keys(prefix, texts)
     missing = np.ones(len(texts), dtype=bool)
-    for rows, vectors in cache.found(keys):
+    for rows, vectors in cache.look_up(keys):
         missing[rows] = False
         yield rows, vectors
     left = np.flatnonzero(missing).tolist()
@@ -93,7 +93,7 @@ def _pieces(
 
 
 def unit_length(vectors: Vectors) -> Vectors:
-    """The vectors, in place, at length 1; a zero vector stays as it is."""
+    """Normalise the vectors, in place, to length 1; a zero vector stays as it is."""
     for start in range(0, len(vectors), WINDOW):
         part = vectors[start : start + WINDOW]
         part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)

@@ -1,7 +1,7 @@
-"""Texts to token rows for an embedder: the special tokens are put in by id, after truncation.
+"""Texts to token rows for an embedder: special tokens are added by id, after truncation.
 
-Whatever appends EOS as text, or trusts the tokenizer's flags, loses it: truncation cuts it off, and since
-transformers 5 the flags of Mistral's tokenizer no longer add it (a cosine of 0.3 with the intended embeddings).
+An EOS that is appended as text is cut off by truncation, and an EOS that is left to the tokenizer's flags is not added
+since transformers 5 (Mistral's: a cosine of 0.3 with the intended embeddings).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from speed.model.batching import Ids
 from speed.model.pooling import Pooling
 
 CHARACTERS_A_TOKEN = 64
-"""A text is cut to so many characters per allowed token before it is tokenised: a text of 10 MB costs no more."""
+"""A text is cut to so many characters for each allowed token before it is tokenised, which bounds its cost."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Frame(NamedTuple):
-    """Token ids that stand around every text."""
+    """Token ids before and after every text."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
 
 
 def frame_of(tokenizer: Any) -> Frame:
-    """The special tokens that a tokenizer puts around a text by itself.
+    """The special tokens that a tokenizer adds by itself.
 
     Raises:
         UserError: for a tokenizer without a Rust backend.
@@ -58,7 +58,7 @@ def training_frame(tokenizer: Any, pooling: Pooling, bos: Literal["as_base", "al
         bos: whether a BOS stands in front: as the base model's tokenizer does, always, or never.
 
     Raises:
-        UserError: when the tokenizer lacks the token that is asked for, or does not add the BOS that it promises.
+        UserError: when the tokenizer lacks a token that is needed, or does not add the BOS that its config states.
     """
     base = frame_of(tokenizer)
     before = base.before
@@ -85,7 +85,7 @@ def training_frame(tokenizer: Any, pooling: Pooling, bos: Literal["as_base", "al
 
 
 def finished_frame(tokenizer: Any) -> Frame:
-    """The frame of a finished model: what its tokenizer adds, and what `not_added` says that it should add."""
+    """The frame of a finished model: what its tokenizer adds, and what it should add (`not_added`)."""
     before, after = frame_of(tokenizer)
     missing = not_added(tokenizer)
     if "BOS" in missing:
@@ -96,9 +96,9 @@ def finished_frame(tokenizer: Any) -> Frame:
 
 
 def not_added(tokenizer: Any) -> list[Literal["BOS", "EOS"]]:
-    """What its tokenizer_config.json promises and the tokenizer does not put around a text.
+    """Special tokens that tokenizer_config.json states and the tokenizer does not add.
 
-    transformers 4 obeyed those flags; 5 obeys tokenizer.json alone, and says nothing (e5-mistral: mteb #5230).
+    transformers 4 obeyed those flags; 5 obeys tokenizer.json alone, without a warning (e5-mistral: mteb #5230).
     """
     from transformers.utils import cached_file
 

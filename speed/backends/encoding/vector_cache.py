@@ -1,13 +1,13 @@
-"""Vectors of texts on disk, shared by all tasks of a model: FEVER and ClimateFEVER embed the same five million pages.
+"""Vectors of texts on disk, shared by all tasks of a model: FEVER and ClimateFEVER have the same five million pages.
 
     <root>/<model>/about.json            what the model is
     <root>/<model>/<process>.vectors     rows of fp32, appended as they are computed, not normalised
     <root>/<model>/<process>.keys        for each row 16 bytes of blake2b(prompt, text) and 8 bytes of checksum
 
-A process appends to files of its own and reads everybody's, so that processes need no locks and a kill at any moment
-loses at most the row that was being written. Vectors stay on disk, memory-mapped; memory holds 16 bytes a text. A row
-whose checksum does not fit is computed again. Beyond the cap the models that nobody is using go, the oldest first;
-the whole folder may be deleted at any time.
+A process appends to files of its own and reads those of all, so that writing needs no lock and a kill loses at most the
+row that was being written: the reason why this cache is no folder of `speed.core.cache`. Vectors stay on disk, memory-
+mapped; memory holds 16 bytes a text. A row whose checksum is wrong is computed again. Over the cap, models that no
+process is using are deleted, the least recently used first; the whole folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from speed.core.cache import write_aside
 from speed.core.spec import Json, digest
 
 Keys = NDArray[np.uint64]
@@ -37,11 +38,11 @@ Vectors = NDArray[np.float32]
 READ = 1024
 """Rows read at once."""
 ROW_BITS = 40
-"""Of a place; the bits above number the file."""
+"""Bits of a place that number the row; the bits above them number the file."""
 FREE_BYTES = 2 << 30
-"""Left free on the disk, whatever the cap says."""
+"""Bytes that stay free on the disk, whatever the cap."""
 LOOK_EVERY = 64 << 20
-"""Bytes written between two looks at the disk."""
+"""Bytes written between two checks of the disk."""
 
 
 class Run(NamedTuple):
@@ -58,15 +59,15 @@ class VectorCache:
         self, root: Path, model: Json, dimension: int, max_bytes: int, say: Callable[[str], None] = lambda message: None
     ) -> None:
         """Args:
-        model: whatever a vector depends on, beside its prompt and its text.
+        model: all that a vector depends on, beside its prompt and its text.
         dimension: width of the vectors.
         max_bytes: cap of the whole root.
-        say: told once when nothing more can be kept.
+        say: called once, when the cache is full.
         """
         self.root, self.folder, self.dimension = root, root / digest(model)[:40], dimension
         self.max_bytes, self.say = max_bytes, say
         self.hits = self.misses = 0
-        """Texts whose vectors were there, and texts whose vectors were not."""
+        """Texts whose vectors were in the cache, and texts whose vectors were not."""
         self._runs: list[Run] = []
         self._files: list[Path] = []
         self._written = 0
@@ -74,10 +75,11 @@ class VectorCache:
         self._full = False
         self._out: tuple[io.FileIO, io.FileIO] | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "lock").open("wb")  # held while in use: what is in use is not cleared away
+        self._lock = (self.folder / "lock").open("wb")  # held while in use, so that no other process deletes it
         fcntl.flock(self._lock, fcntl.LOCK_SH)
         os.utime(self.folder)
-        (self.folder / "about.json").write_text(json.dumps(model, indent=1) + "\n", encoding="utf-8")
+        with write_aside(self.folder / "about.json", shared=True) as aside:
+            aside.write_text(json.dumps(model, indent=1) + "\n", encoding="utf-8")
         for file in sorted(self.folder.glob("*.keys")):
             rows = min(file.stat().st_size // 24, _size(file.with_suffix(".vectors")) // (4 * dimension))
             self._files.append(file)
@@ -85,7 +87,7 @@ class VectorCache:
                 self._insert(self._rows_of(len(self._files) - 1)[:rows, 0], 0, len(self._files) - 1)
 
     def close(self) -> None:
-        """Give the files back."""
+        """Close the files and give up the lock."""
         for file in self._out or ():
             file.close()
         self._lock.close()
@@ -93,20 +95,20 @@ class VectorCache:
     def keys(self, prefix: str, texts: Sequence[str]) -> Keys:
         """Keys of texts under a prompt."""
         start = hashlib.blake2b(f"{len(prefix)}\0{prefix}".encode("utf-8", "surrogatepass"), digest_size=16)
-        found = bytearray()
+        digests = bytearray()
         for text in texts:
             key = start.copy()
             key.update(text.encode("utf-8", "surrogatepass"))
-            found += key.digest()
-        return np.frombuffer(bytes(found), dtype="<u8").reshape(-1, 2)
+            digests += key.digest()
+        return np.frombuffer(bytes(digests), dtype="<u8").reshape(-1, 2)
 
-    def found(self, keys: Keys) -> Iterator[tuple[list[int], Vectors]]:
-        """(places in `keys`, vectors) of those that are there, piece by piece."""
+    def look_up(self, keys: Keys) -> Iterator[tuple[list[int], Vectors]]:
+        """(places in `keys`, vectors) of those that are in the cache, piece by piece."""
         left = np.arange(len(keys))
         for run in reversed(self._runs):
             missed = [left[:0]]
             at = np.searchsorted(run.first, keys[left, 0])
-            while len(left):  # again where a row was not whole and another one of the same key follows it
+            while len(left):  # once more for each row that was damaged and is followed by another of the same key
                 same = run.first.take(at, mode="clip") == keys[left, 0]
                 same &= at < len(run.first)
                 missed.append(left[~same])
@@ -127,7 +129,7 @@ class VectorCache:
         if self._full or not len(keys) or not self._room(vectors.nbytes + 24 * len(keys)):
             return
         if self._out is None:
-            self.folder.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it
+            self.folder.mkdir(parents=True, exist_ok=True)  # it may have been deleted meanwhile
             name = self.folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
             self._out = (
                 name.with_suffix(".keys").open("ab", buffering=0),
@@ -140,7 +142,7 @@ class VectorCache:
         file = len(self._files) - 1
         start = self._out[0].tell() // 24
         try:
-            _write(self._out[1], rows.tobytes())  # before the keys: a row counts when its key is there
+            _write(self._out[1], rows.tobytes())  # before the keys: a row exists once its key is written
             _write(self._out[0], heads.tobytes())
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -175,7 +177,7 @@ class VectorCache:
             whole = _size(name) // 24, _size(name.with_suffix(".vectors")) // (4 * self.dimension)
             here = np.flatnonzero((files == file) & (rows < min(whole)))
             if not len(here):
-                continue  # somebody has deleted or cut it
+                continue  # the file was deleted or cut meanwhile
             heads = np.memmap(name, dtype="<u8", mode="r", shape=(whole[0], 3))[rows[here]]
             vectors = np.memmap(name.with_suffix(".vectors"), dtype="<f4", mode="r", shape=(whole[1], self.dimension))[
                 rows[here]
@@ -187,7 +189,7 @@ class VectorCache:
         return out, sound
 
     def _room(self, wanted: int) -> bool:
-        """Whether so many bytes more may be written; clears away what nobody uses, where that helps."""
+        """Whether so many bytes more may be written; deletes models that no process uses where that is needed."""
         self._written += wanted
         if self._written - self._looked < LOOK_EVERY:
             return True
@@ -203,13 +205,13 @@ class VectorCache:
     def _stop(self, why: str) -> None:
         self._full = True
         self.say(
-            f"{self.root} keeps no more vectors ({why}); the evaluation goes on. "
+            f"{self.root} keeps no more vectors ({why}); the evaluation continues without. "
             "Raise runtime.vectors_gb, or delete folders in it"
         )
 
 
 def _write(file: io.FileIO, content: bytes) -> None:
-    """All of it, unbuffered: what a process has written survives its end."""
+    """Write all of it, unbuffered: it stays when the process is killed."""
     left = memoryview(content)
     while len(left):
         left = left[file.write(left) :]
@@ -242,7 +244,7 @@ def _bytes_below(root: Path) -> int:
 
 
 def _clear(folder: Path) -> None:
-    """Delete a model's vectors unless a process is using them."""
+    """Delete a model's vectors, unless a process is using them."""
     with suppress(FileNotFoundError), (folder / "lock").open("rb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

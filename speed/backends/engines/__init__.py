@@ -1,1 +1,1 @@
-"""Generation for a whole stage: requests in, texts out, through transformers or vLLM."""
+"""Generators on disk and in memory, and the engines that write texts with them."""

@@ -1,7 +1,7 @@
-"""Between requests and token ids: what every engine does before and after the model itself writes.
+"""From requests to token ids and from written ids to texts: what every engine does around the model itself.
 
-Both engines turn a request into the same ids, end a text at the same tokens and read the ids back in the same way, so
-that they differ in nothing but arithmetic and random numbers.
+Both engines turn a request into the same ids, end a text at the same tokens and decode the ids in the same way, so that
+they differ only in arithmetic and random numbers.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from speed.backends.generator.decoding import Prefix
-from speed.backends.generator.prompt_format import FormatName, prompt_format, prompt_ids
-from speed.backends.generator.weights import WeightsCard
-from speed.core.context import Context
+from speed.backends.engines.decoding import Prefix
+from speed.backends.engines.prompt_format import FormatName, prompt_format, prompt_ids
+from speed.backends.engines.weights import WeightsCard
 from speed.core.errors import UserError
 from speed.ports import Generate, Generated
+from speed.runtime import Context
 
 Written: TypeAlias = Mapping[tuple[int, int], Sequence[int]]
 """Token ids of a block's texts, by the place of the request in its block and the text's index."""
@@ -40,7 +40,7 @@ class Transcription:
         write: Callable[[Sequence[Generate], Sequence[Prefix]], Written],
         ctx: Context,
     ) -> Iterator[list[Generated]]:
-        """For each block its texts, ordered by (request, index); says block by block how fast they are made.
+        """The texts of each block, ordered by (request, index); the speed of each block is told as a metric.
 
         Args:
             calls: a block is read when the texts of the one before have been handed out.
@@ -64,30 +64,30 @@ class Transcription:
             yield block
 
     def _prefixes(self, requests: Sequence[Generate], ctx: Context, first: bool) -> list[Prefix]:
-        """Each request as token ids; one whose prompt fills the context wants no texts and gets empty ones. A
-        first block of nothing else is a mistake of the user; a later one may be a few rows that are tried again.
+        """Each request as token ids; one whose prompt fills the context is not asked for texts and gets empty ones.
+
+        A first block of nothing else is a mistake of the user; a later one may be a few rows that are tried again.
 
         Raises:
             UserError: when the prompts of the first block all fill the context.
         """
-        work = []
+        prefixes = []
         for request in requests:
             ids = prompt_ids(request.prompt, self.layout, self.tokenizer, request.begun)
             room = request.max_tokens if self.context is None else min(request.max_tokens, self.context - len(ids))
-            work.append(Prefix(ids, request.seed, range(request.n) if room > 0 else (), room))
-        full = [request.key for request, prefix in zip(requests, work, strict=True) if prefix.max_tokens < 1]
+            prefixes.append(Prefix(ids, request.seed, range(request.n) if room > 0 else (), room))
+        full = [request.key for request, prefix in zip(requests, prefixes, strict=True) if prefix.max_tokens < 1]
         if first and full and len(full) == len(requests):
             raise UserError(
                 f"every prompt of a block has more tokens than the context of {self.context} (first: {full[0]})\n"
                 "  choose a generator with a longer context (with vLLM: larger engine.step_tokens), or shorter prompts"
             )
         if full:
-            said = f"{len(full)} prompts fill the context of {self.context} tokens and get no text"
-            ctx.say(f"{said}: {full[:5]}")
-        return work
+            ctx.say(f"{len(full)} prompts fill the context of {self.context} tokens and get no text: {full[:5]}")
+        return prefixes
 
     def _text(self, request: Generate, index: int, ids: Sequence[int]) -> Generated:
-        """What was written, from its ids; a text that ended by itself ends in one of `ends`, which is counted."""
+        """A text from its ids; one that ended by itself ends in one of `ends`, which counts as a token."""
         ended = bool(ids) and ids[-1] in self.ends
         body = list(ids[:-1] if ended else ids)
         return Generated(

@@ -13,13 +13,13 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from speed.backends.engines.decoding import Prefix, continuations
 from speed.backends.engines.transcription import Transcription, Written, context_length, format_of
-from speed.backends.generator.decoding import Prefix, continuations
-from speed.backends.generator.weights import Loaded, Precision, end_tokens, load
-from speed.backends.runtime.device import device_of, gpu_in_sight
-from speed.core.context import Context, Runtime
+from speed.backends.engines.weights import Loaded, Precision, end_tokens, load
+from speed.backends.runtime.device import device_of, fills_gpu
 from speed.core.errors import UserError
 from speed.ports import Engine, Generate, Generated, Sampling
+from speed.runtime import Context, Runtime
 
 
 class TransformersEngine(Engine):
@@ -40,7 +40,10 @@ class TransformersEngine(Engine):
             )
 
     def divisible(self, runtime: Runtime) -> bool:
-        return runtime.device == "cpu" or not gpu_in_sight()
+        return not fills_gpu(runtime)
+
+    def alone(self, runtime: Runtime) -> bool:
+        return fills_gpu(runtime)
 
     def generate(
         self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context
@@ -63,29 +66,29 @@ class TransformersEngine(Engine):
         )
 
         def write(requests: Sequence[Generate], work: Sequence[Prefix]) -> Written:
-            found: dict[tuple[int, int], list[int]] = {}
+            written: dict[tuple[int, int], list[int]] = {}
             for batch in batches(work, self.batch_tokens):
-                self._batch(work, batch, loaded, sampling, transcription.ends, found, ctx)
-            return found
+                self._write_batch(work, batch, loaded, sampling, transcription.ends, written, ctx)
+            return written
 
         yield from transcription.blocks(calls, write, ctx)
 
-    def _batch(
+    def _write_batch(
         self,
         work: Sequence[Prefix],
         batch: Batch,
         loaded: Loaded,
         sampling: Sampling,
         eos: Sequence[int],
-        found: dict[tuple[int, int], list[int]],
+        written: dict[tuple[int, int], list[int]],
         ctx: Context,
     ) -> None:
-        """Generate one batch; halve it, and say so, when it does not fit into memory."""
+        """Generate one batch into `written`; halve it, and say so, when it does not fit into memory."""
         prefixes = [replace(work[place], indices=indices) for place, indices in batch]
         texts = _texts_or_none(loaded, prefixes, sampling, eos)
         if texts is not None:
-            wanted = ((place, index) for place, indices in batch for index in indices)
-            found.update(zip(wanted, texts, strict=True))
+            places = ((place, index) for place, indices in batch for index in indices)
+            written.update(zip(places, texts, strict=True))
             return
         halves = halved(batch)
         if len(halves) < 2:
@@ -95,13 +98,13 @@ class TransformersEngine(Engine):
             f"engine.batch_tokens={self.batch_tokens} is too high for this machine"
         )
         for half in halves:
-            self._batch(work, half, loaded, sampling, eos, found, ctx)
+            self._write_batch(work, half, loaded, sampling, eos, written, ctx)
 
 
 def _texts_or_none(
     loaded: Loaded, prefixes: Sequence[Prefix], sampling: Sampling, eos: Sequence[int]
 ) -> list[list[int]] | None:
-    """Token ids of a batch, or None where memory does not suffice (and then nothing of it is held any more)."""
+    """Token ids of a batch, or None where memory does not suffice (then what it took is free again)."""
     import torch
 
     try:

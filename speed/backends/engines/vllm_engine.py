@@ -1,9 +1,10 @@
 """Generation through vLLM, offline: the engine for millions of texts on GPUs.
 
-vLLM packs a batch anew at every token, from what waits, what fits into its memory and what it remembers of earlier
-prompts. Arithmetic follows the packing, so here everything that it hangs on is either a field of this spec or a
-function of the block: the scheduler runs in this process, in lockstep, with a memory of a stated size that forgets at
-each block. A block that is generated again after a crash then gives the same texts on the same machine.
+vLLM packs a new batch at every token, from the requests that wait, what fits into its memory and the prefixes that it
+has cached. Rounding depends on the packing, so everything that the packing depends on is a field of this spec or a
+function of the block: the scheduler runs in this process, synchronously, with a memory of a stated size whose prefix
+cache is emptied before each block. A block that is generated again after a crash then gives the same texts on the same
+machine.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from speed.backends.engines.decoding import Prefix
 from speed.backends.engines.transcription import Transcription, Written, context_length, format_of
-from speed.backends.generator.decoding import Prefix
-from speed.backends.generator.exporting import write_merged
-from speed.backends.generator.weights import Precision, end_tokens, load_configs, load_tokenizer, read_card, resolved
-from speed.backends.runtime.device import quietly
-from speed.core.context import Context, Runtime
+from speed.backends.engines.weights import Precision, end_tokens, load_configs, load_tokenizer, read_card, save_merged
+from speed.backends.runtime.device import fills_gpu, quietly
+from speed.core.content import locate_model
 from speed.core.errors import UserError
 from speed.ports import Engine, Generate, Generated, Sampling
+from speed.runtime import Context, Runtime
 
 ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the scheduler here: no race of two processes, and a daemon may start none
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the scheduler runs here: no race, and a daemon may start no process
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # on CPUs: runtime.threads decides, and stages run side by side
 }
-"""What vLLM must find when it is imported."""
+"""Environment variables that vLLM reads when it is imported."""
 
 PAGE = 32
-"""Tokens of one page of its memory: a multiple of what kernels for GPUs (16) and for CPUs (32) want."""
+"""Tokens of one page of its memory: a multiple of what kernels for GPUs (16) and for CPUs (32) need."""
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -45,7 +46,7 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 class VllmEngine(Engine):
     """Samples with vLLM."""
 
-    # not vllm itself: its import arranges environment and PyTorch for itself, and trainings are forked from there too
+    # not vllm itself: its import changes the environment and PyTorch, and trainings are forked from that process too
     heavy: ClassVar[tuple[str, ...]] = ("torch", "peft", "transformers.generation", "transformers.modeling_utils")
 
     precision: Precision = "bf16"
@@ -75,6 +76,9 @@ class VllmEngine(Engine):
                 "each text needs a token of each pass\n  raise the one, or lower the other"
             )
 
+    def alone(self, runtime: Runtime) -> bool:
+        return fills_gpu(runtime)
+
     def generate(
         self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context
     ) -> Iterator[list[Generated]]:
@@ -102,25 +106,25 @@ class VllmEngine(Engine):
         sampling: Sampling,
         transcription: Transcription,
     ) -> Written:
-        """What vLLM writes for one block."""
+        """Token ids that vLLM writes for one block."""
         places = [place for place, prefix in enumerate(work) if prefix.indices]
-        llm.reset_prefix_cache()  # what earlier blocks have left would change how this one is packed
-        with self._fitting():
+        llm.reset_prefix_cache()  # prefixes of earlier blocks would change how this one is packed
+        with self._explain_errors():
             answers = llm.generate(
                 [{"prompt_token_ids": list(work[place].ids)} for place in places],
                 [self._parameters(requests[place], work[place], transcription, sampling) for place in places],
                 use_tqdm=False,
             )
-        found: dict[tuple[int, int], Sequence[int]] = {}
+        written: dict[tuple[int, int], Sequence[int]] = {}
         for place, answer in zip(places, answers, strict=True):
             for text in answer.outputs:
                 if text.finish_reason not in ("stop", "length"):
                     raise RuntimeError(f"vLLM ended request {requests[place].key} with {text.finish_reason!r}")
-                found[place, text.index] = text.token_ids
-        return found
+                written[place, text.index] = text.token_ids
+        return written
 
     def _parameters(self, request: Generate, prefix: Prefix, transcription: Transcription, sampling: Sampling) -> Any:
-        """One request in vLLM's terms. Its ids are read back here, as those of every engine are."""
+        """One request in vLLM's terms. Its ids are decoded by our tokenizer, as those of every engine are."""
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
@@ -154,7 +158,7 @@ class VllmEngine(Engine):
         """The model in memory, for as long as it is used; merged first if it is an adapter."""
         os.environ.update(ENVIRONMENT)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-        with self._fitting():
+        with self._explain_errors():
             import torch
             from vllm import LLM
             from vllm.distributed import cleanup_dist_env_and_memory
@@ -166,15 +170,15 @@ class VllmEngine(Engine):
                 f"runtime.device={ctx.runtime.device}, and the vLLM that is installed is made for "
                 f"{'CPUs' if on_cpu else 'GPUs'}\n  take runtime.device=auto, or engine=transformers"
             )
-        if (
-            ctx.runtime.generation_gpus > 1
-        ):  # vLLM starts a process a GPU, which a daemon must not; they end with this one
+        if ctx.runtime.generation_gpus > 1:
+            # vLLM starts one process a GPU, which a daemon may not; they end with this process
             multiprocessing.current_process().daemon = False
+        ctx.gpus = 0 if on_cpu else ctx.runtime.generation_gpus
         options: dict[str, Any] = {}
         if self.guided:
             options["structured_outputs_config"] = {"backend": "guidance", "disable_any_whitespace": True}
         torch.set_num_threads(ctx.runtime.threads)
-        with _whole_model(weights, self.precision, ctx) as (folder, revision), self._fitting():
+        with _whole_model(weights, self.precision, ctx) as (folder, revision), self._explain_errors():
             llm = LLM(
                 model=folder,
                 revision=revision,
@@ -207,8 +211,8 @@ class VllmEngine(Engine):
             cleanup_dist_env_and_memory()
 
     @contextmanager
-    def _fitting(self) -> Iterator[None]:
-        """Turns what vLLM says of a machine or a model that will not do into one message with a remedy."""
+    def _explain_errors(self) -> Iterator[None]:
+        """Raise what vLLM says of an unsuitable machine or model as one UserError with a remedy."""
         import torch
 
         try:
@@ -216,16 +220,16 @@ class VllmEngine(Engine):
         except ImportError as error:
             raise UserError(f"vLLM is installed and cannot be imported: {error}\n  install it again") from error
         except torch.OutOfMemoryError as error:
-            raise UserError(_no_room(self.cache_tokens)) from error
+            raise UserError(_no_room_message(self.cache_tokens)) from error
         except (ValueError, RuntimeError, NotImplementedError) as error:
             if "memory" in str(error).lower():
-                raise UserError(_no_room(self.cache_tokens)) from error
+                raise UserError(_no_room_message(self.cache_tokens)) from error
             if isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError):
                 raise
             raise UserError(f"vLLM cannot serve this model: {error}\n  take engine=gpu for it") from error
 
 
-def _no_room(cache_tokens: int) -> str:
+def _no_room_message(cache_tokens: int) -> str:
     return (
         f"the model and the keys and values of engine.cache_tokens={cache_tokens} do not fit into memory\n"
         "  lower engine.cache_tokens or engine.step_tokens, share the model (runtime.generation_gpus=N), take "
@@ -237,17 +241,17 @@ def _whole(weights: Path) -> tuple[str, str | None]:
     """(folder or hub name, revision) of the whole model, without what an adapter adds to it."""
     card = read_card(weights)
     if card is None:
-        return resolved(weights)
+        return locate_model(weights)
     if not card.adapter:
         return str(weights / "model"), None
     if card.base.startswith("relative:"):
         return _whole((weights / card.base.removeprefix("relative:")).resolve())
-    return resolved(card.base)
+    return locate_model(card.base)
 
 
 @contextmanager
 def _whole_model(weights: Path, precision: Precision, ctx: Context) -> Iterator[tuple[str, str | None]]:
-    """What vLLM is to load: the model as it stands, or a merged copy of it that is needed while it is being loaded."""
+    """What vLLM loads: the model as it is, or a merged copy that is removed when it has been loaded."""
     card = read_card(weights)
     if card is None or not card.adapter:
         yield _whole(weights)
@@ -255,6 +259,6 @@ def _whole_model(weights: Path, precision: Precision, ctx: Context) -> Iterator[
     cache = ctx.store.home / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="merged-", dir=cache) as folder:
-        write_merged(weights, Path(folder), precision)
+        save_merged(weights, Path(folder), precision)
         gc.collect()
         yield folder, None

@@ -1,1 +1,1 @@
-"""mteb: its tasks and a folder of tasks, run one by one on anything that encodes (paper §4.2)."""
+"""Evaluation with mteb (paper §4.2): its tasks, or a folder of tasks, on anything that turns texts into vectors."""

@@ -1,4 +1,4 @@
-"""What can be evaluated: a folder, a model of the hub, an endpoint; each says what its vectors depend on."""
+"""What can be evaluated: a folder, a model of the hub, an endpoint. Each states what its vectors depend on."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from speed.backends.encoding.text_encoder import TextEncoder
 from speed.backends.encoding.token_rows import not_added
 from speed.backends.runtime.device import device_of
 from speed.core.content import sha256_of
-from speed.core.context import Context
 from speed.core.errors import UserError
 from speed.core.spec import Json
+from speed.runtime import Context
 
 WEIGHTS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.md")
-"""What is fetched of a model on the hub: no pickles, no code."""
+"""Files that are downloaded of a model on the hub: no pickles, no code."""
 OTHER_FORMATS = ("onnx/*", "openvino/*", "consolidated*", "original/*")
 
 
@@ -32,19 +32,19 @@ class EvaluatedModel(Protocol):
 
     @property
     def batch(self) -> str:
-        """How texts are put together."""
+        """How texts are batched, for the record of the evaluation."""
 
     def precision(self, asked: str) -> str:
-        """Of its arithmetic, when the config asks for this one."""
+        """The precision of its arithmetic, when the config asks for this one."""
 
     def identity(self) -> Json:
-        """What its vectors depend on, beside precision and length."""
+        """What its vectors depend on beside precision and length."""
 
     def load(self, max_length: int | None, at_most: int | None, precision: str, ctx: Context) -> TextEncoder:
         """The encoder.
 
         Args:
-            max_length: tokens of a text; None as the model says, but `at_most` so many.
+            max_length: tokens of a text; None for the model's own limit, but not more than `at_most`.
         """
 
 
@@ -82,10 +82,13 @@ class LocalModel:
         try:
             encoder = Encoder.load(self.folder, device_of(ctx), max_length)
         except UnknownLayout as reason:
-            ctx.say(f"{reason}; sentence-transformers encodes")
+            ctx.say(f"{reason}; sentence-transformers encodes instead")
             encoder = SentenceTransformerEncoder(self.folder, device_of(ctx), max_length)
         if missing := not_added(encoder.tokenizer) if isinstance(encoder, Encoder) else []:
-            ctx.say(f"{self.name}: its tokenizer promises {' and '.join(missing)} and adds none; they are put in by id")
+            ctx.say(
+                f"{self.name}: its tokenizer_config.json asks for {' and '.join(missing)} and its tokenizer adds none; "
+                "it is added here"
+            )
         if max_length is None and at_most is not None and (encoder.max_length or 0) > at_most:
             encoder.max_length = at_most
         encoder.model.to(dtype)
@@ -96,7 +99,7 @@ def hub_model(reference: str) -> LocalModel:
     """A model of the hub (`organisation/name` or `organisation/name@revision`), or of its local cache when offline.
 
     Raises:
-        UserError: when it is not there.
+        UserError: when it is in neither.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -108,21 +111,21 @@ def hub_model(reference: str) -> LocalModel:
         )
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(
-            f"{reference} is no folder here, and the hub does not give it: {str(error).splitlines()[0]}\n"
+            f"{reference} is not a folder, and it cannot be had from the hub: {str(error).splitlines()[0]}\n"
             "  give the path of an existing folder, or check the name, the connection and HF_TOKEN"
         ) from error
     return LocalModel(Path(folder), name)
 
 
 def asks_for_instructions(folder: Path) -> bool:
-    """Whether a model brings E5's instructions along: then its protocol is `e5`, otherwise `native`."""
+    """Whether a model's prompts are E5's instructions: then its protocol is `e5`, otherwise `native`."""
     file = folder / "config_sentence_transformers.json"
     prompts = json.loads(file.read_text(encoding="utf-8")).get("prompts") if file.is_file() else None
     return any(str(text).startswith("Instruct: ") for text in (prompts or {}).values())
 
 
 def template_of(prompts: Mapping[str, str], default: str) -> str:
-    """How a model writes an instruction, {task} in its place: read from its prompt for a task of the table."""
+    """How a model writes an instruction, with {task} in its place; read from its prompt for a task of the table."""
     table = instruction_table()
     for kind, tasks in table.tasks.items():
         for name, text in tasks.items():

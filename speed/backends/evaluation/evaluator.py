@@ -1,55 +1,37 @@
 """Evaluation with mteb (paper §4.2, Tables 1 and 8): its named benchmarks, any of its tasks, or a folder of tasks.
 
-Every task's result is a file in mteb's own layout, written when the task is done: an interrupted evaluation goes on
-with the next task. Files lie under the identity of weights, tokenizer and protocol, since mteb's cache, which
-goes by a model's name, gives one local model the scores of another. No result outside the run's folder is read.
+Every task's result is a file in mteb's own layout, written when the task is done: an interrupted evaluation continues
+with the next task. Files lie under the identity of weights, tokenizer and protocol: mteb's own cache goes by a model's
+name, and would give one local model the scores of another. No result outside the run's folder is read.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from speed.backends.encoding.instructions import instruction_table
+from speed.backends.evaluation.protocol import EvaluationProtocol
+from speed.backends.runtime.device import fills_gpu
 from speed.core.content import Content
-from speed.core.context import Context
-from speed.core.spec import Json, digest, recipe
 from speed.data.records import Scores
-from speed.ports import Evaluator
+from speed.runtime import Context, Runtime
 
 if TYPE_CHECKING:
     from speed.backends.evaluation.jobs import Job
 
 
-class ProtocolEvaluator(Evaluator):
-    """What all evaluations have in common."""
-
-    version: ClassVar[int] = 2
-    heavy: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "mteb")
-
-    protocol: Literal["e5", "native"] = "e5"
-    """`e5`: instructions per task, no normalisation for classification; `native`: as the model itself says."""
-    max_length: int | None = Field(default=None, ge=8)
-    """Tokens of a text; null as the model says, and under `e5` 512 at most."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the arithmetic inside the transformer; vectors and similarities are always fp32."""
-
-    only: tuple[str, ...] = ()
-    """Names of the tasks to evaluate; empty for all."""
-
-    @property
-    def instructs(self) -> bool:
-        return self.protocol == "e5"
+class ProtocolEvaluator(EvaluationProtocol):
+    """An evaluation of tasks; which tasks, a subclass says."""
 
     @abstractmethod
     def jobs(self, ctx: Context) -> list[Job]:
-        """The tasks, not loaded yet.
+        """The tasks, without their data.
 
         Raises:
-            UserError: for a task that is not there or cannot be read; the file, row and column are named.
+            UserError: for a task that does not exist or cannot be read; the file, row and column are named.
         """
 
     def evaluate(self, embedder: Path, out: Path, ctx: Context) -> Scores:
@@ -59,30 +41,17 @@ class ProtocolEvaluator(Evaluator):
 
         return run(self, self.jobs(ctx), LocalModel(embedder), out, ctx).scores
 
-    def recipe(self) -> Json:
-        """Identity: the fields, and under `e5` the instructions themselves."""
-        table = digest(recipe(instruction_table())) if self.protocol == "e5" else None
-        return {**super().recipe(), "instructions": table}
-
-    def identity(self, model: Json) -> str:
-        """What a score belongs to: the model (its files, or its endpoint) and the protocol, whatever the tasks.
-
-        Args:
-            model: `EvaluatedModel.identity()`.
-        """
-        names = ("protocol", "max_length", "precision")
-        own = {name: getattr(self, name) for name in names}
-        own |= {"version": self.version, "instructions": ProtocolEvaluator.recipe(self)["instructions"]}
-        return digest({**own, "model": model})[:40]
+    def alone(self, runtime: Runtime) -> bool:
+        return fills_gpu(runtime)
 
 
 class MtebEvaluator(ProtocolEvaluator):
-    """A benchmark that mteb names, or some of its tasks. Data: a mirror, the hub or its cache."""
+    """A benchmark of mteb, or some of its tasks; the data come from a mirror, the hub or the hub's cache."""
 
     benchmark: Literal["mteb_v1", "mteb_v2", "dev", "any"]
-    """`any`: whichever tasks of mteb `only` names."""
+    """`any`: the tasks of mteb that `only` names."""
     mirror: Content | None = None
-    """A folder with copies of the data sets, `<task>` or `<organisation>/<data set>`; then no hub is asked."""
+    """A folder with copies of the data sets, `<task>` or `<organisation>/<data set>`; the hub is then not asked."""
 
     @model_validator(mode="after")
     def _names_tasks(self) -> MtebEvaluator:
@@ -101,7 +70,7 @@ class MtebEvaluator(ProtocolEvaluator):
 
 
 class FolderEvaluator(ProtocolEvaluator):
-    """All tasks of a folder; where the folder is, a subclass says. Needs no network."""
+    """All tasks of a folder, without any network; which folder, a subclass says."""
 
     @abstractmethod
     def task_folder(self, ctx: Context) -> Path:
@@ -115,13 +84,13 @@ class FolderEvaluator(ProtocolEvaluator):
 
 
 class LocalEvaluator(FolderEvaluator):
-    """All tasks of a folder that is given in the config; it enters the key by its content."""
+    """All tasks of a folder that the config names; the folder enters the key by its content."""
 
     tasks: Content
     """The folder of tasks."""
 
     def check(self) -> None:
-        """Every task to be evaluated has its files and columns."""
+        """Refuse a task without the files and columns that it needs."""
         from speed.backends.evaluation.task_folder import task_folders
 
         for task in task_folders(self.tasks.path.expanduser()):

@@ -1,4 +1,4 @@
-"""Data sets of mteb: from a mirror folder, from the hub, or from what the hub's clients have left on this machine."""
+"""Data sets of mteb: from a mirror folder, from the hub, or from the caches of the hub's clients on this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from speed.core.errors import UserError
 def take_from_mirror(task: Any, mirror: Path) -> None:
     """Let a task of mteb read its data from `mirror/<task>` or `mirror/<organisation>/<data set>`.
 
-    The results name the copy by its content (`local-...`), since nobody knows what it is a copy of.
+    The results name the copy by its content (`local-...`): nothing proves which revision it is a copy of.
 
     Raises:
         UserError: when the mirror lacks it.
@@ -33,10 +33,10 @@ def take_from_mirror(task: Any, mirror: Path) -> None:
 
 
 def load_data(task: Any) -> None:
-    """Load a task's data: from our cache or the hub, else from tables or snapshots that others have left.
+    """Load a task's data: from our cache or the hub, else from the caches of `datasets` or `huggingface_hub`.
 
     Raises:
-        UserError: when there are none.
+        UserError: when none of them has the data.
     """
     ways: list[Callable[[], None]] = [task.load_data, lambda: _from_usual_cache(task), lambda: _from_snapshot(task)]
     first: Exception | None = None
@@ -55,14 +55,14 @@ def load_data(task: Any) -> None:
 
 
 def _from_usual_cache(task: Any) -> None:
-    """From tables that were prepared outside of this project."""
+    """From the cache that `datasets` uses outside of this project."""
     usual = Path(os.environ.get("HF_DATASETS_CACHE", Path(datasets.config.HF_CACHE_HOME) / "datasets"))
     with _prepared_in(usual):
         task.load_data()
 
 
 def _from_snapshot(task: Any) -> None:
-    """From the data set as it was downloaded, under the commit that mteb asks for: it keeps the hub's revision."""
+    """From a download of the very revision that mteb asks for, whose name the results keep."""
     from huggingface_hub import snapshot_download
 
     path, revision = task.metadata.dataset["path"], task.metadata.dataset["revision"]

@@ -1,4 +1,4 @@
-"""Which tasks to run: those of a folder, of a benchmark that mteb names, or any that it knows. None is loaded."""
+"""Which tasks to run: those of a folder, of a benchmark of mteb, or any task that mteb knows. No data are loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
 from speed.backends.evaluation.hub_data import load_data, take_from_mirror
 from speed.backends.evaluation.local_tasks import load, mteb_task
-from speed.backends.evaluation.surroundings import globals_seeded
+from speed.backends.evaluation.mteb_globals import globals_seeded
 from speed.backends.evaluation.task_folder import task_folders
 from speed.core.errors import UserError
 
@@ -41,24 +41,24 @@ class Job(NamedTuple):
     load: Callable[[], None]
     instruction: str | None
     parts: tuple[Any, ...] = ()
-    """Tasks whose results this one aggregates."""
+    """Tasks of which this one aggregates the results."""
     characters: int | None = None
-    """Of its texts, about; None where nobody has counted them."""
+    """Approximate number of characters of its texts; None where mteb has not counted them."""
 
 
 def folder_jobs(folder: Path, only: Sequence[str]) -> list[Job]:
     """The tasks of a local folder."""
-    found = task_folders(folder)
-    missing = set(only) - {task.name for task in found}
+    tasks = task_folders(folder)
+    missing = set(only) - {task.name for task in tasks}
     if missing:
-        there = ", ".join(task.name for task in found)
+        there = ", ".join(task.name for task in tasks)
         raise UserError(f"eval.only names {', '.join(sorted(missing))}, which {folder} does not hold; it has {there}")
     jobs = []
-    for task in found:
+    for task in tasks:
         if only and task.name not in only:
             continue
         task.check()
-        with globals_seeded(0):  # a task seeds the global generators when it is made
+        with globals_seeded(0):  # mteb seeds the global generators when it makes a task
             target = mteb_task(task)
         characters = sum(file.stat().st_size for splits in task.files.values() for file in splits.values())
         jobs.append(Job(target, functools.partial(load, target, task), task.instruction, characters=characters))
@@ -73,7 +73,7 @@ def benchmark_jobs(benchmark: str, only: Sequence[str] = (), mirror: Path | None
         mirror: a folder with copies of the data sets.
 
     Raises:
-        UserError: for a name that is not there.
+        UserError: for a name that mteb or the benchmark does not have.
     """
     if benchmark == "dev":
         tasks = [mteb.get_task(name, languages=["eng"], eval_splits=split and [split]) for name, split in DEV.items()]
@@ -108,7 +108,7 @@ def _hub_job(task: Any, mirror: Path | None) -> Job:
 
 
 def _characters(task: Any) -> int | None:
-    """Of the texts of a task's splits, as mteb has counted them."""
+    """Characters of the texts of a task's splits, as mteb has counted them."""
     counted = task.metadata.descriptive_stats or {}
 
     def below(value: Any) -> int:

@@ -1,4 +1,4 @@
-"""Folders of tasks as mteb's task objects: its own class where it knows the task, else one made from the type."""
+"""Folders of tasks as task objects of mteb: mteb's own class where it knows the task, else one made from the type."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CLASSES: dict[TaskType, tuple[Any, str]] = {
     "STS": (AbsTaskSTS, "cosine_spearman"),
     "Summarization": (AbsTaskSummarization, "cosine_spearman"),
 }
-"""mteb's class and main score of each type, as its own English tasks have them."""
+"""mteb's class and main score of each type, as in its own English tasks."""
 EVALUATED = ("test", "validation", "dev")
 """Splits to evaluate on, in order of preference."""
 

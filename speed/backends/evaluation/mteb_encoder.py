@@ -1,4 +1,4 @@
-"""Any encoder as mteb's model: the E5 protocol (or the model's own) around `speed.backends.encoding.text_encoder`."""
+"""Any encoder as a model of mteb, under the E5 protocol or under the model's own."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from speed.backends.evaluation.evaluated_model import template_of
 
 Protocol = Literal["e5", "native"]
 TEMPLATE = "Instruct: {task}\nQuery: "
-"""What stands in front of a text (E5-mistral, §3.2), unless the model's own prompts have it otherwise."""
+"""The prefix of a text (E5-mistral, §3.2), unless the model's own prompts are written in another way."""
 
 
 class MtebEncoder(AbsEncoder):  # type: ignore[misc]
     """One model under one protocol.
 
     `e5`: an instruction per task, on both sides except for retrieval's documents; classification's vectors are not
-    normalised (E5-mistral's evaluation). `native`: the prompts and the normalisation that the model brings along.
+    normalised (E5-mistral's evaluation). `native`: the prompts and the normalisation of the model itself.
     """
 
     def __init__(
@@ -36,19 +36,19 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]
         table: InstructionTable,
         instructions: Mapping[str, str],
         revision: str,
-        seen: Callable[[int], None],
+        add_texts: Callable[[int], None],
         cache: VectorCache | None = None,
         name: str = "speed/embedder",
     ) -> None:
         """Args:
-        instructions: by task name, from the evaluated folder itself; they win over the table.
+        instructions: by task name, from the folder of tasks; they take precedence over the table.
         revision: identity of weights, tokenizer and protocol.
-        seen: called with the number of texts encoded since the last call.
-        cache: vectors that are kept, whatever the task.
+        add_texts: called with the number of texts encoded since the last call.
+        cache: of vectors, shared by all tasks.
         name: `organisation/name`, as in mteb's result files.
         """
         self.encoder, self.protocol, self.table, self.instructions = encoder, protocol, table, instructions
-        self.seen, self.cache = seen, cache
+        self.add_texts, self.cache = add_texts, cache
         self.template = template_of(encoder.prompts, TEMPLATE)
         self.model = None
         self.mteb_model_meta = ModelMeta.create_empty(
@@ -78,7 +78,7 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]
 
         def progress(done: int) -> None:
             nonlocal before
-            self.seen(done - before)
+            self.add_texts(done - before)
             before = done
 
         prefix = self.prefix(task_metadata, prompt_type)
@@ -88,7 +88,7 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]
         return encoded(self.encoder, texts, prefix, normalize, self.cache, progress)
 
     def prefix(self, metadata: Any, prompt_type: PromptType | None) -> str:
-        """What stands in front of every text of one side of a task."""
+        """The prefix of every text of one side of a task."""
         side = prompt_type.value if prompt_type is not None else None
         if self.protocol == "native":
             names = [f"{metadata.name}-{side}", metadata.name, f"{metadata.type}-{side}", metadata.type, side]

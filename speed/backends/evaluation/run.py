@@ -1,4 +1,4 @@
-"""Running mteb's tasks one by one, each result on disk before the next begins, each vector before the next task."""
+"""Run mteb's tasks one by one: a task's result and vectors are on disk before the next task begins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import datetime
 import importlib.metadata
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,23 +19,26 @@ from speed.backends.encoding.instructions import instruction_table
 from speed.backends.encoding.text_encoder import TextEncoder
 from speed.backends.encoding.vector_cache import VectorCache
 from speed.backends.evaluation.evaluated_model import EvaluatedModel
-from speed.backends.evaluation.evaluator import ProtocolEvaluator
 from speed.backends.evaluation.jobs import Job
 from speed.backends.evaluation.mteb_encoder import MtebEncoder
-from speed.backends.evaluation.surroundings import globals_seeded, quiet
-from speed.core.context import Context
+from speed.backends.evaluation.mteb_globals import globals_seeded, quiet
+from speed.backends.evaluation.protocol import EvaluationProtocol
+from speed.core.cache import write_aside
 from speed.core.spec import digest, recipe
-from speed.data.evaluation_record import Judged, Pins, scores_of
+from speed.data.evaluation_record import EvaluationRecord, Pins, scores_of
+from speed.runtime import Context
 
 MTEB_BATCH = 1024
 """Texts that mteb hands over at once; our encoder makes its own batches."""
 
 
-def run(config: ProtocolEvaluator, jobs: list[Job], model: EvaluatedModel, out: Path, ctx: Context) -> Judged:
+def run(
+    config: EvaluationProtocol, jobs: list[Job], model: EvaluatedModel, out: Path, ctx: Context
+) -> EvaluationRecord:
     """Run what has no result yet; the scores of all, as they stand in the result files.
 
     Args:
-        out: mteb's result files come under `out/results`.
+        out: mteb's result files are written below `out/results`.
     """
     torch.set_num_threads(ctx.runtime.threads)
     revision = config.identity(model.identity())
@@ -45,7 +47,7 @@ def run(config: ProtocolEvaluator, jobs: list[Job], model: EvaluatedModel, out: 
     done: dict[str, TaskResult] = {}
     texts = 0
 
-    def seen(more: int) -> None:
+    def add_texts(more: int) -> None:
         nonlocal texts
         texts += more
         ctx.progress(len(done), len(jobs), "tasks", texts=float(texts))
@@ -57,30 +59,29 @@ def run(config: ProtocolEvaluator, jobs: list[Job], model: EvaluatedModel, out: 
             file = results / f"{name}.json"
             if not _finished(file, job.task):
                 if encoder is None:
-                    encoder = _encoder(config, model, jobs, revision, seen, ctx, closing)
+                    encoder = _load_encoder(config, model, jobs, revision, add_texts, ctx, closing)
                     _write(results / "model_meta.json", encoder.mteb_model_meta.to_dict())
-                result = _aggregated(job, done) if job.parts else _result(job, encoder)
-                partial = file.with_suffix(f".{os.getpid()}.partial")
-                result.to_disk(partial)
-                partial.replace(file)
+                result = _aggregate(job, done) if job.parts else _run_task(job, encoder)
+                with write_aside(file, shared=True) as aside:
+                    result.to_disk(aside)
             done[name] = TaskResult.from_disk(file)
             ctx.progress(len(done), len(jobs), "tasks", texts=float(texts))
         if encoder is not None:
             _count(encoder, ctx)
-    found = _judged(config, model, jobs, done, revision, ctx)
-    ctx.tally.counts["tasks"] += len(found.kinds)
-    ctx.tally.metrics["judged"] = found.model_dump(mode="json")
-    return found
+    judged = _judged(config, model, jobs, done, revision, ctx)
+    ctx.tally.counts["tasks"] += len(judged.kinds)
+    ctx.tally.metrics["judged"] = judged.model_dump(mode="json")
+    return judged
 
 
 def _judged(
-    config: ProtocolEvaluator,
+    config: EvaluationProtocol,
     model: EvaluatedModel,
     jobs: list[Job],
     done: dict[str, TaskResult],
     revision: str,
     ctx: Context,
-) -> Judged:
+) -> EvaluationRecord:
     parts = {part.metadata.name for job in jobs for part in job.parts}
     kinds = {job.task.metadata.name: str(job.task.metadata.type) for job in jobs}
     kinds = {name: kind for name, kind in kinds.items() if name not in parts}
@@ -95,7 +96,7 @@ def _judged(
         instructions=digest(recipe(instruction_table())),
         datasets={name: str(result.dataset_revision) for name, result in done.items()},
     )
-    return Judged(
+    return EvaluationRecord(
         name=model.name,
         model=revision,
         protocol=config.protocol,
@@ -106,12 +107,12 @@ def _judged(
     )
 
 
-def _encoder(
-    config: ProtocolEvaluator,
+def _load_encoder(
+    config: EvaluationProtocol,
     model: EvaluatedModel,
     jobs: list[Job],
     revision: str,
-    seen: Callable[[int], None],
+    add_texts: Callable[[int], None],
     ctx: Context,
     closing: ExitStack,
 ) -> MtebEncoder:
@@ -121,10 +122,10 @@ def _encoder(
     if cache is not None:
         closing.callback(cache.close)
     own = {job.task.metadata.name: job.instruction for job in jobs if job.instruction}
-    return MtebEncoder(encoder, config.protocol, instruction_table(), own, revision, seen, cache, model.name)
+    return MtebEncoder(encoder, config.protocol, instruction_table(), own, revision, add_texts, cache, model.name)
 
 
-def _cache(config: ProtocolEvaluator, model: EvaluatedModel, encoder: TextEncoder, ctx: Context) -> VectorCache | None:
+def _cache(config: EvaluationProtocol, model: EvaluatedModel, encoder: TextEncoder, ctx: Context) -> VectorCache | None:
     if not ctx.runtime.vectors_gb:
         return None
     identity = {
@@ -138,7 +139,7 @@ def _cache(config: ProtocolEvaluator, model: EvaluatedModel, encoder: TextEncode
 
 
 def _count(encoder: MtebEncoder, ctx: Context) -> None:
-    """How many texts were encoded, and how many had been before, for the manifest."""
+    """Count, for the manifest, the texts that were encoded and those whose vectors were in the cache."""
     if encoder.cache is not None:
         ctx.tally.counts["texts_encoded"] += encoder.cache.misses
         ctx.tally.counts["texts_from_cache"] += encoder.cache.hits
@@ -148,18 +149,18 @@ def _count(encoder: MtebEncoder, ctx: Context) -> None:
 
 
 def _finished(file: Path, task: Any) -> bool:
-    """Whether a result of this very task (its data, this mteb) lies there."""
+    """Whether the file is a result of this task, on the same data, by this version of mteb."""
     if not file.is_file():
         return False
     try:
-        found = TaskResult.from_disk(file)
+        result = TaskResult.from_disk(file)
     except (OSError, ValueError, KeyError):
         return False
-    same_data = found.dataset_revision == task.metadata.revision
-    return bool(same_data and found.mteb_version == importlib.metadata.version("mteb"))
+    same_data = result.dataset_revision == task.metadata.revision
+    return bool(same_data and result.mteb_version == importlib.metadata.version("mteb"))
 
 
-def _result(job: Job, encoder: MtebEncoder) -> TaskResult:
+def _run_task(job: Job, encoder: MtebEncoder) -> TaskResult:
     began = time.monotonic()
     task = job.task
     with quiet(), globals_seeded(task.seed):
@@ -168,11 +169,11 @@ def _result(job: Job, encoder: MtebEncoder) -> TaskResult:
         scores = {split: task.evaluate(encoder, split, encode_kwargs=options) for split in task.eval_splits}
     now = datetime.datetime.now(tz=datetime.UTC)
     result = TaskResult.from_task_results(task, scores, evaluation_time=time.monotonic() - began, date=now)
-    task.unload_data()  # which also puts the published revision back, so not before the result has the local one
+    task.unload_data()  # only now, since it puts the published revision in the place of the local one
     return result
 
 
-def _aggregated(job: Job, done: dict[str, TaskResult]) -> TaskResult:
+def _aggregate(job: Job, done: dict[str, TaskResult]) -> TaskResult:
     return job.task.combine_task_results([done[part.metadata.name] for part in job.parts])
 
 

@@ -1,4 +1,4 @@
-"""A folder of evaluation tasks: what each holds, read and checked here, without the hub or a download cache.
+"""A folder of evaluation tasks, read and checked without the hub or a download cache.
 
     tasks/
       tasks.json            optional: [{"name", "type", "mteb": name in mteb or null, "instruction"}]
@@ -6,7 +6,7 @@
       MyTask/test.jsonl     rows; a retrieval or reranking task has corpus.jsonl, queries.jsonl, qrels/test.jsonl
                             (and top_ranked.jsonl)
 
-Rows are read into memory, so that parallel evaluations share no cache and touch nothing outside their own folder.
+Rows are read into memory: parallel evaluations share no cache and write nothing outside their own folder.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COLUMNS: dict[TaskType, tuple[tuple[str, ...], ...]] = {
     "Reranking": (("query-id",), ("corpus-id",), ("score",)),
     "Retrieval": (("query-id",), ("corpus-id",), ("score",)),
 }
-"""Columns of the rows of each type, each with the other name that is understood; mteb's own name first."""
+"""Columns of the rows of each type, each with the names that are understood; mteb's own name first."""
 
 SEARCH_COLUMNS = {
     "corpus": (("_id", "id"), ("text",)),
@@ -54,7 +54,7 @@ TEXTS: dict[TaskType, tuple[str, ...]] = {
     "Reranking": (),
     "Retrieval": (),
 }
-"""Which of these columns are texts, not labels, scores or ids; those of a search stand in corpus and queries."""
+"""Which of these columns are texts, not labels, scores or ids; texts of a search are in `corpus` and `queries`."""
 
 
 class TaskFolder(Spec):
@@ -69,28 +69,28 @@ class TaskFolder(Spec):
     files: dict[str, dict[str, Path]]
     """Configuration (`default`, `corpus`, ...) to split to file."""
     revision: str
-    """`local-` and 12 digits of the sha256 of the folder, and of what tasks.json says of it."""
+    """`local-` and 12 digits of the sha256 of the folder and of its entry in tasks.json."""
 
     def split(self, wanted: Sequence[str]) -> str:
-        """The split to evaluate on: the first of the wanted ones that is there, or the only one."""
-        there = self.files["default"]
-        found = next((split for split in wanted if split in there), None)
-        if found is None and len(there) == 1:
-            found = next(iter(there))
-        if found is None:
+        """The split to evaluate on: the first of the wanted ones that exists, or the only one."""
+        splits = self.files["default"]
+        split = next((split for split in wanted if split in splits), None)
+        if split is None and len(splits) == 1:
+            split = next(iter(splits))
+        if split is None:
             raise UserError(
-                f"{self.folder}: no split {' or '.join(wanted)}; it has {', '.join(sorted(there)) or 'none'}"
+                f"{self.folder}: no split {' or '.join(wanted)}; it has {', '.join(sorted(splits)) or 'none'}"
             )
-        return found
+        return split
 
     def rows(self, split: str, config: str = "default") -> Rows:
-        """The checked rows of a split, columns under mteb's names (and under those they have on the hub)."""
+        """The checked rows of a split, with mteb's names of the columns."""
         file = self.files[config][split]
         columns = COLUMNS[self.type] if config == "default" else SEARCH_COLUMNS[config]
         return checked(file, read_rows(file), columns)
 
     def check(self) -> None:
-        """Look at the head of every file, so that a mistake in the last task is known before the first is run."""
+        """Check the first rows of every file, so that a mistake in the last task is known before the first is run."""
         for config, splits in self.files.items():
             columns = COLUMNS[self.type] if config == "default" else SEARCH_COLUMNS.get(config, ())
             for file in splits.values():
@@ -101,7 +101,7 @@ class TaskFolder(Spec):
         return self.rows(next(iter(self.files[config])), config)
 
     def texts(self) -> Iterator[str]:
-        """Every text that a model is judged on: of all splits but `train`; a document has its title in front.
+        """Every text that a model is judged on: those of all splits but `train`; a document begins with its title.
 
         Raises:
             UserError: for rows that cannot be read (file and line are named).
@@ -126,10 +126,10 @@ def task_folders(root: Path) -> list[TaskFolder]:
     if not root.is_dir():
         raise UserError(f"{root} does not exist: eval.tasks must be a folder of tasks")
     listed = {str(entry["name"]): entry for entry in _listed(root / "tasks.json")}
-    found = [_task(path, listed.get(path.name, {})) for path in sorted(root.iterdir()) if _holds_task(path)]
-    if not found:
-        raise UserError(f"{root} holds no tasks: each is a folder with JSONL files (test.jsonl; see the manual)")
-    return found
+    tasks = [_task(path, listed.get(path.name, {})) for path in sorted(root.iterdir()) if _holds_task(path)]
+    if not tasks:
+        raise UserError(f"{root} holds no tasks: each is a folder with JSONL files (test.jsonl; see docs/evaluate.md)")
+    return tasks
 
 
 def read_rows(file: Path, limit: int | None = None) -> Rows:
@@ -158,7 +158,7 @@ def read_rows(file: Path, limit: int | None = None) -> Rows:
 
 
 def checked(file: Path, rows: Rows, columns: Sequence[tuple[str, ...]]) -> Rows:
-    """The rows with exactly these columns, found under any of their names and stored under the first.
+    """The rows with exactly these columns, read under any of their names and stored under the first.
 
     Raises:
         UserError: naming file, line and column that is missing or null.
@@ -218,8 +218,8 @@ def _task(folder: Path, entry: dict[str, Json]) -> TaskFolder:
 
 
 def _line(readme: str, key: str) -> str | None:
-    found = re.search(rf"^- {re.escape(key)}:[ \t]*(\S.*?)\s*$", readme, re.MULTILINE)
-    return found.group(1) if found else None
+    line = re.search(rf"^- {re.escape(key)}:[ \t]*(\S.*?)\s*$", readme, re.MULTILINE)
+    return line.group(1) if line else None
 
 
 def _files_of_card(folder: Path, readme: str) -> dict[str, dict[str, Path]]:

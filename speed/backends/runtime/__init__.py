@@ -1,1 +1,1 @@
-"""How work is carried out, as `runtime` asks: device, processes and their ranks, the wish to stop."""
+"""How work is carried out, as `runtime` asks: on which device, in how many processes, until when."""

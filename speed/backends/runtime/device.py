@@ -1,4 +1,4 @@
-"""Where models run, as the runtime asks, and libraries that keep to the matter."""
+"""The device that models run on, and the libraries' progress bars and warnings turned off."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
+from speed.runtime import Context, Runtime
 
 
 def device_of(ctx: Context) -> str:
-    """`cuda` or `cpu`; `auto` takes a GPU if there is one."""
-    return device_for(ctx.runtime)
+    """`cuda` or `cpu`, for a build that computes there; `auto` takes a GPU if there is one."""
+    device = device_for(ctx.runtime)
+    ctx.gpus = max(ctx.gpus, 1) if device == "cuda" else ctx.gpus
+    return device
 
 
 def device_for(runtime: Runtime) -> str:
@@ -31,14 +33,20 @@ def device_for(runtime: Runtime) -> str:
 
 
 def gpu_in_sight() -> bool:
-    """Whether there may be a GPU, told without importing torch (seconds); where this cannot be told, there may."""
-    drivers = ("/proc/driver/nvidia/version", "/sys/module/amdgpu/version", "/dev/dxg")
+    """Whether there may be a GPU: a quick look that does not import torch; true where it cannot tell."""
+    # in a container the devices alone may be visible
+    drivers = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/sys/module/amdgpu/version", "/dev/kfd", "/dev/dxg")
     return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
+
+
+def fills_gpu(runtime: Runtime) -> bool:
+    """Whether a model that works here takes the whole GPU of this machine; answered without importing torch."""
+    return runtime.device != "cpu" and gpu_in_sight()
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """No progress bars of the libraries, and no word about what they will rename in their next version."""
+    """Without the libraries' progress bars and their warnings about future versions."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

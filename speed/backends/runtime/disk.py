@@ -1,4 +1,4 @@
-"""A full disk, whichever library meets it while it writes weights."""
+"""A full disk is one kind of error, whichever library meets it while it writes weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 DISK_FULL = ("os error 28", "PytorchStreamWriter failed", "inline_container.cc")
-"""How safetensors and torch.save tell of a disk without space."""
+"""Texts by which errors of safetensors and torch.save are known to mean a full disk."""
 
 
 @contextmanager
 def disk_errors(out: Path) -> Iterator[None]:
-    """A full disk as the OSError that it is: safetensors and torch.save raise other things for it."""
+    """Turn what safetensors and torch.save raise for a full disk into an OSError."""
     from safetensors import SafetensorError
 
     try:

@@ -1,8 +1,8 @@
-"""Work in several processes: a resolved `job.json`, torchrun, and what comes back (DESIGN D9). The parent's side.
+"""Run a job in several processes: write `job.json`, start torchrun, pass on its events and result. The parent's side.
 
-Ranks never see a configuration language: they read the job, work, and report (`rank`). Rank 0 writes events line by
-line, which the parent passes on while it waits. Every rank's output is kept: under `logs/` while it works, at the end
-in the parent's own log. The first failure is what is raised.
+Ranks know no configuration language: they read the job, work, and report (`rank`). Rank 0 writes events line by line,
+which the parent passes on while it waits. The output of every rank is kept, under `logs/` while it works and in the
+parent's own log at the end. Of several failures the first one is raised.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ from pydantic import Field
 from speed.backends.runtime.device import device_of
 from speed.backends.runtime.stopping import Stop
 from speed.backends.runtime.torchrun import torchrun
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.core.spec import Json, Spec
+from speed.runtime import Context, Runtime
 
 FOLDER, JOB, EVENTS, RESULT, STOP = "processes", "job.json", "events.jsonl", "result.json", "stop"
 ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*: (\d+).*?exitcode\s*: (-?\d+)", re.DOTALL)
 """How torchrun names the first rank that died; a negative code is a signal."""
-STOPPED_BY_US = (-15, -2)
+STOPPED_BY_TORCHRUN = (-15, -2)
+"""Signals that torchrun sends to the other ranks when one has failed."""
 
 
 class Job(Spec):
-    """What every job says; a trainer's own adds its data."""
+    """What every job states; a trainer's own job adds its data."""
 
     runtime: Runtime
     out: str
-    """Where the result goes; the job's own files stand in `processes/` below it while it lasts."""
+    """Folder of the result; the job's own files are in `processes/` below it while it runs."""
     parent: int = Field(default_factory=os.getpid)
-    """Process that waits for the result; ranks on its machine end when it is gone."""
+    """Process that waits for the result; ranks on its machine end when it has ended."""
     host: str = Field(default_factory=socket.gethostname)
 
 
@@ -54,12 +55,12 @@ class Failure(Spec):
 
 
 def several(runtime: Runtime) -> bool:
-    """Whether the runtime asks for ranks of their own; ZeRO-3 does even for one: it is never left out in silence."""
+    """Whether the runtime asks for ranks of torchrun. ZeRO-3 needs them even in one process."""
     return runtime.processes > 1 or runtime.nodes > 1 or runtime.strategy == "zero3"
 
 
 def run_in_processes(job: Job, worker: str, ctx: Context) -> None:
-    """Carry out the job with `runtime.processes` ranks of the module `worker`, a `__main__` that calls `rank.main`.
+    """Run the job in `runtime.processes` ranks of the module `worker`, whose `__main__` calls `rank.main`.
 
     Counts, rejections and metrics of rank 0 are added to `ctx.tally`.
 
@@ -73,79 +74,78 @@ def run_in_processes(job: Job, worker: str, ctx: Context) -> None:
     folder.mkdir(parents=True)
     (folder / JOB).write_text(job.model_dump_json())
     if job.runtime.nodes > 1 and command[0] != "srun":
-        ctx.say(f"waits for {job.runtime.nodes - 1} more machine(s); type on each of them: {shlex.join(command)}")
+        ctx.say(f"waiting for {job.runtime.nodes - 1} more machine(s); run on each of them: {shlex.join(command)}")
     with (folder / "torchrun.log").open("wb") as log:
-        process = subprocess.Popen(command, env=surroundings(ctx), stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, env=environment_of_ranks(ctx), stdout=log, stderr=subprocess.STDOUT)
         try:
             with Stop(folder / STOP).listening():
-                _pass_on(process, folder, ctx)
+                _pass_on_events(process, folder, ctx)
         finally:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
             _keep_logs(folder)
     if process.returncode != 0:
-        raise _explained(folder, process.returncode)
-    _take_over(json.loads((folder / RESULT).read_text()), job.runtime, ctx)
+        raise _first_failure(folder, process.returncode)
+    _add_result(json.loads((folder / RESULT).read_text()), job.runtime, ctx)
     shutil.rmtree(folder)
 
 
-def surroundings(ctx: Context) -> dict[str, str]:
-    """Environment of the ranks."""
-    found = os.environ | {"OMP_NUM_THREADS": str(ctx.runtime.threads), "TOKENIZERS_PARALLELISM": "false"}
-    return found | ({"DS_ACCELERATOR": "cpu"} if device_of(ctx) == "cpu" else {})
+def environment_of_ranks(ctx: Context) -> dict[str, str]:
+    """This process's environment, with the threads and the accelerator of the runtime."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(ctx.runtime.threads), "TOKENIZERS_PARALLELISM": "false"}
+    return environment | ({"DS_ACCELERATOR": "cpu"} if device_of(ctx) == "cpu" else {})
 
 
-def _take_over(result: dict[str, Json], runtime: Runtime, ctx: Context) -> None:
+def _add_result(result: dict[str, Json], runtime: Runtime, ctx: Context) -> None:
     if result["world_size"] != runtime.processes:
-        raise RuntimeError(f"{runtime.processes} processes were asked for and {result['world_size']} worked")
+        raise RuntimeError(f"runtime.processes={runtime.processes}, and {result['world_size']} processes worked")
     ctx.tally.counts.update(result["counts"])
     ctx.tally.rejected.update(result["rejected"])
     ctx.tally.metrics.update(result["metrics"])
 
 
-def _pass_on(process: subprocess.Popen[bytes], folder: Path, ctx: Context) -> None:
-    """Send rank 0's events on until the launcher ends."""
+def _pass_on_events(process: subprocess.Popen[bytes], folder: Path, ctx: Context) -> None:
+    """Send rank 0's events on until torchrun ends."""
     events = folder / EVENTS
     events.touch()
     with events.open() as lines:
         running = True
         while running:
             running = process.poll() is None
-            kept = ""
+            read = ""
             for line in lines:
-                kept += line
-                if kept.endswith("\n"):
-                    ctx.send(json.loads(kept))
-                    kept = ""
-            if kept:  # half a line: the rank is writing it
-                lines.seek(lines.tell() - len(kept.encode()))
+                read += line
+                if read.endswith("\n"):
+                    ctx.send(json.loads(read))
+                    read = ""
+            if read:  # half a line, which the rank is still writing
+                lines.seek(lines.tell() - len(read.encode()))
             if running:
                 time.sleep(0.1)
 
 
 def _keep_logs(folder: Path) -> None:
-    """Copy what the launcher and the ranks wrote to where this process writes: the stage's log in the run's folder."""
+    """Copy the output of torchrun and of the ranks to this process's stderr, the stage's log in the run's folder."""
     for file in (folder / "torchrun.log", *sorted((folder / "logs").rglob("*.log"))):
         text = file.read_text(errors="replace") if file.is_file() else ""
         if text.strip():
             print(f"== {file.relative_to(folder)}\n{text}", file=sys.stderr, flush=True)
 
 
-def _explained(folder: Path, code: int) -> Exception:
-    """The first failure among the ranks."""
-    found = [Failure.model_validate_json(file.read_text()) for file in folder.glob("failure-*.json")]
+def _first_failure(folder: Path, code: int) -> Exception:
+    failures = [Failure.model_validate_json(file.read_text()) for file in folder.glob("failure-*.json")]
     said = (folder / "torchrun.log").read_text(errors="replace")
-    if dead := ROOT_CAUSE.search(said):
-        rank, exit_code = int(dead[1]), int(dead[2])
-        if exit_code < 0 and exit_code not in STOPPED_BY_US:  # what the other ranks report is that it was gone
-            often = "; the machine's memory may not have sufficed" if exit_code == -9 else ""
+    if cause := ROOT_CAUSE.search(said):
+        rank, exit_code = int(cause[1]), int(cause[2])
+        if exit_code < 0 and exit_code not in STOPPED_BY_TORCHRUN:  # the other ranks only report that it was lost
+            often = "; the machine may have run out of memory" if exit_code == -9 else ""
             return RuntimeError(
-                f"rank {rank} was ended by signal {-exit_code}{often}; logs of all ranks: {folder / 'logs'}"
+                f"rank {rank} was killed by signal {-exit_code}{often}; logs of all ranks: {folder / 'logs'}"
             )
-    if not found:
+    if not failures:
         return RuntimeError(f"the processes ended with code {code}; logs: {folder}\n{said[-2000:]}")
-    first = min(found, key=lambda failure: failure.at)
+    first = min(failures, key=lambda failure: failure.at)
     if first.user_error:
         return UserError(first.message)
     return RuntimeError(f"rank {first.rank} failed; logs of all ranks: {folder / 'logs'}\n{first.message}")

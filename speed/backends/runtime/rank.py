@@ -1,7 +1,7 @@
-"""One rank of a job in several processes; started by torchrun, see `processes`.
+"""One rank of a job in several processes, as torchrun starts it (`processes` is the parent's side).
 
-What was asked for is asserted here, where it can be seen: launchers and libraries are known to go on in one process, or
-with another engine, without a word.
+Each rank checks that the job really runs as it was asked for: launchers and libraries sometimes fall back to one
+process, or to another engine, without an error.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any, TypeVar
 
 from speed.backends.runtime.device import device_of
 from speed.backends.runtime.processes import EVENTS, JOB, RESULT, Failure, Job
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError, explained
 from speed.core.spec import Json
 from speed.core.store import Store
+from speed.runtime import Context, Runtime
 
 J = TypeVar("J", bound=Job)
 
 
 def main(job_class: type[J], work: Callable[[J, Context], None]) -> None:
-    """Body of a rank: read the job, `work`, report. Rank 0 sends events and the result."""
+    """Read the job, `work`, report. Rank 0 also sends events and the result."""
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     try:
         _main(job_class, work, folder, rank)
@@ -42,12 +42,12 @@ def _main(job_class: type[J], work: Callable[[J, Context], None], folder: Path, 
 
     job = job_class.model_validate_json((folder / JOB).read_text())
     if socket.gethostname() == job.host:
-        threading.Thread(target=_end_with, args=(job.parent,), daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(job.parent,), daemon=True).start()
     if int(os.environ["WORLD_SIZE"]) != job.runtime.processes:
         raise RuntimeError(f"world size {os.environ['WORLD_SIZE']}, and the job is for {job.runtime.processes}")
     ctx = Context(store=Store(job.runtime.home), runtime=job.runtime)
     if device_of(ctx) == "cuda":
-        _take_gpu(int(os.environ["LOCAL_RANK"]), job.runtime)
+        _select_gpu(int(os.environ["LOCAL_RANK"]), job.runtime)
     with (folder / EVENTS).open("a") as events:
 
         def send(event: dict[str, Json]) -> None:
@@ -67,7 +67,7 @@ def _main(job_class: type[J], work: Callable[[J, Context], None], folder: Path, 
 
 
 def assert_engine(model: Any, ctx: Context) -> None:
-    """Raise unless `model`, as it is about to be trained, is spread as the runtime asks.
+    """Raise unless `model`, as it is about to be trained, is distributed as the runtime asks.
 
     Raises:
         RuntimeError: for another world size, communication or engine than asked for.
@@ -86,11 +86,11 @@ def assert_engine(model: Any, ctx: Context) -> None:
     if world > 1:
         over, wanted = torch.distributed.get_backend(), "nccl" if device_of(ctx) == "cuda" else "gloo"
         if wanted not in over:
-            raise RuntimeError(f"the processes talk over {over}, and {wanted} was expected")
+            raise RuntimeError(f"the processes communicate over {over}, and {wanted} was expected")
 
 
 def engine_of(model: Any) -> str:
-    """`ddp`, `zero3` (or another stage), or `none`: what a wrapped model really is."""
+    """`ddp`, `zero3` (or another stage) or `none`, told from the class of a wrapped model."""
     name = type(model).__name__
     if name == "DistributedDataParallel":
         return "ddp"
@@ -98,15 +98,15 @@ def engine_of(model: Any) -> str:
 
 
 def report_failure(folder: Path, rank: int, error: BaseException, trace: Sequence[str]) -> None:
-    """Leave a rank's failure for the parent to read."""
+    """Write a rank's failure to a file that the parent reads."""
     known = explained(error, "working in several processes") if isinstance(error, OSError) else error
-    mistake = isinstance(known, UserError)
-    message = str(known) if mistake else "".join(trace)[-4000:]
-    failure = Failure(rank=rank, at=time.time(), user_error=mistake, message=message)
+    is_mistake = isinstance(known, UserError)
+    message = str(known) if is_mistake else "".join(trace)[-4000:]
+    failure = Failure(rank=rank, at=time.time(), user_error=is_mistake, message=message)
     (folder / f"failure-{rank}.json").write_text(failure.model_dump_json())
 
 
-def _take_gpu(local_rank: int, runtime: Runtime) -> None:
+def _select_gpu(local_rank: int, runtime: Runtime) -> None:
     import torch
 
     if local_rank >= torch.cuda.device_count():
@@ -117,8 +117,8 @@ def _take_gpu(local_rank: int, runtime: Runtime) -> None:
     torch.cuda.set_device(local_rank)
 
 
-def _end_with(parent: int) -> None:
-    """A killed run must not leave ranks behind that write into its folders."""
+def _end_with_parent(parent: int) -> None:
+    """End this rank when its parent has ended: ranks of a killed run must not write into its folders."""
     while Path(f"/proc/{parent}").exists() or not Path("/proc/self").exists():
         time.sleep(1)
     os._exit(1)

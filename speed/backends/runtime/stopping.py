@@ -1,6 +1,6 @@
-"""SIGTERM as a wish: a training saves a checkpoint and ends. Nodes that may be taken away send it (spot nodes, Slurm).
+"""Turn SIGTERM into a checkpoint-and-exit request; spot nodes and Slurm send it before they take a machine away.
 
-Ranks share the wish through a file, since all of them must stop at the same step, whichever was told.
+Ranks share the request through a file: all of them must stop at the same step, whichever got the signal.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from pathlib import Path
 
 
 class Stop:
-    """Whether the end was asked for: by SIGTERM in this process, or by a file that others can write."""
+    """Whether a stop was requested: by SIGTERM in this process, or by a file that other processes can create."""
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
-        self.told = False
+        self.signalled = False
 
     @property
     def wanted(self) -> bool:
-        """True once the end was asked for."""
-        return self.told or (self.file is not None and self.file.exists())
+        """True once a stop was requested."""
+        return self.signalled or (self.file is not None and self.file.exists())
 
     def ask(self, *signal_and_frame: object) -> None:
-        """Ask for the end."""
-        self.told = True
+        """Request a stop."""
+        self.signalled = True
         if self.file is not None:
-            with suppress(OSError):  # nobody reads it any more
+            with suppress(OSError):  # the folder is removed when the job has ended
                 self.file.touch()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take SIGTERM as the wish to end, while inside; elsewhere than in the main thread nothing changes."""
+        """Take SIGTERM as a request inside the block. Only the main thread can; in others nothing changes."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

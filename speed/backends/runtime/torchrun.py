@@ -1,7 +1,7 @@
 """The command that starts the ranks: torchrun on this machine, on a Slurm job's nodes, or on machines started by hand.
 
-A pure function of the runtime and of the environment's variables. All nodes must see the folder of the job (a shared
-file system). The rendezvous stands on the first node.
+It depends on the runtime and on environment variables only. All nodes must see the folder of the job (a shared file
+system). The rendezvous is on the first node.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from speed.core.context import Runtime
 from speed.core.errors import UserError
+from speed.runtime import Runtime
 
 FIRST_HOST = re.compile(r"([^\[,]+)(?:\[(\d+)[^\]]*\]([^\[,]*))?")
 PORTS = range(20_000, 40_000)
-"""Where a rendezvous listens unless told: below the ports that systems hand out themselves."""
+"""Ports of a rendezvous, unless `runtime.rendezvous` names one: below those that systems assign themselves."""
 
 
 def torchrun(worker: str, folder: Path, runtime: Runtime, environment: Mapping[str, str]) -> list[str]:
@@ -30,7 +30,7 @@ def torchrun(worker: str, folder: Path, runtime: Runtime, environment: Mapping[s
     each, rest = divmod(runtime.processes, runtime.nodes)
     if rest or not each:
         raise UserError(
-            f"runtime.processes={runtime.processes} cannot be shared by runtime.nodes={runtime.nodes} evenly\n"
+            f"runtime.processes={runtime.processes} cannot be divided evenly among runtime.nodes={runtime.nodes}\n"
             "  processes counts all nodes: set it to the number of nodes times the GPUs of one"
         )
     command = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={runtime.nodes}", f"--nproc-per-node={each}"]
@@ -64,7 +64,7 @@ def srun(nodes: int, environment: Mapping[str, str]) -> list[str]:
 
 
 def endpoint(number: int, runtime: Runtime, environment: Mapping[str, str]) -> str:
-    """HOST:PORT where the nodes meet: as the runtime says, or on the first node, at a port that the number draws."""
+    """HOST:PORT of the rendezvous: the runtime's, or the first node and a port that depends on the number."""
     if runtime.rendezvous is not None:
         return runtime.rendezvous
     nodes = environment.get("SLURM_JOB_NODELIST") or environment.get("SLURM_NODELIST")
@@ -73,13 +73,13 @@ def endpoint(number: int, runtime: Runtime, environment: Mapping[str, str]) -> s
 
 
 def first_host(nodes: str) -> str:
-    """The first of a Slurm list: `gpu03` of `gpu[03-05,9],other1`."""
-    found = FIRST_HOST.match(nodes)
-    if found is None:
+    """The first host of a Slurm list: `gpu03` of `gpu[03-05,9],other1`."""
+    match = FIRST_HOST.match(nodes)
+    if match is None:
         raise UserError(f"SLURM_JOB_NODELIST={nodes!r} cannot be read\n  set runtime.rendezvous=HOST:PORT")
-    return "".join(part or "" for part in found.groups())
+    return "".join(part or "" for part in match.groups())
 
 
 def digest_of(folder: Path) -> int:
-    """A number that stands for a job's folder: two jobs of one run meet at different ports."""
+    """A number for a job's folder, so that two jobs of one run use different ports."""
     return int.from_bytes(hashlib.sha256(str(folder).encode()).digest()[:6], "big")

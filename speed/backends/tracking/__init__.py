@@ -1,1 +1,1 @@
-"""Mirrors of the run's own files."""
+"""Trackers: copies of a run's figures in other programs."""

@@ -1,4 +1,4 @@
-"""No tracker: the run's own folder is the record."""
+"""No tracker: the run's folder holds all figures anyway."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ class NoTracker(Tracker):
     """Writes nothing."""
 
     def mirror(self, run: Path, runtime_dir: Path) -> None:
-        """Nothing to do."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""Weights & Biases: a mirror of the run's own files. Offline unless a key is set; it can never fail a run."""
+"""Weights & Biases: a copy of the run's own figures. Offline unless a key is set; an error of it never fails a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class WandbTracker(Tracker):
         """Send config, training curves, stage figures and scores of the finished run in folder `run`.
 
         Without WANDB_API_KEY (and without WANDB_MODE) everything stays in `runtime_dir/wandb`, for `wandb sync`.
-        Whatever goes wrong is said in one line; the run's own files are complete without W&B.
+        An error becomes one line on stderr: the run's own files are complete without W&B.
         """
         try:
             self._mirror(run, runtime_dir)
@@ -54,13 +54,13 @@ class WandbTracker(Tracker):
 
 
 def curves(path: Path) -> dict[int, dict[str, float]]:
-    """Points of a training by step; of a step that an interruption made run twice, the last."""
+    """Points of a training by step; the last one of a step that was repeated after an interruption."""
     points: dict[int, dict[str, float]] = {}
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 point = json.loads(line)
-            except ValueError:  # a line torn by a kill
+            except ValueError:  # half a line, written when the process was killed
                 continue
             points[int(point.pop("step"))] = point
     return dict(sorted(points.items()))
@@ -69,20 +69,21 @@ def curves(path: Path) -> dict[int, dict[str, float]]:
 def flat_figures(summary: dict[str, Any]) -> dict[str, Json]:
     """Scores and stage figures under flat names."""
     scores = summary["scores"]
-    found: dict[str, Json] = {"mteb/mean": scores["mean"], "mteb/mean_of_types": scores["mean_of_types"]}
-    found |= {f"mteb/type/{name}": score for name, score in scores["types"].items()}
-    found |= {f"mteb/task/{name}": score for name, score in scores["tasks"].items()}
+    figures: dict[str, Json] = {"mteb/mean": scores["mean"], "mteb/mean_of_types": scores["mean_of_types"]}
+    figures |= {f"mteb/type/{name}": score for name, score in scores["types"].items()}
+    figures |= {f"mteb/task/{name}": score for name, score in scores["tasks"].items()}
     for stage in summary["stages"]:
         name = stage["label"].replace(" ", "-")
-        found |= {f"{name}/rows_in": stage["rows_in"], f"{name}/rows_out": stage["rows_out"]}
-        found |= {f"{name}/seconds": stage["seconds"], f"{name}/calls": stage["cost"].get("calls", 0)}
-        found |= {f"{name}/rejected/{cause}": count for cause, count in stage["rejected"].items()}
-        found |= {f"{name}/{key}": value for key, value in stage["metrics"].items() if isinstance(value, (int, float))}
-    return found
+        figures |= {f"{name}/rows_in": stage["rows_in"], f"{name}/rows_out": stage["rows_out"]}
+        figures |= {f"{name}/seconds": stage["seconds"], f"{name}/calls": stage["cost"].get("calls", 0)}
+        figures |= {f"{name}/rejected/{cause}": count for cause, count in stage["rejected"].items()}
+        measured = {key: value for key, value in stage["metrics"].items() if isinstance(value, (int, float))}
+        figures |= {f"{name}/{key}": value for key, value in measured.items()}
+    return figures
 
 
 def config_values(path: Path) -> dict[str, Any]:
-    """The run's config. Keys are never in it: they come from the environment."""
+    """The run's config. It never holds API keys, which come from the environment."""
     import yaml  # type: ignore[import-untyped]
 
     values = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -1,1 +1,1 @@
-"""What comes back from a model: its JSON, the record that it holds, or the cause of its rejection."""
+"""Read the answers of models: find their JSON, parse it into a record, or reject it with a cause."""

@@ -1,7 +1,7 @@
-"""Where an answer goes wrong: the first field of its JSON that breaks a guideline.
+"""Find the first field of an answer that breaks a guideline.
 
-A record is written field by field, as a solution step by step; so the unit of Step-DPO (Lai et al. 2024, arXiv
-2406.18629), the first wrong step in the context of right ones, is here the first faulty field behind faultless ones.
+Step-DPO (Lai et al. 2024, arXiv 2406.18629) compares the first wrong step of a solution with a right one, after the
+same right steps. A record is written field by field, so here the step is a field.
 """
 
 from __future__ import annotations
@@ -9,38 +9,38 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from speed.data.answers.parse import example
+from speed.data.answers.parse import parse_example
 from speed.data.quality.guidelines import faults
 from speed.data.records import Prompt, Rejected
 
 
 class Broken(NamedTuple):
-    """An answer, cut where its first faulty field begins."""
+    """An answer, cut at its first faulty field."""
 
     begun: str
-    """Up to and with the colon of the faulty field's key: faultless."""
+    """Text up to the colon behind the key of the faulty field; it breaks no guideline."""
     rest: str
-    """The faulty value and what follows."""
+    """The faulty value and all text behind it."""
     cause: str
-    """The guideline that is broken, a key of `speed.data.quality.guidelines.CAUSES`."""
+    """The broken guideline: a key of `speed.data.quality.guidelines.CAUSES`."""
 
 
 def first_fault(text: str, finish_reason: str, prompt: Prompt) -> Broken | None:
-    """The answer cut at its first faulty field; None where it cannot be read, has no fault, or its keys are not found.
+    """Cut an answer at its first faulty field; None if it cannot be read, has no fault, or lacks a key as text.
 
-    A fault of two texts that do not go together shows in the one that is written later.
+    A fault between two texts counts for the one that is written later.
     """
     assert prompt.kind is not None
-    read = example(prompt.kind, prompt.task, text, finish_reason)
-    if isinstance(read, Rejected):
+    example = parse_example(prompt.kind, prompt.task, text, finish_reason)
+    if isinstance(example, Rejected):
         return None
     starts = {}
-    for key in read.fields():
-        found = re.search(rf'(?<!\\)"{re.escape(key)}"\s*:', text)
-        if found is None:
+    for key in example.fields():
+        key_and_colon = re.search(rf'(?<!\\)"{re.escape(key)}"\s*:', text)
+        if key_and_colon is None:
             return None
-        starts[key] = found.end()
-    placed = [(max(starts[key] for key in fault.fields), fault.cause) for fault in faults(read, prompt)]
+        starts[key] = key_and_colon.end()
+    placed = [(max(starts[key] for key in fault.fields), fault.cause) for fault in faults(example, prompt)]
     if not placed:
         return None
     cut, cause = min(placed)

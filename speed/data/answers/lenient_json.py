@@ -1,9 +1,9 @@
-"""Reads almost-JSON: what a language model writes when it means a JSON object.
+"""Read almost-JSON, as language models write it when they are asked for a JSON object.
 
-Only syntax is mended: quotes that delimit (Python's, typographic ones), commas that are missing or too many, comments,
-bare keys, unescaped quotes inside a text, an invalid escape (`\\alpha` stays `\\alpha`). The characters inside a value
-stay as they are. What is cut off is never completed and what is ambiguous is never guessed: both are a `ReadError`.
-Nothing is evaluated, and the time taken grows with the length of the text whatever it is.
+Only syntax is mended: delimiting quotes (Python's, typographic ones), missing or extra commas, comments, bare keys,
+unescaped quotes inside a text, invalid escapes (`\\alpha` stays `\\alpha`). The characters of a value are never
+changed. A text that is cut off is not completed, and an ambiguous one is not guessed: both raise `ReadError`. Nothing
+is evaluated, and the time is linear in the length of any text.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ MENDED = {
     "escapes": "escapes that JSON does not know",
     "words": "Python's True, False or None",
 }
-"""What may be mended in an answer, by name."""
+"""What can be mended in an answer, by name."""
 
 
 class Number(str):
-    """A JSON number by its own digits, so that a label 1.50 stays 1.50."""
+    """A JSON number with the digits that were written, so that the label 1.50 stays 1.50."""
 
     __slots__ = ()
 
 
 class Members(dict[str, Value]):
-    """A JSON object that says whether it named a key twice with different values."""
+    """A JSON object that remembers a key it had twice with different values."""
 
     repeated: str | None = None
 
 
 def members(pairs: Sequence[tuple[str, Value]]) -> Members:
-    """The object of some pairs; the last of a repeated key holds, as in JSON."""
-    found = Members(pairs)
-    if len(found) < len(pairs):
-        found.repeated = next((key for key, value in pairs if found[key] != value), None)
-    return found
+    """Object of some pairs. The last value of a repeated key counts, as in JSON."""
+    result = Members(pairs)
+    if len(result) < len(pairs):
+        result.repeated = next((key for key, value in pairs if result[key] != value), None)
+    return result
 
 
 class ReadError(Exception):
-    """No sense can be made of the text from here on."""
+    """The text cannot be read from this position on."""
 
     def __init__(self, cause: Literal["truncated", "bad_syntax"], position: int) -> None:
         super().__init__(f"{cause} at character {position}")
@@ -75,7 +75,7 @@ _ENDS = {
     "member": re.compile(rf"{_GAP}(?:(?:[,，;]{_GAP})*+{_ANY_KEY}|[,，]?{_GAP}\}}|{_END})"),
     "item": re.compile(rf"[ \t]*+\n\s*+[{_QUOTES}]|{_GAP}(?:(?:[,，;]{_GAP})++[{_QUOTES}\[{{]|[,，]?{_GAP}\]|{_END})"),
 }
-"""What may follow a text in its place. Possessive repeats keep the time linear."""
+"""What may follow a text, by its role. Possessive repeats keep the time linear."""
 _BRACKETS = {
     "}": re.compile(rf"(?P<open>\{{\s*+[{_QUOTES}])|[{_QUOTES}»’”]\s*+[,，]?\s*+\}}"),
     "]": re.compile(rf"(?P<open>\[\s*+[{_QUOTES}{{\[])|[{_QUOTES}»’”]\s*+[,，]?\s*+\]"),
@@ -95,25 +95,25 @@ _MOST_BRACKETS = 200
 
 
 class Reader:
-    """Reads one value that begins at `position`, and stands behind it afterwards."""
+    """Reads the value that begins at `position`, and moves `position` behind it."""
 
     def __init__(self, text: str, position: int) -> None:
         self.text = text
         self.position = position
         self.keys = 0
-        """Keys and items read so far: whether this was JSON at all."""
+        """Number of keys and items read so far; 0 if this may be no JSON at all."""
         self.strained = False
-        """Whether a text contained quotes that were not escaped, so that any quote may lie inside a text."""
+        """Whether a text contained unescaped quotes, so that any quote may be part of a text."""
         self.unclosed = False
-        """Whether the text ended behind a complete value, and only closing brackets were missing."""
+        """Whether the text ended behind a complete value, with only closing brackets missing."""
         self.mended: set[str] = set()
         """Keys of `MENDED`."""
 
     def value(self, role: Literal["member", "item"] = "item", depth: int = 0) -> Value:
-        """The value here.
+        """Read the value at `position`.
 
         Raises:
-            ReadError: with the place where it stopped making sense.
+            ReadError: with the position from which it cannot be read.
         """
         first = self._peek()
         if first == "{":
@@ -155,7 +155,7 @@ class Reader:
         return items
 
     def _closed(self, bracket: str, depth: int, begun: bool) -> bool:
-        """Steps over the opening bracket or a comma; True behind the closing one, or where only that one is missing."""
+        """Skip the opening bracket or a comma. True behind the closing bracket, or if only that one is missing."""
         if depth > _DEEPEST:
             self.keys += 1
             raise self._unreadable("bad_syntax")
@@ -188,7 +188,7 @@ class Reader:
         raise self._unreadable("bad_syntax")
 
     def _string(self, role: Literal["key", "member", "item"]) -> str:
-        """A quoted text. A quote closes it when what follows can follow a text in this place; else it is part of it."""
+        """Read a quoted text. A quote ends it if what follows may follow a text here; otherwise it is part of it."""
         text, stops, ends = self.text, _NEXT_STOP[self.text[self.position]], _ENDS[role]
         start = self.position + 1
         strained = False
@@ -214,8 +214,8 @@ class Reader:
         self._mend("escapes", "\\" in raw and any(_unknown(escape, _IN_JSON) for escape in _ESCAPE.findall(raw)))
         return _unescaped(raw)
 
-    def _mend(self, name: str, found: bool = True) -> None:
-        if found:
+    def _mend(self, name: str, was_needed: bool = True) -> None:
+        if was_needed:
             self.mended.add(name)
 
     def _skip(self) -> None:
@@ -232,12 +232,14 @@ class Reader:
 
 
 def ends_inside(text: str, position: int) -> bool:
-    """Whether a value that was read up to `position` may have ended inside a text of its own: what follows ends more
-    objects or lists than it begins, as in `{"a": "the set {"x"} of Python"}`."""
+    """Whether a value that was read up to `position` may have ended inside one of its own texts.
+
+    Then more objects or lists end behind it than begin, as in `{"a": "the set {"x"} of Python"}`.
+    """
     brackets = _BRACKETS.get(text[position - 1 : position])
     open_ones = 0
-    for found in islice(brackets.finditer(text, position), _MOST_BRACKETS) if brackets else ():
-        open_ones += 1 if found["open"] else -1
+    for bracket in islice(brackets.finditer(text, position), _MOST_BRACKETS) if brackets else ():
+        open_ones += 1 if bracket["open"] else -1
         if open_ones < 0:
             return True
     return False
@@ -248,10 +250,10 @@ def _unknown(escape: str, known: Container[str] = _MEANING) -> bool:
 
 
 def _unescaped(raw: str) -> str:
-    """The text that a quoted text stands for.
+    """Replace the escapes of a quoted text.
 
-    An escape that JSON does not know keeps its backslash. Where there is one, the writer does not escape backslashes,
-    and `\\beta` or `\\frac` is no backspace or form feed either.
+    An escape that JSON does not know keeps its backslash. It shows that the writer does not escape backslashes, so
+    `\\beta` and `\\frac` in the same text are not read as backspace and form feed.
     """
     if "\\" not in raw:
         return raw

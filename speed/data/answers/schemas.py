@@ -1,7 +1,8 @@
-"""The form of each answer as a JSON schema, for providers with structured output.
+"""JSON schemas of the answers, for engines and providers with structured output.
 
-A schema says what the prompt says and no more: the keys, their types, and which candidates there are. It comes from
-what the answer is read into, so an answer in this form is a record. The paper's teacher answered in free text.
+A schema states what the prompt states and no more: the keys, their types and the candidates. It is made from the record
+that the answer is parsed into, so an answer of this form is always accepted by the parser. The paper's teacher answered
+in free text.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _TEXT: Json = {"type": "string"}
 
 
 class Form(Spec):
-    """A named JSON schema. Every key is required and no other is allowed, as strict modes want it."""
+    """A named JSON schema. All its keys are required and no others allowed, as strict modes demand."""
 
     name: str
     body: Json
@@ -24,26 +25,26 @@ class Form(Spec):
 
 @lru_cache
 def example_form(kind: Kind) -> Form:
-    """An example of a kind: its keys, all texts."""
+    """Schema of an example: the keys of its kind, each with a string."""
     return Form(name=f"{kind}_example", body=_object(dict.fromkeys(KEYS[kind].all, _TEXT)))
 
 
 @lru_cache
 def tasks_form() -> Form:
-    """A list of tasks, under a key: strict modes want an object outermost."""
+    """Schema of a list of tasks. The list stands under a key, since strict modes demand an object."""
     return Form(name="tasks", body=_object({"tasks": {"type": "array", "items": _TEXT}}))
 
 
 @lru_cache
 def judgement_form(candidates: int) -> Form:
-    """A judgement of so many candidates; the reason first, as in the prompt, so that the verdict follows from it."""
+    """Schema of a judgement. The reason comes first, as in the prompt, so that the verdict follows from it."""
     place: Json = {"type": "integer", "enum": list(range(candidates))}
     return Form(name="judgement", body=_object({"reason": _TEXT, "best": place, "worst": place}))
 
 
 @lru_cache
 def revision_form(kind: Kind) -> Form:
-    """A reason and a repaired example; the repair is an object, as in the paper's Figure 6."""
+    """Schema of a reason and a revised example; the example is an object, as in the paper's Figure 6."""
     return Form(name=f"{kind}_revision", body=_object({"reason": _TEXT, "revision": example_form(kind).body}))
 
 

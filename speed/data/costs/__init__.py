@@ -1,1 +1,1 @@
-"""What teachers, trainings and generation cost: prices, memory, time."""
+"""Estimate what teachers, trainings and generation need: money, memory, time."""

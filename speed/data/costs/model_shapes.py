@@ -1,4 +1,4 @@
-"""Sizes of the base models that conf/ names, so that a plan can say what they need without loading or fetching them."""
+"""Sizes of the base models that conf/ names, so that a plan can estimate memory without loading a model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Shape(Spec):
     tied: bool = False
     """Whether input and output embeddings are one matrix."""
     attention_bias: bool = False
-    """Biases on queries, keys and values (Qwen-2.5)."""
+    """Whether queries, keys and values have biases (Qwen-2.5)."""
 
     @property
     def linears(self) -> list[tuple[int, int]]:
@@ -35,18 +35,18 @@ class Shape(Spec):
 
     @property
     def parameters(self) -> int:
-        """All weights."""
+        """Number of weights."""
         biases = (self.heads + 2 * self.key_heads) * self.head if self.attention_bias else 0
         block = sum(wide * out for wide, out in self.linears) + biases + 2 * self.hidden
         return self.embedding * (1 if self.tied else 2) + self.layers * block + self.hidden
 
     @property
     def embedding(self) -> int:
-        """Weights of one embedding matrix."""
+        """Number of weights of one embedding matrix."""
         return self.vocabulary * self.hidden
 
     def lora(self, r: int) -> int:
-        """Weights of an adapter of rank r on all linear layers."""
+        """Number of weights of a LoRA adapter of rank r on all linear layers."""
         return self.layers * sum(r * (wide + out) for wide, out in self.linears)
 
 
@@ -72,11 +72,11 @@ KNOWN = {
         tied=True, attention_bias=True,
     ),
 }  # fmt: skip
-"""From each model's config.json on the hub; tests compare the sums with the published numbers of parameters."""
+"""From config.json of each model on the hub; tests compare the sums with published numbers of parameters."""
 
 
 def shape_of(base: str) -> Shape | None:
-    """The shape of a base reference: a model known by name, or a folder's config.json; None for any other."""
+    """Shape of a base model: known by name, or read from config.json of a folder; None for any other."""
     known = KNOWN.get(base.partition("@")[0])
     if known is not None:
         return known

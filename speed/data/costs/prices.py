@@ -1,7 +1,7 @@
-"""What calls of the teacher cost: a vendored, dated price table, and the paper's own counts (Table 5).
+"""Prices of teacher calls, from a dated table in this repository, and the tokens that a call is expected to need.
 
-Prices change and models vanish, so the table stands in the repository with source and date. A price that is not in it
-is unknown: None, never 0 and never a guess.
+Prices change and models are switched off, so the table names its source and date. A price that is not in it is None:
+never 0, and never a guess.
 """
 
 from __future__ import annotations
@@ -12,54 +12,54 @@ from importlib.resources import files
 from speed.core.spec import Spec
 
 CHARACTERS_PER_TOKEN = 4.5
-"""English prose under the tokenizers of GPT-4 and LLaMA-3, to about 10 %."""
+"""For English prose and the tokenizers of GPT-4 and LLaMA-3, within about 10 %."""
 
 EXPECTED_TOKENS = {"brainstorm": (280, 125), "seed": (244, 156), "judge": (1_100, 100), "revise": (620, 380)}
-"""(input, output) of a call, for plans. Together they are the paper's Table 5 (10M tokens / 25K calls, 12M / 10K, 10M /
-10K; it leaves brainstorming out), split by the lengths of the released prompts (ours)."""
+"""(input, output) tokens of a call, for plans. The sums are those of the paper's Table 5 (10M tokens in 25K calls, 12M
+in 10K, 10M in 10K; without brainstorming); they are split by the lengths of the released prompts (ours)."""
 
 SECONDS_A_CALL, SECONDS_A_TOKEN = 1.0, 1 / 60
-"""How long a hosted model takes before it writes, and for each token of the answer (ours: an assumption for plans)."""
+"""Seconds before a hosted model writes, and for each token of its answer (ours: an assumption for plans)."""
 RULES_SECONDS = 0.01
-"""The same for a call of the miniature's rules, litellm included (ours)."""
+"""Seconds for a call of the miniature's rules through litellm (ours)."""
 
 FREE = "miniature/"
-"""Models that run inside this project cost nothing."""
+"""Models with this prefix run inside this project and cost nothing."""
 
 
 class Price(Spec):
-    """List prices of a model, dollars per million tokens."""
+    """List prices of a model, in dollars per million tokens."""
 
     input: float
     output: float
     batch_input: float | None = None
-    """Through the provider's batch API; None where the table does not say."""
+    """Price of the provider's batch API; None if the table has none."""
     batch_output: float | None = None
     ends: str | None = None
-    """Day on which the provider switches the model off, where it is known."""
+    """Day on which the provider switches the model off, if it is known."""
 
 
 class PriceTable(Spec):
-    """Prices by model, as of a day."""
+    """Prices of models on a day."""
 
     date: str
-    """Of the source, ISO 8601."""
+    """Date of the source, ISO 8601."""
     source: str
     models: dict[str, Price]
 
 
 @lru_cache(maxsize=1)
 def price_table() -> PriceTable:
-    """The table that comes with this version."""
+    """Read the price table that comes with this version."""
     return PriceTable.model_validate_json((files("speed.data.costs") / "prices.json").read_text(encoding="utf-8"))
 
 
 @lru_cache(maxsize=64)
 def price(model: str) -> Price | None:
-    """List prices of a model, or None when they are not known.
+    """List prices of a model; None if they are not known.
 
-    The provider in front (`openai/gpt-4o`) is left away only for `openai/`, whose prices these are: another provider
-    may ask for others for the same name.
+    The prefix of a provider is ignored for `openai/` only (`openai/gpt-4o`), since these are OpenAI's prices. Another
+    provider may have other prices for the same name.
     """
     if model.startswith(FREE):
         return Price(input=0, output=0, batch_input=0, batch_output=0)
@@ -67,7 +67,7 @@ def price(model: str) -> Price | None:
 
 
 def dollars(model: str, tokens_in: int, tokens_out: int, batch: bool = False) -> float | None:
-    """Cost of so many tokens, in dollars; None when the price is not known."""
+    """Cost of so many tokens in dollars; None if the price is not known."""
     known = price(model)
     if known is None:
         return None
@@ -77,12 +77,12 @@ def dollars(model: str, tokens_in: int, tokens_out: int, batch: bool = False) ->
 
 
 def estimated_tokens(text: str) -> int:
-    """About how many tokens a text has, before any tokenizer has seen it: characters / 4.5, at least 1 for any text."""
+    """Estimated tokens of a text, without a tokenizer: characters / 4.5, rounded up."""
     return -int(-len(text) // CHARACTERS_PER_TOKEN)
 
 
 def seconds(model: str, calls: int, tokens_out: int) -> float:
-    """How long so many calls take one after another, by the assumptions above."""
+    """Seconds for so many calls one after another, by the assumptions above."""
     if model.startswith(FREE):
         return RULES_SECONDS * calls
     return SECONDS_A_CALL * calls + SECONDS_A_TOKEN * tokens_out

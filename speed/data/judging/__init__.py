@@ -1,1 +1,1 @@
-"""How lists of candidates are judged, and what the judge's habits are."""
+"""Judge lists of candidates: the protocol of votes, and statistics on the judge."""

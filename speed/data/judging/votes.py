@@ -1,9 +1,8 @@
-"""How a list of candidates is judged: who is shown in which order, and what the judgements come to (paper 3.2.2).
+"""Judge a list of candidates by votes: in which orders they are shown, and which verdict the votes give.
 
-The paper asks once a list (Figure 5). A judge has habits of its own: places and lengths that it favours, and chance. So
-a list may be judged several times, in other orders or by other models, and kept only where the judgements agree; and
-what a rule can see (`speed.data.quality.guidelines`) need not be asked. All here are pure functions of candidates and
-judgements.
+The paper asks once per list (section 3.2.2, Figure 5). But a judge favours places and lengths, and errs by chance. So a
+list can be judged several times, in other orders or by other models, and kept only if the judgements agree. What a rule
+can see (`speed.data.quality.guidelines`) needs no judge. All functions are pure.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ from typing import Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from speed.core.spec import Spec
-from speed.data.answers.outcome import sample
-from speed.data.answers.parse import rendered
+from speed.data.answers.accept_or_reject import accept_or_reject
+from speed.data.answers.parse import example_json
 from speed.data.draws import shuffled_order
 from speed.data.records import Candidates, Rejected, Sample, Vote
 
 
 class Judge(Spec):
-    """How the teacher judges lists; the options of the group `judge` are combinations of these."""
+    """How lists are judged. The options of the config group `judge` are combinations of these fields."""
 
     votes: int = Field(1, ge=1)
-    """Judgements of a list, each in another order: what judging costs more than in the paper."""
+    """Judgements per list, each in another order; the paper has 1."""
     decide: Literal["unanimous", "majority", "margin"] = "unanimous"
-    """All votes name the same best and the same worst; more than half of them do; or the margin is reached."""
+    """A list is kept if all votes name the same best and worst, if more than half do, or if `margin` is reached."""
     margin: float = Field(0.0, ge=0, le=1)
-    """Least margin of decide=margin. A candidate's score is (times named best - times named worst) / votes, the count
-    of best-worst scaling; the margin is half the difference between the highest and the lowest score: 1 when all votes
-    agree on both, 0 when they contradict one another."""
+    """Least margin of decide=margin. The score of a candidate is (times named best - times named worst) / votes, as in
+    best-worst scaling. The margin is half the difference between the highest and the lowest score: 1 if all votes agree
+    on both, 0 if they contradict one another."""
     verified: bool = False
-    """Answers that break a guideline of their prompt lose before the teacher is asked."""
+    """Answers that break a guideline of their prompt lose without being judged."""
     models: tuple[str, ...] = ()
-    """Models that judge in turn, in place of the teacher's own."""
+    """Models that judge in turn, instead of the teacher's own model."""
     temperature: float = Field(0.0, ge=0, le=2)
     """0.0 in the paper (Appendix B)."""
 
@@ -56,83 +55,83 @@ class Judge(Spec):
 
 
 class Shortlist(NamedTuple):
-    """What is left to ask about a list."""
+    """What a judge still has to decide about a list."""
 
     shown: tuple[int, ...]
-    """Candidates between which the teacher decides; none when nothing is left to ask."""
+    """Candidates to be judged; empty if nothing is left to decide."""
     best: int | None = None
-    """The best one, where it is known without asking."""
+    """The best one, if it is known without a judge."""
     worst: int | None = None
-    """The worst one, where it is known without asking."""
+    """The worst one, if it is known without a judge."""
 
 
-def readings(found: Candidates) -> list[Sample]:
-    """Each candidate, read and held against the guidelines of its prompt."""
-    texts = zip(found.texts, found.finish_reasons, strict=True)
-    return [sample(found.row, found.prompt, text, reason, 0) for text, reason in texts]
+def read_candidates(listed: Candidates) -> list[Sample]:
+    """Parse each candidate and check it against the guidelines of its prompt."""
+    texts = zip(listed.texts, listed.finish_reasons, strict=True)
+    return [accept_or_reject(listed.row, listed.prompt, text, reason, 0) for text, reason in texts]
 
 
 def shortlist(read: Sequence[Sample], judge: Judge) -> Shortlist | Rejected:
-    """Who is in the running.
+    """Choose the candidates that a judge has to compare.
 
-    Where guidelines come first, an answer without a fault stands above one that breaks a guideline, and that above one
-    that cannot be read. The best is sought in the highest class that occurs, and the worst is the answer with the most
-    faults of the lowest. A single answer in the highest class needs no judge; where all are in one class, the teacher
-    judges them all; and where none can be read, there is nothing to prefer.
+    With `verified`, there are three classes: answers without a fault, answers that break a guideline, and answers that
+    cannot be read. The best is chosen among the highest class that occurs; the worst is the answer with the most faults
+    in the lowest. A single answer in the highest class needs no judge. If all are in one class, all are judged. If none
+    can be read, the list is rejected.
     """
     everyone = tuple(range(len(read)))
     if not judge.verified:
         return Shortlist(everyone)
-    standing = [2 if row.rejected else 1 if row.faults else 0 for row in read]
-    highest, lowest = min(standing), max(standing)
+    classes = [2 if row.rejected else 1 if row.faults else 0 for row in read]
+    highest, lowest = min(classes), max(classes)
     if highest == 2:
         return Rejected(cause="none_readable", detail=", ".join(str(row.rejected) for row in read))
     if highest == lowest:
         return Shortlist(everyone)
-    first = tuple(place for place in everyone if standing[place] == highest)
-    last = (place for place in everyone if standing[place] == lowest)
+    first = tuple(place for place in everyone if classes[place] == highest)
+    last = (place for place in everyone if classes[place] == lowest)
     worst = max(last, key=lambda place: (len(read[place].faults), -place))
     return Shortlist(first, worst=worst) if len(first) > 1 else Shortlist((), best=first[0], worst=worst)
 
 
-def orders(shown: Sequence[int], candidates: int, votes: int, seed: int, row: int) -> list[tuple[int, ...]]:
-    """The order in which each vote is shown the candidates: drawn, and for every second vote the one before reversed.
+def draw_orders(shown: Sequence[int], candidates: int, votes: int, seed: int, row: int) -> list[tuple[int, ...]]:
+    """Draw the order of the candidates for each vote; every second vote has the order before it reversed.
 
-    So the second vote swaps first and last place, and more votes begin with the same ones: a list that was judged once
-    is judged twice for the price of one more call. No order comes twice while there is another.
+    A larger number of votes begins with the same orders, so a list that was judged once is judged twice for the price
+    of one more call. No order is repeated before all have been used.
     """
-    found: list[tuple[int, ...]] = []
+    orders: list[tuple[int, ...]] = []
     for vote in range(votes):
         if vote % 2:
-            found.append(found[-1][::-1])
+            orders.append(orders[-1][::-1])
             continue
         for attempt in count():
             path = (vote, attempt) if vote else ()
             drawn = tuple(place for place in shuffled_order(candidates, seed, "judge", row, *path) if place in shown)
-            if drawn not in found or len(found) >= factorial(len(shown)):
-                found.append(drawn)
+            if drawn not in orders or len(orders) >= factorial(len(shown)):
+                orders.append(drawn)
                 break
-    return found
+    return orders
 
 
-def alike(read: Sequence[Sample]) -> tuple[int, ...]:
-    """For each candidate the first one that says the same: naming either is the same judgement."""
-    plain = [normalised(row) for row in read]
+def first_alike(read: Sequence[Sample]) -> tuple[int, ...]:
+    """For each candidate the first one with the same text. A vote for either is the same vote."""
+    plain = [_normalised(row) for row in read]
     return tuple(plain.index(text) for text in plain)
 
 
-def normalised(row: Sample) -> str:
-    """What a candidate says: the example in it, or its text, without case, spacing and forms of the same character."""
-    text = row.text if row.example is None else rendered(row.example)
+def _normalised(row: Sample) -> str:
+    """Example or text of a candidate without differences in case, spacing and Unicode form."""
+    text = row.text if row.example is None else example_json(row.example)
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def verdict(votes: Sequence[Vote], short: Shortlist, same: Sequence[int], judge: Judge) -> tuple[int, int] | Rejected:
-    """Best and worst candidate, or why the votes name none.
+    """Best and worst candidate, or why the list is rejected.
 
     Args:
-        votes: with candidates' indices as best and worst, or a cause where an answer was no judgement.
-        same: for each candidate the first one that says the same (`alike`).
+        votes: best and worst are indices of candidates; a vote with a cause is no judgement.
+        same: for each candidate the first one with the same text (`first_alike`).
     """
     if short.best is None or short.worst is None:
         chosen = _elected(votes, short, same, judge)
@@ -151,7 +150,7 @@ def _elected(votes: Sequence[Vote], short: Shortlist, same: Sequence[int], judge
     bests, worsts = Counter(best for best, _ in valid), Counter(worst for _, worst in valid)
     said = "; ".join(f"best {best}, worst {worst}" for best, worst in valid)
     if judge.decide == "margin":
-        # Candidates come in no order, so the first of those with equal scores is as good as any.
+        # The order of candidates means nothing, so the first of those with equal scores is as good as any.
         score = {place: bests[place] - worsts[place] for place in sorted({same[place] for place in short.shown})}
         best, last = max(score, key=score.__getitem__), min(score, key=score.__getitem__)
         worst, low = (last, score[last]) if short.worst is None else (short.worst, -len(votes))

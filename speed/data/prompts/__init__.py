@@ -1,1 +1,1 @@
-"""What is sent to a model: templates, what their slots may hold, and the rendered text."""
+"""Make the texts that are sent to a model: templates, values of their slots, rendering."""

@@ -1,7 +1,7 @@
-"""Prompts: exactly the text that is sent, and every value that was drawn to make it.
+"""Render prompts: the exact text that is sent, and all values that were drawn for it.
 
-Slots, choices and weights are those of E5-mistral's tables 8-13 and of the SPEED authors' code. Each function is pure:
-the same arguments and the same state of `rng` give the same prompt.
+Slots, choices and weights are those of E5-mistral's Tables 8-13 and of the SPEED authors' code. The same arguments and
+the same state of `rng` always give the same prompt.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from speed.core.content import Content
 from speed.core.spec import Json, Spec, fields_of
 from speed.data.draws import permutation, weighted_choice
 from speed.data.prompts.slots import Choices, Lengths
-from speed.data.prompts.wording import SLOTS, Template, list_items, templates
+from speed.data.prompts.template_files import SLOTS, Template, list_items, templates
 from speed.data.records import STS_INSTRUCTION, Kind, Prompt
 
-Role = Literal["brainstorm", "synthesis", "judge", "revise"]
-"""What a prompt is for."""
+PromptRole = Literal["brainstorm", "synthesis", "judge", "revise"]
+"""Purpose of a prompt."""
 
 BRAINSTORMED = (Kind.RETRIEVAL, Kind.CLASSIFICATION, Kind.SHORT_SHORT, Kind.LONG_LONG)
-"""Kinds whose tasks are brainstormed; an STS example has one fixed task."""
+"""Kinds whose tasks are brainstormed; all STS examples have the same task."""
 
 
 class PromptsConfig(Spec):
-    """Wording, slots and weights of all prompts."""
+    """Templates, slots and weights of all prompts."""
 
     path: Content | None = None
-    """A folder with own templates (`judge.jinja`, `synthesis/sts.jinja` ...); those it lacks are the package's."""
+    """Folder with own templates (`judge.jinja`, `synthesis/sts.jinja` ...); for the rest, the package's are used."""
     language: str = "English"
     lengths: Lengths = Lengths()
     query_type: Choices = Choices(values=("extremely long-tail", "long-tail", "common"), weights=(0.4, 0.5, 0.1))
@@ -41,29 +41,29 @@ class PromptsConfig(Spec):
         values=("clear", "understandable with some effort", "ambiguous"), weights=(0.6, 0.2, 0.2)
     )
     difficulty: Choices = Choices(values=("high school", "college", "PhD"))
-    """Of retrieval and classification."""
+    """For retrieval and classification."""
     sts_difficulty: Choices = Choices(values=("elementary school", "high school", "college"))
     difficulty_share: float = Field(0.5, ge=0, le=1)
-    """How often the difficulty guideline appears (retrieval, classification, STS)."""
+    """Share of prompts with the difficulty guideline (retrieval, classification, STS)."""
     unit: Choices = Choices(values=("sentence", "phrase", "passage"), weights=(0.9, 0.05, 0.05))
-    high_scores: tuple[float, ...] = Field((4, 4.5, 5), min_length=1)
+    high_scores: tuple[int | float, ...] = Field((4, 4.5, 5), min_length=1)
     """Similarity of S1 and S2 (SPEED, Appendix C.1)."""
-    low_scores: tuple[float, ...] = Field((2.5, 3, 3.5), min_length=1)
+    low_scores: tuple[int | float, ...] = Field((2.5, 3, 3.5), min_length=1)
     """Similarity of S1 and S3 (SPEED, Appendix C.1)."""
 
     def recipe(self) -> Json:
-        """Identity: every slot table, and the text of every template; not where the templates lie."""
+        """Identity: all slot tables and the text of all templates, but not the folder of the templates."""
         return self._recipe(tuple(SLOTS))
 
-    def of(self, role: Role) -> RolePrompts:
-        """The part that concerns one role; its recipe is silent about the templates of the others."""
+    def of(self, role: PromptRole) -> RolePrompts:
+        """The prompts of one role; their recipe leaves out the templates of the other roles."""
         return RolePrompts(role=role, config=self)
 
     def template(self, name: str) -> Template:
-        """One template by name.
+        """Template of a name.
 
         Raises:
-            UserError: when the user's own templates cannot be used.
+            UserError: if the user's own templates cannot be used.
         """
         return templates(self.path.path if self.path else None)[name]
 
@@ -73,13 +73,13 @@ class PromptsConfig(Spec):
 
 
 class RolePrompts(Spec):
-    """The prompts of one role, as a stage holds them: rewording the judge leaves the seed data alone."""
+    """The prompts of one role. A stage holds only these, so that rewording the judge does not change the seed data."""
 
-    role: Role
+    role: PromptRole
     config: PromptsConfig
 
     def recipe(self) -> Json:
-        """Identity: the templates of this role; the slot tables only where they are drawn from."""
+        """Identity: the templates of this role, and the slot tables if they are drawn from."""
         names = [name for name in SLOTS if name.split("/")[0] == self.role]
         if self.role == "synthesis":
             return self.config._recipe(names)
@@ -88,7 +88,7 @@ class RolePrompts(Spec):
 
 
 def brainstorm_prompt(kind: Kind, topic: str, request: int, config: PromptsConfig, rng: Random) -> Prompt:
-    """Asks the teacher for about `request` tasks of a kind for a topic (paper, Appendix C.1).
+    """Ask the teacher for about `request` tasks of a kind for a topic (paper, Appendix C.1).
 
     Raises:
         ValueError: for STS, whose task is fixed.
@@ -99,25 +99,25 @@ def brainstorm_prompt(kind: Kind, topic: str, request: int, config: PromptsConfi
 
 
 def data_prompt(kind: Kind, task: str, topic: str, config: PromptsConfig, rng: Random) -> Prompt:
-    """Asks for one example of a task; for STS of a topic, whose task is `STS_INSTRUCTION` (paper, Appendix C.1)."""
+    """Ask for one example of a task, or for STS of a topic, with the task `STS_INSTRUCTION` (paper, Appendix C.1)."""
     slots = _drawn(kind, config, rng)
     task = STS_INSTRUCTION if kind is Kind.STS else task
     return _prompt(f"synthesis/{kind}", kind, task, topic, slots, config, rng)
 
 
 def judge_prompt(data_prompt: str, shown: Sequence[str], config: PromptsConfig) -> Prompt:
-    """Asks the teacher for the best and the worst of the answers, numbered from 0 as shown (paper, Figure 5)."""
+    """Ask a judge for the best and the worst answer, numbered from 0 in the order shown (paper, Figure 5)."""
     numbered = "\n".join(f"{index}. {text}" for index, text in enumerate(shown))
-    return _filled("judge", {"data_prompt": data_prompt, "data_list": numbered}, config)
+    return _fill("judge", {"data_prompt": data_prompt, "data_list": numbered}, config)
 
 
 def revise_prompt(data_prompt: str, example: str, config: PromptsConfig) -> Prompt:
-    """Asks for the faults of an answer and for a better one (paper, Figure 6)."""
-    return _filled("revise", {"data_prompt": data_prompt, "data_example": example}, config)
+    """Ask for the faults of an answer and for a better one (paper, Figure 6)."""
+    return _fill("revise", {"data_prompt": data_prompt, "data_example": example}, config)
 
 
 def _drawn(kind: Kind, config: PromptsConfig, rng: Random) -> dict[str, str]:
-    """The slots of a kind. The order of the draws is part of the recipe: a new slot goes to the end of its kind."""
+    """Draw the slots of a kind. Their order decides the values, so add a new slot at the end of its kind."""
     lengths = config.lengths
     if kind is Kind.RETRIEVAL:
         return {
@@ -144,7 +144,7 @@ def _drawn(kind: Kind, config: PromptsConfig, rng: Random) -> dict[str, str]:
 
 
 def _difficulty(choices: Choices, config: PromptsConfig, rng: Random) -> str:
-    """A level, or nothing where the guideline is left out."""
+    """Draw a level; empty if the guideline is left out."""
     shown, level = rng.random() < config.difficulty_share, choices.draw(rng)
     return level if shown else ""
 
@@ -163,25 +163,11 @@ def _prompt(
         return "".join([items[index] for index in order])
 
     values = {**drawn, "task": task, "topic": topic, "_shuffle": shuffle}
-    text = template.filled(values)
+    text = template.fill(values)
     return Prompt(text=text, template=template.label, kind=kind, task=task, topic=topic, slots=slots)
 
 
-def _filled(name: str, values: dict[str, str], config: PromptsConfig) -> Prompt:
+def _fill(name: str, values: dict[str, str], config: PromptsConfig) -> Prompt:
     template = config.template(name)
-    text = template.filled({**values, "language": config.language, "_shuffle": lambda block, text: text})
+    text = template.fill({**values, "language": config.language, "_shuffle": lambda block, text: text})
     return Prompt(text=text, template=template.label)
-
-
-__all__ = [
-    "BRAINSTORMED",
-    "Choices",
-    "Lengths",
-    "PromptsConfig",
-    "Role",
-    "RolePrompts",
-    "brainstorm_prompt",
-    "data_prompt",
-    "judge_prompt",
-    "revise_prompt",
-]

@@ -1,4 +1,4 @@
-"""What the slots of the prompts may hold, and how often."""
+"""Values of the slots of prompts, and how often each is drawn."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from speed.data.draws import weighted_choice
 
 
 class Choices(Spec):
-    """What a slot may hold. A plain list is a uniform choice."""
+    """Values of a slot with their weights. A plain list is drawn from uniformly."""
 
     values: tuple[str, ...] = Field(min_length=1)
     weights: tuple[float, ...] = ()
-    """One for each value; they need not add up to 1. None: uniform."""
+    """One weight for each value; they need not add up to 1. Empty means uniform."""
 
     @model_validator(mode="before")
     @classmethod
@@ -31,22 +31,22 @@ class Choices(Spec):
         return self
 
     def draw(self, rng: Random) -> str:
-        """One of the values."""
+        """Draw one of the values."""
         return weighted_choice(rng, self.values, self.weights)
 
 
 class Lengths(Spec):
-    """How long texts are asked to be. A small model with a short context needs smaller numbers; the wording stays."""
+    """Lengths that prompts ask for. A small model with a short context needs smaller numbers in the same wording."""
 
     retrieval_words: tuple[int, ...] = Field((50, 100, 200, 300, 400, 500), min_length=1)
-    """Each document: at least so many words, uniform (E5-mistral, table 8)."""
+    """Least words of each document, drawn uniformly (E5-mistral, Table 8)."""
     classification_words: Choices = Choices(
         values=("less than 10", "at least 10", "at least 50", "at least 100", "at least 200"),
         weights=(0.1, 0.3, 0.2, 0.2, 0.2),
     )
-    """The input text (E5-mistral, table 9; weights: the SPEED authors' code)."""
+    """Words of the input text (E5-mistral, Table 9; weights of the SPEED authors' code)."""
     long_words: int = 300
-    """Both texts of a long-long example: at least so many words (E5-mistral, table 10)."""
+    """Least words of both texts of a long-long example (E5-mistral, Table 10)."""
 
     @field_validator("retrieval_words")
     @classmethod

@@ -1,1 +1,1 @@
-"""What can be checked of examples without a model: guidelines, repeats, contamination, edits."""
+"""Check examples without a model: guidelines, near duplicates, contamination, edits."""

@@ -1,7 +1,7 @@
-"""Texts of evaluation tasks in training records: shared runs of words, and near duplicates.
+"""Find texts of evaluation tasks in training records, by shared runs of words and as near duplicates.
 
-Both are needed: a passage quoted in a longer document is no near duplicate of it, and a copy in which every tenth word
-is another shares no long run. 13 words are the usual measure (GPT-3, arXiv 2005.14165, Appendix C).
+Both are needed: a passage quoted in a longer document is no near duplicate of it, and a copy with every tenth word
+replaced shares no long run. The usual length of a run is 13 words (GPT-3, arXiv 2005.14165, Appendix C).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from speed.data.quality.near_duplicates import Kept, MinHashConfig, shingled, words_of
+from speed.data.quality.near_duplicates import Kept, MinHashConfig, hash_texts, words_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 _CHUNK = 512
 
 
-class Found(NamedTuple):
-    """By number, the data sets that one record is contaminated by."""
+class Overlap(NamedTuple):
+    """Numbers of the data sets that contaminate one record."""
 
     shared: frozenset[int]
-    """Those with which it shares a run of words, or a whole text that is shorter."""
+    """Data sets with which the record shares a run of words, or a whole text that is shorter than a run."""
     near: frozenset[int]
-    """Those with a text that one of its own is near to."""
+    """Data sets with a near duplicate of one of its texts."""
 
 
 class EvaluationTexts:
-    """The texts of some data sets, found again in records.
+    """Index of the texts of some data sets.
 
-    Memory: 10 bytes a run of words, and of each text what dedup keeps of a record, about 1.4 KB.
+    Memory: 10 bytes for each run of words, and about 1.4 KB for each text (what deduplication keeps of a record).
     """
 
     def __init__(self, datasets: Iterable[Iterable[str]], words: int, similarity: float) -> None:
         """Args:
-        words: length of a run.
-        similarity: least Jaccard similarity of the shingles of near duplicates; below 0.7 the bands overlook some.
+        words: length of a run, in words.
+        similarity: least Jaccard similarity of near duplicates, between their shingles; below 0.7 the bands miss some.
         """
         self.counts: list[int] = []
-        """Texts of each data set."""
+        """Number of texts of each data set."""
         self._words = words
         self._config = MinHashConfig(threshold=similarity)
         self._kept, self._ends = Kept(self._config), list[int]()
@@ -55,18 +55,18 @@ class EvaluationTexts:
                     own = runs_of(text, words)
                     runs.extend(own)
                     owners.extend([number] * len(own))
-                for compared in shingled([(text, 0) for text in chunk if words_of(text)], self._config):
+                for compared in hash_texts([(text, 0) for text in chunk if words_of(text)], self._config):
                     self._kept.add(compared)
             self._ends.append(len(self._kept))
         self._runs, self._owners = _sorted(runs, owners)
 
-    def found(self, records: Sequence[Sequence[str]]) -> list[Found]:
-        """Of each record, given as its texts, what is known of it."""
+    def overlaps(self, records: Sequence[Sequence[str]]) -> list[Overlap]:
+        """Overlap of each record, which is given as its texts."""
         near: list[set[int]] = [set() for _ in records]
         texts = [(place, text) for place, record in enumerate(records) for text in record if words_of(text)]
-        for (place, _), compared in zip(texts, shingled([(text, 0) for _, text in texts], self._config), strict=True):
-            near[place].update(bisect_right(self._ends, number) for number in self._kept.near(compared))
-        return [Found(self._sharing(record), frozenset(own)) for record, own in zip(records, near, strict=True)]
+        for (place, _), compared in zip(texts, hash_texts([(text, 0) for _, text in texts], self._config), strict=True):
+            near[place].update(bisect_right(self._ends, number) for number in self._kept.find_near(compared))
+        return [Overlap(self._sharing(record), frozenset(own)) for record, own in zip(records, near, strict=True)]
 
     def _sharing(self, record: Sequence[str]) -> frozenset[int]:
         import numpy as np
@@ -78,7 +78,7 @@ class EvaluationTexts:
 
 
 def runs_of(text: str, words: int) -> list[int]:
-    """64-bit hashes of all runs of so many words of a text; of the whole text where it is shorter."""
+    """64-bit hashes of all runs of so many words in a text, or of the whole text if it is shorter."""
     from xxhash import xxh64_intdigest
 
     own = words_of(text)
@@ -87,7 +87,7 @@ def runs_of(text: str, words: int) -> list[int]:
 
 
 def _sorted(runs: array[int], owners: array[int]) -> tuple[NDArray[np.uint64], NDArray[np.uint16]]:
-    """Each run and data set once, in the order of the runs."""
+    """Each pair of run and data set once, sorted by run."""
     import numpy as np
 
     hashes, numbers = np.array(runs, dtype=np.uint64), np.array(owners, dtype=np.uint16)

@@ -1,6 +1,6 @@
-"""How much repairs change: the share left as it was, and how far the others went, in words.
+"""Measure how much revisions change: the share of unchanged examples, and the words kept and edited.
 
-Each repair adds to plain counts; the figures follow from the counts of any number of rows, so those of shards add up.
+Each revision adds to plain counts, and the figures are computed from counts. So the counts of shards can be added up.
 """
 
 from __future__ import annotations
@@ -13,51 +13,51 @@ from speed.core.spec import Json
 from speed.data.records import Example
 
 PREFIX = "edits/"
-"""In front of every count, so that a report shows the figures and not what they are made of."""
+"""Prefix of all counts, so that a report shows the figures and not the counts."""
 
 _WORD = re.compile(r"[^\W\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+|\S")
-"""A run of letters and digits, or a mark; a character where a script puts no spaces (Thai, Lao, Chinese, Japanese)."""
+"""A run of letters and digits, a mark, or one character of a script without spaces (Thai, Lao, Chinese, Japanese)."""
 
 
 def counts(before: Example | None, after: Example) -> Counter[str]:
-    """What one repair adds; `before` is None where what was repaired could not be read."""
+    """Counts of one revision; `before` is None if the original could not be read."""
     if before is None:
         return Counter({f"{PREFIX}made_readable": 1})
     old, new = _words(before), _words(after)
-    found = Counter({"compared": 1, "unchanged": before == after, "old": len(old), "new": len(new)})
-    found["kept"] = len(old) if old == new else common(old, new)
-    return Counter({PREFIX + name: count for name, count in found.items() if count})
+    tally = Counter({"compared": 1, "unchanged": before == after, "old": len(old), "new": len(new)})
+    tally["kept"] = len(old) if old == new else common_length(old, new)
+    return Counter({PREFIX + name: count for name, count in tally.items() if count})
 
 
 def figures(counts: Mapping[str, int]) -> dict[str, Json]:
-    """The figures of some counts; None where nothing was seen that could tell.
+    """Figures of some counts; a figure is None if there is no data for it.
 
-    `unchanged_share` is of the repairs of what could be read; `words_kept` is the share of its words that stay, in
-    order; `words_edited` is the edit distance of a repair, words taken out and put in, on average.
+    `unchanged_share` is the share of unchanged examples among those whose original could be read, `words_kept` the
+    share of their words that stay, in order, and `words_edited` the mean number of words removed and inserted.
     """
-    found = Counter({name.removeprefix(PREFIX): count for name, count in counts.items() if name.startswith(PREFIX)})
+    own = Counter({name.removeprefix(PREFIX): count for name, count in counts.items() if name.startswith(PREFIX)})
 
     def share(part: int, whole: int) -> float | None:
         return round(part / whole, 4) if whole else None
 
     return {
-        "made_readable": found["made_readable"],
-        "unchanged_share": share(found["unchanged"], found["compared"]),
-        "words_kept": share(found["kept"], found["old"]),
-        "words_edited": share(found["old"] + found["new"] - 2 * found["kept"], found["compared"]),
+        "made_readable": own["made_readable"],
+        "unchanged_share": share(own["unchanged"], own["compared"]),
+        "words_kept": share(own["kept"], own["old"]),
+        "words_edited": share(own["old"] + own["new"] - 2 * own["kept"], own["compared"]),
     }
 
 
 def _words(example: Example) -> list[str]:
-    """The words and marks of the values; keys are the same on both sides."""
+    """Words and marks of the values; the keys are the same on both sides."""
     return [word for text in example.fields().values() for word in _WORD.findall(text)]
 
 
-def common(left: Sequence[str], right: Sequence[str]) -> int:
+def common_length(left: Sequence[str], right: Sequence[str]) -> int:
     """Length of the longest common subsequence.
 
-    By rows of bits (Hyyrö 2004): bit i of `row` is 0 where the count rises at left[i]. A word of `right` costs a few
-    operations on an integer of len(left) bits, where a table would cost len(left) steps.
+    Computed with bit rows (Hyyrö 2004): bit i of `row` is 0 where the length rises at left[i]. So each word of `right`
+    takes a few operations on an integer of len(left) bits, instead of the len(left) steps of a table.
     """
     places: dict[str, int] = {}
     for place, word in enumerate(left):

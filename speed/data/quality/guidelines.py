@@ -1,7 +1,7 @@
-"""Checks an example against the guidelines that its own prompt stated (E5-mistral, tables 8-13; SPEED, Appendix C.1).
+"""Check an example against the guidelines of its prompt (E5-mistral, Tables 8-13; SPEED, Appendix C.1).
 
-Cheap and deterministic. A fault is a reason, not a verdict: whether faulty examples are dropped is config. What cannot
-be checked without a model (clarity, difficulty, similarity scores, two languages of one script) is not looked at.
+The checks are cheap and deterministic. Whether faulty examples are dropped is decided by the config. Guidelines that
+need a model (clarity, difficulty, similarity scores, languages of one script) are not checked.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import field_validator
 
 from speed.core.spec import Spec
+from speed.data.quality.near_duplicates import words_of
 from speed.data.records import Example, Kind, Prompt
 
 CAUSES = {
@@ -30,34 +31,34 @@ CAUSES = {
     "language": "a text is not in the script of the language asked for",
     "control_character": "a text contains control characters, often an unescaped LaTeX command",
 }
-"""What an example can be faulted for."""
+"""Causes of faults, each with its meaning."""
 
 SHORT_TEXT_WORDS = 40
-"""Most words of "very short (a sentence or a phrase)"."""
+"""Most words of a text that should be `very short (a sentence or a phrase)`."""
 PHRASE_WORDS = 15
 """Most words of a phrase."""
 SENTENCES_OF_A_SENTENCE = 2
-"""Most sentence ends of "a sentence": one more than one, since abbreviations look like ends."""
+"""Most sentence ends of a text that should be one sentence; abbreviations look like ends."""
 COPIED_WORDS = 5
-"""A query of fewer words may well occur in a document that was not copied from it."""
+"""A query with fewer words can occur in a document by chance, so it does not count as copied."""
 
 
 class Fault(Spec):
-    """One guideline that an example does not keep."""
+    """One guideline that an example breaks."""
 
     cause: str
     """A key of `CAUSES`."""
     detail: str
-    """Which text, what was asked for, what was found."""
+    """Which text, what the prompt asked for and what was found."""
     fields: tuple[str, ...] = ()
-    """JSON keys of the texts that it shows in: two where they do not go together."""
+    """JSON keys of the faulty texts: two if they do not go together."""
 
 
 class Guidelines(Spec):
-    """Which faults cost an example its place. Faults are recorded either way."""
+    """Faults for which an example is dropped. All faults are recorded in any case."""
 
     drop: Literal["none", "all"] | tuple[str, ...] = "none"
-    """`none` keeps all, as the paper does; `all` drops whatever has a fault; a list names causes of `CAUSES`."""
+    """`none` drops nothing, as in the paper; `all` drops every faulty example; or a list of keys of `CAUSES`."""
 
     @field_validator("drop")
     @classmethod
@@ -68,33 +69,33 @@ class Guidelines(Spec):
         return drop
 
     def drops(self, cause: str) -> bool:
-        """Whether an example with this fault is dropped."""
+        """Whether an example with a fault of this cause is dropped."""
         return self.drop == "all" or (self.drop != "none" and cause in self.drop)
 
 
 def faults(example: Example, prompt: Prompt) -> tuple[Fault, ...]:
-    """Every fault of an example; empty when it keeps all guidelines that can be checked."""
+    """Find all faults of an example; empty if it keeps all guidelines that are checked."""
     plain = {name: " ".join(words_of(text)) for name, text in example.fields().items()}
-    found = [*_characters(example), *_distinct(example, plain), *_language(example, prompt.slots.get("language", ""))]
+    broken = [*_characters(example), *_distinct(example, plain), *_language(example, prompt.slots.get("language", ""))]
     match example.kind:
         case Kind.RETRIEVAL:
-            found += _retrieval(example, prompt.slots, plain)
+            broken += _retrieval(example, prompt.slots, plain)
         case Kind.CLASSIFICATION:
-            found += _classification(example, prompt.slots, plain)
+            broken += _classification(example, prompt.slots, plain)
         case Kind.STS:
-            found += _sts(example, prompt.slots, plain)
+            broken += _sts(example, prompt.slots, plain)
         case Kind.SHORT_SHORT:
             for name, text in example.fields().items():
-                found += _length(name, text, (1, SHORT_TEXT_WORDS))
+                broken += _length(name, text, (1, SHORT_TEXT_WORDS))
         case Kind.LONG_LONG:
             for name, text in example.fields().items():
-                found += _length(name, text, word_bounds(prompt.slots.get("num_words", "")))
-    return tuple(found)
+                broken += _length(name, text, word_bounds(prompt.slots.get("num_words", "")))
+    return tuple(broken)
 
 
 @lru_cache(maxsize=256)
 def word_bounds(asked: str) -> tuple[int, int | None]:
-    """Fewest and most words of `50`, `at least 50`, `less than 10`, `5 to 15 words`; a bare number is a least one."""
+    """Fewest and most words of `at least 50`, `less than 10`, `5 to 15 words`; `50` alone means at least 50."""
     numbers = [int(number) for number in re.findall(r"\d+", asked)]
     if not numbers:
         return 0, None
@@ -103,47 +104,32 @@ def word_bounds(asked: str) -> tuple[int, int | None]:
     return (1, numbers[0] - 1) if asked.startswith(("less", "fewer", "under")) else (numbers[0], None)
 
 
-def words_of(text: str) -> list[str]:
-    """Words without case and punctuation."""
-    return re.findall(r"\w+", text.casefold())
-
-
 def _length(name: str, text: str, bounds: tuple[int, int | None], cause: str = "") -> list[Fault]:
     least, most = bounds
     words = len(text.split())
     if words < least:
-        return [
-            Fault(
-                cause=cause or "too_short",
-                detail=f"{name}: {words} words, at least {least} were asked for",
-                fields=(name,),
-            )
-        ]
+        return [_fault(cause or "too_short", f"{name}: {words} words, at least {least} were asked for", name)]
     if most is not None and words > most:
-        return [
-            Fault(
-                cause=cause or "too_long",
-                detail=f"{name}: {words} words, at most {most} were asked for",
-                fields=(name,),
-            )
-        ]
+        return [_fault(cause or "too_long", f"{name}: {words} words, at most {most} were asked for", name)]
     return []
+
+
+def _fault(cause: str, detail: str, *fields: str) -> Fault:
+    return Fault(cause=cause, detail=detail, fields=fields)
 
 
 def _retrieval(example: Example, slots: dict[str, str], plain: dict[str, str]) -> list[Fault]:
     query, positive, negative = example.fields()
-    found = _length(query, example.query, word_bounds(slots.get("query_length", "")), "query_length")
+    broken = _length(query, example.query, word_bounds(slots.get("query_length", "")), "query_length")
     bounds = word_bounds(slots.get("num_words", ""))
     long_enough = len(plain[query].split()) >= COPIED_WORDS
     for name, text in ((positive, example.positive), (negative, example.negative or "")):
-        found += _length(name, text, bounds)
+        broken += _length(name, text, bounds)
         if long_enough and f" {plain[query]} " in f" {plain[name]} ":
-            found.append(
-                Fault(cause="query_copied", detail=f"{name} contains {example.query[:80]!r}", fields=(query, name))
-            )
+            broken.append(_fault("query_copied", f"{name} contains {example.query[:80]!r}", query, name))
         if says := _spoken(text):
-            found.append(Fault(cause="speaks_of_query", detail=f"{name} says {says.group()!r}", fields=(name,)))
-    return found
+            broken.append(_fault("speaks_of_query", f"{name} says {says.group()!r}", name))
+    return broken
 
 
 _SPEAKS = re.compile(
@@ -154,40 +140,36 @@ _SPEAKS = re.compile(
 
 
 def _spoken(text: str) -> re.Match[str] | None:
-    """Where a document speaks of the query. The words of such phrases are looked for first, which is quicker."""
+    """Find where a document speaks of the query. Looking for words of such phrases first is faster."""
     small = text.lower()
     return _SPEAKS.search(text) if any(word in small for word in ("query", "relevant", "related")) else None
 
 
 def _classification(example: Example, slots: dict[str, str], plain: dict[str, str]) -> list[Fault]:
     text, label, misleading = example.fields()
-    found = _length(text, example.query, word_bounds(slots.get("num_words", "")))
+    broken = _length(text, example.query, word_bounds(slots.get("num_words", "")))
     for name, value in ((label, example.positive), (misleading, example.negative or "")):
         if plain[name] and f" {plain[name]} " in f" {plain[text]} ":
-            found.append(
-                Fault(cause="label_in_text", detail=f"{text} contains the {name} {value[:80]!r}", fields=(text, name))
-            )
-    return found
+            broken.append(_fault("label_in_text", f"{text} contains the {name} {value[:80]!r}", text, name))
+    return broken
 
 
 def _sts(example: Example, slots: dict[str, str], plain: dict[str, str]) -> list[Fault]:
-    found: list[Fault] = []
+    broken: list[Fault] = []
     first, *others = plain
     for name in others:
         if set(plain[first].split()).isdisjoint(plain[name].split()):
-            found.append(
-                Fault(cause="no_overlap", detail=f"{first} and {name} have no word in common", fields=(first, name))
-            )
+            broken.append(_fault("no_overlap", f"{first} and {name} have no word in common", first, name))
     for name, text in example.fields().items():
         words, ends = len(text.split()), len(_SENTENCE_END.findall(text))
         match slots.get("unit"):
             case "phrase" if words > PHRASE_WORDS:
-                found.append(Fault(cause="unit", detail=f"{name}: {words} words are no phrase", fields=(name,)))
+                broken.append(_fault("unit", f"{name}: {words} words are no phrase", name))
             case "sentence" if ends > SENTENCES_OF_A_SENTENCE:
-                found.append(Fault(cause="unit", detail=f"{name}: {ends} sentences instead of one", fields=(name,)))
+                broken.append(_fault("unit", f"{name}: {ends} sentences instead of one", name))
             case "passage" if ends < 2 and words <= PHRASE_WORDS:
-                found.append(Fault(cause="unit", detail=f"{name}: {words} words are no passage", fields=(name,)))
-    return found
+                broken.append(_fault("unit", f"{name}: {words} words are no passage", name))
+    return broken
 
 
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
@@ -196,7 +178,7 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 def _distinct(example: Example, plain: dict[str, str]) -> list[Fault]:
     compared = {name: plain[name] or text for name, text in example.fields().items()}
     return [
-        Fault(cause="same_texts", detail=f"{left} and {right} are the same", fields=(left, right))
+        _fault("same_texts", f"{left} and {right} are the same", left, right)
         for left, right in combinations(compared, 2)
         if compared[left] == compared[right]
     ]
@@ -207,13 +189,13 @@ _PLACEHOLDER = re.compile(r"\s*(?:\.{3}|…|[<\[{]?(?:a )?(?:string|text)[>\]}]?
 
 
 def _characters(example: Example) -> list[Fault]:
-    found: list[Fault] = []
+    broken: list[Fault] = []
     for name, text in example.fields().items():
         if bad := _CONTROL.search(text):
-            found.append(Fault(cause="control_character", detail=f"{name} contains {bad.group()!a}", fields=(name,)))
+            broken.append(_fault("control_character", f"{name} contains {bad.group()!a}", name))
         if text == name or _PLACEHOLDER.fullmatch(text):
-            found.append(Fault(cause="placeholder", detail=f"{name} is {text[:80]!r}", fields=(name,)))
-    return found
+            broken.append(_fault("placeholder", f"{name} is {text[:80]!r}", name))
+    return broken
 
 
 _LATIN = "A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ"
@@ -222,15 +204,15 @@ _SCRIPTS = {
     "Russian": "Ѐ-ӿ", "Greek": "Ͱ-Ͽἀ-῿", "Arabic": "؀-ۿ", "Hindi": "ऀ-ॿ", "Korean": "가-힣",
     "Chinese": "㐀-䶿一-鿿", "Japanese": "぀-ヿ㐀-䶿一-鿿",
 }  # fmt: skip
-"""Letters of each language's script; languages that are not here are not checked."""
+"""Letters of each language's script. Other languages are not checked."""
 
 
 def _language(example: Example, language: str) -> list[Fault]:
-    """Texts of which less than a fifth of the letters are of the script: a question may quote a foreign title."""
+    """Find texts in which less than a fifth of the letters are of the script. A few foreign words are allowed."""
     script = _SCRIPTS.get(language)
     if script is None:
         return []
-    found: list[Fault] = []
+    broken: list[Fault] = []
     for name, text in example.fields().items():
         if text.isascii() and script is _LATIN:
             continue
@@ -238,5 +220,5 @@ def _language(example: Example, language: str) -> list[Fault]:
         fitting = len(re.findall(f"[{script}]", text))
         if 5 * fitting < letters:
             detail = f"{name}: {letters - fitting} of {letters} letters are not of the script of {language}"
-            found.append(Fault(cause="language", detail=detail, fields=(name,)))
-    return found
+            broken.append(_fault("language", detail, name))
+    return broken

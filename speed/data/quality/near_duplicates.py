@@ -1,10 +1,11 @@
-"""Near duplicates by MinHash and LSH (the paper's last step; Table 6: 20 % of 1.15 M examples fall).
+"""Find near duplicates by MinHash and LSH, the paper's last step (Table 6: 20 % of 1.15 M examples are dropped).
 
-An example is dropped when it is near an earlier one that was kept, within its kind. So the first of a group stays, the
-verdict on row i depends on rows before i alone, and data sizes nest after deduplication as they did before. What is
-kept is a function of the rows in their order, however they were built; another order would keep another of a group.
-Candidates share a band of datasketch's MinHash and are always checked by the exact Jaccard similarity of their
-shingles: the threshold means what it says, and bands decide only what is noticed (`MinHashConfig.detection`).
+An example is dropped if it is near an earlier example of its kind that was kept. So the first of a group stays, and the
+verdict on a row depends only on the rows before it: the examples kept of a smaller pool are the first ones of a larger
+pool. In another order, another example of a group would be kept.
+
+Pairs that share a band of datasketch's MinHash are checked by the exact Jaccard similarity of their shingles. So the
+threshold is exact; the bands only decide which pairs are noticed (`MinHashConfig.detection`).
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ _CHUNK = 512
 
 
 class MinHashConfig(Spec):
-    """How near is too near."""
+    """How similar two examples must be to count as duplicates, and how such pairs are searched for."""
 
     threshold: float = Field(0.7, gt=0, le=1)
-    """Least exact Jaccard similarity of two sets of shingles that counts as a duplicate (ours: the paper is silent)."""
+    """Least Jaccard similarity between the shingles of duplicates (ours; the paper gives none)."""
     permutations: int = Field(128, ge=16, le=1024)
     bands: int = Field(25, ge=1)
-    """25 bands of 5 rows find 99 % of the pairs at similarity 0.7; datasketch's own choice, 14 of 9, finds 44 %."""
+    """25 bands of 5 rows notice 99 % of the pairs at similarity 0.7; datasketch's default, 14 of 9, notices 44 %."""
     rows: int = Field(5, ge=1)
     word_shingle: int = Field(5, ge=1)
-    """Words of a shingle."""
+    """Words per shingle."""
     character_shingle: int = Field(5, ge=1)
-    """Characters of a shingle, of texts too short for word shingles."""
+    """Characters per shingle, for texts too short for word shingles."""
     short_words: int = Field(10, ge=1)
-    """A text of fewer words is too short for word shingles."""
+    """A text with fewer words is too short for word shingles."""
     with_positive: tuple[Kind, ...] = (Kind.STS, Kind.SHORT_SHORT)
-    """Kinds compared by query and positive together, since both are short; the others by the query alone."""
+    """Kinds that are compared by query and positive, since both are short; the others by the query alone."""
     seed: int = 1
-    """Of the permutations."""
+    """Seed of the permutations."""
 
     @model_validator(mode="after")
     def _bands_fit(self) -> MinHashConfig:
@@ -50,22 +51,22 @@ class MinHashConfig(Spec):
         return self
 
     def detection(self, similarity: float) -> float:
-        """Chance that a pair of this similarity is noticed: 1 - (1 - s^rows)^bands, the S-curve of MinHash."""
+        """Probability that a pair of this similarity is noticed: 1 - (1 - s^rows)^bands."""
         return 1 - (1 - similarity**self.rows) ** self.bands
 
 
 def compared_text(example: Example, config: MinHashConfig) -> str:
-    """The text that decides whether an example is a duplicate."""
+    """Text by which an example is compared."""
     return f"{example.query}\n{example.positive}" if example.kind in config.with_positive else example.query
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, without case and punctuation."""
+    """Words of a text without case and punctuation."""
     return re.findall(r"\w+", text.casefold())
 
 
 def shingles(text: str, config: MinHashConfig) -> set[str]:
-    """Overlapping runs of words, or of characters where words are few, without case and punctuation; never empty."""
+    """Overlapping runs of words, or of characters if there are few words; without case and punctuation, never empty."""
     words = words_of(text)
     if len(words) >= max(config.short_words, config.word_shingle):
         width = config.word_shingle
@@ -75,15 +76,15 @@ def shingles(text: str, config: MinHashConfig) -> set[str]:
 
 
 class Shingled(NamedTuple):
-    """A text as it is compared."""
+    """Hashes of a text for comparison."""
 
     hashes: array[int]
-    """Of its shingles: sorted, each once."""
+    """Hashes of its shingles: sorted, each once."""
     bands: list[int]
 
 
-def shingled(texts: Sequence[tuple[str, int]], config: MinHashConfig) -> list[Shingled]:
-    """Texts with the number of the space in which each is compared: those of two spaces share no band."""
+def hash_texts(texts: Sequence[tuple[str, int]], config: MinHashConfig) -> list[Shingled]:
+    """Hash texts, each given with the number of its space. Texts of different spaces share no band."""
     from datasketch import MinHash
 
     hashed = [_hashes(shingles(text, config)) for text, _ in texts]
@@ -97,18 +98,18 @@ def shingled(texts: Sequence[tuple[str, int]], config: MinHashConfig) -> list[Sh
 
 
 def duplicates(examples: Iterable[Example], config: MinHashConfig) -> Iterator[tuple[int, int | None]]:
-    """For each example its index and that of the kept example it duplicates, or None when it is kept itself.
+    """Index of each example, and the index of the kept example that it duplicates; None if it is kept.
 
-    Of several kept examples it is near to, the first is named. Memory: bands and shingle hashes of what is kept, a KB
-    and 4 bytes a word compared.
+    If it is near several kept examples, the first is named. Memory for each kept example: 1 KB, and 4 bytes for each
+    word that is compared.
     """
     kept, indexes = Kept(config), array("Q")
     spaces = {kind: place for place, kind in enumerate(Kind)}
     numbered = enumerate(examples)
     while chunk := list(islice(numbered, _CHUNK)):
         texts = [(compared_text(example, config), spaces[example.kind]) for _, example in chunk]
-        for (index, _), text in zip(chunk, shingled(texts, config), strict=True):
-            first = next(kept.near(text), None)
+        for (index, _), text in zip(chunk, hash_texts(texts, config), strict=True):
+            first = next(kept.find_near(text), None)
             if first is None:
                 kept.add(text)
                 indexes.append(index)
@@ -116,11 +117,11 @@ def duplicates(examples: Iterable[Example], config: MinHashConfig) -> Iterator[t
 
 
 class Kept:
-    """Texts that were kept, numbered from 0: their bands and their shingles.
+    """Index of the kept texts, numbered from 0: their bands and shingles.
 
-    A dict for each band, with a set in each place, takes 8 KB a text. Here all stands in a few flat arrays: a table
-    of open addressing leads from a band to the last entry that has it, and from there to those before it; entry e is
-    one of the bands of text e // bands.
+    A dict for each band, with a set of texts in each place, would take 8 KB for each text, so flat arrays hold
+    everything. A table with open addressing leads from a band to the last entry that has it, and from each entry to the
+    one before it. Entry e is a band of text e // bands.
     """
 
     def __init__(self, config: MinHashConfig) -> None:
@@ -128,24 +129,24 @@ class Kept:
         self._hashes, self._ends = array("I"), array("Q", [0])
         self._places = array("Q", bytes(8 * 1024))
         self._last = array("I", bytes(4 * 1024))
-        """By place, 1 + the last entry of its band; 0 where the place is free."""
+        """For each place, 1 + the last entry of its band; 0 if the place is free."""
         self._before = array("I")
-        """By entry, 1 + the one before it with the same band; 0 for the first."""
+        """For each entry, 1 + the entry before it with the same band; 0 for the first."""
         self._taken = 0
-        """Places."""
+        """Number of places in use."""
 
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def near(self, text: Shingled) -> Iterator[int]:
-        """Those that share a band with a text and are near it, in order."""
+    def find_near(self, text: Shingled) -> Iterator[int]:
+        """Find the kept texts that share a band with a text and are near it, in order."""
         own = set(text.hashes)
         for number in self._candidates(text.bands):
             if _jaccard(own, self._hashes[self._ends[number] : self._ends[number + 1]]) >= self._threshold:
                 yield number
 
     def add(self, text: Shingled) -> None:
-        """One more."""
+        """Keep another text."""
         self._hashes.extend(text.hashes)
         self._ends.append(len(self._hashes))
         if 3 * (self._taken + len(text.bands)) > 2 * len(self._places):
@@ -158,16 +159,16 @@ class Kept:
             self._last[place] = len(self._before)
 
     def _candidates(self, bands: Sequence[int]) -> list[int]:
-        found = set()
+        numbers = set()
         for band in bands:
             entry = self._last[self._place(band)]
             while entry:
-                found.add((entry - 1) // self._bands)
+                numbers.add((entry - 1) // self._bands)
                 entry = self._before[entry - 1]
-        return sorted(found)
+        return sorted(numbers)
 
     def _place(self, band: int) -> int:
-        """Where a band stands, or would stand."""
+        """Place of a band in the table, or the free place where it belongs."""
         places, last, mask = self._places, self._last, len(self._places) - 1
         place = band & mask
         while last[place] and places[place] != band:
@@ -184,7 +185,7 @@ class Kept:
 
 
 def _bands(signature: bytes, space: int, config: MinHashConfig) -> list[int]:
-    """64-bit hashes of the bands of a signature of 32-bit values; the same for texts of one space alone."""
+    """64-bit hashes of the bands of a signature of 32-bit values; they differ between spaces."""
     from xxhash import xxh64_intdigest
 
     width, first = 4 * config.rows, config.bands * space
@@ -192,7 +193,7 @@ def _bands(signature: bytes, space: int, config: MinHashConfig) -> list[int]:
 
 
 def _hashes(texts: Iterable[str]) -> array[int]:
-    """32-bit hashes of shingles; the same in every process."""
+    """32-bit hashes of shingles, the same in every process."""
     from xxhash import xxh32_intdigest
 
     return array("I", sorted({xxh32_intdigest(text.encode("utf-8", "surrogatepass")) for text in texts}))

@@ -1,1 +1,1 @@
-"""Topics: read from files and dumps, shortened, drawn."""
+"""Read topics from files and dumps, shorten them, and draw them."""

@@ -1,7 +1,7 @@
-"""Topics of the Open Directory Project: read from any source, shortened, and drawn (paper, §3.2.1 and Appendix D.1).
+"""Read topics of the Open Directory Project, shorten them, and draw them (paper, section 3.2.1 and Appendix D.1).
 
-Sampling: uniform over topics, without replacement until all are used, then again in another order; independent for each
-kind; counter-based, so topic i is a function of (seed, role, kind, i).
+Topics are drawn uniformly and without replacement until all are used, then again in another order. Each kind has its
+own draws, and topic i depends on (seed, role, kind, i) only.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from speed.core.errors import UserError
 from speed.core.spec import Json, Spec, fields_of
 from speed.data.draws import shuffled_order
 from speed.data.records import Kind
-from speed.data.topics.odp import paths_in
+from speed.data.topics.file_formats import paths_in
 
 LEVELS = 4
-"""Levels that a shortened topic keeps at most."""
+"""Most levels of a shortened topic."""
 
 
 class TopicsConfig(Spec):
-    """Where topics come from and which of them count."""
+    """Source of the topics, and which of them are used."""
 
     path: Content | None = None
-    """A list, a TSV, or an ODP dump (`structure.rdf.u8`, `content.rdf.u8`), plain or .gz. None: the built-in list."""
+    """A list, a TSV or an ODP dump (`structure.rdf.u8`, `content.rdf.u8`), plain or .gz. None: the built-in list."""
     format: Literal["auto", "list", "tsv", "rdf"] = "auto"
-    """`list`: a path per line; `tsv`: the path in the first column; `auto` looks at the beginning of the file."""
+    """`list`: one path per line; `tsv`: the path in the first column; `auto`: decided by the beginning of the file."""
     exclude: tuple[str, ...] = ("World/", "Kids_and_Teens/International/", "Adult/")
-    """Branches that are left out; the first two are not in English."""
+    """Branches that are not used; the first two are not in English."""
     drop_single_letters: bool = False
-    """Leave out topics whose last level is a single character: ODP's alphabetical index pages."""
+    """Skip topics whose last level is a single character: ODP's alphabetical index pages."""
     min_depth: int = Field(1, ge=1)
     max_depth: int | None = Field(None, ge=1)
     prettify: bool = False
     """Show underscores as spaces in prompts; the paper shows raw paths (Table 7)."""
 
     def recipe(self) -> Json:
-        """Identity: the rules, and the content of the source or of the built-in list."""
+        """Identity: these rules, and the content of the source or of the built-in list."""
         return {**fields_of(self), **({} if self.path else {"path": {"sha256": _built_in_sha256()}})}
 
 
@@ -54,13 +54,14 @@ def _built_in_sha256() -> str:
 
 
 def read_topics(config: TopicsConfig, counts: Counter[str] | None = None) -> Iterator[str]:
-    """The topics of a source, each once, in its order. Memory: one block of the file, and 8 bytes of hash per topic.
+    """Read the topics of a source, each once, in order. Memory: one block of the file, and 8 bytes for each topic.
 
-    `counts` takes up what was met: `read`, `kept`, `malformed` (kept without the broken characters), and by cause what
-    was skipped: `duplicate`, `excluded`, `single_letter`, `too_shallow`, `too_deep`, `empty_level`.
+    `counts` is filled with the numbers of topics that were `read`, `kept` and `malformed` (kept without the broken
+    characters), and of those that were skipped: `duplicate`, `excluded`, `single_letter`, `too_shallow`, `too_deep`,
+    `empty_level`.
 
     Raises:
-        UserError: the file is missing, unreadable, damaged, of another format, or holds no topic that counts.
+        UserError: the file is missing, unreadable, damaged, of another format, or holds no topic that can be used.
     """
     counts = Counter() if counts is None else counts
     where = f"topics.path={config.path.path}" if config.path else "the built-in topics"
@@ -99,25 +100,25 @@ def _cause_to_skip(path: str, config: TopicsConfig) -> str | None:
     return "too_deep" if config.max_depth is not None and len(levels) > config.max_depth else None
 
 
-def truncated(path: str) -> str:
-    """The first two and the last two levels of a topic deeper than four; any other as it is (paper, Appendix D.1)."""
+def shorten(path: str) -> str:
+    """Keep the first two and the last two levels of a topic with more than four (paper, Appendix D.1)."""
     levels = path.split("/")
     return path if len(levels) <= LEVELS else "/".join(levels[:2] + levels[-2:])
 
 
 def topic_text(path: str, truncate: bool, prettify: bool = False) -> str:
-    """The topic as prompts say it."""
-    shown = truncated(path) if truncate else path
+    """Topic as prompts show it."""
+    shown = shorten(path) if truncate else path
     return shown.replace("_", " ") if prettify else shown
 
 
 @lru_cache(maxsize=16)
 def topic_order(topics: int, seed: int, role: str, kind: Kind, epoch: int = 0) -> Sequence[int]:
-    """The order in which `topics` topics are drawn for a role and kind in one pass over them all."""
+    """Order in which `topics` topics are drawn for a role and kind, in one pass over all of them."""
     return array("Q", shuffled_order(topics, seed, "topics", role, kind.value, epoch))
 
 
 def topic_index(index: int, topics: int, seed: int, role: str, kind: Kind) -> int:
-    """Which topic belongs to draw `index` of a role and kind: none comes again before all have come."""
+    """Topic of draw `index` of a role and kind. No topic is repeated before all have been drawn."""
     epoch, place = divmod(index, topics)
     return topic_order(topics, seed, role, kind, epoch)[place]

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from tiny_generator import completions, context, make_base
 
-from speed.backends.alignment.packs import packs
 from speed.backends.alignment.rows import sft_rows
+from speed.backends.alignment.sft import packs
 from speed.backends.alignment.trainer import TrlTrainer
-from speed.backends.generator.weights import load
+from speed.backends.engines.weights import load
 from speed.ports import Sft
 
 FULL = TrlTrainer(method="full", precision="fp32", prompt_format="plain")

@@ -14,10 +14,10 @@ import torch
 from tiny_generator import completions, context, make_base, preferences
 
 from speed.backends.alignment.trainer import TrlTrainer
-from speed.backends.generator.weights import load, read_card
-from speed.core.context import Context
+from speed.backends.engines.weights import load, read_card
 from speed.core.errors import UserError
 from speed.ports import Dpo, Sft
+from speed.runtime import Context
 
 LORA = TrlTrainer(method="lora", r=4, alpha=8, precision="fp32", prompt_format="plain")
 SFT = Sft(learning_rate=1e-2, batch_size=4, epochs=1, max_length=64, warmup_ratio=0.0)

@@ -18,14 +18,15 @@ from safetensors.torch import load_file
 from tiny_generator import completions, context, make_base, preferences
 from transformers import ByT5Tokenizer
 
-from speed.backends.alignment.divergence import reference
+from speed.backends.alignment.checkpoints import Watch
+from speed.backends.alignment.measures import reference
 from speed.backends.alignment.rows import dpo_rows, sft_rows
-from speed.backends.alignment.run import summary_of
 from speed.backends.alignment.trainer import TrlTrainer
-from speed.backends.alignment.watch import Watch
-from speed.backends.generator.prompt_format import completion_ids, prompt_ids
-from speed.backends.generator.weights import load, read_card
+from speed.backends.alignment.training import summary_of
+from speed.backends.engines.prompt_format import completion_ids, prompt_ids
+from speed.backends.engines.weights import load, read_card
 from speed.backends.runtime.stopping import Stop
+from speed.core.cache import SUMS, file_sha256
 from speed.core.errors import UserError
 from speed.ports import Completion, Dpo, Preference, Sft
 
@@ -143,7 +144,7 @@ def test_the_reference_stays_the_start(
         "full weights": (FULL, full_junior),
     }[start]
     seen: list[Any] = []
-    import speed.backends.alignment.trainer as module
+    import speed.backends.alignment.dpo as module
 
     measured = module.kl_reference
     monkeypatch.setattr(module, "kl_reference", lambda done, data: seen.append(done) or measured(done, data))
@@ -507,11 +508,12 @@ def test_reference_log_probs_are_computed_once_for_all_that_share_them(
     told = [json.loads((tmp_path / name / "training.json").read_text())["summary"] for name in ("plain", "once")]
     for figure in ("kl_reference", "length_drift"):
         assert told[1][figure] == pytest.approx(told[0][figure], rel=1e-3)
-    assert len(list((tmp_path / "cache" / "reference").iterdir())) == 1, "beta does not change the reference"
+    (kept_in,) = (tmp_path / "cache" / "reference").glob("*/")  # beta does not change the reference
     assert difference(tmp_path / "once", tmp_path / "other") > 1e-5
-    (cached,) = (tmp_path / "cache" / "reference").iterdir()
-    chosen, rejected = json.loads(cached.read_text())
-    cached.write_text(json.dumps([[value - 1 for value in chosen], rejected]))
+    file, sums = kept_in / "log_probs.json", kept_in / SUMS
+    chosen, rejected = json.loads(file.read_text())
+    file.write_text(json.dumps([[value - 1 for value in chosen], rejected]))
+    sums.write_text(json.dumps({file.name: file_sha256(file)}))
     with pytest.raises(RuntimeError, match="the reference model is not the model"):
         once.dpo(folder, preferences(9), DPO, tmp_path / "tampered", context(tmp_path))
 
@@ -529,7 +531,7 @@ def test_points_of_a_sweep_tokenise_once(junior: Path, tmp_path: Path) -> None:
     LORA.dpo(junior, preferences(9), other, tmp_path / "read", read)
     LORA.dpo(junior, preferences(9), other, tmp_path / "alone", alone)
     assert [told_of_rows(ctx) for ctx in (made, read, alone)] == [True, False, True]
-    assert len(list((tmp_path / "cache" / "tokens").glob("*.npz"))) == 1
+    assert len(list((tmp_path / "cache" / "tokens").glob("*/ids.npy"))) == 1
     assert difference(tmp_path / "read", tmp_path / "alone") == 0
     assert difference(tmp_path / "made", tmp_path / "read") > 1e-5
 
@@ -557,7 +559,7 @@ def test_other_texts_layouts_and_tokenizers_have_other_tokens(base: Path, tmp_pa
             for row in rows
             for prompt, answer in [(prompt_ids(row.prompt, name, by), completion_ids(row.completion, by))]
         ]
-    assert len(list((tmp_path / "cache" / "tokens").glob("*.npz"))) == len(sft)
+    assert len(list((tmp_path / "cache" / "tokens").glob("*/ids.npy"))) == len(sft)
 
 
 def test_a_tokenizer_without_a_fast_version_keeps_nothing(tmp_path: Path) -> None:
@@ -576,12 +578,11 @@ def test_a_tokenizer_without_a_fast_version_keeps_nothing(tmp_path: Path) -> Non
 def test_a_damaged_file_of_tokens_is_made_again(base: Path, tmp_path: Path) -> None:
     tokenizer = load(base, "fp32", "cpu").tokenizer
     made = sft_rows(completions(4), "plain", tokenizer, 128, context(tmp_path))
-    (file,) = (tmp_path / "cache" / "tokens").glob("*.npz")
+    (file,) = (tmp_path / "cache" / "tokens").glob("*/ids.npy")
     whole = file.read_bytes()
-    flipped, unknown = bytearray(whole), bytearray(whole)
-    flipped[len(whole) // 4] ^= 1
-    unknown[whole.rindex(b"PK\x01\x02") + 10] ^= 1  # says that it is compressed in a way that nobody knows
-    for damaged in (b"", whole[: len(whole) // 2], bytes(flipped), bytes(unknown)):
+    flipped = bytearray(whole)
+    flipped[-20] ^= 1
+    for damaged in (b"", whole[: len(whole) // 2], bytes(flipped)):
         file.write_bytes(damaged)
         ctx = context(tmp_path)
         assert sft_rows(completions(4), "plain", tokenizer, 128, ctx) == made

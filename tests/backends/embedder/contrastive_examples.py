@@ -1,4 +1,4 @@
-"""Small records for trainings of an embedder, and what tests read of a training."""
+"""Small records for trainings of an embedder, and helpers that read the result of a training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from speed.backends.embedder.trainer import ContrastiveTrainer, Lora
+from speed.backends.embedder.settings import Lora
+from speed.backends.embedder.trainer import ContrastiveTrainer
 from speed.data.records import Example, Kind
 
 TEXTS = ("", "a", "Write about water", "stone " * 900, "Instruct: x\nQuery: y")
@@ -37,7 +38,7 @@ def small(base: Path, **changes: Any) -> ContrastiveTrainer:
 
 
 def figures(ctx: Any, name: str) -> list[float]:
-    """One figure of every step of which a context has heard."""
+    """One figure of every step that a context was told of."""
     return [event["figures"][name] for event in ctx.events if event["event"] == "metric"]
 
 

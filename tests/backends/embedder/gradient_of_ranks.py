@@ -12,14 +12,13 @@ from typing import Any
 import torch
 
 from speed.backends.embedder.forward import Forward
-from speed.backends.embedder.job import EmbedderJob
 from speed.backends.embedder.loop import table_of, trainable
 from speed.backends.embedder.plan import Plan, batch_of
-from speed.backends.embedder.ranks import Ranks, joined
+from speed.backends.embedder.ranks import Ranks, join_ranks
 from speed.backends.embedder.step import Steps
-from speed.backends.embedder.trainer import ContrastiveTrainer
-from speed.core.context import Context
+from speed.backends.embedder.trainer import ContrastiveTrainer, EmbedderJob
 from speed.core.store import Store
+from speed.runtime import Context
 
 CPU = torch.device("cpu")
 
@@ -33,10 +32,9 @@ def gradient_of(file: Path, strategy: str) -> dict[str, Any]:
     ctx = Context(Store(job.runtime.home), job.runtime)
     if strategy != "alone":
         ctx.runtime = job.runtime.model_copy(update={"strategy": strategy})
-    ranks = Ranks() if strategy == "alone" else joined(ctx, CPU)
-    config = ContrastiveTrainer(**job.trainer)
-    take = first_steps if config.precision == "fp16" else first_gradient
-    return take(config, Path(job.examples), job.seed, ctx, ranks)
+    ranks = Ranks() if strategy == "alone" else join_ranks(ctx, CPU)
+    take = first_steps if job.trainer.precision == "fp16" else first_gradient
+    return take(job.trainer, job.examples, job.seed, ctx, ranks)
 
 
 def first_gradient(config: ContrastiveTrainer, examples: Path, seed: int, ctx: Context, ranks: Ranks) -> dict[str, Any]:
@@ -52,7 +50,7 @@ def first_gradient(config: ContrastiveTrainer, examples: Path, seed: int, ctx: C
     calls = []
     first = next(module for name, module in model.named_modules() if name.endswith("layers.0.mlp"))
     first.register_forward_pre_hook(lambda *call: calls.append(torch.is_grad_enabled()))
-    model = ranks.spread(model, CPU).train()
+    model = ranks.distribute(model, CPU).train()
     ranks.check(model)
     plan = Plan(rows.table, config, seed)
     steps = Steps(config, Forward(config, model, rows.table, 2, CPU, ranks), plan, seed)
@@ -69,7 +67,7 @@ def scaled(config: ContrastiveTrainer, examples: Path, seed: int, ctx: Context, 
     """A training in fp16 before its first step, on a CPU, where a run would refuse it."""
     torch.set_num_threads(1)
     rows = table_of(config, examples, ctx)
-    model = ranks.spread(trainable(config, seed, rows), CPU).train()
+    model = ranks.distribute(trainable(config, seed, rows), CPU).train()
     plan = Plan(rows.table, config, seed)
     steps = Steps(config, Forward(config, model, rows.table, 2, CPU, ranks), plan, seed)
     steps.scaler = torch.amp.GradScaler("cpu", init_scale=scale)

@@ -20,9 +20,10 @@ from speed.backends.embedder.loop import table_of
 from speed.backends.embedder.plan import Plan, batch_of
 from speed.backends.embedder.ranks import Ranks
 from speed.backends.embedder.records import CORPUS, Labelled, labelled
+from speed.backends.embedder.settings import Lora, Masks
 from speed.backends.embedder.step import Steps, schedule
 from speed.backends.embedder.token_table import query_text
-from speed.backends.embedder.trainer import ContrastiveTrainer, Lora, Masks
+from speed.backends.embedder.trainer import ContrastiveTrainer
 from speed.backends.encoding.encoder import Encoder
 from speed.backends.encoding.token_rows import token_rows, training_frame
 from speed.core.errors import UserError

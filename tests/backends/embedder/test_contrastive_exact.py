@@ -11,7 +11,7 @@ from gradient_of_ranks import first_gradient
 from tiny_generator import context, make_base
 
 from speed.backends.embedder.ranks import Ranks
-from speed.backends.embedder.trainer import Lora
+from speed.backends.embedder.settings import Lora
 
 EVERY = 10**9
 

@@ -1,4 +1,4 @@
-"""What a training leaves: folders that other libraries, in processes of their own, read as the trainer means them."""
+"""The exported model: other libraries, in processes of their own, give the vectors of the trainer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import HANG
 from contrastive_examples import TEXTS, examples, small
 from numpy.typing import NDArray
 from tiny_generator import context, make_base
@@ -50,7 +51,7 @@ def test_a_fresh_process_embeds_as_the_trainer_did(trained: tuple[Path, NDArray[
     script = str(Path(__file__).with_name("fresh_embedder.py"))
     given = json.dumps(TEXTS)
     done = subprocess.run(
-        [sys.executable, script, str(folder / layout)], input=given, capture_output=True, text=True, timeout=500
+        [sys.executable, script, str(folder / layout)], input=given, capture_output=True, text=True, timeout=HANG
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])

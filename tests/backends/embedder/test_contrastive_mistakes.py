@@ -14,7 +14,7 @@ from tiny_generator import context, make_base
 from transformers import AutoTokenizer
 
 from speed.backends.embedder.ranks import Ranks
-from speed.backends.embedder.trainer import Source
+from speed.backends.embedder.settings import Source
 from speed.backends.encoding.token_rows import training_frame
 from speed.core.errors import UserError
 
@@ -41,7 +41,7 @@ def test_a_batch_of_one_label_is_said_and_does_no_harm(base: Path, tmp_path: Pat
     ctx = context(tmp_path / "home")
     small(base).train(written(tmp_path / "a.jsonl", lines), tmp_path / "out", 0, ctx)
     assert figures(ctx, "loss") == [0.0]
-    assert [event for event in ctx.events if event["event"] == "say" and "nothing to tell apart" in event["message"]]  # type: ignore[attr-defined]
+    assert [event for event in ctx.events if event["event"] == "say" and "had no negatives" in event["message"]]  # type: ignore[attr-defined]
 
 
 def test_a_text_of_ten_megabytes_is_a_text(base: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which records meet in a step: every one as often as its source weighs, in the mix or in groups."""
+"""Which records form a step: each as often as the weight of its source says, mixed or in groups."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from tiny_generator import context, make_base
 
 from speed.backends.embedder.loop import table_of
 from speed.backends.embedder.plan import Plan, batch_of
+from speed.backends.embedder.settings import Batching, Development, Masks, Source
 from speed.backends.embedder.token_table import KINDS
-from speed.backends.embedder.trainer import Batching, ContrastiveTrainer, Development, Masks, Source
+from speed.backends.embedder.trainer import ContrastiveTrainer
 from speed.core.errors import UserError
 
 MIX = {"retrieval": 70, "classification": 70, "sts": 70, "short_short": 10, "long_long": 10}

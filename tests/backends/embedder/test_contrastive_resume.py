@@ -15,7 +15,7 @@ from contrastive_examples import examples, exported, figures, small
 from tiny_generator import context, make_base
 
 from speed.backends.embedder import checkpoint
-from speed.backends.embedder.trainer import Batching, Lora
+from speed.backends.embedder.settings import Batching, Lora
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +85,8 @@ def half_a_file(patch: pytest.MonkeyPatch) -> None:
 
 
 def before_its_name(patch: pytest.MonkeyPatch) -> None:
-    rename = Path.rename
-    patch.setattr(Path, "rename", lambda self, to: die() if to.name == "step-000000003" else rename(self, to))
+    replace = Path.replace
+    patch.setattr(Path, "replace", lambda self, to: die() if to.name == "step-000000003" else replace(self, to))
 
 
 def before_the_older_one_goes(patch: pytest.MonkeyPatch) -> None:

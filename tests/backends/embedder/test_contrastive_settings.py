@@ -1,4 +1,4 @@
-"""Every setting of the embedder's trainer changes something that is computed: none is ignored in silence."""
+"""Every setting of the embedder's trainer changes something that is computed: none is ignored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tiny_generator import context, make_base
 
 from speed.backends.embedder.loop import table_of
 from speed.backends.embedder.ranks import Ranks
-from speed.backends.embedder.trainer import Batching, ContrastiveTrainer, Development, Lora, Masks, Source
+from speed.backends.embedder.settings import Batching, Development, Lora, Masks, Source
+from speed.backends.embedder.trainer import ContrastiveTrainer
 
 WATCHED = ("loss", "gradient_norm", "learning_rate", "masked", "padding", "positive_similarity")
 ARE_WATCHED_ELSEWHERE = {"masks.guide", "masks.guide_margin", "sources.kind", "sources.tasks"}

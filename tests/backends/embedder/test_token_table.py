@@ -1,4 +1,4 @@
-"""Texts are tokenised once for all trainings that read them alike, whatever kills the one that does it."""
+"""Texts are tokenised once for all trainings that read them alike, also after a kill."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import HANG
 from contrastive_examples import examples, small
 from tiny_generator import context, make_base
 
 from speed.backends.embedder import token_table
 from speed.backends.embedder.loop import table_of
-from speed.backends.embedder.trainer import Source
+from speed.backends.embedder.settings import Source
 from speed.backends.encoding.token_rows import token_rows
 
 
@@ -106,7 +107,7 @@ def test_a_kill_half_way_leaves_nothing_that_is_taken_for_a_table(
         "base": str(base),
         "data": str(data),
     }
-    done = subprocess.run([sys.executable, "-c", KILLED.format(**names)], capture_output=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", KILLED.format(**names)], capture_output=True, timeout=HANG)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
     [left] = [path for path in (home / "cache" / "tokens").iterdir() if path.is_dir()]
     assert left.suffix == ".partial"
@@ -115,7 +116,7 @@ def test_a_kill_half_way_leaves_nothing_that_is_taken_for_a_table(
     assert len(table) == 40
     assert not left.exists()
     with (home / "cache" / "tokens" / table.key / "ids.bin").open("r+b") as file:
-        os.truncate(file.fileno(), 100)  # a damaged table is noticed, and made again
+        os.truncate(file.fileno(), 100)  # a damaged table is made again
     before = len(tokenised)
     again = table_of(small(base), data, context(home)).table
     assert len(tokenised) > before
@@ -162,7 +163,7 @@ def test_memory_does_not_grow_with_the_records(base: Path, tmp_path: Path) -> No
         tests = [str(path) for path in Path(__file__).parents[:2]]
         names = {"tests": tests, "home": str(tmp_path), "base": str(base), "data": str(data)}
         script = MEASURED.format(**names)
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=500)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG)
         assert done.returncode == 0, done.stderr[-2000:]
         peaks.append(int(done.stdout))
     assert peaks[1] - peaks[0] < 20 * 1024, "KiB; the rows of 50,000 records are 33 MB on disk, and 250 as text"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import HANG
 from embeddings_server import Server, meaning
 from tiny_generator import context
 
@@ -18,7 +19,7 @@ from speed.backends.encoding.vector_cache import VectorCache
 from speed.core.errors import UserError
 from speed.teaching.errors import Patience
 
-QUICK = Patience(attempts=3, base=0.001, cap=0.002, timeout=10)
+QUICK = Patience(attempts=3, base=0.001, cap=0.002, timeout=HANG)
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_vectors_come_in_the_order_of_the_texts_and_are_counted(server: Server, 
 def test_a_stumbling_server_is_asked_again(server: Server, tmp_path: Path) -> None:
     faults = {2: (429, {"error": "slow down"}), 3: (503, {}), 4: (200, {"data": []}), 5: (200, ["?"])}
     server.fault = lambda number, texts: faults.get(number)
-    patient = Patience(attempts=4, base=0.001, cap=0.002, timeout=10)
+    patient = Patience(attempts=4, base=0.001, cap=0.002, timeout=HANG)
     made = EndpointEncoder(EndpointModel(server.url, "m"), context(tmp_path, concurrency=1), patient)
     assert encoded(made, ["aa"]).tolist() == [meaning("aa")]
     assert made.ctx.tally.cost["retries"] == 4
@@ -59,7 +60,7 @@ def test_a_server_that_stays_away_ends_the_run_and_leaves_what_was_paid_for(serv
     server.fault = lambda number, texts: (500, {}) if "bad" in texts else None
     texts = [*(f"good {i}" for i in range(2 * TEXTS)), "bad"]
     cache = VectorCache(tmp_path / "vectors", {"m": 1}, 4, 10**9)
-    with pytest.raises(UserError, match="every vector so far is kept"):
+    with pytest.raises(UserError, match="all vectors so far are kept"):
         encoded(encoder(server, tmp_path, {"concurrency": 1}), texts, cache=cache)
     server.fault, sent = lambda number, texts: None, len(server.asked)
     made = encoder(server, tmp_path)
@@ -111,7 +112,7 @@ def test_an_empty_text_is_sent_as_a_space(server: Server, tmp_path: Path) -> Non
 def test_spending_stops_at_the_cap(server: Server, tmp_path: Path) -> None:
     runtime = {"concurrency": 1, "max_usd": 0.001}
     made = encoder(server, tmp_path, runtime, usd_per_million=10.0)
-    with pytest.raises(UserError, match=r"max_usd is 0.001: stopped"):
+    with pytest.raises(UserError, match=r"--max-usd is 0.001: stopped"):
         encoded(made, [f"{i} {'a' * 50}" for i in range(20 * TEXTS)])
     assert 2 <= len(server.requests) <= 3
 

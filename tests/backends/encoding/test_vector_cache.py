@@ -133,7 +133,7 @@ def test_a_kill_in_the_middle_of_a_corpus_costs_no_finished_piece(tmp_path: Path
     assert child.stdout is not None
     assert any(line == b"now\n" for line in child.stdout)
     child.send_signal(signal.SIGKILL)
-    child.communicate(timeout=30)
+    child.communicate()
     encoder = Counting()
     cache = opened(tmp_path)
     found = encoded(encoder, words(40), cache=cache)

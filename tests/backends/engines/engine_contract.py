@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from tiny_generator import context
 
-from speed.backends.generator.prompt_format import FormatName, prompt_format
-from speed.backends.generator.weights import CARD, WeightsCard, load, write_card
+from speed.backends.engines.prompt_format import FormatName, prompt_format
+from speed.backends.engines.weights import CARD, WeightsCard, load, write_card
 from speed.core.content import sha256_of
 from speed.core.errors import UserError
 from speed.ports import Engine, Generate, Generated, Sampling

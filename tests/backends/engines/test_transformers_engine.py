@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from tiny_generator import completions, context, make_base
 
 from speed.backends.alignment.trainer import TrlTrainer
+from speed.backends.engines.decoding import Prefix, chosen_tokens, uniforms
+from speed.backends.engines.prompt_format import prompt_ids
 from speed.backends.engines.transformers_engine import TransformersEngine, batches, halved, rows_of
-from speed.backends.generator.decoding import Prefix, chosen_tokens, uniforms
-from speed.backends.generator.prompt_format import prompt_ids
-from speed.backends.generator.weights import end_tokens, load
+from speed.backends.engines.weights import end_tokens, load
 from speed.core.errors import UserError
 from speed.ports import Generate, Sampling, Sft
 
@@ -96,7 +96,7 @@ def test_random_numbers_belong_to_seed_and_index() -> None:
     assert 0 <= float(one.min()) <= float(one.max()) < 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 6), st.integers(1, 30)), max_size=20), st.integers(1, 300))
 def test_batches_hold_every_text_once_and_keep_to_the_budget(sizes: list[tuple[int, int, int]], budget: int) -> None:
     work = [Prefix([0] * length, 0, range(n), limit) for length, n, limit in sizes]

@@ -21,16 +21,16 @@ import torch
 from engine_contract import GREEDY, PROMISES, WARM, Promise, adapter_of, requests, texts
 from tiny_generator import context, make_base
 
+from speed.backends.engines.prompt_format import prompt_ids
 from speed.backends.engines.transformers_engine import TransformersEngine
 from speed.backends.engines.vllm_engine import ENVIRONMENT, VllmEngine
-from speed.backends.generator.prompt_format import prompt_ids
-from speed.backends.generator.weights import load
-from speed.core.context import Runtime
+from speed.backends.engines.weights import load
 from speed.core.errors import UserError
 from speed.data.answers.schemas import example_form
 from speed.data.records import KEYS, Kind
 from speed.export import export
 from speed.ports import Generate, Generated, Sampling
+from speed.runtime import Runtime
 
 ENGINE = VllmEngine(precision="fp32", cache_tokens=4096, step_tokens=512, step_texts=16)
 OTHER = TransformersEngine(precision="fp32")
@@ -62,9 +62,9 @@ def test_an_engine_that_would_leave_gpus_idle_refuses() -> None:
 
 def test_what_vllm_cannot_serve_is_said_and_a_bug_stays_a_bug() -> None:
     for error in (ValueError("no such architecture"), NotImplementedError("no such layer")):
-        with pytest.raises(UserError, match="vLLM cannot serve this model: no such"), ENGINE._fitting():
+        with pytest.raises(UserError, match="vLLM cannot serve this model: no such"), ENGINE._explain_errors():
             raise error
-    with pytest.raises(RuntimeError, match="a bug"), ENGINE._fitting():
+    with pytest.raises(RuntimeError, match="a bug"), ENGINE._explain_errors():
         raise RuntimeError("a bug")
 
 

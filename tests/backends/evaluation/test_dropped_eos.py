@@ -1,4 +1,4 @@
-"""A finished model whose tokenizer drops the EOS or BOS that its description promises: e5-mistral since transformers 5.
+"""A finished model whose tokenizer drops the EOS or BOS that its config states: e5-mistral since transformers 5.
 
 Without EOS the vectors of such a model have a cosine of about 0.3 with those that its authors mean.
 """

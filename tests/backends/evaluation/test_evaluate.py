@@ -1,4 +1,4 @@
-"""The evaluate command: any model, resumed, priced, next to published scores; and what it says to mistakes."""
+"""The evaluate command: any model, resumed, priced, next to published scores; and its messages for mistakes."""
 
 from __future__ import annotations
 
@@ -121,7 +121,8 @@ def test_a_layout_of_sentence_transformers_alone(model: Path, judge: Any, tmp_pa
     """A dense layer behind the pooling: our encoder does not have it, so the library encodes."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Dense, Pooling, Transformer
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
 
     torch.manual_seed(0)
     transformer = Transformer(str(model), max_seq_length=64)
@@ -158,7 +159,7 @@ def test_money_is_shown_and_needs_a_word_before_anything_is_sent(
         assert stopped.value.code == 1
         return capsys.readouterr().err
 
-    assert "nothing is bought without a cap" in refused()
+    assert "this costs money and has no cap" in refused()
     assert "8 tasks go to" in refused()
     assert "more than --max-usd 0.5" in refused("--max-usd", "0.5")
     words[2], words[-2:] = "https://elsewhere.example/v1", []
@@ -170,12 +171,12 @@ def test_money_is_shown_and_needs_a_word_before_anything_is_sent(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no/such-model", "--tasks", "STS13"], "no/such-model is no folder here, and the hub does not give it"),
-        (["MODEL"], "say what to judge on"),
+        (["no/such-model", "--tasks", "STS13"], "no/such-model is not a folder, and it cannot be had from the hub"),
+        (["MODEL"], "which tasks"),
         (["MODEL", "--tasks", "NoSuchTask"], "has no task 'NoSuchTask'"),
         (["MODEL", "--benchmark", "mteb_v1", "--tasks", "MyPairs"], "MyPairs, which mteb_v1 does not have"),
         (["MODEL", "--folder", "/no/such"], "/no/such does not exist"),
-        (["MODEL", "--folder", "x", "--benchmark", "dev"], "--folder stands alone"),
+        (["MODEL", "--folder", "x", "--benchmark", "dev"], "--folder goes with neither"),
         (["MODEL", "--tasks", "STS13", "--max-length", "2"], "max_length.*greater than or equal to 8"),
         (["MODEL", "--tasks", "STS13", "--max-usd", "2"], "--max-usd is for an endpoint"),
         (["m", "--url", "nonsense", "--tasks", "STS13"], "nonsense is not a URL"),

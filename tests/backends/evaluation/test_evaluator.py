@@ -13,7 +13,8 @@ import pytest
 from tiny_generator import context, make_base
 from tiny_tasks import TYPES, WORDS, all_seven, write
 
-from speed.backends.embedder.trainer import ContrastiveTrainer, Lora
+from speed.backends.embedder.settings import Lora
+from speed.backends.embedder.trainer import ContrastiveTrainer
 from speed.backends.encoding.instructions import instruction_table
 from speed.backends.evaluation.evaluated_model import LocalModel
 from speed.backends.evaluation.evaluator import LocalEvaluator, MtebEvaluator

@@ -1,4 +1,4 @@
-"""A rank without a model: what the launcher does for a worker can be seen on it within seconds."""
+"""A rank without a model, for tests of the launcher that take seconds."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import signal
 
 from speed.backends.runtime.processes import Job
 from speed.backends.runtime.rank import main
-from speed.core.context import Context
+from speed.runtime import Context
 
 
 class SmallJob(Job):
-    """What its ranks do: `sum` their numbers, or rank 1 is `killed`, or rank 1 `raises`, which the others then miss."""
+    """`kind`: ranks `sum` their numbers, or rank 1 is `killed` or `raises` while the others wait for it."""
 
     kind: str
 
 
 def work(job: SmallJob, ctx: Context) -> None:
-    """Meet the other ranks."""
+    """Join the other ranks and do what the job's kind says."""
     import torch
 
     torch.distributed.init_process_group("gloo")

@@ -1,4 +1,4 @@
-"""Several processes: what they did comes back, their logs are kept, and the first that failed is heard."""
+"""Several processes: results come back, logs are kept, and the first failure is raised."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tiny_generator import context
 from speed.backends.alignment.trainer import TrlTrainer
 from speed.backends.runtime import rank
 from speed.backends.runtime.processes import FOLDER, JOB, Failure, run_in_processes
-from speed.core.context import Context, Runtime
 from speed.core.errors import UserError
 from speed.ports import Sft
+from speed.runtime import Context, Runtime
 
 SRUN = """#!{python}
 import subprocess, sys
@@ -29,7 +29,7 @@ while command[0].startswith("--"):
     command.pop(0)
 sys.exit(max(process.wait() for process in [subprocess.Popen(command) for _ in range(nodes)]))
 """
-"""Slurm's srun, as far as it is used: the command once a node. Here all nodes are this machine."""
+"""Stands for Slurm's srun: starts the command once a node. Here all nodes are this machine."""
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_what_ranks_did_comes_back_and_their_logs_are_kept(tmp_path: Path, capfd
 
 @pytest.mark.slow
 def test_a_killed_rank_is_named_and_not_those_that_missed_it(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="rank 1 was ended by signal 9"):
+    with pytest.raises(RuntimeError, match="rank 1 was killed by signal 9"):
         launched("killed", tmp_path)
     logs = [file.read_text() for file in (tmp_path / FOLDER / "logs").rglob("stdout.log")]
     assert sorted(logs) == ["rank 0 is here\n", "rank 1 is here\n"]
@@ -87,7 +87,7 @@ def test_two_nodes_of_a_slurm_job_work_together(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_launcher_that_starts_fewer_processes_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`accelerate launch --cpu --num_processes 2` is known to start one, without a word."""
+    """`accelerate launch --cpu --num_processes 2` starts one process, without an error."""
     job = SmallJob(kind="sum", out=str(tmp_path), runtime=context(tmp_path, processes=2).runtime)
     (tmp_path / JOB).write_text(job.model_dump_json())
     monkeypatch.setattr(sys, "argv", ["small_worker", str(tmp_path)])

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from speed.backends.runtime.torchrun import first_host, torchrun
-from speed.core.context import Runtime
 from speed.core.errors import UserError
+from speed.runtime import Runtime
 
 SLURM = {"SLURM_JOB_ID": "77", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "gpu[07-08]"}
 
@@ -61,7 +61,7 @@ def test_first_of_slurms_lists(nodes: str, first: str) -> None:
 @pytest.mark.parametrize(
     ("environment", "runtime", "says"),
     [
-        ({}, {"processes": 3, "nodes": 2}, "runtime.processes=3 cannot be shared by runtime.nodes=2"),
+        ({}, {"processes": 3, "nodes": 2}, "runtime.processes=3 cannot be divided evenly among runtime.nodes=2"),
         ({}, {"processes": 1, "nodes": 2}, "number of nodes times the GPUs"),
         (SLURM, {"processes": 4, "nodes": 4}, "runtime.nodes=4, and this Slurm job has 2"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,17 @@ def run_folder(run: Path) -> Path:
     return run
 
 
-def written(file: Path) -> Iterator[Any]:
+def finished_records(file: Path) -> list[Any]:
+    """The records of a .wandb file once its last one is there: W&B's service writes it in a process of its own."""
+    for _ in range(3000):
+        records = list(records_so_far(file))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{file} has no last record after five minutes")
+
+
+def records_so_far(file: Path) -> Iterator[Any]:
     """The records of a .wandb file: LevelDB's log, whose parts never cross a block, behind seven bytes of header."""
     from wandb.proto.wandb_internal_pb2 import Record
 
@@ -40,7 +51,11 @@ def written(file: Path) -> Iterator[Any]:
         if BLOCK - place % BLOCK < 7:  # no room for a header: the block's rest is empty
             place += BLOCK - place % BLOCK
             continue
+        if len(content) - place < 7:  # the rest is not written yet
+            return
         _, length, kind = struct.unpack_from("<IHB", content, place)
+        if len(content) - place - 7 < length:
+            return
         parts += content[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):  # whole, or the last part
@@ -54,7 +69,7 @@ def test_figures_of_a_training_and_its_curve_reach_wandb(tmp_path: Path, monkeyp
     WandbTracker().mirror(run_folder(tmp_path / "run"), tmp_path)
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     summary, curve = {}, []
-    for record in written(file):
+    for record in finished_records(file):
         summary |= {item.key or "/".join(item.nested_key): item.value_json for item in record.summary.update}
         point = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
         curve += [point] if "senior/loss" in point else []

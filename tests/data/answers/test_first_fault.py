@@ -1,4 +1,4 @@
-"""An answer is cut where its first faulty field begins, and nowhere else."""
+"""An answer is cut exactly where its first faulty field begins."""
 
 from __future__ import annotations
 

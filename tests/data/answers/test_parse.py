@@ -1,4 +1,4 @@
-"""Reading answers: every defect becomes a valid record with its text unchanged, or a rejection typed by cause."""
+"""Parsing answers: every defect gives a valid record with its text unchanged, or a rejection with the right cause."""
 
 from __future__ import annotations
 
@@ -11,9 +11,18 @@ from hypothesis import example as case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speed.data.answers.json_values import json_objects
+from speed.data.answers.json_in_text import json_objects
 from speed.data.answers.lenient_json import MENDED
-from speed.data.answers.parse import CAUSES, Judgement, example, judgement, mended, rendered, revision, tasks
+from speed.data.answers.parse import (
+    CAUSES,
+    Judgement,
+    example_json,
+    mended_in,
+    parse_example,
+    parse_judgement,
+    parse_revision,
+    parse_tasks,
+)
 from speed.data.records import KEYS, Example, Kind, Rejected
 
 GOOD = '{"input": "a b", "positive_document": "c d"}'
@@ -145,7 +154,7 @@ DEFECTS: list[tuple[str, str, tuple[str, str] | str]] = [
 
 @pytest.mark.parametrize(("answer", "expected"), [row[1:] for row in DEFECTS], ids=[row[0] for row in DEFECTS])
 def test_defects(answer: str, expected: tuple[str, str] | str) -> None:
-    found = example(Kind.SHORT_SHORT, "t", answer)
+    found = parse_example(Kind.SHORT_SHORT, "t", answer)
     if isinstance(expected, str):
         assert isinstance(found, Rejected), found
         assert found.cause == expected
@@ -162,7 +171,7 @@ def strict(answer: str) -> bool:
 
 
 def test_what_was_mended_is_named() -> None:
-    named = {name: mended(answer) for name, answer, expected in DEFECTS if not isinstance(expected, str)}
+    named = {name: mended_in(answer) for name, answer, expected in DEFECTS if not isinstance(expected, str)}
     assert [name for name, answer, _ in DEFECTS if name in named and strict(answer) != (named[name] == ())] == []
     assert {
         "json fence": ("around",), "prose after": ("around",), "thoughts with a draft": ("around",),
@@ -171,10 +180,10 @@ def test_what_was_mended_is_named() -> None:
         "smart quotes": ("quotes",), "bare keys": ("bare_keys", "quotes"), "line comment": ("comments",),
         "quotes not escaped": ("inner_quotes",), "clean": (), "brace in a text": (), "escaped quotes": (),
     }.items() <= named.items()  # fmt: skip
-    assert mended(GOOD[:-1]) == ("closing",)
-    assert mended(GOOD[1:]) == ("opening",)
-    assert mended(json.dumps(GOOD)[1:-1]) == ("escaped",)
-    assert mended('{"input": True, "positive_document": "\\alpha"') == ("closing", "escapes", "words")
+    assert mended_in(GOOD[:-1]) == ("closing",)
+    assert mended_in(GOOD[1:]) == ("opening",)
+    assert mended_in(json.dumps(GOOD)[1:-1]) == ("escaped",)
+    assert mended_in('{"input": True, "positive_document": "\\alpha"') == ("closing", "escapes", "words")
     assert set().union(*named.values()) <= set(MENDED)
 
 
@@ -197,29 +206,29 @@ def test_table_is_large_and_names_every_cause() -> None:
     ],
 )
 def test_the_providers_word_names_the_cause(answer: str, finish_reason: str, cause: str) -> None:
-    found = example(Kind.SHORT_SHORT, "t", answer, finish_reason)
+    found = parse_example(Kind.SHORT_SHORT, "t", answer, finish_reason)
     assert isinstance(found, Rejected)
     assert found.cause == cause
 
 
 @pytest.mark.parametrize("answer", [GOOD[:-1], f"```json\n{GOOD[:-1]}\n```", GOOD[1:-1], f"{GOOD[:-1]},"])
 def test_last_brace_may_be_missing_when_the_model_was_done(answer: str) -> None:
-    found = example(Kind.SHORT_SHORT, "t", answer, "stop")
+    found = parse_example(Kind.SHORT_SHORT, "t", answer, "stop")
     assert isinstance(found, Example)
     assert found.fields() == json.loads(GOOD)
-    unknown = example(Kind.SHORT_SHORT, "t", answer)
+    unknown = parse_example(Kind.SHORT_SHORT, "t", answer)
     assert isinstance(unknown, Rejected)
     assert unknown.cause == "truncated"
 
 
 def test_a_complete_object_counts_even_when_the_text_behind_it_was_cut() -> None:
-    assert isinstance(example(Kind.SHORT_SHORT, "t", f"{GOOD}\nAnd another: {{", "length"), Example)
+    assert isinstance(parse_example(Kind.SHORT_SHORT, "t", f"{GOOD}\nAnd another: {{", "length"), Example)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_every_kind_by_its_keys(kind: Kind) -> None:
     keys = KEYS[kind].all
-    found = example(kind, "t", json.dumps({key: f"text of {key}" for key in keys}))
+    found = parse_example(kind, "t", json.dumps({key: f"text of {key}" for key in keys}))
     assert isinstance(found, Example)
     assert found.fields() == {key: f"text of {key}" for key in keys}
     assert (found.negative is None) == (len(keys) == 2)
@@ -252,7 +261,7 @@ TASKS: list[tuple[str, tuple[str, ...] | str]] = [
 
 @pytest.mark.parametrize(("answer", "expected"), TASKS)
 def test_tasks(answer: str, expected: tuple[str, ...] | str) -> None:
-    found = tasks(answer)
+    found = parse_tasks(answer)
     assert (found.cause if isinstance(found, Rejected) else found) == expected
 
 
@@ -287,7 +296,7 @@ JUDGEMENTS: list[tuple[str, tuple[int, int] | str]] = [
 
 @pytest.mark.parametrize(("answer", "expected"), JUDGEMENTS)
 def test_judgements(answer: str, expected: tuple[int, int] | str) -> None:
-    found = judgement(answer, 5)
+    found = parse_judgement(answer, 5)
     if isinstance(found, Judgement):
         assert (found.best, found.worst) == expected
     else:
@@ -295,7 +304,7 @@ def test_judgements(answer: str, expected: tuple[int, int] | str) -> None:
 
 
 def test_the_reason_is_kept() -> None:
-    found = judgement('{"reason": "It\'s {clear}.", "best": 1, "worst": 0}', 2)
+    found = parse_judgement('{"reason": "It\'s {clear}.", "best": 1, "worst": 0}', 2)
     assert found == Judgement(best=1, worst=0, reason="It's {clear}.")
 
 
@@ -321,7 +330,7 @@ REVISIONS: list[tuple[str, str | None]] = [
 
 @pytest.mark.parametrize(("answer", "cause"), REVISIONS)
 def test_revisions(answer: str, cause: str | None) -> None:
-    found = revision(Kind.SHORT_SHORT, "t", answer)
+    found = parse_revision(Kind.SHORT_SHORT, "t", answer)
     if isinstance(found, Rejected):
         assert found.cause == cause
     else:
@@ -342,11 +351,11 @@ def examples(draw: st.DrawFn) -> Example:
 @given(examples())
 @case(Example(kind=Kind.SHORT_SHORT, task="", query='"}', positive="\\\f\b\x00\u2028`” '"))
 def test_what_is_rendered_is_read_back(record: Example) -> None:
-    assert example(record.kind, record.task, rendered(record)) == record
-    around = f"Sure:\n```json\n{rendered(record)}\n```\n"
-    assert example(record.kind, record.task, around) == record
-    told = json.dumps({"reason": "r", "revision": rendered(record)})
-    assert revision(record.kind, record.task, told) == ("r", record)
+    assert parse_example(record.kind, record.task, example_json(record)) == record
+    around = f"Sure:\n```json\n{example_json(record)}\n```\n"
+    assert parse_example(record.kind, record.task, around) == record
+    told = json.dumps({"reason": "r", "revision": example_json(record)})
+    assert parse_revision(record.kind, record.task, told) == ("r", record)
 
 
 plain_texts = st.text(st.characters(exclude_characters="\\\"'“”‘’„`«»", exclude_categories=["Cs", "Cc"]), min_size=1)
@@ -358,7 +367,7 @@ def test_mending_leaves_the_text_alone(query: str, positive: str) -> None:
         answer = (
             f"{{{left}input{right}: {left}{query}{right}, {left}positive_document{right}: {left}{positive}{right},}}"
         )
-        found = example(Kind.SHORT_SHORT, "t", answer)
+        found = parse_example(Kind.SHORT_SHORT, "t", answer)
         assert isinstance(found, Example)
         assert (found.query, found.positive) == (query, positive)
 
@@ -402,9 +411,9 @@ def test_damage_to_the_syntax_never_reaches_the_text(query: str) -> None:
     for positive in AWKWARD:
         record = Example(kind=Kind.SHORT_SHORT, task="t", query=query, positive=positive)
         careless = f'{{"input": "{query}", "positive_document": "{positive}"}}'
-        for written in (rendered(record), str(record.fields()), careless):
+        for written in (example_json(record), str(record.fields()), careless):
             for answer in damaged(written):
-                found = example(Kind.SHORT_SHORT, "t", answer)
+                found = parse_example(Kind.SHORT_SHORT, "t", answer)
                 if isinstance(found, Example):
                     read += 1
                     assert within_an_edit(found.query, query), answer
@@ -432,8 +441,8 @@ almost = st.lists(st.sampled_from([*PIECES, " ", "\n", "\x00", "\ud800"]), max_s
 @settings(max_examples=300)
 def test_no_answer_raises(answer: str, finish_reason: str) -> None:
     found = [
-        example(Kind.SHORT_SHORT, "t", answer, finish_reason), tasks(answer, finish_reason),
-        judgement(answer, 5, finish_reason), revision(Kind.STS, "t", answer, finish_reason),
+        parse_example(Kind.SHORT_SHORT, "t", answer, finish_reason), parse_tasks(answer, finish_reason),
+        parse_judgement(answer, 5, finish_reason), parse_revision(Kind.STS, "t", answer, finish_reason),
     ]  # fmt: skip
     assert all(result.cause in CAUSES for result in found if isinstance(result, Rejected))
 
@@ -446,12 +455,12 @@ def test_no_answer_raises(answer: str, finish_reason: str) -> None:
 def test_time_grows_with_length_whatever_the_text_is(piece: str) -> None:
     for start in ("", '{"a":"b', "["):
         before = time.process_time()
-        example(Kind.SHORT_SHORT, "t", (start + piece * 200_000)[:199_000])
-        assert time.process_time() - before < 3
+        parse_example(Kind.SHORT_SHORT, "t", (start + piece * 200_000)[:199_000])
+        assert time.process_time() - before < 20, "a third of a second where time grows with length; else minutes"
 
 
 def test_a_text_of_a_million_characters_is_refused() -> None:
-    found = example(Kind.SHORT_SHORT, "t", json.dumps({"input": "a" * 1_000_000, "positive_document": "b"}))
+    found = parse_example(Kind.SHORT_SHORT, "t", json.dumps({"input": "a" * 1_000_000, "positive_document": "b"}))
     assert isinstance(found, Rejected)
 
 

@@ -1,4 +1,4 @@
-"""Forms: what they allow is what the parser reads, and what they forbid it rejects."""
+"""Schemas allow what the parser accepts, and forbid what it rejects."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from speed.data.answers.parse import Judgement, example, judgement, rendered, revision, tasks
+from speed.data.answers.parse import (
+    Judgement,
+    example_json,
+    parse_example,
+    parse_judgement,
+    parse_revision,
+    parse_tasks,
+)
 from speed.data.answers.schemas import Form, example_form, judgement_form, revision_form, tasks_form
 from speed.data.records import KEYS, Example, Kind, Rejected
 
@@ -25,14 +32,14 @@ def record(kind: Kind) -> Example:
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_an_example_in_its_form_is_read_and_any_other_is_not(kind: Kind) -> None:
-    right = json.loads(rendered(record(kind)))
+    right = json.loads(example_json(record(kind)))
     assert fits(right, example_form(kind))
     for wrong in ({**right, "more": "x"}, dict(list(right.items())[1:]), {**right, next(iter(right)): None}):
         assert not fits(wrong, example_form(kind))
-        assert isinstance(example(kind, "t", json.dumps(wrong)), Rejected)
+        assert isinstance(parse_example(kind, "t", json.dumps(wrong)), Rejected)
     told = {"reason": "r", "revision": right}
     assert fits(told, revision_form(kind))
-    assert revision(kind, "t", json.dumps(told)) == ("r", record(kind))
+    assert parse_revision(kind, "t", json.dumps(told)) == ("r", record(kind))
     assert not fits({"reason": "r", "revision": {**right, "more": "x"}}, revision_form(kind))
 
 
@@ -40,9 +47,9 @@ def test_judgements_and_tasks_in_their_forms_are_read() -> None:
     assert set(judgement_form(3).body["properties"]) == set(Judgement.model_fields)
     for best in range(-1, 5):
         answer = {"reason": "r", "best": best, "worst": 1 if best != 1 else 0}
-        assert fits(answer, judgement_form(3)) is isinstance(judgement(json.dumps(answer), 3), Judgement)
+        assert fits(answer, judgement_form(3)) is isinstance(parse_judgement(json.dumps(answer), 3), Judgement)
     assert fits({"tasks": ["a", "b"]}, tasks_form())
-    assert tasks(json.dumps({"tasks": ["a", "b"]})) == ("a", "b")
+    assert parse_tasks(json.dumps({"tasks": ["a", "b"]})) == ("a", "b")
     assert not fits(["a", "b"], tasks_form())
 
 

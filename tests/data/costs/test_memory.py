@@ -1,4 +1,4 @@
-"""Estimates rest on numbers that are known: published parameter counts, and sums that can be done by hand."""
+"""Estimates agree with published parameter counts and with sums done by hand."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
+from speed.core.graph import stage_statuses
+from speed.core.store import Store
 from speed.data.costs.memory import (
     GIGABYTE,
     Footprint,
@@ -21,7 +23,9 @@ from speed.data.costs.memory import (
     training_hours,
 )
 from speed.data.costs.model_shapes import KNOWN, shape_of
-from speed.runs.machines import machine_table
+from speed.pipeline import pipeline
+from speed.runs.plan import machine_table
+from speed.runs.tables import Table
 
 LLAMA = KNOWN["meta-llama/Meta-Llama-3-8B"]
 LORA = Footprint(lora=16, weight_bytes=2, checkpointing=False)
@@ -124,13 +128,17 @@ def test_time_is_operations_over_speed() -> None:
     assert training_hours(LLAMA, LORA, 20_000_000, found, 80) == pytest.approx(expected)
 
 
-def test_a_plan_of_eight_billion_weights_says_which_gpu_it_needs(compose: Any) -> None:
-    table = machine_table(compose("preset=one_gpu"), [])
+def test_a_plan_of_eight_billion_weights_says_which_gpu_it_needs(compose: Any, tmp_path: Path) -> None:
+    def machines(*overrides: str) -> Table | None:
+        config = compose(*overrides)
+        return machine_table(config, stage_statuses(pipeline(config).goals(), Store(tmp_path / "home")))
+
+    table = machines("preset=one_gpu", "topics=miniature")
     assert table is not None
     said = table.plain()
     for part in ("junior", "senior", "revisor", "generation", "8,030,261,248", "micro_batch=", "80 GB"):
         assert part in said
-    whole = machine_table(compose("preset=paper"), [])
+    whole = machines("preset=paper", "topics=miniature")
     assert whole is not None
     assert "zero3 on 2" in whole.plain(), "the paper's revisor trains all weights"
-    assert machine_table(compose(), []) is None, "a million weights need no plan"
+    assert machines() is None, "a million weights need no plan"

@@ -1,4 +1,4 @@
-"""Prices, and the paper's arithmetic from them."""
+"""Prices, and the paper's costs computed from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Protocols as pure functions: orders, and what judgements come to; expected outcomes by hand."""
+"""Protocols of judging: orders and verdicts, with outcomes worked out by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from speed.data.draws import shuffled_order
-from speed.data.judging.votes import Judge, Shortlist, alike, orders, readings, verdict
+from speed.data.judging.votes import Judge, Shortlist, draw_orders, first_alike, read_candidates, verdict
 from speed.data.records import Candidates, Kind, Prompt, Rejected, Vote
 
 EVERYONE = Shortlist((0, 1, 2, 3))
@@ -79,26 +79,26 @@ def test_what_guidelines_decided_is_not_asked() -> None:
 
 def test_orders_are_drawn_swapped_and_recorded_by_row() -> None:
     for row in range(50):
-        found = orders(range(5), 5, 5, seed=3, row=row)
+        found = draw_orders(range(5), 5, 5, seed=3, row=row)
         assert list(found[0]) == shuffled_order(5, 3, "judge", row)
         assert found[1] == found[0][::-1]
         assert found[3] == found[2][::-1]
         assert len(set(found)) == 5
         assert all(sorted(order) == [0, 1, 2, 3, 4] for order in found)
-        assert orders(range(5), 5, 2, seed=3, row=row) == found[:2]
+        assert draw_orders(range(5), 5, 2, seed=3, row=row) == found[:2]
 
 
 def test_every_place_is_as_likely() -> None:
-    first = [orders(range(5), 5, 3, seed=0, row=row)[vote].index(0) for row in range(4_000) for vote in (0, 2)]
+    first = [draw_orders(range(5), 5, 3, seed=0, row=row)[vote].index(0) for row in range(4_000) for vote in (0, 2)]
     for place in range(5):
         assert abs(first.count(place) - 1_600) < 5 * 36  # five standard deviations of a binomial
 
 
 def test_fewer_candidates_than_orders_repeat_and_never_hang() -> None:
-    assert [set(order) for order in orders((1, 4), 5, 5, seed=0, row=0)] == [{1, 4}] * 5
-    assert len(set(orders((1, 4), 5, 5, seed=0, row=0))) == 2
-    assert len(set(orders((1, 2, 4), 5, 7, seed=0, row=0))) == 6
-    assert orders((2,), 5, 3, seed=0, row=0) == [(2,)] * 3
+    assert [set(order) for order in draw_orders((1, 4), 5, 5, seed=0, row=0)] == [{1, 4}] * 5
+    assert len(set(draw_orders((1, 4), 5, 5, seed=0, row=0))) == 2
+    assert len(set(draw_orders((1, 2, 4), 5, 7, seed=0, row=0))) == 6
+    assert draw_orders((2,), 5, 3, seed=0, row=0) == [(2,)] * 3
 
 
 def test_answers_are_compared_by_what_they_say() -> None:
@@ -113,7 +113,7 @@ def test_answers_are_compared_by_what_they_say() -> None:
     found = Candidates(
         row=0, prompt=Prompt(text="", template="", kind=Kind.SHORT_SHORT), texts=texts, finish_reasons=("stop",) * 6
     )
-    assert alike(readings(found)) == (0, 0, 0, 3, 4, 4)
+    assert first_alike(read_candidates(found)) == (0, 0, 0, 3, 4, 4)
 
 
 @pytest.mark.parametrize(

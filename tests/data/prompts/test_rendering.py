@@ -1,4 +1,4 @@
-"""Prompts: the paper's words, the stated slot frequencies, and plain text whatever is put into a slot."""
+"""Prompts have the paper's words and the stated slot frequencies, and slot values stay plain text."""
 
 from __future__ import annotations
 

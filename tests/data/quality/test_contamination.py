@@ -1,4 +1,4 @@
-"""What counts as a text of an evaluation task, against the definitions taken word by word."""
+"""Contamination is what its definition says, checked text by text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from speed.data.quality.contamination import EvaluationTexts, Found, runs_of
+from speed.data.quality.contamination import EvaluationTexts, Overlap, runs_of
 from speed.data.quality.near_duplicates import MinHashConfig, shingles
 
 WORDS = [f"word{number}" for number in range(2_000)]
@@ -30,7 +30,10 @@ def test_a_quotation_is_a_shared_run_and_no_near_duplicate() -> None:
     known = EvaluationTexts([["something else entirely, which nobody quotes"], [" ".join(document)]], 13, 0.8)
     quoting = f"{text_of(rng, 100)} {' '.join(document[50:63]).upper()}. {text_of(rng, 100)}"
     one_less = f"{text_of(rng, 100)} {' '.join(document[50:62])} {text_of(rng, 100)}"
-    assert known.found([["fine", quoting], ["fine", one_less]]) == [Found(frozenset({1}), NONE), Found(NONE, NONE)]
+    assert known.overlaps([["fine", quoting], ["fine", one_less]]) == [
+        Overlap(frozenset({1}), NONE),
+        Overlap(NONE, NONE),
+    ]
     assert known.counts == [1, 1]
 
 
@@ -38,22 +41,22 @@ def test_a_copy_with_other_words_is_a_near_duplicate_and_shares_no_run() -> None
     words = text_of(random.Random(1), 400).split()
     copy = [f"other{place}" if place % 100 == 50 else word for place, word in enumerate(words)]
     known = EvaluationTexts([[" ".join(words)]], 120, 0.8)
-    assert known.found([[" ".join(copy)]]) == [Found(NONE, frozenset({0}))]
+    assert known.overlaps([[" ".join(copy)]]) == [Overlap(NONE, frozenset({0}))]
 
 
 def test_short_texts_are_compared_whole() -> None:
     known = EvaluationTexts([["What is a gene?"], ["Hello there"], ["?!"]], 13, 0.8)
-    found = known.found(
+    found = known.overlaps(
         [["what is a GENE"], ["I ask: what is a gene? And then, what else is there to ask?"], ["?!"], [""]]
     )
     assert found[0].shared == found[0].near == frozenset({0})
-    assert found[1:] == [Found(NONE, NONE)] * 3
+    assert found[1:] == [Overlap(NONE, NONE)] * 3
 
 
 def test_a_text_of_several_data_sets_counts_with_each() -> None:
     text = text_of(random.Random(2), 40)
     known = EvaluationTexts([[text, text], ["no"], [f"before {text}"]], 13, 0.8)
-    assert known.found([[text]]) == [Found(frozenset({0, 2}), frozenset({0, 2}))]
+    assert known.overlaps([[text]]) == [Overlap(frozenset({0, 2}), frozenset({0, 2}))]
     assert known.counts == [2, 1, 1]
 
 
@@ -79,7 +82,7 @@ def test_against_brute_force(words: int) -> None:
 
     known = EvaluationTexts(texts, words, 0.8)
     hits = 0
-    for record, found in zip(records, known.found(records), strict=True):
+    for record, found in zip(records, known.overlaps(records), strict=True):
         for number, members in enumerate(texts):
             pairs = [(own, text) for own in record for text in members]
             assert (number in found.shared) == any(runs(own) & runs(text) for own, text in pairs)
@@ -89,4 +92,4 @@ def test_against_brute_force(words: int) -> None:
 
 
 def test_without_texts_nothing_is_known() -> None:
-    assert EvaluationTexts([[], []], 13, 0.8).found([["a b c"]]) == [Found(NONE, NONE)]
+    assert EvaluationTexts([[], []], 13, 0.8).overlaps([["a b c"]]) == [Overlap(NONE, NONE)]

@@ -1,4 +1,4 @@
-"""How much repairs change: hand-counted, and the common words against the table that defines them."""
+"""Edits by revisions: counted by hand, and common words compared with the table that defines them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speed.data.quality.edits import common, counts, figures
+from speed.data.quality.edits import common_length, counts, figures
 from speed.data.records import Example, Kind
 
 
@@ -28,7 +28,7 @@ def by_table(left: list[str], right: list[str]) -> int:
 
 @given(st.lists(st.sampled_from("abcd"), max_size=80), st.lists(st.sampled_from("abcd"), max_size=80))
 def test_common_words_are_those_of_the_table(left: list[str], right: list[str]) -> None:
-    assert common(left, right) == by_table(left, right)
+    assert common_length(left, right) == by_table(left, right)
 
 
 def test_hand_counted() -> None:

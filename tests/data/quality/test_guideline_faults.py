@@ -1,4 +1,4 @@
-"""Every guideline that a prompt states and that can be checked is checked; a keeping example has no fault."""
+"""Every broken guideline is found, and an example that keeps all of them has no fault."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from random import Random
 import pytest
 from pydantic import ValidationError
 
-from speed.data.answers.outcome import sample
-from speed.data.answers.parse import rendered
+from speed.data.answers.accept_or_reject import accept_or_reject
+from speed.data.answers.parse import example_json
 from speed.data.prompts.rendering import PromptsConfig, data_prompt
 from speed.data.quality.guidelines import CAUSES, Guidelines, faults, word_bounds
 from speed.data.records import Example, Kind, Prompt
@@ -91,9 +91,9 @@ def test_faults(of: Prompt, texts: tuple[str, str, str | None], causes: set[str]
 
 def test_dropping_is_a_choice() -> None:
     documents = Example(kind=Kind.RETRIEVAL, task="", query=QUERY, positive=words(50), negative=words(50))
-    text, verdicts = rendered(documents), {}
+    text, verdicts = example_json(documents), {}
     for drop in ("none", "all", ("same_texts",), ("too_short", "unit")):
-        row = sample(0, RETRIEVAL, text, "stop", 0, Guidelines(drop=drop))
+        row = accept_or_reject(0, RETRIEVAL, text, "stop", 0, Guidelines(drop=drop))
         assert (row.faults, row.example) == (("same_texts",), documents)
         verdicts[drop] = row.rejected
     assert verdicts == {"none": None, "all": "same_texts", ("same_texts",): "same_texts", ("too_short", "unit"): None}

@@ -1,4 +1,4 @@
-"""Near duplicates: the threshold means what it says, and data sizes nest."""
+"""Near duplicates: the threshold is exact, and a smaller pool keeps the first examples of a larger one."""
 
 from __future__ import annotations
 

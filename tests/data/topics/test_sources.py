@@ -1,4 +1,4 @@
-"""Topics from every source, whatever the file is like, and drawn fairly."""
+"""Topics are read from every kind of file and drawn uniformly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from speed.core.content import Content
 from speed.core.errors import UserError
 from speed.core.spec import digest, recipe
 from speed.data.records import Kind
-from speed.data.topics.sources import TopicsConfig, read_topics, topic_index, topic_order, topic_text, truncated
+from speed.data.topics.sources import TopicsConfig, read_topics, shorten, topic_index, topic_order, topic_text
 
 HERE = Path(__file__).parent
 STRUCTURE = HERE / "structure.rdf.u8"
@@ -29,8 +29,8 @@ def read(path: Path | None, **fields: object) -> tuple[list[str], Counter[str]]:
 
 def test_truncation_of_the_paper() -> None:
     deep = "Arts/Movies/Titles/3/36_Hours_-_1964/Cast_and_Crew"
-    assert truncated(deep) == "Arts/Movies/36_Hours_-_1964/Cast_and_Crew"
-    assert [truncated(path) for path in ("Arts", "a/b/c/d", "a/b/c/d/e")] == ["Arts", "a/b/c/d", "a/b/d/e"]
+    assert shorten(deep) == "Arts/Movies/36_Hours_-_1964/Cast_and_Crew"
+    assert [shorten(path) for path in ("Arts", "a/b/c/d", "a/b/c/d/e")] == ["Arts", "a/b/c/d", "a/b/d/e"]
     assert topic_text(deep, truncate=False) == deep
     assert topic_text(deep, truncate=True, prettify=True) == "Arts/Movies/36 Hours - 1964/Cast and Crew"
 
@@ -171,7 +171,7 @@ def test_real_files() -> None:
     topics, counts = read(ODP / "odp_topics.txt")
     assert counts["read"] == 83_644
     assert counts["kept"] + counts["excluded"] + counts["duplicate"] + counts["empty_level"] == 83_644
-    assert max(truncated(topic).count("/") for topic in topics) == 3
+    assert max(shorten(topic).count("/") for topic in topics) == 3
     sports, counts = read(ODP / "odp_sports_2015.tsv")
     assert len(sports) == 15_017
     assert read(ODP / "content_sample.rdf.u8")[0] == ["Arts", "Arts/Animation", "Business/Accounting"]

@@ -1,0 +1,104 @@
+"""Preference training (paper, equation 2): the senior, from the junior, with the junior as the frozen reference.
+
+The reference is TRL's copy of the junior's adapter under the name `ref`, the base without an adapter of its own where
+the junior has all weights, or a copy of the whole model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from trl import DPOConfig, DPOTrainer
+
+from speed.backends.alignment.batch_order import BatchOrder
+from speed.backends.alignment.measures import PROMPTS, drift, kl_reference, load_reference
+from speed.backends.alignment.options import TrlOptions
+from speed.backends.alignment.rows import dpo_rows
+from speed.backends.alignment.start import load_start, new_adapter, weights_card
+from speed.backends.alignment.training import Training, carry_out, memory_errors, one_gpu, training_arguments
+from speed.backends.alignment.trl_patches import in_order, with_reference
+from speed.backends.engines.prompt_format import prompt_ids
+from speed.backends.engines.weights import Loaded
+from speed.backends.runtime.device import device_of, quietly
+from speed.core.content import sha256_of
+from speed.core.spec import digest
+from speed.ports import Dpo, Preference
+from speed.runtime import Context
+
+
+def train_dpo(
+    options: TrlOptions, source: Path, rows: Sequence[Preference], config: Dpo, out: Path, ctx: Context
+) -> None:
+    """Train in this process, which may be one of several ranks."""
+    with quietly(), memory_errors():
+        torch.set_num_threads(ctx.runtime.threads)
+        device = device_of(ctx)
+        start = load_start(options, source, device, ctx.runtime)
+        data = dpo_rows(rows, options.prompt_format, start.tokenizer, config.max_length, ctx)
+        arguments = DPOConfig(
+            **training_arguments(options, config, len(data), out, device, ctx.runtime),
+            **loss_arguments(config),
+            max_length=config.max_length,
+            disable_dropout=True,
+            precompute_ref_log_probs=options.precompute_reference,
+        )
+        order = BatchOrder([sum(map(len, row.values())) for row in data], config.batch_size, config.seed)
+        trainer_class = in_order(DPOTrainer, order)
+        if options.precompute_reference:
+            folder = reference_folder(ctx.store.home, source, start, data, options.precision)
+            trainer_class = with_reference(trainer_class, folder)
+        trainer = trainer_class(
+            model=start.model,
+            args=one_gpu(arguments),
+            train_dataset=Dataset.from_list(data),
+            processing_class=start.tokenizer,
+            peft_config=new_adapter(options, start.model),
+        )
+        prompts = [prompt_ids(row.prompt, options.prompt_format, start.tokenizer) for row in rows[:PROMPTS]]
+
+        def measure(done: Any) -> dict[str, float]:
+            load_reference(done, lambda: load_start(options, source, device, ctx.runtime).model)
+            return kl_reference(done, data) | drift(done, start.tokenizer, prompts, data)
+
+        card = weights_card(options, source, start, out)
+        carry_out(Training(trainer, start.tokenizer, card, loss_at_start(config), measure), out, ctx)
+
+
+def loss_arguments(config: Dpo) -> dict[str, Any]:
+    """The objective in TRL's terms."""
+    return {
+        "beta": config.beta,
+        "loss_type": [config.loss, "sft"] if config.sft_weight else [config.loss],
+        "loss_weights": [1.0, config.sft_weight] if config.sft_weight else None,
+        "label_smoothing": config.label_smoothing,
+    }
+
+
+def loss_at_start(config: Dpo) -> float | None:
+    """Loss of a policy that equals its reference (all margins are 0), by objective; None beside a likelihood term."""
+    if config.sft_weight:
+        return None
+    return {
+        "sigmoid": math.log(2),
+        "robust": math.log(2),
+        "hinge": 1.0,
+        "ipo": 1 / (4 * config.beta**2),
+    }[config.loss]
+
+
+def reference_folder(
+    home: Path, source: Path, start: Loaded, data: Sequence[dict[str, list[int]]], precision: str
+) -> Path:
+    """Where the reference's log-probabilities of these rows are kept.
+
+    They depend on the start's weights, the rows and the arithmetic, and on nothing that the training varies: the points
+    of a sweep over beta, loss or learning rate pay for them once, and a training of all weights needs no second model.
+    """
+    weights = [sha256_of(source / "model"), start.card.base_sha256 if start.card else ""]
+    key = digest({"start": weights, "rows": list(data), "precision": precision})
+    return home / "cache" / "reference" / key

@@ -1,0 +1,143 @@
+"""Read and compile the prompt templates: those in `templates/`, or a user's own instead.
+
+Templates are jinja files that run in a sandbox and are compiled once. Slot values stay plain text: they are never
+parsed as templates, and nothing is escaped. `{% filter shuffled("name") %}` shuffles the lines of a block that begin
+with `- `, by the draws of the prompt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from speed.core.errors import UserError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from jinja2.runtime import Context
+
+Shuffle = Callable[[str, str], str]
+"""(name of the block, its text) -> the text with its `- ` lines in the drawn order."""
+
+_RETRIEVAL = frozenset({"query_type", "query_length", "clarity", "num_words", "difficulty"})
+_BRAINSTORM = ({"topic"}, {"request"})
+_DATA = {"task"}
+
+SLOTS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    name: (frozenset(needed), frozenset({"language", *optional}))
+    for name, (needed, optional) in {
+        "brainstorm/retrieval": _BRAINSTORM,
+        "brainstorm/classification": _BRAINSTORM,
+        "brainstorm/short_short": _BRAINSTORM,
+        "brainstorm/long_long": _BRAINSTORM,
+        "synthesis/retrieval": (_DATA, {"topic", *_RETRIEVAL}),
+        "synthesis/classification": (_DATA, {"topic", "num_words", "clarity", "difficulty"}),
+        "synthesis/sts": ({"topic"}, {"unit", "high_score", "low_score", "difficulty"}),
+        "synthesis/short_short": (_DATA, {"topic"}),
+        "synthesis/long_long": (_DATA, {"topic", "num_words"}),
+        "judge": ({"data_prompt", "data_list"}, set[str]()),
+        "revise": ({"data_prompt", "data_example"}, set[str]()),
+    }.items()
+}
+"""Template name -> (slots that it must use, slots that it may use)."""
+
+
+class Template(NamedTuple):
+    """A compiled template."""
+
+    name: str
+    sha256: str
+    """Hash of its text."""
+    slots: frozenset[str]
+    """Slots that its text uses."""
+    label: str
+    """`synthesis/retrieval@1a2b3c4d`."""
+    fill: Callable[[Mapping[str, object]], str]
+    """Fill the slots; raises UserError if the template does something that the sandbox forbids."""
+
+
+@lru_cache(maxsize=32)
+def templates(folder: Path | None) -> Mapping[str, Template]:
+    """All templates by name: those of `folder`, and the package's for the rest.
+
+    They are read once per process, so that the text that is hashed into keys is the text that is sent.
+
+    Raises:
+        UserError: no such folder, no or unknown templates in it, bad syntax, a slot missing or unknown.
+    """
+    own = {} if folder is None else _own_texts(folder.expanduser())
+    environment = _environment()
+    return MappingProxyType({name: _template(environment, name, own.get(name)) for name in SLOTS})
+
+
+def _own_texts(folder: Path) -> dict[str, tuple[Path, str]]:
+    if not folder.is_dir():
+        raise UserError(
+            f"prompts.path={folder} is no folder: give a folder with files such as synthesis/retrieval.jinja"
+        )
+    paths = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.jinja"))}
+    unknown = sorted(set(paths) - set(SLOTS))
+    if unknown or not paths:
+        what = f"{unknown[0]}.jinja is no template of this project" if unknown else "there is no *.jinja file in it"
+        raise UserError(f"prompts.path={folder}: {what}; known names are {', '.join(SLOTS)}")
+    try:
+        return {name: (path, path.read_text(encoding="utf-8")) for name, path in paths.items()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"prompts.path={folder}: cannot be read as UTF-8 text: {error}") from error
+
+
+def _environment() -> Environment:
+    from jinja2 import StrictUndefined, pass_context
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    @pass_context
+    def shuffled(context: Context, text: str, name: str) -> str:
+        shuffle: Shuffle = context["_shuffle"]
+        return shuffle(name, text)
+
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["shuffled"] = shuffled
+    return environment
+
+
+def _template(environment: Environment, name: str, own: tuple[Path, str] | None) -> Template:
+    from jinja2 import TemplateError, TemplateSyntaxError
+    from jinja2.meta import find_undeclared_variables
+
+    where = str(own[0]) if own else f"speed/data/prompts/templates/{name}.jinja"
+    text = own[1] if own else (files("speed.data.prompts") / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
+    try:
+        used = find_undeclared_variables(environment.parse(text))
+        compiled = environment.from_string(text)
+    except TemplateSyntaxError as error:
+        raise UserError(f"{where}, line {error.lineno}: {error.message}: mend the template") from error
+    needed, optional = SLOTS[name]
+    for slot in sorted(needed - used):
+        raise UserError(f"{where}: the slot {{{{ {slot} }}}} is missing: every {name} template must have it")
+    for slot in sorted(used - needed - optional):
+        known = ", ".join(sorted(needed | optional))
+        raise UserError(f"{where}: the slot {{{{ {slot} }}}} is unknown: a {name} template may use {known}")
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+
+    def fill(values: Mapping[str, object]) -> str:
+        # Not `Template.render`: half of its time goes into copying jinja's globals, and a template uses slots only.
+        context = environment.context_class(environment, dict(values), name, compiled.blocks)
+        try:
+            return "".join(compiled.root_render_func(context))
+        except TemplateError as error:
+            raise UserError(f"the template {name}.jinja cannot be filled in: {error}: mend it") from error
+
+    return Template(name, sha256, frozenset(used), f"{name}@{sha256[:8]}", fill)
+
+
+def list_items(text: str) -> list[str]:
+    """Items of a block that begin with `- `, each with its line break; any other line belongs to the item above it."""
+    first, *rest = ("\n" + text.removesuffix("\n")).split("\n- ")
+    return [f"{first[1:]}\n"] * bool(first.strip()) + [f"- {item}\n" for item in rest]

@@ -1,0 +1,204 @@
+"""What a run would do and cost: the plan on the screen, and what is refused before anything is built."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+from speed.config import Config
+from speed.core.errors import UserError
+from speed.core.graph import StageStatus
+from speed.core.store import Store
+from speed.core.work import Work
+from speed.data.costs.memory import PEAKS, Footprint, fit, rows_at_once, trained_weights, training_hours
+from speed.data.costs.model_shapes import Shape, shape_of
+from speed.data.costs.prices import EXPECTED_TOKENS, SECONDS_A_CALL, SECONDS_A_TOKEN
+from speed.ports import Dpo, Training
+from speed.runs.report import stage_line
+from speed.runs.tables import Table, money
+from speed.runtime import Runtime
+from speed.teaching.journal import Spending
+from speed.teaching.spending import caps_of
+
+WORTH_A_LINE = 100_000_000
+"""Weights below which any machine will do."""
+
+
+def print_plan(config: Config, preset: str, found: list[StageStatus], key: str) -> None:
+    """The plan on the screen."""
+    print(f"plan of {config.name} (preset {preset}), key {key[:12]}, store {config.runtime.home}")
+    print(plan_table(found).text())
+    machines = machine_table(config, found)
+    if machines is not None:
+        print(f"\n{machines.text()}")
+    print(
+        "\ncalls are what the teacher will be asked, retries aside; tokens are estimates at the paper's lengths"
+        "\n(Table 5, whose 45K calls leave out brainstorming); dollars are list prices of the dated table in speed/data"
+    )
+    if (tries := config.teacher.tries) > 1:
+        print(
+            f"an answer of no use is paid for and asked for again (teacher.content_retries={tries - 1}): at most "
+            f"{tries} times the calls\nand input tokens shown; a truncated answer has filled its limit and is asked "
+            f"for again with twice the limit,\nso output tokens and dollars may be more than {tries} times those shown"
+        )
+    if rows := planned_calls(found, config.teacher.tries):
+        print(f"paid calls a row, at least and at most: {rows}")
+    print(_hours(found, config.runtime.concurrency))
+
+
+def plan_table(found: list[StageStatus]) -> Table:
+    """State of every stage, what is left to do, and why."""
+    table = Table("stage", "state", "have", "want", "calls", "tokens", "dollars", "to generate", "to train", "why")
+    for status in found:
+        table.add(
+            status.goal.label, status.state, f"{status.built:,}", f"{status.wanted:,}",
+            *_work_cells([status]), status.damaged or status.why,
+        )  # fmt: skip
+    table.add("total", "", "", "", *_work_cells(found), "")
+    brainstorming = [status for status in found if status.goal.node.purpose == "brainstorm"]
+    alignment = [status for status in found if status not in brainstorming]
+    table.add("  of which alignment (Table 5)", "", "", "", *_work_cells(alignment), "")
+    table.add("  of which brainstorming", "", "", "", *_work_cells(brainstorming), "")
+    return table
+
+
+def planned_calls(found: list[StageStatus], tries: int) -> str:
+    """Paid calls that a row takes of each stage that has still to ask a teacher, `seed data 1 to 10`.
+
+    Args:
+        tries: times that a request is paid for at most (`Teacher.tries`).
+    """
+    cells = []
+    for status in found:
+        if status.work.calls:
+            rows = status.wanted - status.built
+            least, most = status.work.calls / rows, tries * status.at_most.calls / rows
+            cells.append(f"{status.goal.label} {least:g}" + (f" to {most:g}" if most > least else ""))
+    return ", ".join(cells)
+
+
+def _work_cells(found: list[StageStatus]) -> tuple[str, ...]:
+    """What some stages have still to spend; `400 to 2,000` where rows may need several tries."""
+    least = _work_shown(sum((status.work for status in found), Work()))
+    most = _work_shown(sum((status.at_most for status in found), Work()))
+    return tuple(low if low == high else f"{low} to {high}" for low, high in zip(least, most, strict=True))
+
+
+def _work_shown(work: Work) -> tuple[str, ...]:
+    tokens = work.tokens_in + work.tokens_out
+    return f"{work.calls:,}", f"{tokens:,}", money(work.dollars), f"{work.generated:,}", f"{work.trained:,}"
+
+
+def machine_table(config: Config, found: list[StageStatus]) -> Table | None:
+    """How each training fits into GPUs of 24, 40 and 80 GB, and how many texts are written side by side; None where the
+    base is small, or of unknown sizes."""
+    shape = shape_of(config.generator.base.name)
+    if shape is None or shape.parameters < WORTH_A_LINE:
+        return None
+    table = Table("of one GPU (estimates)", "weights", "trained", *(f"{size} GB" for size in PEAKS), "hours on 80 GB")
+    for status in found:
+        training: Training | None = status.goal.node.training()
+        footprint = None if training is None else training.trainer.footprint()
+        if training is not None and footprint is not None:
+            table.add(status.goal.label, *_training_cells(training, shape, footprint, status.work.trained))
+    longest = EXPECTED_TOKENS["seed"][0] + max(config.limits.example.values())
+    texts = [f"{rows_at_once(shape, longest, size):,} texts of {longest:,} tokens" for size in PEAKS]
+    table.add("generation (bf16)", f"{shape.parameters:,}", "-", *texts, "-")
+    return table
+
+
+def _training_cells(training: Training, shape: Shape, footprint: Footprint, rows: int) -> list[str]:
+    config, preference = training.config, isinstance(training.config, Dpo)
+    fits = {size: fit(shape, footprint, config.batch_size, config.max_length, size, preference) for size in PEAKS}
+    widest = fits[max(PEAKS)]
+    tokens = rows * training.tokens_a_row
+    hours = "-"
+    if widest is not None:
+        alone = training_hours(shape, footprint, tokens, widest, max(PEAKS), preference)
+        hours = f"{alone:,.1f}" + (f" on {widest.gpus}" if widest.gpus > 1 else "")
+    counts = [f"{shape.parameters:,}", f"{trained_weights(shape, footprint):,}"]
+    return [*counts, *(str(one) if one else "does not fit" for one in fits.values()), hours]
+
+
+def _hours(found: list[StageStatus], concurrency: int) -> str:
+    """How long the teacher takes, and what that assumes."""
+    least, most = (
+        _lasting(sum(work.waiting for work in works) / concurrency)
+        for works in ([status.work for status in found], [status.at_most for status in found])
+    )
+    return (
+        f"answers of the teacher take {least if least == most else f'{least} to {most}'} at runtime.concurrency="
+        f"{concurrency}: {SECONDS_A_CALL:g} s a call and {1 / SECONDS_A_TOKEN:g} tokens a second are assumed, "
+        "and no rate limit; rules answer at once"
+    )
+
+
+def _lasting(seconds: float) -> str:
+    """A length of time in the unit that fits it."""
+    if seconds < 60:
+        return "under a minute"
+    return f"about {seconds / 60:.0f} minutes" if seconds < 5400 else f"about {seconds / 3600:,.1f} hours"
+
+
+def refuse_impossible(found: Sequence[StageStatus], runtime: Runtime) -> None:
+    """Refuse what this machine or its settings cannot carry out. What is built already asks nothing of them.
+
+    Raises:
+        UserError: with the remedy.
+    """
+    for status in found:
+        if status.state != "hit":
+            status.goal.node.check(runtime)
+
+
+def refuse_over_caps(config: Config, store: Store, found: list[StageStatus]) -> None:
+    """A cap that the whole experiment cannot keep is told before anything is bought.
+
+    What its stages cost already counts with what they still want; answers that a killed run has paid for may be free
+    now, so the rest is left to the caps themselves, which hold while answers are bought.
+    """
+    caps, work = caps_of(config.runtime), sum((status.work for status in found), Work())
+    if caps.none or not work.calls:
+        return
+    if caps.dollars is not None and work.dollars is None:
+        raise UserError(
+            "runtime.max_usd is set, but the price of this teacher is unknown, so no cap can be kept\n"
+            "  take a teacher of the price table (speed/data/costs/prices.json) or leave runtime.max_usd=null;\n"
+            "  runtime.max_tokens and runtime.max_calls need no price"
+        )
+    spent = Spending()
+    for status in found:
+        line = stage_line(status.goal, store, built_now=False)
+        cost = Counter(line.cost)
+        calls = cost["calls"] + cost["retries"]
+        spent = spent.plus(Spending(line.dollars or 0.0, cost["tokens_in"] + cost["tokens_out"], calls))
+    whole = spent.plus(_spending(work))
+    passed = caps.passed(whole)
+    if passed is not None:
+        shown = f"${whole.dollars:,.2f}" if passed == "dollars" else f"{getattr(whole, passed):,} {passed}"
+        raise UserError(
+            f"the plan costs about {shown}, more than {_cap_name(passed)}={getattr(caps, passed):g}\n"
+            "  raise the cap, or take smaller counts; plan=true shows where the money goes"
+        )
+    passed = caps.passed(spent.plus(_spending(work_at_most(config, found))))
+    if passed is not None:
+        print(
+            f"note: {_cap_name(passed)}={getattr(caps, passed):g} is enough where few rows and answers are tried "
+            "again, not where all tries are spent; the run stops at the cap, and the same command with a larger one "
+            "goes on",
+            file=sys.stderr,
+        )
+
+
+def work_at_most(config: Config, found: list[StageStatus]) -> Work:
+    """What teachers may be paid for, about, where every row needs all its attempts and every answer all its tries."""
+    return sum((status.at_most for status in found for _ in range(config.teacher.tries)), Work())
+
+
+def _spending(work: Work) -> Spending:
+    return Spending(work.dollars or 0.0, work.tokens_in + work.tokens_out, work.calls)
+
+
+def _cap_name(cap: str) -> str:
+    return "runtime.max_usd" if cap == "dollars" else f"runtime.max_{cap}"

@@ -1,0 +1,81 @@
+"""Tables for a terminal and for Markdown. Figures stand on the right of their column, words on the left."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from speed.core.escape import escape
+
+_NUMBER = r"[-+]?\$?\d[\d,.]*%?"
+_FIGURE = re.compile(rf"|-|unknown|{_NUMBER}( (to|±) {_NUMBER})?")
+"""A cell of a column of figures: a number, a range, or that there is none."""
+
+
+class Table:
+    """Rows of text under a head."""
+
+    def __init__(self, *head: str) -> None:
+        self.head = head
+        self.rows: list[tuple[str, ...]] = []
+
+    def add(self, *cells: object) -> None:
+        """Add one row."""
+        self.rows.append(tuple(escape(str(cell)) for cell in cells))
+
+    def markdown(self) -> str:
+        """A Markdown table; whatever could be markup in a cell is shown as text."""
+        rule = tuple("---:" if right else "---" for right in self._to_the_right())
+        return "\n".join("| " + " | ".join(map(escaped, line)) + " |" for line in [self.head, rule, *self.rows])
+
+    def text(self) -> str:
+        """For printing: drawn by rich on a terminal, plain where the output is piped."""
+        return self._drawn() if sys.stdout.isatty() else self.plain()
+
+    def plain(self) -> str:
+        """Columns without a frame; lines are as long as they need to be."""
+        widths = [max(len(line[place]) for line in [self.head, *self.rows]) for place in range(len(self.head))]
+        lines = [self.head, tuple("-" * width for width in widths), *self.rows]
+        aligned = list(zip(widths, self._to_the_right(), strict=True))
+        return "\n".join(
+            "  ".join(
+                cell.rjust(width) if right else cell.ljust(width)
+                for cell, (width, right) in zip(line, aligned, strict=True)
+            ).rstrip()
+            for line in lines
+        )
+
+    def _drawn(self) -> str:
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table as Drawn
+        from rich.text import Text
+
+        drawn = Drawn(box=SIMPLE_HEAD, pad_edge=False)
+        for name, right in zip(self.head, self._to_the_right(), strict=True):
+            drawn.add_column(Text(name), justify="right" if right else "left")
+        for row in self.rows:
+            drawn.add_row(*map(Text, row))
+        console = Console()
+        with console.capture() as captured:
+            console.print(drawn)
+        return captured.get().rstrip()
+
+    def _to_the_right(self) -> list[bool]:
+        """Whether a column, but for the first, holds nothing but figures."""
+        return [
+            place > 0 and all(_FIGURE.fullmatch(row[place]) for row in self.rows) for place in range(len(self.head))
+        ]
+
+
+def escaped(cell: str) -> str:
+    """Text in which nothing is markup."""
+    cell = escape(cell)
+    for mark in "\\|<>`*_[]":
+        cell = cell.replace(mark, "\\" + mark) if mark in "\\|" else cell.replace(mark, f"&#{ord(mark)};")
+    return cell.replace("\n", " ")
+
+
+def money(dollars: float | None) -> str:
+    """`$12.30`; `unknown` is never shown as nothing."""
+    return "unknown" if dollars is None else f"${dollars:,.2f}"

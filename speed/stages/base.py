@@ -1,0 +1,183 @@
+"""What several stages share: drawn prompts, a generating model, tries until a row is accepted, fine-tuning."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+from speed.core.content import ModelReference
+from speed.core.errors import UserError
+from speed.core.spec import Json
+from speed.core.stage import Pool, Row, Stage, Take
+from speed.core.work import Work
+from speed.data.answers.accept_or_reject import counts_by_kind, figures_by_kind
+from speed.data.assignment import Assignment, Draft, load_topics
+from speed.data.costs.prices import EXPECTED_TOKENS
+from speed.data.quality.guidelines import Guidelines
+from speed.data.records import Kind, Prompt, Sample, TaskList, Topic
+from speed.ports import Completion, Engine, Sampling, Sft, Teacher, Trainer, Training, Weights
+from speed.runtime import Context, Runtime
+
+R = TypeVar("R", bound=Row)
+
+
+def price_of(teacher: Teacher, purpose: str, calls: int) -> Work:
+    """The work of so many calls of the expected length."""
+    tokens_in, tokens_out = EXPECTED_TOKENS[purpose]
+    return teacher.price(calls, tokens_in * calls, tokens_out * calls)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssignedPool(Pool[R]):
+    """A pool of answers to prompts for examples, which an assignment draws from topics and tasks."""
+
+    assignment: Assignment
+    topics: Stage[Topic]
+    tasks: Pool[TaskList]
+
+    def rows_needed(self, upstream: str, rows: int) -> int:
+        return self.assignment.brainstorm_rows(rows)
+
+    def drafts(self, start: int, stop: int, ctx: Context) -> Iterator[Draft]:
+        """What rows start..stop-1 are about."""
+        tasks = ctx.rows(self.tasks.take(self.assignment.brainstorm_rows(stop)))
+        return self.assignment.drafts(start, stop, tasks, load_topics(ctx.folder(self.topics)))
+
+    def sample_rows(self, rows: int, ctx: Context) -> Iterator[R]:
+        built = list(ctx.rows(self.take(rows)))
+        yield from built
+        tasks = self.tasks.sample_rows(self.assignment.brainstorm_rows(rows), ctx)
+        topics = load_topics(ctx.folder(self.topics))
+        for row, prompt in self.assignment.prompts_of(len(built), rows, tasks, topics):
+            if prompt is not None:
+                yield self.stand_in(row, prompt)
+
+    @abstractmethod
+    def stand_in(self, row: int, prompt: Prompt) -> R:
+        """A row of which only the prompt is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratingPool(Pool[R]):
+    """A pool that a small model writes. The make-up of an engine's batches shows in the texts: rows come in whole
+    blocks."""
+
+    engine: Engine
+    sampling: Sampling
+    max_tokens: dict[Kind, int]
+    seed: int
+
+    whole_blocks: ClassVar[bool] = True
+
+    @property
+    def block(self) -> int:
+        return self.engine.block
+
+    def divisible(self, runtime: Runtime) -> bool:
+        return self.engine.divisible(runtime)
+
+    def check(self, runtime: Runtime) -> None:
+        self.engine.check(runtime)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamplePool(AssignedPool[Sample]):
+    """One row, one prompt, one example, whoever writes it."""
+
+    attempts: int
+    """Candidates that a row may take; with more than one, exactly as many examples of each kind as rows, or a shortfall
+    that the report tells."""
+    guidelines: Guidelines
+
+    row: ClassVar[type[Sample]] = Sample
+    unit: ClassVar[str] = "examples"
+    """What progress counts."""
+
+    def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
+        return figures_by_kind(counts, self.attempts)
+
+    def stand_in(self, row: int, prompt: Prompt) -> Sample:
+        return Sample(row=row, prompt=prompt)
+
+    def counted(self, rows: Iterable[Sample], count: int, ctx: Context) -> Iterator[Sample]:
+        """The same rows, counted by kind as they pass; `count` of them are to come."""
+        for done, row in enumerate(rows, 1):
+            ctx.tally.counts.update(counts_by_kind(row, self.assignment.mix.kind_of(row.row)))
+            yield row
+            ctx.progress(done, count, self.unit)
+
+    def settled(
+        self, drafts: Iterator[Draft], attempt: Callable[[list[Draft], int], Iterable[Sample]]
+    ) -> Iterator[Sample]:
+        """The rows of one block after another, each tried until a candidate is accepted or the attempts are spent.
+
+        Args:
+            attempt: writes one candidate for each of some rows, given the number of the attempt.
+        """
+        while block := list(islice(drafts, self.block)):
+            found: dict[int, Sample] = {}
+            left = block
+            for number in range(self.attempts):
+                if left:
+                    found.update((row.row, row) for row in attempt(left, number))
+                    left = [draft for draft in left if found[draft.row].rejected is not None]
+            yield from (found[draft.row] for draft in block)
+
+
+@dataclass(frozen=True)
+class FineTuning(Stage[Weights], Generic[R]):
+    """Supervised fine-tuning of the base model on (prompt, completion)."""
+
+    base: ModelReference
+    sft: Sft
+    trainer: Trainer
+    data: Take[R]
+
+    learns_from: ClassVar[str]
+    """What the teacher wrote the rows for: `seed` or `revise`."""
+    count: ClassVar[str]
+    """The key of the config that says how many rows there are."""
+
+    @abstractmethod
+    def completion(self, row: R) -> Completion:
+        """What is learned from a row."""
+
+    def work(self) -> Work:
+        return Work(trained=round(self.data.rows * self.sft.epochs))
+
+    def check(self, runtime: Runtime) -> None:
+        self.trainer.check(self.sft, runtime)
+
+    def training(self) -> Training:
+        return Training(self.base.name, self.sft, self.trainer, sum(EXPECTED_TOKENS[self.learns_from]))
+
+    def run(self, out: Path, ctx: Context) -> None:
+        rows = [self.completion(row) for row in training_rows(self.data, ctx, self.count)]
+        ctx.tally.counts["in"] = len(rows)
+        self.trainer.sft(self.base.name, rows, self.sft, out, ctx)
+
+
+def training_rows(take: Take[R], ctx: Context, count: str) -> list[R]:
+    """The rows of a take that were not rejected, for a training, which needs two.
+
+    Args:
+        count: the key of the config that says how many rows the take has.
+
+    Raises:
+        UserError: when there are fewer, with what became of the others.
+    """
+    rows = list(ctx.rows(take))
+    accepted = [row for row in rows if row.rejected is None]
+    if len(accepted) < 2:
+        lost = Counter(row.rejected for row in rows if row.rejected is not None)
+        causes = ", ".join(f"{number} {cause}" for cause, number in sorted(lost.items())) or "none rejected"
+        raise UserError(
+            f"a training needs at least two rows; of the {len(rows)} rows in '{take.pool.label}' only {len(accepted)} "
+            f"can be learned from ({causes})\n  raise {count}, or look at the rows: {ctx.store.folder(take.pool)}"
+        )
+    return accepted

@@ -1,0 +1,48 @@
+"""The benches say how they are called, and run to their end with `--quick`."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+FOLDER = ROOT / "tests" / "bench"
+BENCHES = sorted(
+    path.stem for path in FOLDER.glob("*.py") if "__main__" in path.read_text() and not path.stem.startswith("rival_")
+)
+"""A rival's half runs in the environment of the rival."""
+
+
+def test_every_bench_says_how_it_is_called(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """In this process, so that the heavy libraries are not imported a dozen times."""
+    assert len(BENCHES) >= 10
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    for bench in BENCHES:
+        monkeypatch.setattr(sys, "argv", [bench, "--help"])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(FOLDER / f"{bench}.py"), run_name="__main__")
+        assert end.value.code == 0
+        told = capsys.readouterr().out
+        assert told.startswith(f"usage: {bench}")
+        assert "--quick" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bench", BENCHES)
+def test_a_quick_bench_ends_with_its_figures(bench: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / f"{bench}.py"), "--quick"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures
+    assert isinstance(figures, dict)
