@@ -54,7 +54,9 @@ def test_commands(compose: Any, command: str) -> None:
         folder, config = option(overrides, "--config-dir", "sweeps"), option(overrides, "--config-name", "config")
         assert folder == "sweeps"
         sweep = [each.split(",")[0] if config != "config" and "[" not in each else each for each in overrides]
-        compose(*(each for each in sweep if each not in ("--help", "-m") and not each.startswith("hydra")), config=config)
+        compose(
+            *(each for each in sweep if each not in ("--help", "-m") and not each.startswith("hydra")), config=config
+        )
     elif words[:2] == ["python", "-m"]:
         importlib.import_module(words[2]).parser().parse_args(words[3:])
     else:
