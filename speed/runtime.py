@@ -32,7 +32,7 @@ class Runtime(stage.BuildSettings):
     max_calls: int | None = Field(None, ge=0)
     """The same in answers."""
     watchdog_seconds: float = Field(900.0, gt=0)
-    """A teacher that says nothing for so long, with calls in flight, ends the run with the reason."""
+    """A run ends, with the reason, when a teacher says nothing for so long while calls are in flight."""
     checkpoint_seconds: float = 60.0
     """Time between two checkpoints of a training."""
     tracking_dir: Path | None = None

@@ -71,7 +71,8 @@ def test_the_plans_calls_are_the_ledgers(first: tuple[Path, Finished]) -> None:
     assert (
         "answers of the teacher take under a minute at runtime.concurrency=" in (home.parent / "plan.txt").read_text()
     )
-    assert not list((home / "journal").glob("*.jsonl")), "a finished run leaves its journal compressed"
+    assert list((home / "journal").glob("*.jsonl")), "the journal stays what it is: lines that anybody can read"
+    assert not list((home / "journal").glob("*.zst"))
 
 
 def test_what_was_previewed_was_sent(first: tuple[Path, Finished], tmp_path: Path) -> None:

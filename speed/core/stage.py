@@ -201,7 +201,7 @@ class BuildSettings(Spec):
     threads: int = 1
     """Arithmetic threads of one stage (torch and OpenMP)."""
     grace_seconds: float = 60.0
-    """How long a run that is told to end waits for the checkpoints of its trainings."""
+    """How long a run that must end waits for the checkpoints of its trainings."""
 
 
 S = TypeVar("S", bound=BuildSettings)

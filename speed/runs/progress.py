@@ -18,7 +18,7 @@ class Screen:
         self.live = sys.stderr.isatty()
         self.started: dict[str, float] = {}
         self.first: dict[tuple[str, str], tuple[float, int]] = {}
-        """Label and unit -> when its first progress was told, and how much was done by then: rates leave out what came
+        """Label and unit -> when its first progress was reported, and how much was done then: rates leave out what came
         before (imports, loading, rows read before steps, what an interrupted build had done)."""
         self.said: dict[str, float] = {}
         self.spent: dict[str, float | None] = {}
@@ -99,8 +99,8 @@ class Screen:
             self.said[label] = now
             left = f"{(total - done) / speed:,.0f} s left" if total and speed else ""
             whole = f" of {total:,}" if total else ""
-            told = ", ".join(part for part in (f"{done:,}{whole} {event['unit']}", rate, left) if part)
-            self._line(f"{label}: {told} {figures} {cost}".rstrip())
+            line = ", ".join(part for part in (f"{done:,}{whole} {event['unit']}", rate, left) if part)
+            self._line(f"{label}: {line} {figures} {cost}".rstrip())
 
     def _cost(self) -> str:
         known = [value for value in self.spent.values() if value is not None]

@@ -48,7 +48,7 @@ class Box(Spec):
     total: int = 0
     unit: str = ""
     rate: float = 0.0
-    """Units a second, over what has been told."""
+    """Units a second, since its first event."""
     calls: int = 0
     dollars: float | None = 0.0
 
@@ -117,13 +117,13 @@ def status_of(folder: Path) -> Status:
     last: dict[str, Json] = {}
     for event in _events(events):
         label = str(event["stage"])
-        boxes[label] = _after(boxes.get(label, Box()), event, first)
+        boxes[label] = _updated_by(boxes.get(label, Box()), event, first)
         last = event
-    said = f"{last['stage']}: {_words(last)}" if last else "nothing yet"
-    now, told = time.time(), events.stat().st_mtime if events.exists() else about.begun
+    said = f"{last['stage']}: {_event_text(last)}" if last else "nothing yet"
+    now, last_at = time.time(), events.stat().st_mtime if events.exists() else about.begun
     state = "running" if alive else "finished" if (folder / "summary.json").exists() else "dead"
-    seconds = (now if alive else told) - about.begun
-    quiet = max(0.0, now - told)
+    seconds = (now if alive else last_at) - about.begun
+    quiet = max(0.0, now - last_at)
     return Status(folder=str(folder), about=about, state=state, seconds=seconds, quiet=quiet, last=said, boxes=boxes)
 
 
@@ -159,8 +159,8 @@ def _events(path: Path) -> Iterator[dict[str, Json]]:
                     yield json.loads(line)
 
 
-def _after(box: Box, event: dict[str, Json], first: dict[str, tuple[float, int]]) -> Box:
-    """A box after an event."""
+def _updated_by(box: Box, event: dict[str, Json], first: dict[str, tuple[float, int]]) -> Box:
+    """A stage after one more of its events."""
     name, label, at = event["event"], str(event["stage"]), float(event["at"])
     if name == "start":
         first.pop(label, None)
@@ -181,7 +181,7 @@ def _after(box: Box, event: dict[str, Json], first: dict[str, tuple[float, int]]
     return box.model_copy(update=facts)
 
 
-def _words(event: dict[str, Json]) -> str:
+def _event_text(event: dict[str, Json]) -> str:
     name = str(event["event"])
     if name == "progress":
         return f"{event['done']:,} of {event['total']:,} {event['unit']}"

@@ -76,8 +76,8 @@ class Preferences(Pool[Pair]):
         drawn = map(self._drawn, ctx.rows(self.root.take(stop), start))
         kept, *given = tee(drawn, len(self.judges) + 1)
         answers = (self._answers(place, lists, ctx) for place, lists in enumerate(given))
-        for done, (one, *told) in enumerate(zip(kept, *answers, strict=True), 1):
-            votes = [self._read(vote, told[place % len(told)].pop(0)) for place, vote in enumerate(one.votes)]
+        for done, (one, *answered) in enumerate(zip(kept, *answers, strict=True), 1):
+            votes = [self._read(vote, answered[place % len(answered)].pop(0)) for place, vote in enumerate(one.votes)]
             yield self._pair(one, tuple(votes), ctx)
             ctx.progress(done, stop - start, "lists")
 

@@ -62,7 +62,7 @@ def main() -> None:
     for kind, (tokenised, texts) in rows.items():
         with tempfile.TemporaryDirectory() as home:
             found = figures(tokenised, texts, Path(home))
-        print(f"{kind}: {found['make_s']:.2f} s to make, {found['read_s']:.2f} s to read", flush=True)
+        print(f"{kind}: {found['make']:.2f} s to make, {found['read']:.2f} s to read", flush=True)
         shown |= {f"{kind}_{name}": round(value, 3) for name, value in found.items()}
     print(json.dumps(shown))
 

@@ -160,7 +160,7 @@ def test_money_is_shown_and_needs_a_word_before_anything_is_sent(
         return capsys.readouterr().err
 
     assert "this costs money and has no cap" in refused()
-    assert "8 tasks go to" in refused()
+    assert "8 tasks on 127.0.0.1/m: at most" in refused()
     assert "more than --max-usd 0.5" in refused("--max-usd", "0.5")
     words[2], words[-2:] = "https://elsewhere.example/v1", []
     assert "the price of m is not known" in refused("--max-usd", "5")
