@@ -135,12 +135,17 @@ def markdown(parts: Sequence[Table | str]) -> str:
     return "\n\n".join(part.markdown() if isinstance(part, Table) else escaped(part) for part in parts) + "\n"
 
 
+def parser() -> argparse.ArgumentParser:
+    """What can be typed."""
+    out = argparse.ArgumentParser(prog="python -m speed.compare", description=(__doc__ or "").split("\n")[0])
+    out.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    out.add_argument("--no-published", action="store_true", help="leave the published scores out")
+    return out
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry."""
-    parser = argparse.ArgumentParser(prog="python -m speed.compare", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
-    parser.add_argument("--no-published", action="store_true", help="leave the published scores out")
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     try:
         print(printed(comparison([read_evaluation(run) for run in given.runs], not given.no_published)))
     except UserError as error:

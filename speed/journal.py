@@ -168,12 +168,13 @@ def _say(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """What can be typed."""
+    out = argparse.ArgumentParser(
         prog="python -m speed.journal", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--home", default=os.environ.get("SPEED_HOME", "speed_home"), help="root of a run")
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    out.add_argument("--home", default=os.environ.get("SPEED_HOME", "speed_home"), help="root of a run")
+    verbs = out.add_subparsers(required=True, metavar="VERB")
 
     def verb(name: str, does: Callable[[Journal, argparse.Namespace], int], filtered: bool) -> argparse.ArgumentParser:
         made = verbs.add_parser(name)
@@ -193,12 +194,12 @@ def _parser() -> argparse.ArgumentParser:
     verb("merge", merge, filtered=False).add_argument("other")
     verb("compress", compress, filtered=False)
     verb("rebuild", rebuild, filtered=False)
-    return parser
+    return out
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; its exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         with closing(Journal(folder_of(Path(options.home)), _say)) as journal:
             return int(options.does(journal, options))

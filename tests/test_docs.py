@@ -60,13 +60,15 @@ def test_commands(compose: Any, command: str) -> None:
     elif words[:2] == ["python", "-m"]:
         importlib.import_module(words[2]).parser().parse_args(words[3:])
     else:
-        assert words[0] in ("python", "bash") and (ROOT / words[1]).is_file(), command
+        assert words[0] in ("python", "bash"), command
+        assert (ROOT / words[1]).is_file(), command
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_paths_and_links(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    named = {path for path in PATH.findall(text) if "*" not in path}
+    written = set(re.findall(r"^`([\w./-]+)`:$", text, re.MULTILINE))  # by a worked example of docs/extend.md
+    named = {path for path in PATH.findall(text) if "*" not in path} - written
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
     assert [link for link in LINK.findall(text) if not (page.parent / link).exists()] == []
 
