@@ -4,11 +4,13 @@
 
 Each list holds one right answer, three about something else and one that cannot be read, by the miniature's hidden
 truth; a share of the teacher's verdicts is a blind guess. Truthful are pairs of a truly best and a truly worst answer.
+The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -36,9 +38,10 @@ PROTOCOLS = {
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the lists")
     count = 20 if parser.parse_args().quick else 200
     given = Lists(tuple(known_list(row) for row in range(count)))
+    shown: dict[str, float] = {}
     print("| blind guesses | judge | calls a list | lists kept | truthful | swap flips |")
     print("|---:|---|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as home:
@@ -53,6 +56,8 @@ def main() -> None:
                 flips = "-" if figures["swap_flips"] is None else f"{figures['swap_flips']:.1%}"
                 calls = f"{figures['calls_per_list']:.2f}"
                 print(f"| {error:.0%} | {name} | {calls} | {kept:.1%} | {right:.1%} | {flips} |", flush=True)
+                shown |= {f"{name}_{error}_kept": round(kept, 4), f"{name}_{error}_truthful": round(right, 4)}
+    print(json.dumps(shown))
 
 
 if __name__ == "__main__":
