@@ -104,10 +104,10 @@ def evaluate(given: argparse.Namespace) -> tuple[EvaluationRecord, Path]:
         from speed.backends.evaluation.run import run
 
         begun = time.monotonic()
-        judged = run(evaluator, jobs, model, store.home / "evaluations", ctx)
+        record = run(evaluator, jobs, model, store.home / "evaluations", ctx)
     save_memory(store.home / "cache" / "hashes.json")
     folder = run_folder(store, f"evaluate-{model.name.replace('/', '_')}")
-    (folder / "evaluation.json").write_text(judged.model_dump_json(indent=1), encoding="utf-8")
+    (folder / "evaluation.json").write_text(record.model_dump_json(indent=1), encoding="utf-8")
     about = {
         "command": " ".join(sys.argv),
         "commit": commit(),
@@ -116,14 +116,14 @@ def evaluate(given: argparse.Namespace) -> tuple[EvaluationRecord, Path]:
         "texts from the cache": ctx.tally.counts["texts_from_cache"],
         "calls": ctx.tally.cost["calls"],
         "dollars": "unknown" if ctx.tally.dollars is None else f"{ctx.tally.dollars:.4f}",
-        "result files": store.home / "evaluations" / "results" / model.name.replace("/", "__") / judged.model,
+        "result files": store.home / "evaluations" / "results" / model.name.replace("/", "__") / record.model,
     }
     lines = "\n".join(f"- {name}: {value}" for name, value in about.items())
-    table = compare.markdown(compare.comparison([judged], not given.no_published))
+    table = compare.markdown(compare.comparison([record], not given.no_published))
     safe = "\n".join(f"- {name}: {escaped(str(value))}" for name, value in about.items())
     (folder / "report.md").write_text(f"# {escaped(model.name)}\n\n{safe}\n\n{table}", encoding="utf-8")
     print(lines, file=sys.stderr)
-    return judged, folder
+    return record, folder
 
 
 def _model(given: argparse.Namespace) -> EvaluatedModel:
@@ -208,8 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry."""
     given = parser().parse_args(arguments)
     try:
-        judged, folder = evaluate(given)
-        print(compare.printed(compare.comparison([judged], not given.no_published)))
+        record, folder = evaluate(given)
+        print(compare.printed(compare.comparison([record], not given.no_published)))
         print(f"\nReport: {folder / 'report.md'}")
     except UserError as error:
         _stop(message_of(error))

@@ -68,13 +68,13 @@ def run(
             ctx.progress(len(done), len(jobs), "tasks", texts=float(texts))
         if encoder is not None:
             _count(encoder, ctx)
-    judged = _judged(config, model, jobs, done, revision, ctx)
-    ctx.tally.counts["tasks"] += len(judged.kinds)
-    ctx.tally.metrics["judged"] = judged.model_dump(mode="json")
-    return judged
+    record = _record(config, model, jobs, done, revision, ctx)
+    ctx.tally.counts["tasks"] += len(record.kinds)
+    ctx.tally.metrics["judged"] = record.model_dump(mode="json")
+    return record
 
 
-def _judged(
+def _record(
     config: EvaluationProtocol,
     model: EvaluatedModel,
     jobs: list[Job],

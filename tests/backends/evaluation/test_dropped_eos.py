@@ -57,7 +57,7 @@ def test_what_the_description_promises_is_put_in_and_said(
     assert isinstance(found, Encoder)
     assert found.frame == Frame((0,), (1,))
     assert abs(found.encode(TEXTS) - meant).max() < 1e-6
-    assert [message for message in said(ctx) if f"promises {missing} and adds none" in message]
+    assert [message for message in said(ctx) if f"asks for {missing} and its tokenizer adds none" in message]
     bare = embedder(tmp_path / "bare", adds)
     assert abs(Encoder.load(bare).encode(TEXTS) - meant).max() > 0.1, "it must matter"
 
