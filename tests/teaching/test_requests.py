@@ -21,8 +21,9 @@ def request(found: str | None) -> Request:
 @pytest.mark.parametrize(("found", "tokens"), [("unfinished_reasoning", 200), ("no_json", 100), ("refusal", 100)])
 def test_reasoning_that_never_ended_is_not_asked_again_with_the_same_limit(found: str, tokens: int) -> None:
     asked = request(found)
-    assert not asked.take(Entry(key="0", model="m", text="<think>hm", finish_reason="stop"), cached=False)
+    thought = Entry(key="0", model="m", messages=(), text="<think>hm", finish_reason="stop")
+    assert not asked.take(thought, cached=False)
     assert asked.call.params == {"max_tokens": tokens, "retry": 1}
-    assert asked.take(Entry(key="1", model="m", text="<think>hm", finish_reason="stop"), cached=False)
+    assert asked.take(thought, cached=False)
     assert asked.answer is not None
     assert asked.answer.cause == found
