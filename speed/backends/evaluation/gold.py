@@ -85,6 +85,11 @@ def _value(kind: str, column: str, value: Json, seen: dict[str, object]) -> Json
     return found if listed else found[0]
 
 
+def no_score(file: Path, reason: str) -> UserError:
+    """The refusal of a task that would give every model the same score, or none."""
+    return UserError(f"{file}: no score can come of this task: {reason}")
+
+
 def refuse_undefined(file: Path, kind: str, rows: Rows) -> None:
     """Refuse gold values that give every model the same score, or none.
 
@@ -96,7 +101,7 @@ def refuse_undefined(file: Path, kind: str, rows: Rows) -> None:
     """
     reason = _undefined(kind, rows)
     if reason is not None:
-        raise UserError(f"{file}: no score can come of this task: {reason}")
+        raise no_score(file, reason)
 
 
 def _undefined(kind: str, rows: Rows) -> str | None:

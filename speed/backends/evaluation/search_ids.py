@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from pathlib import Path
 
-from speed.core.errors import UserError
+from speed.backends.evaluation.gold import no_score
 
 Relevant = Mapping[str, Mapping[str, int]]
 
@@ -26,14 +26,15 @@ def remarks_on_ids(file: Path, relevant: Relevant, documents: Set[str], queries:
     absent = sum(len(found - documents) for found in judged.values())
     count = sum(map(len, judged.values()))
     if not count:
-        raise UserError(f"{file}: no score can come of this task: no document is relevant to a query of queries.jsonl")
+        raise no_score(file, "no document is relevant to a query of queries.jsonl")
     if 2 * absent >= count:
-        raise UserError(
-            f"{file}: no score can come of this task: {absent} of {count} relevant documents are not in corpus.jsonl\n"
-            "  check that both files belong to one version of the data, and that ids are written alike"
+        raise no_score(
+            file,
+            f"{absent} of {count} relevant documents are not in corpus.jsonl\n"
+            "  check that both files belong to one version of the data, and that ids are written alike",
         )
     if all(documents <= found for found in judged.values()):
-        raise UserError(f"{file}: no score can come of this task: every document is relevant to every query")
+        raise no_score(file, "every document is relevant to every query")
     bare = sum(not found for found in judged.values())
     found = {
         f"{absent} of {count} relevant documents are not in the corpus, and count as not found": absent,
@@ -58,15 +59,14 @@ def candidates(
     there = {query: [doc for doc in found if doc in documents] for query, found in asked.items()}
     count, left = sum(map(len, asked.values())), sum(map(len, there.values()))
     if 2 * left <= count:
-        raise UserError(
-            f"{file}: no score can come of this task: {count - left} of {count} candidates are not in corpus.jsonl\n"
-            "  check that both files belong to one version of the data, and that ids are written alike"
+        raise no_score(
+            file,
+            f"{count - left} of {count} candidates are not in corpus.jsonl\n"
+            "  check that both files belong to one version of the data, and that ids are written alike",
         )
     kinds = [{relevant[query].get(doc, 0) > 0 for doc in found} for query, found in there.items()]
     if not any(len(kind) == 2 for kind in kinds):
-        raise UserError(
-            f"{file}: no score can come of this task: no query has a relevant and another document to put in order"
-        )
+        raise no_score(file, "no query has a relevant and another document to put in order")
     without = sum(True not in kind for kind in kinds)
     found = {
         f"{count - left} of {count} candidates are not in the corpus, and are left out": count - left,
