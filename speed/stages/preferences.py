@@ -77,7 +77,8 @@ class Preferences(Pool[Pair]):
         kept, *given = tee(drawn, len(self.judges) + 1)
         answers = (self._answers(place, lists, ctx) for place, lists in enumerate(given))
         for done, (one, *answered) in enumerate(zip(kept, *answers, strict=True), 1):
-            votes = [self._read(vote, answered[place % len(answered)].pop(0)) for place, vote in enumerate(one.votes)]
+            in_turn = [answered[place % len(answered)].pop(0) for place in range(len(one.votes))]
+            votes = [self._read(vote, answer, ctx) for vote, answer in zip(one.votes, in_turn, strict=True)]
             yield self._pair(one, tuple(votes), ctx)
             ctx.progress(done, stop - start, "lists")
 
@@ -118,11 +119,11 @@ class Preferences(Pool[Pair]):
         )
         return ask, readable(lambda text: parse_judgement(text, len(vote.order), "stop"))
 
-    def _read(self, vote: Vote, answer: Answer) -> Vote:
+    def _read(self, vote: Vote, answer: Answer, ctx: Context) -> Vote:
         vote = vote.model_copy(update={"answer": answer.text, "detail": answer.detail})
         if answer.cause != "ok":
             return vote.model_copy(update={"cause": answer.cause})
-        found = parse_judgement(answer.text, len(vote.order), answer.finish_reason)
+        found = parse_judgement(answer.text, len(vote.order), answer.finish_reason, ctx.tally.counts)
         if isinstance(found, Rejected):
             return vote.model_copy(update={"cause": found.cause, "detail": found.detail})
         return vote.model_copy(update={"best": vote.order[found.best], "worst": vote.order[found.worst]})

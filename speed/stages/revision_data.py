@@ -87,7 +87,7 @@ class RevisionData(Pool[RevisedAnswer]):
             return drawn.reject(answer.cause, answer.detail)
         kind, task = drawn.prompt.kind, drawn.prompt.task
         assert kind is not None
-        found = parse_revision(kind, task, answer.text, answer.finish_reason)
+        found = parse_revision(kind, task, answer.text, answer.finish_reason, ctx.tally.counts)
         if isinstance(found, Rejected):
             return drawn.reject(found.cause, found.detail)
         reason, example = found

@@ -67,7 +67,7 @@ class Tasks(Pool[TaskList]):
         requests = ((item, (self._ask(*item), check)) for item in prompts)
         for done, ((row, prompt), answer) in enumerate(ask_in_order(self.teacher, requests, ctx), 1):
             assert answer is not None
-            yield self._row(row, prompt, answer)
+            yield self._row(row, prompt, answer, ctx)
             ctx.progress(done, stop - start, "calls")
 
     def _prompts(self, start: int, stop: int, topics: list[str]) -> Iterator[tuple[int, Prompt]]:
@@ -90,12 +90,12 @@ class Tasks(Pool[TaskList]):
             form=tasks_form(),
         )
 
-    def _row(self, row: int, prompt: Prompt, answer: Answer) -> TaskList:
+    def _row(self, row: int, prompt: Prompt, answer: Answer, ctx: Context) -> TaskList:
         assert prompt.kind is not None
         made = TaskList(row=row, kind=prompt.kind, topic=prompt.topic, prompt=prompt, answer=answer.text)
         if answer.cause != "ok":
             return made.reject(answer.cause, answer.detail)
-        found = parse_tasks(answer.text, answer.finish_reason)
+        found = parse_tasks(answer.text, answer.finish_reason, ctx.tally.counts)
         if isinstance(found, Rejected):
             return made.reject(found.cause, found.detail)
         order = permutation(generator(self.plan.seed, "tasks kept", self.plan.role, row), len(found))

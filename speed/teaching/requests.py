@@ -28,7 +28,8 @@ class Request:
     """An Ask, the calls made for it, and finally its answer.
 
     A content retry is the same prompt under `params.retry` = 1, 2 ..., so that it never meets an intended sample
-    index; after a truncated answer it has twice the tokens, and no more if that one is truncated too.
+    index; after a truncated answer, or one whose reasoning never ended, it has twice the tokens, and no more if that
+    one is cut short too.
     """
 
     ask: Ask
@@ -73,7 +74,8 @@ class Request:
             return True
         self.retries_left -= 1
         self.attempt += 1
-        room = 2 * self.ask.max_tokens if cause == "truncated" else self.call.params["max_tokens"]
+        cut_short = cause in ("truncated", "unfinished_reasoning")
+        room = 2 * self.ask.max_tokens if cut_short else self.call.params["max_tokens"]
         self.call = self.call_of(self.ask, self.attempt, room)
         return False
 

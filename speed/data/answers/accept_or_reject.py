@@ -20,11 +20,13 @@ def accept_or_reject(
     """Row of one answer to a data prompt."""
     assert prompt.kind is not None
     made = Sample(row=row, prompt=prompt, text=text, finish_reason=finish_reason, tokens=tokens)
-    example = parse_example(prompt.kind, prompt.task, text, finish_reason)
+    met: Counter[str] = Counter()
+    example = parse_example(prompt.kind, prompt.task, text, finish_reason, met)
     if isinstance(example, Rejected):
         return made.reject(example.cause, example.detail)
     broken = faults(example, prompt)
-    parsed = {"example": example, "faults": tuple(fault.cause for fault in broken), "mended": mended_in(text)}
+    mended = tuple(sorted({*mended_in(text), *met}))
+    parsed = {"example": example, "faults": tuple(fault.cause for fault in broken), "mended": mended}
     made = made.model_copy(update=parsed)
     dropped = next((fault for fault in broken if guidelines.drops(fault.cause)), None)
     return made if dropped is None else made.reject(dropped.cause, dropped.detail)

@@ -9,11 +9,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from speed.data.answers.lenient_json import Members, Number, Reader, ReadError, Value, ends_inside, members
+from speed.data.answers.reasoning import without_reasoning
 
 _DECODER = json.JSONDecoder(object_pairs_hook=members, parse_int=Number, parse_float=Number, strict=False)
 _START = re.compile(r"[{\[]")
 _KEY_FIRST = re.compile(r"\s*(?:```\w*\s*)?(?=[\"'“]\w{1,64}[\"'”]\s*:)")
-_THOUGHT = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
 _LAST_FENCE = re.compile(r"\s*(?:```|~~~)\s*\Z")
 _MOST_STARTS = 64
 _LONGEST = 200_000
@@ -24,7 +24,8 @@ class Reading(NamedTuple):
 
     values: tuple[Value, ...]
     fault: str = ""
-    """`truncated` or `bad_syntax`: why a value that began could not be read."""
+    """`truncated` or `bad_syntax`: why a value that began could not be read. `unfinished_reasoning` or `empty`: why
+    there is no answer that could hold a value."""
     unclosed: bool = False
     """Whether the last value lacked only its closing brackets."""
     mended: frozenset[str] = frozenset()
@@ -37,13 +38,17 @@ class Reading(NamedTuple):
 
 def json_objects(text: str) -> Reading:
     """Find the outermost objects and lists of a text, in order. Never raises."""
-    if len(text) > _LONGEST:
+    if len(text) <= _LONGEST:
+        try:
+            return Reading((_DECODER.decode(text.lstrip("\ufeff")),))
+        except (ValueError, RecursionError):
+            pass
+    answered = without_reasoning(text)
+    if answered.unfinished or not answered.text.strip():
+        return Reading((), "unfinished_reasoning" if answered.unfinished else "empty")
+    if len(answered.text) > _LONGEST:
         return Reading((), "bad_syntax")
-    try:
-        return Reading((_DECODER.decode(text.lstrip("\ufeff")),))
-    except (ValueError, RecursionError):
-        pass
-    bare = _LAST_FENCE.sub("", _THOUGHT.sub("", text))
+    bare = _LAST_FENCE.sub("", answered.text)
     reading = _scanned(bare)
     reading = reading if bare == text else reading.also("around")
     if any(isinstance(value, dict) or (isinstance(value, list) and value) for value in reading.values):

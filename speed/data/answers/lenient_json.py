@@ -19,6 +19,7 @@ Value: TypeAlias = Any
 
 MENDED = {
     "around": "text around the JSON: a fence, a thought, prose, other JSON",
+    "several_records": "several whole records, of which the last counts",
     "opening": "the first bracket was missing",
     "closing": "the last brackets were missing",
     "escaped": "the whole object was escaped, as inside a string",

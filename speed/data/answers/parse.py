@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from speed.core.spec import Spec
 from speed.data.answers.json_in_text import json_objects, lists, plain, unwrapped
 from speed.data.answers.lenient_json import Members, Value
+from speed.data.answers.reasoning import without_reasoning
 from speed.data.records import KEYS, Example, Kind, Rejected
 
 CAUSES = {
-    "empty": "no text at all",
+    "empty": "no text at all, or none behind the reasoning",
+    "unfinished_reasoning": "reasoning that began and never ended, whatever drafts it holds",
     "content_filter": "the provider withheld the text",
     "truncated": "the text ends before the object does",
     "refusal": "the model declined",
@@ -26,11 +29,13 @@ CAUSES = {
     "bad_syntax": "JSON that cannot be read without guessing",
     "bad_schema": "other keys or types than asked for, or an empty value",
     "bad_index": "a judgement that names no candidate, or the same one twice",
-    "several": "several different answers in one text",
+    "several": "several different lists side by side in one object",
     "bad_text": "a text that is no Unicode (lone surrogates)",
 }
 """Causes of rejection, each with its meaning."""
 
+SEVERAL = "several_records"
+"""Key of `lenient_json.MENDED`, and the count of answers with several different records."""
 _STOPPED = {"length": "truncated", "max_tokens": "truncated", "content_filter": "content_filter"}
 """Finish reason of an incomplete text -> cause of its rejection."""
 _FINISHED = {"stop", "end_turn", "stop_sequence", "eos"}
@@ -56,71 +61,93 @@ def example_json(example: Example) -> str:
     return json.dumps(example.fields(), ensure_ascii=False)
 
 
-def parse_example(kind: Kind, task: str, text: str, finish_reason: str = "") -> Example | Rejected:
-    """Parse the training example in an answer to a data prompt."""
-    keys = KEYS[kind]
+def parse_example(
+    kind: Kind, task: str, text: str, finish_reason: str = "", met: Counter[str] | None = None
+) -> Example | Rejected:
+    """Parse the training example in an answer to a data prompt.
 
-    def read(value: Value) -> Example | Rejected:
-        return _example(kind, task, value)
+    Args:
+        met: counts `SEVERAL`, here and in the other functions, where an answer holds several different records.
+    """
+    candidates = unwrapped(KEYS[kind].all)
 
-    return _only(text, finish_reason, unwrapped(keys.all), read)
+    def read(value: Value) -> Iterator[Example | Rejected]:
+        return (_example(kind, task, found) for found in candidates(value))
+
+    return _last(text, finish_reason, read, met)
 
 
 def mended_in(text: str) -> tuple[str, ...]:
-    """What must be skipped or mended to read an answer: sorted keys of `lenient_json.MENDED`."""
+    """What must be skipped or mended to read the JSON of an answer: sorted keys of `lenient_json.MENDED`."""
     return tuple(sorted(json_objects(text).mended))
 
 
-def parse_tasks(text: str, finish_reason: str = "") -> tuple[str, ...] | Rejected:
+def parse_tasks(text: str, finish_reason: str = "", met: Counter[str] | None = None) -> tuple[str, ...] | Rejected:
     """Parse the tasks in an answer to a brainstorm prompt: in order, each once."""
-    return _only(text, finish_reason, lists, _tasks)
+
+    def read(value: Value) -> Iterator[tuple[str, ...] | Rejected]:
+        results = [_tasks(found) for found in lists(value)]
+        tasks = [found for found in results if not isinstance(found, Rejected)]
+        # Lists under different keys of one object are no versions of one another, so that none of them is the last.
+        if isinstance(value, Members) and any(found != tasks[0] for found in tasks[1:]):
+            yield _rejected("several", f"{len(tasks)} different lists")
+        else:
+            yield from results
+
+    return _last(text, finish_reason, read, met)
 
 
-def parse_judgement(text: str, candidates: int, finish_reason: str = "") -> Judgement | Rejected:
+def parse_judgement(
+    text: str, candidates: int, finish_reason: str = "", met: Counter[str] | None = None
+) -> Judgement | Rejected:
     """Parse the best and worst of `candidates` answers. Other keys are allowed; an index out of range is rejected."""
+    verdicts = unwrapped(("best", "worst"))
 
-    def read(value: Value) -> Judgement | Rejected:
-        return _judgement(value, candidates)
+    def read(value: Value) -> Iterator[Judgement | Rejected]:
+        return (_judgement(found, candidates) for found in verdicts(value))
 
-    return _only(text, finish_reason, unwrapped(("best", "worst")), read)
+    return _last(text, finish_reason, read, met)
 
 
-def parse_revision(kind: Kind, task: str, text: str, finish_reason: str = "") -> tuple[str, Example] | Rejected:
+def parse_revision(
+    kind: Kind, task: str, text: str, finish_reason: str = "", met: Counter[str] | None = None
+) -> tuple[str, Example] | Rejected:
     """Parse reason and revised example: an object, or a string that holds one in JSON or in Python's notation."""
+    revisions = unwrapped(("revision",))
 
-    def read(value: Value) -> tuple[str, Example] | Rejected:
-        return _revision(kind, task, value)
+    def read(value: Value) -> Iterator[tuple[str, Example] | Rejected]:
+        return (revision for found in revisions(value) for revision in _revisions(kind, task, found))
 
-    return _only(text, finish_reason, unwrapped(("revision",)), read)
+    return _last(text, finish_reason, read, met)
 
 
 T = TypeVar("T")
 
 
-def _only(
-    text: str,
-    finish_reason: str,
-    candidates: Callable[[Value], Iterator[Value]],
-    read: Callable[[Value], T | Rejected],
+def _last(
+    text: str, finish_reason: str, read: Callable[[Value], Iterator[T | Rejected]], met: Counter[str] | None
 ) -> T | Rejected:
-    """Find the only record among the values of a text, or reject the text."""
+    """The last record among the values of a text, since drafts stand before what they become; or reject the text."""
     stopped = _STOPPED.get(finish_reason)
     if not text or text.isspace():
         return _rejected(stopped or "empty", finish_reason)
     reading = json_objects(text)
     whole = reading.values[:-1] if reading.unclosed and finish_reason not in _FINISHED else reading.values
-    results = [read(value) for outer in whole for value in candidates(outer)]
+    results = [result for outer in whole for result in read(outer)]
     records = [result for result in results if not isinstance(result, Rejected)]
     if records:
-        same = all(record == records[0] for record in records[1:])
-        return records[0] if same else _rejected("several", f"{len(records)} different answers")
+        if met is not None and any(record != records[-1] for record in records):
+            met[SEVERAL] += 1
+        return records[-1]
+    if reading.fault == "unfinished_reasoning" and stopped != "content_filter":
+        return _rejected(reading.fault, text[-80:])
     if stopped:
         return _rejected(stopped, text[-80:])
     if reading.fault == "truncated" or len(whole) < len(reading.values):
         return _rejected("truncated", text[-80:])
     if results:
         return next(result for result in results if isinstance(result, Rejected))
-    if _REFUSAL.search(text[:400]):
+    if _REFUSAL.search(without_reasoning(text).text[:400]):
         return _rejected("refusal", text[:160])
     begun = any(isinstance(value, (dict, list)) for value in reading.values)
     return _rejected(reading.fault or ("bad_schema" if begun else "no_json"), text[:160])
@@ -208,15 +235,15 @@ def _judgement(value: Members, candidates: int) -> Judgement | Rejected:
     return Judgement(best=places[0], worst=places[1], reason=reason)
 
 
-def _revision(kind: Kind, task: str, value: Members) -> tuple[str, Example] | Rejected:
+def _revisions(kind: Kind, task: str, value: Members) -> Iterator[tuple[str, Example] | Rejected]:
     members = _by_key(value, ("reason", "revision"))
     if isinstance(members, str) or "revision" not in members:
-        return _rejected("bad_schema", members if isinstance(members, str) else "missing 'revision'")
+        yield _rejected("bad_schema", members if isinstance(members, str) else "missing 'revision'")
+        return
+    given = _text(members.get("reason"))
+    reason = "" if isinstance(given, Rejected) else given
     results = [_example(kind, task, inner) for inner in unwrapped(KEYS[kind].all)(members["revision"])]
-    records = [result for result in results if isinstance(result, Example)]
-    if not records:
-        return next(iter(results), None) or _rejected("bad_schema", "the revision holds no object")  # type: ignore[return-value]
-    if any(record != records[0] for record in records):
-        return _rejected("several", f"{len(records)} different revisions")
-    reason = _text(members.get("reason"))
-    return ("" if isinstance(reason, Rejected) else reason), records[0]
+    for result in results:
+        yield result if isinstance(result, Rejected) else (reason, result)
+    if not results:
+        yield _rejected("bad_schema", "the revision holds no object")

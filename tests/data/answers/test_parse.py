@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -11,10 +12,12 @@ from hypothesis import example as case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speed.data.answers.accept_or_reject import accept_or_reject
 from speed.data.answers.json_in_text import json_objects
 from speed.data.answers.lenient_json import MENDED
 from speed.data.answers.parse import (
     CAUSES,
+    SEVERAL,
     Judgement,
     example_json,
     mended_in,
@@ -23,9 +26,10 @@ from speed.data.answers.parse import (
     parse_revision,
     parse_tasks,
 )
-from speed.data.records import KEYS, Example, Kind, Rejected
+from speed.data.records import KEYS, Example, Kind, Prompt, Rejected
 
 GOOD = '{"input": "a b", "positive_document": "c d"}'
+DRAFT = '{"input": "x", "positive_document": "y"}'
 
 # (name, answer, expected input and positive_document, or the cause of the rejection)
 DEFECTS: list[tuple[str, str, tuple[str, str] | str]] = [
@@ -107,8 +111,29 @@ DEFECTS: list[tuple[str, str, tuple[str, str] | str]] = [
     ("an object that does not fit, then the right one", f'{{"thought": "hm"}}\n{GOOD}', ("a b", "c d")),
     ("the same key twice, same value", '{"input": "a b", "input": "a b", "positive_document": "c d"}', ("a b", "c d")),
     ("the same key twice, other value", '{"input": "a", "input": "b", "positive_document": "c"}', "bad_schema"),
-    ("two objects", GOOD + '{"input": "x", "positive_document": "y"}', "several"),
-    ("list of two", f'[{GOOD}, {{"input": "x", "positive_document": "y"}}]', "several"),
+    ("two objects", '{"input": "x", "positive_document": "y"}' + GOOD, ("a b", "c d")),
+    ("list of two", f'[{{"input": "x", "positive_document": "y"}}, {GOOD}]', ("a b", "c d")),
+    ("a draft, prose, then the final object", f"{DRAFT}\nWait, too short:\n```json\n{GOOD}\n```", ("a b", "c d")),
+    ("thoughts without their opening tag", f"Hm, {DRAFT}?\n</think>\n\n{GOOD}", ("a b", "c d")),
+    ("thoughts without their opening tag, half a draft", f'Hm, {{"input": "the\n</think>{GOOD}', ("a b", "c d")),
+    ("thoughts with another closing tag in them", f"<think>a</think>b {DRAFT}</think>{GOOD}", ("a b", "c d")),
+    ("thoughts behind the answer", f"{GOOD}\n<thinking>{DRAFT} is worse.</thinking>", ("a b", "c d")),
+    ("thoughts of Magistral", f"[THINK]{DRAFT}[/THINK]{GOOD}", ("a b", "c d")),
+    ("thoughts with a name in front", f"<seed:think>{DRAFT}</seed:think>{GOOD}", ("a b", "c d")),
+    ("thoughts in capitals", f"<THINKING>{DRAFT}</THINKING>{GOOD}", ("a b", "c d")),
+    ("thoughts that never end, with a draft", f"<think>\nMaybe {GOOD}? Or rather", "unfinished_reasoning"),
+    ("thoughts that never end, nothing but a draft", f"<think>{GOOD}", "unfinished_reasoning"),
+    ("thoughts that never end, behind others", f"<think>a</think> So: <think>{GOOD}", "unfinished_reasoning"),
+    ("thoughts that never end, behind prose", f"Sure!\n<think>{GOOD}", "unfinished_reasoning"),
+    ("thoughts that never end, and a refusal in them", "<think>I'm sorry, I can't", "unfinished_reasoning"),
+    ("thoughts and nothing else", f"<think>{GOOD}</think>\n", "empty"),
+    ("thoughts without their opening tag and nothing else", f"Maybe {GOOD}\n</think>", "empty"),
+    ("thoughts, then a refusal", f"<think>{GOOD}{'hm ' * 200}</think>I'm sorry, I can't help with that.", "refusal"),
+    ("thoughts, then a cut object", f"<think>{GOOD}</think>" + '{"input": "a', "truncated"),
+    ("a closing tag in a text", '{"input": "what does </think> do", "positive_document": "c"}',
+     ("what does </think> do", "c")),
+    ("tags in texts, in a fence", '```json\n{"input": "<think>", "positive_document": "</think>"}\n```',
+     ("<think>", "</think>")),
     ("extra key", '{"input": "a", "positive_document": "c", "explanation": "e"}', "bad_schema"),
     ("wrong key", '{"input": "a", "document": "c"}', "bad_schema"),
     ("missing key", '{"input": "a"}', "bad_schema"),
@@ -190,7 +215,7 @@ def test_what_was_mended_is_named() -> None:
 def test_table_is_large_and_names_every_cause() -> None:
     assert len(DEFECTS) >= 100
     named = {row[2] for row in DEFECTS if isinstance(row[2], str)}
-    assert named == set(CAUSES) - {"bad_index", "content_filter"}
+    assert named == set(CAUSES) - {"bad_index", "content_filter", "several"}
 
 
 @pytest.mark.parametrize(
@@ -203,6 +228,8 @@ def test_table_is_large_and_names_every_cause() -> None:
         (GOOD[:-5], "length", "truncated"),
         (GOOD[:-5], "max_tokens", "truncated"),
         (GOOD[:-1], "length", "truncated"),
+        (f"<think>{GOOD}", "length", "unfinished_reasoning"),
+        (f"<think>{GOOD}", "content_filter", "content_filter"),
     ],
 )
 def test_the_providers_word_names_the_cause(answer: str, finish_reason: str, cause: str) -> None:
@@ -223,6 +250,23 @@ def test_last_brace_may_be_missing_when_the_model_was_done(answer: str) -> None:
 
 def test_a_complete_object_counts_even_when_the_text_behind_it_was_cut() -> None:
     assert isinstance(parse_example(Kind.SHORT_SHORT, "t", f"{GOOD}\nAnd another: {{", "length"), Example)
+
+
+def test_answers_with_several_records_are_counted() -> None:
+    told = '{{"reason": "r", "best": {}, "worst": 0}}'
+    revised = json.dumps({"reason": "r", "revision": [{**INNER, "input": "x"}, INNER]})
+    met: Counter[str] = Counter()
+    for once in (GOOD, f"{GOOD}\n{GOOD}", f"<think>{DRAFT}</think>{GOOD}"):
+        parse_example(Kind.SHORT_SHORT, "t", once, "stop", met)
+    assert met == {}
+    parse_example(Kind.SHORT_SHORT, "t", DRAFT + GOOD + DRAFT, "stop", met)
+    parse_tasks('["a"] ["b"]', "stop", met)
+    parse_judgement(told.format(1) + told.format(2), 3, "stop", met)
+    parse_revision(Kind.SHORT_SHORT, "t", revised, "stop", met)
+    assert met == {SEVERAL: 4}
+    prompt = Prompt(text="p", template="", kind=Kind.SHORT_SHORT, task="t")
+    assert accept_or_reject(0, prompt, DRAFT + GOOD, "stop", 1).mended == ("around", SEVERAL)
+    assert accept_or_reject(0, prompt, GOOD, "stop", 1).mended == ()
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -246,7 +290,11 @@ TASKS: list[tuple[str, tuple[str, ...] | str]] = [
     ('["Find "it" now", "b"]', ('Find "it" now', "b")),
     ('["a [1], {b}", "c"]', ("a [1], {b}", "c")),
     ('["a"]\n["a"]', ("a",)),
-    ('["a"]\n["b"]', "several"),
+    ('["a"]\n["b"]', ("b",)),
+    ('<think>["a"]</think>["b"]', ("b",)),
+    ('<think>["a"]', "unfinished_reasoning"),
+    ('{"topics": ["a"], "tasks": ["b"]}', "several"),
+    ('{"topics": ["a"], "tasks": ["a"]}', ("a",)),
     ('["a", "b', "truncated"),
     ('["a", null]', "bad_schema"),
     ('["a", ""]', "bad_schema"),
@@ -288,7 +336,9 @@ JUDGEMENTS: list[tuple[str, tuple[int, int] | str]] = [
     ('{"reason": "r", "best": "²", "worst": 1}', "bad_schema"),
     ('{"reason": "r", "best": 1}', "bad_schema"),
     ("[2, 4]", "bad_schema"),
-    ('{"reason": "r", "best": 1, "worst": 2} {"reason": "r", "best": 2, "worst": 1}', "several"),
+    ('{"reason": "r", "best": 1, "worst": 2} {"reason": "r", "best": 2, "worst": 1}', (2, 1)),
+    ('<think>{"reason": "r", "best": 1, "worst": 2}', "unfinished_reasoning"),
+    ('{"reason": "r", "best": 1, "worst": 2}</think>{"reason": "r", "best": 3, "worst": 2}', (3, 2)),
     ('{"reason": "because the fir', "truncated"),
     ("Candidate 2 is best.", "no_json"),
 ]
@@ -323,7 +373,8 @@ REVISIONS: list[tuple[str, str | None]] = [
     (json.dumps({"reason": "r", "revision": "a better text"}), "bad_schema"),
     (json.dumps({"reason": "r"}), "bad_schema"),
     (json.dumps(INNER), "bad_schema"),
-    (json.dumps({"reason": "r", "revision": [INNER, {**INNER, "input": "x"}]}), "several"),
+    (json.dumps({"reason": "r", "revision": [{**INNER, "input": "x"}, INNER]}), None),
+    (f"<think>{json.dumps({'reason': 'r', 'revision': INNER})}", "unfinished_reasoning"),
     (json.dumps({"reason": "r", "revision": INNER})[:-20], "truncated"),
 ]
 
@@ -430,6 +481,7 @@ PIECES = [
     "```",
     "null",
     "<think>",
+    "</think>",
     "input",
     "positive_document",
     "revision",
@@ -450,7 +502,8 @@ def test_no_answer_raises(answer: str, finish_reason: str) -> None:
 @pytest.mark.parametrize(
     "piece",
     ["{", "[", '{"', '"', '" ', '{"a":', '{"a":"b",', '{"a": "', '{"a": "b" ', '{"a": "b"} x ', "{'", "{\\\"", '["',
-     '["a",', '"/*', '"//', "{a:", '[{"a":"x "y" z"},', "{ ", '"\n', "/*", '{"a":"\\x', "<think>"],
+     '["a",', '"/*', '"//', "{a:", '[{"a":"x "y" z"},', "{ ", '"\n', "/*", '{"a":"\\x', "<think>",
+     "</think>", "</think>{", '{"</think>', '{"a":"</think>"}', '{"a":"b"}</think>', "<think>{</think>"],
 )  # fmt: skip
 def test_time_grows_with_length_whatever_the_text_is(piece: str) -> None:
     for start in ("", '{"a":"b', "["):
