@@ -32,8 +32,11 @@ def take_from_mirror(task: Any, mirror: Path) -> None:
     _read_from(task, folder, f"local-{sha256_of(folder)[:12]}")
 
 
-def load_data(task: Any) -> None:
+def load_data(task: Any) -> list[str]:
     """Load a task's data: from our cache or the hub, else from the caches of `datasets` or `huggingface_hub`.
+
+    Returns:
+        What a reader of the score should know of the data: nothing, since they are the published ones.
 
     Raises:
         UserError: when none of them has the data.
@@ -46,7 +49,7 @@ def load_data(task: Any) -> None:
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # ConnectionError is an OSError
             first = first or error
         else:
-            return
+            return []
     raise UserError(
         f"the data of {task.metadata.name} ({task.metadata.dataset['path']}) cannot be loaded: {first}\n"
         "  check the connection to the hub, bring a filled cache (HF_HOME) or a mirror (eval.mirror=DIR), or "

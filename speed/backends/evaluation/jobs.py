@@ -38,7 +38,8 @@ class Job(NamedTuple):
     """One task to run."""
 
     task: Any
-    load: Callable[[], None]
+    load: Callable[[], list[str]]
+    """Loads its data; what a reader of the score should know of them."""
     instruction: str | None
     parts: tuple[Any, ...] = ()
     """Tasks of which this one aggregates the results."""
@@ -90,7 +91,7 @@ def benchmark_jobs(benchmark: str, only: Sequence[str] = (), mirror: Path | None
             continue
         parts = tuple(task.metadata.tasks) if isinstance(task, AbsTaskAggregate) else ()
         jobs += [_hub_job(part, mirror) for part in parts]
-        jobs.append(Job(task, lambda: None, None, parts, 0) if parts else _hub_job(task, mirror))
+        jobs.append(Job(task, list, None, parts, 0) if parts else _hub_job(task, mirror))
     return jobs
 
 

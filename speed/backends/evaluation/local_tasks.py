@@ -16,7 +16,9 @@ from mteb.abstasks import (
 )
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from speed.backends.evaluation.task_folder import Rows, TaskFolder, TaskType
+from speed.backends.evaluation.gold import Rows
+from speed.backends.evaluation.search_ids import candidates, remarks_on_ids
+from speed.backends.evaluation.task_folder import EVALUATED, TaskFolder, TaskType
 from speed.core.errors import UserError
 
 CLASSES: dict[TaskType, tuple[Any, str]] = {
@@ -29,8 +31,6 @@ CLASSES: dict[TaskType, tuple[Any, str]] = {
     "Summarization": (AbsTaskSummarization, "cosine_spearman"),
 }
 """mteb's class and main score of each type, as in its own English tasks."""
-EVALUATED = ("test", "validation", "dev")
-"""Splits to evaluate on, in order of preference."""
 
 
 def mteb_task(task: TaskFolder) -> Any:
@@ -65,16 +65,20 @@ def mteb_task(task: TaskFolder) -> Any:
     return type(task.name, (base,), own)()
 
 
-def load(target: Any, task: TaskFolder) -> None:
+def load(target: Any, task: TaskFolder) -> list[str]:
     """Put the folder's rows into an `AbsTask`, as its own loading from the hub would.
+
+    Returns:
+        What a reader of the score should know of the data.
 
     Raises:
         UserError: for rows that do not fit the type (file, row and column are named).
     """
     splits = list(target.eval_splits)
+    remarks: list[str] = []
     try:
         if task.type in ("Retrieval", "Reranking"):
-            target.dataset = {"default": {split: _search(task, split) for split in splits}}
+            target.dataset = {"default": {split: _search(task, split, remarks) for split in splits}}
         else:
             if task.type == "Classification":
                 splits.append(_train_split(target, task))
@@ -86,6 +90,7 @@ def load(target: Any, task: TaskFolder) -> None:
     except (TypeError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors
         raise UserError(f"{task.folder}: the rows do not fit a {task.type} task: {error}") from error
     target.data_loaded = True
+    return remarks
 
 
 def _train_split(target: Any, task: TaskFolder) -> str:
@@ -98,7 +103,7 @@ def _train_split(target: Any, task: TaskFolder) -> str:
 
 
 def _shaped(task: TaskFolder, split: str) -> Rows:
-    rows = task.rows(split)
+    rows = task.gold(split)
     if task.type == "Clustering" and not isinstance(rows[0]["sentences"], list):
         return [{name: [row[name] for row in rows] for name in ("sentences", "labels")}]  # one set
     if task.type == "PairClassification" and task.mteb is not None:
@@ -106,21 +111,26 @@ def _shaped(task: TaskFolder, split: str) -> Rows:
     return rows
 
 
-def _search(task: TaskFolder, split: str) -> dict[str, Any]:
+def _search(task: TaskFolder, split: str, remarks: list[str]) -> dict[str, Any]:
     for needed in ("corpus", "queries", *(("top_ranked",) if task.type == "Reranking" else ())):
         if needed not in task.files:
             raise UserError(f"{task.folder}: a {task.type} task needs {needed}.jsonl")
     relevant: dict[str, dict[str, int]] = {}
-    for row in task.rows(split):
-        relevant.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = int(row["score"])
+    for row in task.gold(split):
+        relevant.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = row["score"]
     corpus = [{"id": str(r["_id"]), "title": r["title"], "text": r["text"]} for r in task.only_rows("corpus")]
     queries = [{"id": str(row["_id"]), "text": row["text"]} for row in task.only_rows("queries")]
     queries = [row for row in queries if row["id"] in relevant]
     if not queries:
         raise UserError(f"{task.files['default'][split]}: no query-id in it is an _id of queries.jsonl")
+    documents, asked = {row["id"] for row in corpus}, {row["id"] for row in queries}
+    remarks += remarks_on_ids(task.files["default"][split], relevant, documents, asked)
     ranked = None
     if "top_ranked" in task.files:
-        ranked = {str(r["query-id"]): [str(i) for i in r["corpus-ids"]] for r in task.only_rows("top_ranked")}
+        [file] = task.files["top_ranked"].values()
+        listed = {str(r["query-id"]): [str(i) for i in r["corpus-ids"]] for r in task.only_rows("top_ranked")}
+        ranked, said = candidates(file, listed, relevant, documents, asked)
+        remarks += said
     return {
         "corpus": Dataset.from_list(corpus),
         "queries": Dataset.from_list(queries),

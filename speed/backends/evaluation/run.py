@@ -61,7 +61,7 @@ def run(
                 if encoder is None:
                     encoder = _load_encoder(config, model, jobs, revision, add_texts, ctx, closing)
                     _write(results / "model_meta.json", encoder.mteb_model_meta.to_dict())
-                result = _aggregate(job, done) if job.parts else _run_task(job, encoder)
+                result = _aggregate(job, done) if job.parts else _run_task(job, encoder, ctx)
                 with write_aside(file, shared=True) as aside:
                     result.to_disk(aside)
             done[name] = TaskResult.from_disk(file)
@@ -160,11 +160,12 @@ def _finished(file: Path, task: Any) -> bool:
     return bool(same_data and result.mteb_version == importlib.metadata.version("mteb"))
 
 
-def _run_task(job: Job, encoder: MtebEncoder) -> TaskResult:
+def _run_task(job: Job, encoder: MtebEncoder, ctx: Context) -> TaskResult:
     began = time.monotonic()
     task = job.task
     with quiet(), globals_seeded(task.seed):
-        job.load()
+        for remark in job.load():
+            ctx.say(remark)
         options = {"batch_size": MTEB_BATCH, "show_progress_bar": False}
         scores = {split: task.evaluate(encoder, split, encode_kwargs=options) for split in task.eval_splits}
     now = datetime.datetime.now(tz=datetime.UTC)

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from speed.backends.evaluation.gold import Rows, refuse_undefined, with_values
 from speed.core.content import sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import Json, Spec, digest
@@ -25,8 +26,6 @@ TaskType = Literal[
     "Classification", "Clustering", "PairClassification", "Reranking", "Retrieval", "STS", "Summarization"
 ]
 """The seven types of the paper's Table 1."""
-
-Rows = list[dict[str, Json]]
 
 COLUMNS: dict[TaskType, tuple[tuple[str, ...], ...]] = {
     "Classification": (("text",), ("label",)),
@@ -38,6 +37,9 @@ COLUMNS: dict[TaskType, tuple[tuple[str, ...], ...]] = {
     "Retrieval": (("query-id",), ("corpus-id",), ("score",)),
 }
 """Columns of the rows of each type, each with the names that are understood; mteb's own name first."""
+
+EVALUATED = ("test", "validation", "dev")
+"""Splits to evaluate on, in order of preference."""
 
 SEARCH_COLUMNS = {
     "corpus": (("_id", "id"), ("text",)),
@@ -83,18 +85,33 @@ class TaskFolder(Spec):
             )
         return split
 
-    def rows(self, split: str, config: str = "default") -> Rows:
-        """The checked rows of a split, with mteb's names of the columns."""
+    def rows(self, split: str, config: str = "default", limit: int | None = None) -> Rows:
+        """The checked rows of a split, or the first few, with mteb's names of the columns."""
         file = self.files[config][split]
-        columns = COLUMNS[self.type] if config == "default" else SEARCH_COLUMNS[config]
-        return checked(file, read_rows(file), columns)
+        columns = COLUMNS[self.type] if config == "default" else SEARCH_COLUMNS.get(config, ())
+        rows = checked(file, read_rows(file, limit), columns)
+        return with_values(file, self.type if config == "default" else "", rows)
+
+    def gold(self, split: str) -> Rows:
+        """All rows of a split that a model is scored on, or a classifier trained on.
+
+        Raises:
+            UserError: for labels or scores that no score can come from.
+        """
+        rows = self.rows(split)
+        refuse_undefined(self.files["default"][split], self.type, rows)
+        return rows
 
     def check(self) -> None:
-        """Check the first rows of every file, so that a mistake in the last task is known before the first is run."""
+        """Check gold values and the first rows of every file, so that the last task's mistake is known at the start."""
+        evaluated = next((split for split in EVALUATED if split in self.files["default"]), None)
+        trained = "train" if self.type == "Classification" else None
         for config, splits in self.files.items():
-            columns = COLUMNS[self.type] if config == "default" else SEARCH_COLUMNS.get(config, ())
-            for file in splits.values():
-                checked(file, read_rows(file, limit=100), columns)
+            for split in splits:
+                if config == "default" and split in (evaluated, trained):
+                    self.gold(split)
+                else:
+                    self.rows(split, config, limit=100)
 
     def only_rows(self, config: str) -> Rows:
         """The rows of a configuration with one split, such as `corpus`."""
