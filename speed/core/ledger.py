@@ -30,6 +30,8 @@ class Line(Spec):
     tokens_in: int = 0
     tokens_out: int = 0
     tokens_cached: int = 0
+    estimated: int = 0
+    """Requests whose tokens, and so dollars, are our estimate: their provider said nothing that can be true."""
     dollars: float | None = 0.0
     """List price; None as soon as one price is unknown."""
 
@@ -54,7 +56,7 @@ def total(lines: Iterable[Line]) -> Line:
     }
     sums = {
         name: sum(getattr(line, name) for line in lines)
-        for name in ("calls", "cached", "retries", "resent", "tokens_in", "tokens_out", "tokens_cached")
+        for name in ("calls", "cached", "retries", "resent", "tokens_in", "tokens_out", "tokens_cached", "estimated")
     }
     prices = [line.dollars for line in lines]
     return Line(**shared, **sums, dollars=None if None in prices else sum(price or 0.0 for price in prices))

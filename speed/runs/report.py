@@ -128,7 +128,7 @@ def ledger_table(lines: Iterable[Line], kinds: bool = True) -> Table:
     """
     table = Table(
         "purpose", "kind", "model", "requests", "cached", "retries", "resent", "tokens in", "out", "in its cache",
-        "dollars", "in batches", "ended",
+        "estimated", "dollars", "in batches", "ended",
     )  # fmt: skip
     lines = gathered(lines)
     for names in dict.fromkeys(line.place[:3] for line in lines) if kinds else ():
@@ -146,7 +146,7 @@ def _ledger_row(table: Table, names: tuple[str, str, str], lines: list[Line]) ->
         causes[line.cause] += line.requests
     batches = [dollars(line.model, line.tokens_in, line.tokens_out, batch=True) for line in lines if line.calls]
     counts = (whole.requests, whole.cached, whole.retries, whole.resent)
-    tokens = (whole.tokens_in, whole.tokens_out, whole.tokens_cached)
+    tokens = (whole.tokens_in, whole.tokens_out, whole.tokens_cached, whole.estimated)
     table.add(
         *names, *(f"{count:,}" for count in (*counts, *tokens)), money(whole.dollars),
         money(None if None in batches else sum(price or 0.0 for price in batches)),
@@ -158,6 +158,11 @@ def remarks(lines: list[StageLine]) -> list[str]:
     """What a reader of the table should know beside it."""
     models = sorted({each.model for line in lines for each in line.ledger if each.dollars is None})
     found = [f"The price of {model} is unknown: its answers are in no sum of dollars." for model in models]
+    if guessed := sum(each.estimated for line in lines for each in line.ledger):
+        found.append(
+            f"The tokens and dollars of {guessed:,} answers are estimated from prompt and answer: their provider did "
+            "not say what they took, or nothing that can be true."
+        )
     unknown = {line.label: line.noted.get("topics_unknown_to_teacher", 0) for line in lines}
     if any(unknown.values()):
         where = ", ".join(f"{count:,} of {label}" for label, count in unknown.items() if count)

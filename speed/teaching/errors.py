@@ -28,10 +28,13 @@ class Reply:
     """An answer as the provider gave it; paid, whatever it says."""
 
     text: str
+    thought: str = ""
+    """Reasoning that came beside the text; it is no part of it."""
     finish_reason: str = ""
     refused: bool = False
-    tokens_in: int = 0
-    tokens_out: int = 0
+    tokens_in: int | None = None
+    """None where the provider said nothing that can be true."""
+    tokens_out: int | None = None
     tokens_cached: int = 0
     provider: str = ""
     served_by: str = ""

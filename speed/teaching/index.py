@@ -1,6 +1,6 @@
 """The one SQLite file beside the journal: where answers lie, what was spent, who asks. It may be deleted at any time.
 
-    <home>/journal/index-2.sqlite
+    <home>/journal/index-3.sqlite
 
 What stands in it can be made again from the journal's files, or is only about now. It knows up to which byte of which
 file it was filled; whatever is wrong with it ends in filling it again.
@@ -31,9 +31,10 @@ from typing import NamedTuple, TypeVar
 
 from speed.core.locks import is_owned
 from speed.core.spec import Json
+from speed.teaching.envelope import believable
 from speed.teaching.lines import Found, files_in, lines_from
 
-SCHEMA = 2
+SCHEMA = 3
 """Raised when a table changes; a file of another schema is left alone."""
 BUSY_SECONDS = 30.0
 """How long a process waits for another one's lock before it goes on alone."""
@@ -49,7 +50,7 @@ CREATE TABLE IF NOT EXISTS file (
 CREATE TABLE IF NOT EXISTS entry (
   file INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL, key BLOB NOT NULL, answered INTEGER NOT NULL,
   model TEXT, purpose TEXT, kind TEXT, cause TEXT, retry INTEGER, resent INTEGER,
-  tokens_in INTEGER, tokens_out INTEGER, tokens_cached INTEGER, dollars REAL,
+  tokens_in INTEGER, tokens_out INTEGER, tokens_cached INTEGER, estimated INTEGER, dollars REAL,
   PRIMARY KEY (file, offset)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entry_key ON entry (key);
 CREATE TABLE IF NOT EXISTS process (
@@ -58,7 +59,7 @@ CREATE TABLE IF NOT EXISTS process (
 CREATE TABLE IF NOT EXISTS boot (id TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS asking (whom TEXT, file TEXT, seen REAL, PRIMARY KEY (whom, file));
 """
-_ENTRY = "INSERT OR REPLACE INTO entry VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_ENTRY = "INSERT OR REPLACE INTO entry VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 _FILE = "INSERT OR IGNORE INTO file (name, filled, dollars, tokens, calls) VALUES (?,0,0,0,0)"
 _PLACES = "SELECT name, offset, length FROM entry JOIN file ON id = file WHERE key = ? AND answered ORDER BY id, offset"
 
@@ -150,7 +151,7 @@ class Index:
         for found in lines_from(self._folder / name, start):
             fields = json.loads(found.entry) if found.entry is not None else None
             if isinstance(fields, dict) and "key" in fields:
-                rows.append((found, fields))
+                rows.append((found, believable(fields)))
             elif name != self.own and is_owned(self._folder / name):
                 break  # another host's process is writing it, and this host sees its last lines only in part as yet
             else:
@@ -292,5 +293,5 @@ def _transaction(table: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 def _row(number: int, found: Found, fields: dict[str, Json]) -> tuple[Json, ...]:
     place = (number, found.offset, found.length, bytes.fromhex(fields["key"]), fields.get("answered", True))
     about = (fields["model"], fields.get("purpose", ""), fields.get("kind", ""), fields.get("cause", "ok"))
-    counts = (fields.get(name, 0) for name in ("resent", "tokens_in", "tokens_out", "tokens_cached"))
+    counts = (fields.get(name, 0) for name in ("resent", "tokens_in", "tokens_out", "tokens_cached", "estimated"))
     return (*place, *about, fields.get("params", {}).get("retry", 0), *counts, fields.get("dollars"))

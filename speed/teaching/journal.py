@@ -1,7 +1,7 @@
 """The call journal: every answer that was ever paid for, so that none is paid for again.
 
     <home>/journal/<host>-<pid>-<start>.jsonl    appended by one process, one write per answer: the truth
-    <home>/journal/index-2.sqlite                where each answer lies (`speed.teaching.index`)
+    <home>/journal/index-3.sqlite                where each answer lies (`speed.teaching.index`)
 
 An entry's key is (model, messages, sampling parameters, sample index) and nothing else: provider, endpoint and
 template version are recorded, never keyed. Answers are on the disk within half a second or 64 answers, whichever
@@ -28,6 +28,7 @@ from pydantic_core import PydanticSerializationError
 
 from speed.core.errors import explained
 from speed.core.spec import Json, Spec, digest
+from speed.teaching.envelope import believable
 from speed.teaching.index import Index, Place
 from speed.teaching.lines import entry_in, files_in, line_of, lines_from, tidy, unpack_archives
 
@@ -61,6 +62,8 @@ class Entry(Spec):
     tokens_out: int = 0
     tokens_cached: int = 0
     """Input tokens that the provider had in its own cache."""
+    estimated: bool = False
+    """Whether the tokens are our estimate: the provider said nothing that can be true."""
     dollars: float | None = None
     """List price; None when it is unknown."""
     provider: str = ""
@@ -372,6 +375,6 @@ def json_of(entry: Entry) -> bytes:
 def entry_of(body: bytes) -> Entry | None:
     """The entry of a line's JSON, or None when it is none of ours."""
     try:
-        return Entry.model_validate(json.loads(body))
-    except (ValueError, ValidationError):
+        return Entry.model_validate(believable(json.loads(body)))
+    except (ValueError, ValidationError, LookupError, TypeError, AttributeError):
         return None

@@ -101,7 +101,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-OLD = ("index-1.sqlite", "index-1.sqlite-wal", "index-1.sqlite-shm", "account.json", "asking/*")
+OLD = ("index-[12].sqlite", "index-1.sqlite-wal", "index-1.sqlite-shm", "account.json", "asking/*")
 """What earlier versions kept beside the journal's files, and made from them or forgot in seconds."""
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from speed.core.errors import UserError
 from speed.runtime import Runtime
+from speed.teaching.envelope import json_in, reply_in
 from speed.teaching.errors import Reply, TransportError, failure_of, public_url
 from speed.teaching.requests import Call
 from speed.teaching.teacher import JournaledTeacher
@@ -63,6 +66,13 @@ class LitellmTeacher(JournaledTeacher):
             arguments["response_format"] = call.params["response_format"]
         if runtime.api_base is not None:
             arguments["api_base"] = runtime.api_base
+        sent: list[str] = []
+        """What the provider sent, before litellm reads it."""
+
+        def keep(details: dict[str, Any]) -> None:
+            if isinstance(body := details.get("original_response"), str):
+                sent.append(body)
+
         try:
             response = await litellm.acompletion(
                 model=self.model,
@@ -71,15 +81,19 @@ class LitellmTeacher(JournaledTeacher):
                 num_retries=0,
                 max_retries=0,
                 drop_params=True,
+                logger_fn=keep,
                 **arguments,
                 **self.options(call),
             )
         except Exception as error:
+            if sent:
+                with suppress(TransportError, ValueError):  # an answer that litellm cannot read is paid for
+                    return _read(sent[-1], self.model.partition("/")[0])
             failure = self._failure(error)
             if failure is None:
                 raise
             raise failure from None
-        return _reply(response)
+        return _reply(response, sent)
 
     def _failure(self, error: Exception) -> Exception | None:
         """The trouble behind an exception of litellm; None for a bug, which rises as it is."""
@@ -128,27 +142,16 @@ def _key_name(model: str) -> str:
     return f"{model.partition('/')[0].upper()}_API_KEY"
 
 
-def _reply(response: Any) -> Reply:
-    """What the answer says.
+def _reply(response: Any, sent: list[str]) -> Reply:
+    """What the answer says: as the provider sent it where that has the form of OpenAI's, else as litellm reads it."""
+    provider = str((getattr(response, "_hidden_params", None) or {}).get("custom_llm_provider") or "")
+    if sent:
+        with suppress(TransportError, ValueError):
+            return _read(sent[-1], provider)
+    with warnings.catch_warnings():  # pydantic's, on fields of other types than litellm declares
+        warnings.simplefilter("ignore")
+        return reply_in(response.model_dump(), provider)
 
-    Raises:
-        TransportError: when it is not an answer at all.
-    """
-    if not getattr(response, "choices", None):
-        raise TransportError("bad_response", "an answer without choices")
-    choice, usage = response.choices[0], getattr(response, "usage", None)
-    details = getattr(usage, "prompt_tokens_details", None)
-    text = choice.message.content or ""
-    if not isinstance(text, str):
-        raise TransportError("bad_response", f"an answer that is no text but {type(text).__name__}")
-    said = getattr(choice.message, "provider_specific_fields", None) or {}
-    return Reply(
-        text=text,
-        finish_reason=choice.finish_reason or "",
-        refused=bool(said.get("refusal")),
-        tokens_in=getattr(usage, "prompt_tokens", 0) or 0,
-        tokens_out=getattr(usage, "completion_tokens", 0) or 0,
-        tokens_cached=getattr(details, "cached_tokens", 0) or 0,
-        provider=str((getattr(response, "_hidden_params", None) or {}).get("custom_llm_provider") or ""),
-        served_by=str(getattr(response, "model", "") or ""),
-    )
+
+def _read(sent: str, provider: str) -> Reply:
+    return reply_in(json_in(sent.encode("utf-8", "surrogatepass")), provider)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from speed.core.errors import UserError
 from speed.core.spec import Json
 from speed.runtime import Runtime
+from speed.teaching.envelope import json_in, reply_in
 from speed.teaching.errors import Reply, TransportError, failure_of, public_url, redacted
 from speed.teaching.requests import Call
 from speed.teaching.teacher import JournaledTeacher
@@ -61,27 +62,7 @@ class OpenAICompatibleTeacher(JournaledTeacher):
         url = f"{str(runtime.api_base).rstrip('/')}/chat/completions"
         server = self.endpoint(runtime)
         body = await posted(url, fields, seconds, f"runtime.api_base={server}, teacher.model={self.model}")
-        return read_as(body, lambda answer: _reply(answer, server))
-
-
-def _reply(answer: Any, provider: str) -> Reply:
-    choice = answer["choices"][0]
-    message = choice["message"]
-    text = message.get("content") or ""
-    usage = answer.get("usage") or {}
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    if not isinstance(text, str):
-        raise TypeError("content is not a text")
-    return Reply(
-        text=text,
-        finish_reason=str(choice.get("finish_reason") or ""),
-        refused=bool(message.get("refusal")),
-        tokens_in=int(usage.get("prompt_tokens") or 0),
-        tokens_out=int(usage.get("completion_tokens") or 0),
-        tokens_cached=int(cached),
-        provider=provider,
-        served_by=str(answer.get("model") or ""),
-    )
+        return read_as(body, lambda answer: reply_in(answer, server))
 
 
 async def posted(
@@ -115,7 +96,7 @@ def read_as(body: bytes, read: Callable[[Any], T]) -> T:
         TransportError: when it is not the API's: an empty body, an error page, half a document.
     """
     try:
-        return read(json.loads(body))
+        return read(json_in(body))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         shown = body[:200].decode("utf-8", "replace")
         raise TransportError("bad_response", f"{type(error).__name__} in {len(body)} bytes: {shown!r}") from None

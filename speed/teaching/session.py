@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from speed.core.errors import UserError
 from speed.ports import Answer, Ask, Check
 from speed.runtime import Context, Runtime
+from speed.teaching.envelope import charge_of
 from speed.teaching.errors import Patience, Reply, TransportError
 from speed.teaching.journal import Entry, Journal, Spending
 from speed.teaching.pace import Pacer
@@ -321,6 +322,7 @@ class Asking:
         return highest
 
     def _answer(self, call: Call, reply: Reply, resent: int, begun: float) -> Entry:
+        charge = charge_of(call.messages, reply)
         return self._entry(
             call,
             resent,
@@ -328,10 +330,9 @@ class Asking:
             text=reply.text,
             finish_reason=reply.finish_reason,
             cause=reply.cause,
-            tokens_in=reply.tokens_in,
-            tokens_out=reply.tokens_out,
+            **charge._asdict(),
             tokens_cached=reply.tokens_cached,
-            dollars=self._teacher.dollars(reply.tokens_in, reply.tokens_out),
+            dollars=self._teacher.dollars(charge.tokens_in, charge.tokens_out),
             provider=reply.provider,
             served_by=reply.served_by,
         )

@@ -37,7 +37,8 @@ SELECT total(dollars), coalesce(sum(tokens), 0), coalesce(sum(calls), 0) FROM (
 _HELD = "SELECT total(held_dollars), coalesce(sum(held_tokens), 0), coalesce(sum(held_calls), 0) FROM process"
 _LEDGER = """
 SELECT purpose, kind, model, cause, count(*), sum(retry > 0), sum(resent),
-       sum(tokens_in), sum(tokens_out), sum(tokens_cached), sum(dollars), sum(answered AND dollars IS NULL)
+       sum(tokens_in), sum(tokens_out), sum(tokens_cached), sum(estimated), sum(dollars),
+       sum(answered AND dollars IS NULL)
 FROM entry GROUP BY purpose, kind, model, cause ORDER BY purpose, kind, model, cause
 """
 
@@ -203,9 +204,10 @@ def ledger_of(journal: Journal) -> list[Line]:
         Line(
             **dict(zip(names, figures, strict=True)),
             tokens_cached=cached,
+            estimated=estimated,
             dollars=None if unpriced else dollars or 0.0,
         )
-        for *figures, cached, dollars, unpriced in journal.select(_LEDGER)
+        for *figures, cached, estimated, dollars, unpriced in journal.select(_LEDGER)
     ]
 
 
@@ -222,5 +224,6 @@ def cost_of(entry: Entry, cause: str, *, cached: bool) -> Line:
         tokens_in=entry.tokens_in,
         tokens_out=entry.tokens_out,
         tokens_cached=entry.tokens_cached,
+        estimated=int(entry.estimated),
         dollars=entry.dollars,
     )

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 from aiohttp import web
 
@@ -96,7 +97,7 @@ class Provider:
             step, _, detail = steps[min(arrival, len(steps) - 1)].partition(":")
             if self.latency:
                 await asyncio.sleep(self.latency)
-            if step in ("ok", "slow", "twice", "length", "filter", "refuse", "void"):
+            if step in ("ok", "slow", "twice", "length", "filter", "refuse", "void", "say"):
                 return await self._answer(request, prompt, step, detail)
             return await _FAULTS[step](detail)(request)
         finally:
@@ -120,6 +121,8 @@ class Provider:
             await asyncio.sleep(float(detail))
         self.paid[prompt] += 1
         self.answered.append(time.monotonic())
+        if step == "say":
+            return await _body(_SAID[detail](f"good answer {self.paid[prompt]} to {prompt}"))(request)
         finish = {"length": "length", "filter": "content_filter"}.get(step, "stop")
         text = "" if step == "void" else f"{detail or 'good'} answer {self.paid[prompt]} to {prompt}"
         text = self.answer(prompt) if self.answer is not None else text
@@ -141,6 +144,86 @@ class Provider:
             await asyncio.sleep(0.05)
             return await _reset(request)
         return web.Response(body=body, content_type="application/json")
+
+
+_Said = Callable[[str], bytes]
+USAGE = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
+
+
+def _said(
+    message: object = None, usage: object = USAGE, raw: str | None = None, **other: Any
+) -> Callable[[str], bytes]:
+    """An envelope around an answer, whose text takes the place of TEXT; `raw` is put in the place of its usage."""
+
+    def body(text: str) -> bytes:
+        choice: dict[str, object] = {"index": 0, "finish_reason": other.get("finish", "stop")}
+        choice["message"] = {"role": "assistant", "content": "TEXT"} if message is None else message
+        fields = {"id": f"x-{text}", "object": "chat.completion", "created": 1, "model": "served", "choices": [choice]}
+        fields |= {name: value for name, value in other.items() if name != "finish"}
+        if usage is not None or raw is not None:
+            fields["usage"] = "RAW" if raw is not None else usage
+        whole = json.dumps(fields).replace('"RAW"', raw or "")
+        return whole.replace("TEXT", json.dumps(text)[1:-1]).encode()
+
+    return body
+
+
+_SAID: dict[str, _Said] = {
+    "plain": _said(),
+    # usage
+    "no_usage": _said(usage=None),
+    "null_usage": _said(raw="null"),
+    "list_usage": _said(usage=[1, 2]),
+    "text_usage": _said(usage="many"),
+    "empty_usage": _said(usage={}),
+    "zero": _said(usage={"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}),
+    "negative": _said(usage={"prompt_tokens": -5000, "completion_tokens": -90000, "total_tokens": -95000}),
+    "nan": _said(raw='{"prompt_tokens": NaN, "completion_tokens": NaN, "total_tokens": NaN}'),
+    "infinite": _said(raw='{"prompt_tokens": Infinity, "completion_tokens": 1e999, "total_tokens": 1}'),
+    "strings": _said(usage={"prompt_tokens": "100", "completion_tokens": "fifty", "total_tokens": "x"}),
+    "floats": _said(usage={"prompt_tokens": 100.5, "completion_tokens": 50.5, "total_tokens": 151.0}),
+    "huge": _said(usage={"prompt_tokens": 10**30, "completion_tokens": 10**30, "total_tokens": 10**30}),
+    "lists": _said(usage={"prompt_tokens": [100], "completion_tokens": {"n": 50}, "total_tokens": []}),
+    "nulls": _said(usage={"prompt_tokens": None, "completion_tokens": None, "total_tokens": None}),
+    # beside the text
+    "list_details": _said(usage={**USAGE, "prompt_tokens_details": [1]}),
+    "text_details": _said(usage={**USAGE, "prompt_tokens_details": "none"}),
+    "null_details": _said(usage={**USAGE, "prompt_tokens_details": None, "completion_tokens_details": None}),
+    "odd_details": _said(usage={**USAGE, "prompt_tokens_details": {"cached_tokens": "all"}}),
+    "list_model": _said(model=["a", "b"]),
+    "null_names": _said(model=None, id=None, object=None, created=None),
+    "odd_finish": _said(finish={"reason": "stop"}),
+    "no_finish": _said(finish=None),
+    "text_created": _said(created="yesterday", system_fingerprint=[1]),
+    "odd_refusal": _said({"role": None, "content": "TEXT", "refusal": None, "tool_calls": "none", "annotations": 7}),
+    "unknown_fields": _said({"role": "assistant", "content": "TEXT", "audio": [], "x": {"y": 1}}, choices_count="1"),
+    "empty_error": _said(error={"message": "", "code": None}),
+    "null_error": _said(error=None),
+    "bytes": lambda text: _said(note="NOTE")(text).replace(b"NOTE", b"\xff\xfe"),
+    # content
+    "parts": _said({"role": "assistant", "content": [{"type": "text", "text": "TEXT"}]}),
+    "two_parts": _said(
+        {"role": "assistant", "content": [{"type": "text", "text": "TEXT"}, {"type": "text", "text": ""}]}
+    ),
+    "thinking_part": _said(
+        {
+            "role": "assistant",
+            "content": [{"type": "thinking", "thinking": "hm", "text": "hm"}, {"type": "text", "text": "TEXT"}],
+        }
+    ),
+    "one_part": _said({"role": "assistant", "content": {"type": "text", "text": "TEXT"}}),
+    "list_of_texts": _said({"role": "assistant", "content": ["TEXT"]}),
+    "thought_beside": _said({"role": "assistant", "content": "TEXT", "reasoning_content": "hm"}),
+    "odd_thought_beside": _said({"role": "assistant", "content": "TEXT", "reasoning_content": [1], "reasoning": {}}),
+    # no content
+    "safety": _said({"role": "assistant", "content": None}, finish="safety"),
+    "prohibited": _said({"role": "assistant", "content": None}, finish="PROHIBITED_CONTENT"),
+    "prohibited_colon": _said({"role": "assistant", "content": None}, finish="content_filter: PROHIBITED_CONTENT"),
+    "null_content": _said({"role": "assistant", "content": None}),
+    "no_parts": _said({"role": "assistant", "content": []}),
+    "only_thinking": _said({"role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}]}),
+}
+"""What a 200 may look like around one and the same text."""
 
 
 async def _leak_body(request: Request) -> Response:

@@ -36,8 +36,8 @@ def test_an_archive_is_unpacked_once_and_nothing_else_of_old_stays(tmp_path: Pat
     (tmp_path / "asking").mkdir()
     (tmp_path / "asking" / "somebody").touch()
     assert found(tmp_path, 300) == list(range(300))
-    kept = {path.name for path in tmp_path.iterdir()} - {"index-2.sqlite-journal"}
-    assert kept == {plain.name, "index-2.sqlite"}
+    kept = {path.name for path in tmp_path.iterdir()} - {"index-3.sqlite-journal"}
+    assert kept == {plain.name, "index-3.sqlite"}
     assert plain.read_bytes() == text
 
 

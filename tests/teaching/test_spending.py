@@ -191,7 +191,7 @@ def test_who_was_killed_is_forgotten(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
-    (tmp_path / "index-2.sqlite").mkdir()
+    (tmp_path / "index-3.sqlite").mkdir()
     (alone,) = neighbours(tmp_path, [1000.0], "m")
     alone.join()
     assert alone.share(8) == 8

@@ -1,0 +1,127 @@
+"""Every shape of an answer, one row each: what comes of it, how often it is sent, and what it is charged with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from provider import Provider
+from test_teacher import Priced, answers, ask, context, fine, teacher
+
+from speed.core.errors import UserError
+from speed.runs.report import ledger_table
+from speed.teaching.journal import Journal
+from speed.teaching.lines import line_of
+from speed.teaching.litellm_teacher import LitellmTeacher
+from speed.teaching.openai_teacher import KEY, OpenAICompatibleTeacher
+from speed.teaching.spending import ledger_of
+
+SENDERS = [OpenAICompatibleTeacher, LitellmTeacher]
+WITHOUT_USAGE = [
+    *("no_usage", "null_usage", "list_usage", "text_usage", "empty_usage", "zero", "negative", "nan", "infinite"),
+    *("strings", "floats", "huge", "lists", "nulls"),
+]
+ODD_BESIDE_THE_TEXT = [
+    *("plain", "list_details", "text_details", "null_details", "odd_details", "list_model", "null_names", "odd_finish"),
+    *("no_finish", "text_created", "odd_refusal", "unknown_fields", "empty_error", "null_error", "parts"),
+    *("two_parts", "thinking_part", "one_part", "list_of_texts", "thought_beside", "odd_thought_beside"),
+]
+WITHOUT_TEXT = {
+    **dict.fromkeys(("safety", "prohibited", "prohibited_colon"), "content_filter"),
+    **dict.fromkeys(("null_content", "no_parts", "only_thinking"), "empty"),
+}
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
+    for name in (KEY, "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "planted-5d1c-secret")
+    with Provider() as serving:
+        yield serving
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydantic")  # litellm's own, on shapes that it does not know
+@pytest.mark.parametrize("kind", SENDERS)
+@pytest.mark.parametrize("shape", WITHOUT_USAGE)
+def test_an_answer_without_usage_is_charged_by_our_estimate(
+    shape: str, kind: type[Any], provider: Provider, tmp_path: Path
+) -> None:
+    prompt = f"{'word ' * 90}| say:{shape}"
+    ctx = context(tmp_path, provider)
+    (answer,) = answers([prompt], ctx, by=teacher(kind))
+    assert (answer.cause, answer.text) == ("ok", f"good answer 1 to {prompt}")
+    assert provider.arrivals[prompt] == 1
+    (line,) = ctx.tally.ledger.lines()
+    assert line.estimated == 1
+    assert 100 <= line.tokens_in <= 140, "about as many as there are words"
+    assert 100 <= line.tokens_out <= 140
+    (journaled,) = ledger_of(Journal(tmp_path / "journal"))
+    assert journaled.model_dump() == line.model_dump()
+    assert "estimated" in ledger_table([line]).head
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydantic")
+@pytest.mark.parametrize("kind", SENDERS)
+def test_text_that_arrived_is_an_answer_whatever_stands_beside_it(
+    kind: type[Any], provider: Provider, tmp_path: Path
+) -> None:
+    shapes = [*ODD_BESIDE_THE_TEXT, *(["bytes"] if kind is OpenAICompatibleTeacher else [])]  # litellm reads none such
+    prompts = [f"row {row} | say:{shape}" for row, shape in enumerate(shapes)]
+    ctx = context(tmp_path, provider)
+    found = answers(prompts, ctx, by=teacher(kind))
+    assert [(answer.cause, answer.text) for answer in found] == [("ok", f"good answer 1 to {p}") for p in prompts]
+    assert set(provider.arrivals.values()) == {1}
+    assert ctx.tally.cost["tokens_in"] == 100 * len(prompts)
+    assert sum(line.estimated for line in ctx.tally.ledger.lines()) == 0
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydantic")
+@pytest.mark.parametrize("kind", SENDERS)
+def test_an_answer_without_text_says_why(kind: type[Any], provider: Provider, tmp_path: Path) -> None:
+    prompts = {f"row {row} | say:{shape}": cause for row, (shape, cause) in enumerate(WITHOUT_TEXT.items())}
+    found = answers(list(prompts), context(tmp_path, provider), by=teacher(kind, content_retries=0))
+    assert [answer.cause for answer in found] == list(prompts.values())
+    assert set(provider.arrivals.values()) == {1}
+
+
+@pytest.mark.parametrize("shape", WITHOUT_USAGE)
+@pytest.mark.parametrize("cap", ["max_tokens", "max_usd"])
+def test_a_cap_binds_whatever_the_usage(cap: str, shape: str, provider: Provider, tmp_path: Path) -> None:
+    """Each answer of 90 words is estimated at about 110 tokens, and costs 0.0002 dollars a token."""
+    prompts = [f"row {row} {'word ' * 90}| say:{shape}" for row in range(40)]
+    size = {"max_tokens": 2_500, "max_usd": 0.25}[cap]
+    ctx = context(tmp_path, provider, concurrency=4, **{cap: size})
+    with pytest.raises(UserError, match=f"runtime.{cap}={size:g} is reached"):
+        answers(prompts, ctx, by=teacher(Priced))
+    assert 5 <= sum(provider.paid.values()) <= 15
+
+
+def test_a_journal_with_counts_that_cannot_be_true_opens(tmp_path: Path) -> None:
+    """An earlier version wrote down whatever the provider said."""
+    folder = tmp_path / "journal"
+    folder.mkdir()
+    body = {"model": "gpt-4o-2024-08-06", "messages": [{"role": "user", "content": "word " * 90}], "text": "x" * 450}
+    odd = [(10**30, 5), (-5000, -90_000), (100, 50)]
+    entries = [
+        {"key": f"{row:064x}", **body, "tokens_in": asked, "tokens_out": said, "dollars": 0.5}
+        for row, (asked, said) in enumerate(odd)
+    ]
+    lines = b"".join(line_of(json.dumps(entry).encode()) for entry in entries)
+    (folder / "old-1-1.jsonl").write_bytes(lines)
+    journal = Journal(folder)
+    (line,) = ledger_of(journal)
+    assert line.estimated == 2
+    assert line.tokens_in == 104 + 104 + 100
+    assert line.tokens_out == 5 + 100 + 50
+    assert line.dollars is not None
+    assert 0.5 < line.dollars < 0.51
+    assert [entry.tokens_in for entry in journal] == [104, 104, 100]
+
+
+def test_what_is_asked_is_the_same_for_both_senders(provider: Provider, tmp_path: Path) -> None:
+    for kind in SENDERS:
+        list(teacher(kind).ask([(ask("row 1 | say:plain"), fine)], context(tmp_path / kind.__name__, provider)))
+    assert len(provider.bodies) == 2
