@@ -11,6 +11,7 @@ import pytest
 from speed.compare import comparison, main, printed
 from speed.core.errors import UserError
 from speed.data.evaluation_record import EvaluationRecord, Pins, read_evaluation, scores_of
+from speed.data.evaluation_splits import of_published_scores
 from speed.data.published_scores import published
 
 KINDS = {"STS13": "STS", "STSBenchmark": "STS", "SciFact": "Retrieval", "MyOwn": "Retrieval"}
@@ -24,7 +25,7 @@ def made(
     kinds = {task: KINDS.get(task, types[place % 7]) for place, task in enumerate(scores)}
     fields = {"mteb": "2.26", "precision": "fp32", "batch": "b", "instructions": "i", **pins}
     fields.setdefault("datasets", dict.fromkeys(scores, "r1"))
-    fields.setdefault("splits", dict.fromkeys(scores, "test"))
+    fields.setdefault("splits", {task: of_published_scores(task) for task in scores})
     return EvaluationRecord(
         name=name, model="0" * 40, protocol=protocol, max_length=None, pins=Pins(**fields), kinds=kinds,
         scores=scores_of(scores, kinds),
@@ -136,7 +137,7 @@ def test_table_1_is_for_the_whole_benchmark() -> None:
 def test_the_report_of_a_run_says_how_its_scores_were_measured() -> None:
     from speed.runs.report import StageLine, markdown
 
-    one = made(datasets={"STS13": "r7"})
+    one = made(datasets={"STS13": "r7"}, splits={"STS13": "test"})
     line = StageLine(
         label="evaluation", key="k", state="built", rows_in=None, rows_out=3, rejected={}, seconds=1.0, gpu_seconds=0.0,
         cost={}, dollars=0.0, metrics={"judged": one.model_dump(mode="json")},
