@@ -10,7 +10,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 import zstandard
 
@@ -80,7 +80,7 @@ def opened(file: Path, where: str) -> IO[bytes]:
         raise UserError(f"{where} cannot be read: {error.strerror}") from error
 
 
-def unpacked(raw: IO[bytes], name: str, where: str) -> io.BufferedIOBase:
+def unpacked(raw: IO[bytes], name: str, where: str) -> io.BufferedReader[Any]:
     """The content of a file that may be packed, which its first bytes tell.
 
     Args:
@@ -89,7 +89,7 @@ def unpacked(raw: IO[bytes], name: str, where: str) -> io.BufferedIOBase:
     Raises:
         UserError: when the name promises another kind of file.
     """
-    buffered = io.BufferedReader(cast(io.RawIOBase, raw), _BLOCK)
+    buffered: io.BufferedReader[Any] = io.BufferedReader(cast(io.RawIOBase, raw), _BLOCK)
     head = buffered.peek(4)
     found = next((kind for start, kind in _PACKED.items() if head.startswith(start)), "")
     ending = Path(name).suffix
@@ -99,7 +99,7 @@ def unpacked(raw: IO[bytes], name: str, where: str) -> io.BufferedIOBase:
             "name"
         )
     if found == "gzip":
-        return gzip.GzipFile(fileobj=buffered)
+        return io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=buffered)), _BLOCK)
     return io.BufferedReader(_Zstd(buffered), _BLOCK) if found else buffered
 
 
