@@ -2,7 +2,7 @@
 
     python -m speed.compare RUN RUN ...        folders of runs: of speed.evaluate or of whole experiments
 
-Runs that differ in a pin (version of mteb, revision of the data, precision, batch) are refused with the difference.
+Runs that differ in a pin (version of mteb, revision and split of data, precision, batch) are refused with the reason.
 A published score is compared on tasks of the same name only, and every mean states its tasks.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from speed.core.errors import UserError
 from speed.data.evaluation_record import EvaluationRecord, mean, read_evaluation, refuse_other_pins
+from speed.data.evaluation_splits import of_published_scores
 from speed.data.published_scores import published
 from speed.runs.tables import Table, escaped
 
@@ -34,16 +35,21 @@ def comparison(runs: Sequence[EvaluationRecord], with_published: bool = True) ->
         raise UserError("these runs have no task in common, so there is nothing to compare")
     own = _titled(runs)
     columns, sources = dict(own), dict[str, str]()
+    splits = {task: next((run.pins.splits[task] for run in runs if task in run.pins.splits), "") for task in tasks}
+    elsewhere = [task for task in tasks if splits[task] not in ("", of_published_scores(task))]
     for row in published().rows if with_published else ():
-        if any(task in row.tasks for task in tasks):
+        if any(task in row.tasks and task not in elsewhere for task in tasks):
             title = f"{row.name.split(',')[0]} [{len(sources) + 1}]"
-            columns[title] = row.tasks
+            columns[title] = {task: score for task, score in row.tasks.items() if task not in elsewhere}
             sources[title] = f"{row.name}; {row.source}"
     kinds = {task: runs[0].kinds[task] for task in tasks}
-    out: list[Table | str] = [_by_task(columns, kinds), _by_type(columns, kinds)]
+    out: list[Table | str] = [_by_task(columns, kinds, splits), _by_type(columns, kinds)]
     out += [f"{title}: {source}" for title, source in sources.items()]
     out += _remarks(runs, tasks, columns)
-    if with_published and set(tasks) == published().benchmark:
+    without = sorted(set(elsewhere) & {task for row in published().rows for task in row.tasks})
+    if with_published and without:
+        out.append(f"Not measured on the split of the published scores, so without them: {', '.join(without)}.")
+    if with_published and not elsewhere and set(tasks) == published().benchmark:
         out += [_table_1(own, kinds), published().table_1.source]
     return out
 
@@ -58,10 +64,10 @@ def _titled(runs: Sequence[EvaluationRecord]) -> Columns:
     return out
 
 
-def _by_task(columns: Columns, kinds: dict[str, str]) -> Table:
-    table = Table("task", "type", *columns)
+def _by_task(columns: Columns, kinds: dict[str, str], splits: dict[str, str]) -> Table:
+    table = Table("task", "type", "split", *columns)
     for task, kind in sorted(kinds.items(), key=lambda item: (item[1], item[0])):
-        table.add(task, kind, *(_shown(scores.get(task)) for scores in columns.values()))
+        table.add(task, kind, splits[task] or "-", *(_shown(scores.get(task)) for scores in columns.values()))
     return table
 
 

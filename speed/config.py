@@ -204,7 +204,7 @@ class DedupConfig(Spec):
 class Config(Spec):
     """One experiment."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.+-]+$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_.+-]+$", max_length=200)
     """Name of the run, in its folder and in the ledger of runs."""
     plan: bool = False
     """Print what would be done and what it would cost; build nothing."""

@@ -4,7 +4,8 @@
     python -m speed.decontaminate RECORDS.jsonl --tasks FOLDER ... --to CLEAN.jsonl    and the clean records
 
 RECORDS is a corpus (`stages/dedup/examples.jsonl` of a run), a shard of a pool of examples (rejected rows are skipped),
-or labelled data: JSON lines with `query`, `positive` and, if known, `negative` or `negatives`. Each FOLDER holds tasks
+or labelled data: JSON lines (plain, .gz or .zst) with `query`, `positive` and, if known, `negative` or `negatives`.
+Each FOLDER holds tasks
 as eval=local reads them. All their texts are searched for, except those of splits named train. A record is contaminated
 if one of its texts shares a run of 13 words (--words) with a text of a task, equals a text that is shorter than that,
 or is a near duplicate (--similarity: Jaccard similarity of runs of 5 words, or of characters in short texts).
@@ -16,7 +17,6 @@ used.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections import Counter
@@ -30,8 +30,9 @@ from typing import BinaryIO
 from speed.backends.evaluation.task_folder import TaskFolder, task_folders
 from speed.core.cache import write_aside
 from speed.core.errors import UserError, explained
-from speed.core.spec import Json
+from speed.data.labelled_lines import json_object, labelled_texts
 from speed.data.quality.contamination import EvaluationTexts
+from speed.data.text_files import text_lines
 from speed.runs.tables import Table
 
 _CHUNK = 512
@@ -75,34 +76,20 @@ def record_texts(file: Path) -> Iterator[tuple[int, bytes, list[str] | None]]:
     Raises:
         UserError: for a line that is no record.
     """
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield number, line, _texts(file, number, line)
+    for number, raw, text in text_lines(file):
+        if text.strip():
+            yield number, raw, _texts(text, f"{file}, line {number}")
 
 
-def _texts(file: Path, number: int, line: bytes) -> list[str] | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}, line {number} is not JSON: {error}") from error
-    if isinstance(row, dict) and row.get("rejected") and not row.get("example"):
+def _texts(line: str, where: str) -> list[str] | None:
+    row = json_object(line, where)
+    if row.get("rejected") and not row.get("example"):
         return None
-    record = row.get("example") or row if isinstance(row, dict) else None
-    if not isinstance(record, dict) or not all(isinstance(record.get(name), str) for name in ("query", "positive")):
-        raise UserError(
-            f"{file}, line {number} is no record: it needs the texts query and positive\n"
-            "  give examples.jsonl of the stage dedup, a shard of seed data, synthesis or revision, or labelled data"
-        )
-    return [record["query"], record["positive"], *_negatives(file, number, record)]
-
-
-def _negatives(file: Path, number: int, record: dict[str, Json]) -> list[str]:
-    several = record.get("negatives") or []
-    texts = [*several, record["negative"]] if record.get("negative") and isinstance(several, list) else several
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{file}, line {number}: negative must be a text, negatives a list of texts")
-    return texts
+    record = row.get("example") or row
+    if not isinstance(record, dict):
+        raise UserError(f"{where} is no record: its example must be a JSON object")
+    texts = labelled_texts(record, where)
+    return [texts.query, *texts.positives, *texts.negatives]
 
 
 def decontaminate(records: Path, known: EvaluationTexts, clean: BinaryIO | None) -> Tally:
@@ -129,7 +116,7 @@ def decontaminate(records: Path, known: EvaluationTexts, clean: BinaryIO | None)
             for dataset in either:
                 tally.first.setdefault(dataset, number)
             if clean is not None and not either:
-                clean.write(line if line.endswith(b"\n") else line + b"\n")
+                clean.write(line if line.endswith((b"\n", b"\r")) else line + b"\n")
         if time.monotonic() - last_message > _SECONDS:
             last_message = time.monotonic()
             _say(f"{tally.records:,} records, {tally.contaminated:,} contaminated")

@@ -11,6 +11,7 @@ import pytest
 from speed.compare import comparison, main, printed
 from speed.core.errors import UserError
 from speed.data.evaluation_record import EvaluationRecord, Pins, read_evaluation, scores_of
+from speed.data.evaluation_splits import of_published_scores
 from speed.data.published_scores import published
 
 KINDS = {"STS13": "STS", "STSBenchmark": "STS", "SciFact": "Retrieval", "MyOwn": "Retrieval"}
@@ -24,6 +25,7 @@ def made(
     kinds = {task: KINDS.get(task, types[place % 7]) for place, task in enumerate(scores)}
     fields = {"mteb": "2.26", "precision": "fp32", "batch": "b", "instructions": "i", **pins}
     fields.setdefault("datasets", dict.fromkeys(scores, "r1"))
+    fields.setdefault("splits", {task: of_published_scores(task) for task in scores})
     return EvaluationRecord(
         name=name, model="0" * 40, protocol=protocol, max_length=None, pins=Pins(**fields), kinds=kinds,
         scores=scores_of(scores, kinds),
@@ -31,7 +33,8 @@ def made(
 
 
 def rows(parts: list[Any], place: int) -> dict[str, list[str]]:
-    return {row[0]: list(row[2:]) for row in parts[place].rows}
+    skipped = 3 if parts[place].head[0] == "task" else 2
+    return {row[0]: list(row[skipped:]) for row in parts[place].rows}
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,7 @@ def rows(parts: list[Any], place: int) -> dict[str, list[str]]:
         ({"precision": "bf16"}, "precision fp32 and bf16"),
         ({"batch": "another"}, "batch b and another"),
         ({"instructions": "j"}, "instructions i and j"),
+        ({"splits": {"STS13": "validation"}}, "split of STS13 test and validation"),
         ({"datasets": {"STS13": "r1", "STSBenchmark": "r2", "SciFact": "r1"}}, "data of STSBenchmark r1 and r2"),
     ],
 )
@@ -71,7 +75,7 @@ def test_published_scores_stand_beside_the_same_tasks_alone() -> None:
     run = made(tasks={"STS13": 50.0, "SciFact": 30.0, "MyOwn": 99.0})
     parts = comparison([run])
     table, means = rows(parts, 0), rows(parts, 1)
-    own = parts[0].head.index("SPEED [1]") - 2
+    own = parts[0].head.index("SPEED [1]") - 3
     assert table["SciFact"][own] == "71.90"
     assert table["MyOwn"][own] == "-"
     assert means["all tasks"][own] == "-", "no mean over tasks that were not published"
@@ -83,9 +87,24 @@ def test_published_scores_stand_beside_the_same_tasks_alone() -> None:
     assert "paper's: arXiv 2410.18634, Table 8" in shown
 
 
+def test_a_validation_score_stands_beside_no_published_one() -> None:
+    parts = comparison([made(splits={"STS13": "validation", "STSBenchmark": "test", "SciFact": "test"})])
+    [row] = [row for row in parts[0].rows if row[0] == "STS13"]
+    assert list(row[2:4]) == ["validation", "50.00"]
+    assert set(row[4:]) == {"-"}
+    assert "Not measured on the split of the published scores, so without them: STS13." in printed(parts)
+
+
+def test_a_record_without_splits_is_refused_where_the_split_was_another_one_once() -> None:
+    tasks = {"AmazonReviewsClassification": 40.0, "SciFact": 30.0}
+    with pytest.raises(UserError, match="split of AmazonReviewsClassification not recorded and test") as refused:
+        comparison([made("old", tasks, splits={}), made("new", tasks)])
+    assert "SciFact" not in str(refused.value)
+
+
 def test_nothing_is_published_about_tasks_of_ones_own() -> None:
     [table, _, remark] = comparison([made(tasks={"MyOwn": 10.0})])
-    assert table.head == ("task", "type", "mine")
+    assert table.head == ("task", "type", "split", "mine")
     assert "fp32" in remark
 
 
@@ -118,12 +137,14 @@ def test_table_1_is_for_the_whole_benchmark() -> None:
 def test_the_report_of_a_run_says_how_its_scores_were_measured() -> None:
     from speed.runs.report import StageLine, markdown
 
-    one = made(datasets={"STS13": "r7"})
+    one = made(datasets={"STS13": "r7"}, splits={"STS13": "test"})
     line = StageLine(
         label="evaluation", key="k", state="built", rows_in=None, rows_out=3, rejected={}, seconds=1.0, gpu_seconds=0.0,
         cost={}, dollars=0.0, metrics={"judged": one.model_dump(mode="json")},
     )  # fmt: skip
-    assert "mteb 2.26, fp32, protocol e5, batches of b. Data: STS13 r7." in markdown("run", {}, [line], one.scores)
+    assert "mteb 2.26, fp32, protocol e5, batches of b. Data: STS13 r7 (test)." in markdown(
+        "run", {}, [line], one.scores
+    )
 
 
 def test_runs_are_read_from_their_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,11 +91,11 @@ def test_two_folders_with_a_task_of_one_name(tasks: Path, tmp_path: Path, capsys
         ('{"query": "a"', "records.jsonl, line 2 is not JSON"),
         ("[1]", "records.jsonl, line 2 is no record"),
         ('{"query": "a"}', "records.jsonl, line 2 is no record"),
-        ('{"query": "a", "positive": 3}', "records.jsonl, line 2 is no record"),
+        ('{"query": "a", "positive": 3}', "records.jsonl, line 2: positive must be a text"),
         ('{"row": 0, "texts": ["a"]}', "records.jsonl, line 2 is no record"),
-        ('{"query": "a", "positive": "b", "negatives": "c"}', "line 2: negative must be a text"),
+        ('{"query": "a", "positive": "b", "negatives": "c"}', "line 2: negatives must be a list of texts"),
         ('{"query": "a", "positive": "b", "negative": [1]}', "line 2: negative must be a text"),
-        ("\ud8ff", "records.jsonl, line 2 is not JSON"),
+        ("\ud8ff", "records.jsonl, line 2 is not UTF-8"),
     ],
 )
 def test_a_line_that_is_no_record(text: str, said: str, tasks: Path, tmp_path: Path) -> None:

@@ -88,6 +88,23 @@ def test_a_task_folder_without_its_columns_is_told_before_anything_is_built(tmp_
     assert not list((tmp_path / "home").rglob("manifest.json"))
 
 
+@pytest.mark.parametrize(
+    ("name", "argument", "said"),
+    [
+        ("labelled.jsonl", "embedder.sources=[{path: FILE, kind: sts}]", "FILE, line 1: unknown column 'hard'"),
+        ("topics.txt.gz", "topics.path=FILE", "FILE is not a gzip archive"),
+    ],
+)
+def test_a_file_that_the_config_names_is_opened_before_anything_is_built(
+    tmp_path: Path, name: str, argument: str, said: str
+) -> None:
+    file = tmp_path / name
+    file.write_text('{"query": "a", "positive": "b", "hard": "c"}\n')
+    done = speed_here(tmp_path / "home", SMOKE, argument.replace("FILE", str(file)))
+    refused(done, said.replace("FILE", str(file)))
+    assert not list((tmp_path / "home").rglob("manifest.json"))
+
+
 def test_an_unreadable_dump(tmp_path: Path) -> None:
     (tmp_path / "structure.rdf.u8.gz").write_bytes(b"this is no gzip")
     refused(speed(tmp_path / "home", SMOKE, f"topics.path={tmp_path}/structure.rdf.u8.gz"), "structure.rdf.u8.gz")

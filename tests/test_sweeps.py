@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ def sweep(home: Path, *launcher: str) -> subprocess.CompletedProcess[str]:
 
 def ledger(home: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (home / "runs" / "ledger.jsonl").read_text().splitlines()]
+
+
+def test_the_wheel_has_the_sweeps_where_the_docs_say() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert included == {"conf": "speed/_conf", "sweeps": "speed/_sweeps"}
+    assert all((ROOT / folder).is_dir() for folder in included)
+    assert "speed.__path__[0])')/_sweeps" in (ROOT / "docs" / "scale.md").read_text()
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from speed.core.errors import UserError
 from speed.core.spec import Json, Spec
+from speed.data.evaluation_splits import SEVERAL
 from speed.data.records import Scores
 
 SERVERS_OWN = "endpoint"
@@ -27,6 +28,8 @@ class Pins(Spec):
     """Digest of the instruction table that all models share under the protocol `e5`."""
     datasets: dict[str, str]
     """Revision of the data of each task."""
+    splits: dict[str, str] = {}
+    """Split of each task that its score is of (`validation+test` for a mean over two); empty before 0.2.0."""
 
 
 class EvaluationRecord(Spec):
@@ -83,6 +86,9 @@ def refuse_other_pins(runs: Sequence[EvaluationRecord]) -> None:
             one, two = first.pins.datasets[task], other.pins.datasets[task]
             if one != two:
                 differences.append(f"data of {task} {one} and {two}")
+            one, two = (run.pins.splits.get(task, "") for run in (first, other))
+            if one != two and (task in SEVERAL or (one and two)):
+                differences.append(f"split of {task} {one or 'not recorded'} and {two or 'not recorded'}")
         if differences:
             raise UserError(
                 f"{first.name} and {other.name} were not measured in the same way, so their scores do not compare:\n"

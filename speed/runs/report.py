@@ -203,7 +203,8 @@ def measured(lines: list[StageLine]) -> list[str]:
         return []
     pins = found["pins"]
     how = f"mteb {pins['mteb']}, {pins['precision']}, protocol {found['protocol']}, batches of {pins['batch']}"
-    data = ", ".join(f"{task} {revision}" for task, revision in pins["datasets"].items())
+    splits = {task: f" ({split})" for task, split in pins.get("splits", {}).items()}
+    data = ", ".join(f"{task} {revision}{splits.get(task, '')}" for task, revision in pins["datasets"].items())
     return [escaped(f"{how}. Data: {data}.")]
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 from speed.core.stage import Stage
 from speed.data.records import Topic
 from speed.data.topics.sources import TopicsConfig, read_topics, topic_text
-from speed.runtime import Context
+from speed.runtime import Context, Runtime
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,9 @@ class Topics(Stage[Topic]):
     """Keep the first two and last two levels of a path deeper than four (paper, Appendix D.1)."""
 
     name: ClassVar[str] = "topics"
+
+    def check(self, runtime: Runtime) -> None:
+        next(read_topics(self.config))
 
     def run(self, out: Path, ctx: Context) -> None:
         met: Counter[str] = Counter()

@@ -7,12 +7,13 @@ is left out. Counts of tokens are believed where they can be true, and otherwise
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from speed.core.spec import Json
 from speed.data.costs.prices import dollars, estimated_tokens
-from speed.teaching.errors import Reply, TransportError
+from speed.teaching.errors import Reply, TransportError, failure_of
 
 MOST_TOKENS = 10_000_000
 """More than any request takes; SQLite's sums stay far below 2 ** 63."""
@@ -70,13 +71,21 @@ def json_in(body: bytes) -> Json:
     return json.loads(text, strict=False)
 
 
-def reply_in(answer: Json, provider: str) -> Reply:
+def reply_in(answer: Json, provider: str, remedy: str) -> Reply:
     """What an answer in the form of OpenAI's chat completions says.
 
     Raises:
-        TransportError: when it is no answer.
+        TransportError: when it is no answer, or an error that another try may mend or that ends this request alone.
+        UserError: when it holds an error that every further request would meet.
     """
-    choice = _first(answer)
+    choice = _choice(answer)
+    if not text_in(choice.get("message", choice.get("text"))):
+        for place in (answer, choice):
+            if isinstance(place, dict) and (error := place.get("error")) and (status := status_in(error)):
+                raise failure_of(status, json.dumps({"error": error}), {}, remedy, each_alone=True)
+    if choice.keys().isdisjoint(("message", "text", "finish_reason")):
+        said = json.dumps(answer)[:200]
+        raise TransportError("empty" if isinstance(answer, dict) and "choices" in answer else "bad_response", said)
     message = choice.get("message", choice.get("text"))  # as older servers word it
     text = text_in(message)
     if text is None:
@@ -100,12 +109,51 @@ def reply_in(answer: Json, provider: str) -> Reply:
     )
 
 
-def _first(answer: Json) -> dict[str, Json]:
+def _choice(answer: Json) -> dict[str, Json]:
     choices = answer.get("choices") if isinstance(answer, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else choices
-    if not isinstance(choice, dict) or choice.keys().isdisjoint(("message", "text", "finish_reason")):
-        raise TransportError("bad_response", f"an answer without choices: {json.dumps(answer)[:200]}")
-    return choice
+    return choice if isinstance(choice, dict) else {}
+
+
+_STATUS = {
+    401: ("api_key", "api key", "authentication", "unauthorized", "unauthenticated"),
+    402: ("insufficient_quota", "credit", "billing", "payment"),
+    404: ("model_not_found", "not_found"),
+    429: ("rate_limit", "rate limit", "too many requests", "resource_exhausted"),
+    503: ("overloaded", "unavailable", "timeout", "timed out", "server_error", "internal", "try again", "temporar"),
+}
+"""Words of an error without a status, and the status that they mean."""
+
+
+def status_in(error: Json) -> int:
+    """The HTTP status that an error inside a 200 names; 400 (this request is refused) where it names none.
+
+    0 where the error says nothing: some servers send an empty one beside every answer.
+    """
+    fields = error if isinstance(error, dict) else {"message": error}
+    if not any(fields.values()):
+        return 0
+    for name in ("code", "status", "status_code", "http_code"):
+        value = fields.get(name)
+        if isinstance(value, (int, float, str)) and str(value).partition(".")[0].isdigit():
+            number = int(str(value).partition(".")[0])
+            if 400 <= number < 600:
+                return number
+    words = json.dumps(error).lower()
+    return next((status for status, marks in _STATUS.items() if any(mark in words for mark in marks)), 400)
+
+
+def page_in(body: bytes) -> str:
+    """The title of a web page that stands in place of an answer and asks for a login; empty where there is none."""
+    text = body[:20_000].decode("utf-8", "replace")
+    if not text.lstrip("\ufeff \t\r\n").startswith("<") or not _LOGIN.search(text):
+        return ""
+    title = _TITLE.search(text)
+    return " ".join(title[1].split())[:80] if title else "a login page"
+
+
+_LOGIN = re.compile(r"\b(?:log|sign)[ -]?(?:in|on)\b|password|<form", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]*>([^<]+)", re.IGNORECASE)
 
 
 def text_in(message: Json) -> str | None:

@@ -63,6 +63,8 @@ class TransportError(Exception):
         crowded: bool = False,
         limited: bool = False,
         retry_after: float | None = None,
+        remedy: str = "",
+        wants: str = "",
     ) -> None:
         super().__init__(f"{cause}: {detail}")
         self.cause = cause
@@ -75,6 +77,15 @@ class TransportError(Exception):
         self.limited = limited
         """Whether it says so itself (429): then it is asked again for longer, since it is alive and not paid."""
         self.retry_after = retry_after
+        self.remedy = remedy
+        """What to look at where every request meets it."""
+        self.wants = wants
+        """What the server asks for instead, where it can be asked so: see `speed.teaching.dialect`."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether the provider refuses this request for good, and perhaps no other one."""
+        return self.cause in ("content_filter", "too_long")
 
 
 @dataclass(frozen=True)
@@ -143,26 +154,58 @@ def _is_worth_a_try(state: RetryCallState) -> bool:
     return isinstance(error, TransportError) and error.again
 
 
-_FILTERED = ("content_filter", "content_policy_violation", "responsibleaipolicyviolation")
+_FILTERED = (
+    *("content_filter", "content_policy_violation", "responsibleaipolicyviolation", "content management policy"),
+    *("invalid_prompt", "flagged", "moderation", "safety system", "prohibited_content"),
+)
 _TOO_LONG = ("context_length_exceeded", "contextwindowexceeded", "maximum context length")
 _BROKE = ("insufficient_quota", "billing_hard_limit_reached", "credit balance is too low")
 AGAIN = frozenset({408, 409, 425, 429})
+LEARNT = {
+    "max_completion_tokens": (r"max_completion_tokens", "set teacher.max_completion_tokens=true"),
+    "no response_format": (r"response_format|json_schema|structured output", "set teacher.structured=none"),
+}
+"""What a server may ask for instead -> how a 400 says so, and our setting."""
+_OURS = {
+    r"temperature": "give the temperature that the model takes: sampling.teacher, judge.temperature, "
+    "revisor.temperature",
+    r"top_p": "set teacher.top_p to a value that the model takes",
+    r"\bsystem\b.{0,20}\b(?:role|message|prompt|instruction)|\brole\b.{0,30}\bsystem\b|developer instruction": "set "
+    "teacher.system= (empty): then no system message is sent",
+    r"\bstream(?:ing)?\b.{0,40}(?:only|must|requir|enable)|(?:only|must|requir).{0,40}\bstream": "streamed answers are "
+    "not supported: set teacher.model to another, or put a proxy in front of it that gathers the stream",
+}
+"""How a 400 names a parameter -> our setting. Every request would meet it."""
 
 
 def failure_of(
-    status: int, body: str, headers: Mapping[str, str], remedy: str, who: str = "the teacher"
+    status: int,
+    body: str,
+    headers: Mapping[str, str],
+    remedy: str,
+    who: str = "the teacher",
+    *,
+    each_alone: bool = False,
 ) -> TransportError | UserError:
     """What an HTTP error means: worth another try, lost for this request alone, or an error of the whole run.
 
-    `remedy` says which environment variable or field to look at; it never holds the key. `who` is asked.
+    Args:
+        remedy: which environment variable or field to look at; it never holds the key.
+        who: is asked.
+        each_alone: a 400 or 422 may be about this request alone, since every request is another prompt.
     """
     said = _message(body)
     small = body.lower()
-    if 400 <= status < 500 and any(mark in small for mark in _FILTERED):
-        return TransportError("content_filter", said, again=False)
+    if 400 <= status < 500 and status not in (401, 402, 429) and any(mark in small for mark in _FILTERED):
+        return TransportError("content_filter", f"{status} {said}", again=False, remedy=remedy)
     if 400 <= status < 500 and any(mark in small for mark in _TOO_LONG):
-        return TransportError("too_long", said, again=False)
-    if status in (402, 429) and any(mark in small for mark in _BROKE):
+        return TransportError(
+            "too_long",
+            said,
+            again=False,
+            remedy="take a model with a longer context, or smaller max_tokens of the stage",
+        )
+    if status == 402 or (status == 429 and any(mark in small for mark in _BROKE)):
         return UserError(f"{who}'s account has no credit left: {said}\n  add credit and run the same command again")
     if status in AGAIN or status >= 500:
         return TransportError(
@@ -173,7 +216,15 @@ def failure_of(
             retry_after=retry_after(headers),
         )
     if status == 413:
-        return TransportError("too_long", f"{status} {said}", again=False)
+        return TransportError("too_long", f"{status} {said}", again=False, remedy=remedy)
+    if each_alone and status in (400, 422):
+        for wants, (how, setting) in LEARNT.items():
+            if re.search(how, small):
+                return TransportError("content_filter", f"{status} {said}", again=False, remedy=setting, wants=wants)
+        for how, setting in _OURS.items():
+            if re.search(how, small):
+                return UserError(f"{who} refused the request with HTTP {status}: {said}\n  {setting}")
+        return TransportError("content_filter", f"{status} {said}", again=False, remedy=remedy)
     return UserError(f"{who} refused the request with HTTP {status}: {said}\n  {remedy}")
 
 

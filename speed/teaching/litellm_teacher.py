@@ -86,14 +86,19 @@ class LitellmTeacher(JournaledTeacher):
                 **self.options(call),
             )
         except Exception as error:
-            if sent:
-                with suppress(TransportError, ValueError):  # an answer that litellm cannot read is paid for
-                    return _read(sent[-1], self.model.partition("/")[0])
-            failure = self._failure(error)
+            failure: Exception | None = None
+            if sent and '"choices"' in sent[-1]:  # an answer that litellm cannot read is paid for, an error is named
+                try:
+                    return _read(sent[-1], self.model.partition("/")[0], self._remedy(401))
+                except (TransportError, UserError) as trouble:
+                    failure = trouble
+                except ValueError:
+                    pass
+            failure = failure or self._failure(error)
             if failure is None:
                 raise
             raise failure from None
-        return _reply(response, sent)
+        return _reply(response, sent, self._remedy(401))
 
     def _failure(self, error: Exception) -> Exception | None:
         """The trouble behind an exception of litellm; None for a bug, which rises as it is."""
@@ -102,16 +107,15 @@ class LitellmTeacher(JournaledTeacher):
             return TransportError("timeout", "no answer in time", crowded=True)
         status, headers = _status(error)
         if status is not None and not isinstance(error, litellm.APIConnectionError):
-            missing = litellm.validate_environment(self.model)["keys_in_environment"]
-            remedy = (
-                f"check teacher.model={self.model}"
-                + (f" and the key in {_key_name(self.model)}" if missing or status in (401, 403) else "")
-                + ", then run the same command again"
-            )
-            return failure_of(status, str(error), headers, remedy)
+            return failure_of(status, str(error), headers, self._remedy(status), each_alone=True)
         if isinstance(error, (litellm.exceptions.APIError, litellm.APIConnectionError, OSError)):
             return TransportError("connection", f"{type(error).__name__}: {error}")
         return None
+
+    def _remedy(self, status: int) -> str:
+        known = _litellm().validate_environment(self.model)["keys_in_environment"]
+        key = f" and the key in {_key_name(self.model)}" if known or status in (401, 403) else ""
+        return f"check teacher.model={self.model}{key}, then run the same command again"
 
 
 def _litellm() -> Any:
@@ -142,16 +146,16 @@ def _key_name(model: str) -> str:
     return f"{model.partition('/')[0].upper()}_API_KEY"
 
 
-def _reply(response: Any, sent: list[str]) -> Reply:
+def _reply(response: Any, sent: list[str], remedy: str) -> Reply:
     """What the answer says: as the provider sent it where that has the form of OpenAI's, else as litellm reads it."""
     provider = str((getattr(response, "_hidden_params", None) or {}).get("custom_llm_provider") or "")
     if sent:
         with suppress(TransportError, ValueError):
-            return _read(sent[-1], provider)
+            return _read(sent[-1], provider, remedy)
     with warnings.catch_warnings():  # pydantic's, on fields of other types than litellm declares
         warnings.simplefilter("ignore")
-        return reply_in(response.model_dump(), provider)
+        return reply_in(response.model_dump(), provider, remedy)
 
 
-def _read(sent: str, provider: str) -> Reply:
-    return reply_in(json_in(sent.encode("utf-8", "surrogatepass")), provider)
+def _read(sent: str, provider: str, remedy: str) -> Reply:
+    return reply_in(json_in(sent.encode("utf-8", "surrogatepass")), provider, remedy)

@@ -12,6 +12,7 @@ import asyncio
 import atexit
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from speed.core.errors import UserError
 from speed.core.spec import Json
 from speed.runtime import Runtime
-from speed.teaching.envelope import json_in, reply_in
+from speed.teaching.envelope import json_in, page_in, reply_in
 from speed.teaching.errors import Reply, TransportError, failure_of, public_url, redacted
 from speed.teaching.requests import Call
 from speed.teaching.teacher import JournaledTeacher
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     import aiohttp
 
 T = TypeVar("T")
+
+_ERROR = re.compile(rb'"error"\s*:\s*[^\sn]|"choices"\s*:\s*(?:null|\[\s*\])')
+"""An error inside a 200. A quote inside a text is escaped, so that no text is taken for one."""
 
 KEY = "OPENAI_COMPATIBLE_API_KEY"
 """Environment variable of a server's key. Not OPENAI_API_KEY: that one must not travel to just any URL."""
@@ -61,12 +65,25 @@ class OpenAICompatibleTeacher(JournaledTeacher):
         fields.pop("retry", None)
         url = f"{str(runtime.api_base).rstrip('/')}/chat/completions"
         server = self.endpoint(runtime)
-        body = await posted(url, fields, seconds, f"runtime.api_base={server}, teacher.model={self.model}")
-        return read_as(body, lambda answer: reply_in(answer, server))
+        look_at = f"runtime.api_base={server}, teacher.model={self.model}"
+        body = await posted(url, fields, seconds, look_at, each_alone=True)
+        remedy = f"check {look_at} and the key in {KEY} ({'set' if os.environ.get(KEY) else 'not set'})"
+        if title := page_in(body):
+            raise UserError(
+                f"the teacher's server answered with a web page, {redacted(title)!r}, that asks for a login\n  {remedy}"
+            )
+        return read_as(body, lambda answer: reply_in(answer, server, remedy))
 
 
 async def posted(
-    url: str, fields: Mapping[str, Json], seconds: float, remedy: str, key: str = KEY, who: str = "the teacher"
+    url: str,
+    fields: Mapping[str, Json],
+    seconds: float,
+    remedy: str,
+    key: str = KEY,
+    who: str = "the teacher",
+    *,
+    each_alone: bool = False,
 ) -> bytes:
     """The body of the 200 that the server gives to one request.
 
@@ -74,6 +91,7 @@ async def posted(
         remedy: what to look at where it refuses.
         key: environment variable of the key, which is sent where it is set.
         who: is asked.
+        each_alone: see `failure_of`.
 
     Raises:
         TransportError: trouble that another try may mend, or that ends this request alone.
@@ -85,7 +103,7 @@ async def posted(
     if found.status != 200:
         said = found.body.decode("utf-8", "replace")
         remedy = f"check {remedy} and the key in {key} ({'set' if secret else 'not set'})"
-        raise failure_of(found.status, said, found.headers, remedy, who)
+        raise failure_of(found.status, said, found.headers, remedy, who, each_alone=each_alone)
     return found.body
 
 
@@ -143,8 +161,9 @@ class Connections:
                 found = Response(response.status, response.headers, await response.read())
             if found.body and (url, found.body) == connection.last:
                 raise TransportError("connection", "the answer before came a second time")
-            # Error pages may repeat; a whole answer, with its own id and time, does not.
+            # Errors may repeat; a whole answer, with its own id and time, does not.
             whole = found.status == 200 and b'"choices"' in found.body and found.body.rstrip().endswith(b"}")
+            whole = whole and not _ERROR.search(found.body)
             connection.last = (url, found.body) if whole else None
             sound = True
             return found

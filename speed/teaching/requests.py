@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from speed.core.spec import Json
 from speed.core.work import Tally
+from speed.data.answers.json_in_text import json_objects
 from speed.ports import Answer, Ask, Check
 from speed.teaching.journal import Entry
 from speed.teaching.spending import cost_of
@@ -59,8 +60,9 @@ class Request:
             self.cached = cached
         text = entry.text if entry.text.isascii() else entry.text.encode("utf-8", "replace").decode("utf-8")
         cause = entry.cause
-        if cause == "ok":
-            cause = self.check(text) or "ok"
+        if cause == "ok" or (cause == "truncated" and _is_whole(text)):
+            found = self.check(text) or "ok"
+            cause = found if cause == "ok" or found == "ok" else cause
         self.judged.append((entry, cause, cached))
         if cause == "ok" or not entry.answered or self.retries_left == 0:
             self.answer = Answer(
@@ -95,3 +97,9 @@ class Request:
             tally.cost[self.answer.cause] += 1
         for entry, cause, cached in self.judged:
             tally.ledger.add(cost_of(entry, cause, cached=cached))
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a text that the provider cut off holds JSON that was closed before."""
+    reading = json_objects(text)
+    return bool(reading.values) and not reading.unclosed and not reading.fault

@@ -25,10 +25,12 @@ from speed.teaching.errors import Patience, Reply, TransportError
 from speed.teaching.journal import Entry, Journal, Spending
 from speed.teaching.pace import Pacer
 from speed.teaching.requests import Call, Request
-from speed.teaching.spending import Account, Caps, Neighbours, cap_reached, caps_of
+from speed.teaching.spending import Account, Caps, Neighbours, cap_reached, caps_of, ledger_of
 
 WINDOW = 4
 """Requests ahead of the caller, as a multiple of the concurrency: memory is flat, and a slow answer stalls nobody."""
+REFUSED = 20
+"""Requests in a row that a provider refuses for good before the run ends: one is one rejected row."""
 LOOK_SECONDS = 0.05
 """Between two looks at what other processes hold, where a cap leaves no room."""
 
@@ -106,6 +108,10 @@ class Asking:
         self._prepared = False
         self._stop: BaseException | None = None
         self._failures_in_a_row = 0
+        self._refused_in_a_row = 0
+        self._remedy = ""
+        self._any_answer = False
+        """Whether any request was answered, by the teacher or the journal."""
         self._alive = time.monotonic()
         """When the teacher last said anything; later, where it asked for a pause."""
         self._hung = False
@@ -116,7 +122,7 @@ class Asking:
 
     def answers(self, requests: Iterable[tuple[Ask, Check]]) -> Iterator[Answer]:
         """Answers in the order of the requests, which are read lazily."""
-        source = enumerate(requests)
+        source, over = enumerate(requests), False
         most = WINDOW * self._concurrency
         self._journal.refresh()
         self._neighbours.join()
@@ -125,19 +131,37 @@ class Asking:
                 # As many at once as fly at once: two threads that take turns for every single request spend more on
                 # changing turns than on everything else.
                 if len(self._ahead) <= most - self._concurrency:
-                    room = islice(source, most - len(self._ahead))
+                    wanted = most - len(self._ahead)
+                    room = islice(source, wanted)
                     read = [self._teacher.request(ask, check, place) for place, (ask, check) in room]
+                    over = len(read) < wanted
                     self._ahead.extend(read)
                     self._launch([request for request in read if not self._from_journal(request)])
                 if not self._ahead:
                     return
-                yield self._landed(self._ahead[0])
+                answer = self._landed(self._ahead[0])
+                if over and len(self._ahead) == 1 and self._all_refused(self._ahead[0].ask.purpose):
+                    raise self._refused(answer.detail, self._remedy)
+                yield answer
                 self._ahead.popleft()
         finally:
             try:
                 self._land()
             finally:
                 self._neighbours.leave()
+
+    def _all_refused(self, purpose: str) -> bool:
+        """Whether all of a small stage was refused, by a teacher that never answered its purpose."""
+        if self._any_answer or not self._refused_in_a_row:
+            return False
+        asked = (self._teacher.model_name, purpose, "ok")
+        return all((line.model, line.purpose, line.cause) != asked for line in ledger_of(self._journal))
+
+    def _refused(self, detail: str, remedy: str) -> UserError:
+        return UserError(
+            f"the teacher {self._teacher.model_name} refused the last {self._refused_in_a_row} requests, every one: "
+            f"{detail}\n  {remedy}"
+        )
 
     @property
     def _concurrency(self) -> int:
@@ -146,6 +170,7 @@ class Asking:
     def _from_journal(self, request: Request) -> bool:
         """Answer a request from the journal as far as it goes; whether that is to the end."""
         while (known := self._journal.get(request.call.key)) is not None:
+            self._any_answer = True
             if request.take(known, cached=True):
                 return True
         return False
@@ -269,6 +294,10 @@ class Asking:
             entry = self._entry(call, resent(), begun, **unanswered)
             self._journal.append(entry)
             self._failures_in_a_row += trouble.again
+            self._refused_in_a_row += trouble.refused
+            self._remedy = trouble.remedy
+            if self._refused_in_a_row >= REFUSED:
+                raise self._refused(trouble.detail, trouble.remedy) from None
             if self._failures_in_a_row >= self._patience.window:
                 raise UserError(
                     f"the teacher {self._teacher.model_name} is gone: {self._failures_in_a_row} requests in a row "
@@ -291,7 +320,8 @@ class Asking:
                 reply = await self._teacher.send(request.call, self._ctx.runtime, self._patience.timeout)
                 answered = True
                 self._alive = time.monotonic()
-                self._failures_in_a_row = 0
+                self._failures_in_a_row = self._refused_in_a_row = 0
+                self._any_answer = True
                 entry = self._answer(request.call, reply, resent(), begun)
                 self._journal.append(entry)
                 return entry

@@ -275,6 +275,25 @@ async def _hang(_: Request) -> Response:
     return web.Response()
 
 
+def _error(error: object, **fields: object) -> bytes:
+    return json.dumps({"id": None, "choices": None, "usage": None, "error": error, **fields}).encode()
+
+
+_ERRORS = {
+    "401": _error({"message": "No auth credentials found", "code": 401}),
+    "402": _error({"message": "Insufficient credits", "code": 402}),
+    "429": _error({"message": "Rate limited upstream", "code": 429}),
+    "500": _error({"message": "Internal error", "code": 500}),
+    "502": _error({"message": "Provider returned error", "code": "502"}),
+    "in_words": _error("the engine is overloaded, try again"),
+    "403": _error({"message": "Input was flagged", "code": 403}),
+    "unnamed": _error({"message": "this request cannot be answered"}, choices=[]),
+    "in_choice": _error(None, choices=[{"index": 0, "error": {"message": "Provider down", "code": 503}}]),
+    "null": _error(None),
+    "none": _error(None, choices=[]),
+}
+"""Errors inside a 200."""
+
 _FAULTS: dict[str, Callable[[str], Fault]] = {
     **{str(code): lambda detail, code=code: _status(code, detail) for code in (400, 401, 403, 404, 408, 409, 422)},
     **{str(code): lambda detail, code=code: _status(code, detail) for code in (429, 500, 502, 503, 529)},
@@ -290,6 +309,10 @@ _FAULTS: dict[str, Callable[[str], Fault]] = {
     "malformed": lambda _: _body(b'{"choices": [{"message": {"content": "half'),
     "shapeless": lambda _: _body(b'{"choices": [{"message": {"content": {"not": "text"}}}]}'),
     "filtered": lambda _: _status(400, "", "blocked by content_policy_violation"),
+    "flagged": lambda _: _status(403, "", "Your input was flagged by moderation"),
+    "invalid": lambda _: _status(400, "", "invalid_prompt: this request is against our usage policy"),
+    "login": lambda _: _body(b"<html><title>Sign in</title><form>password</form></html>", "text/html"),
+    "error": lambda detail: _body(_ERRORS[detail]),
     "overlong": lambda _: _status(400, "", "this model's maximum context length is 8192 tokens"),
     "broke": lambda _: _status(429, "", "You exceeded your current quota: insufficient_quota"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,91 @@ def test_a_journal_with_counts_that_cannot_be_true_opens(tmp_path: Path) -> None
     assert line.dollars is not None
     assert 0.5 < line.dollars < 0.51
     assert [entry.tokens_in for entry in journal] == [104, 104, 100]
+
+
+REFUSED_ROWS = ["invalid", "flagged", "400", "422", "filtered", "error:403", "error:unnamed"]
+PASSING = ["error:429", "error:500", "error:502", "error:in_words", "error:in_choice", "error:null", "error:none"]
+FATAL = {"error:401": "HTTP 401", "error:402": "no credit left"}
+
+
+@pytest.mark.parametrize("kind", SENDERS)
+def test_a_row_that_the_provider_refuses_is_one_rejected_row(
+    kind: type[Any], provider: Provider, tmp_path: Path
+) -> None:
+    prompts = [f"row {row} | {fault}" for row, fault in enumerate(REFUSED_ROWS)] + ["fine 1", "fine 2"]
+    found = answers(prompts, context(tmp_path, provider), by=teacher(kind))
+    assert [answer.cause for answer in found] == ["content_filter"] * len(REFUSED_ROWS) + ["ok"] * 2
+    assert not any(answer.unreachable for answer in found)
+    assert set(provider.arrivals.values()) == {1}
+
+
+@pytest.mark.parametrize("kind", SENDERS)
+@pytest.mark.parametrize("fault", REFUSED_ROWS)
+def test_a_provider_that_refuses_all_ends_the_run(
+    fault: str, kind: type[Any], provider: Provider, tmp_path: Path
+) -> None:
+    rows = [f"row {row} | {fault}" for row in range(5)]
+    asked = teacher(kind).ask(((ask(row), fine) for row in rows), context(tmp_path, provider))
+    with pytest.raises(UserError, match="refused the last 5 requests, every one: "):
+        [next(asked) for _ in rows]  # as stages read them: never beyond the last
+    answers(["fine"], context(tmp_path, provider))
+    assert answers(rows[:1], context(tmp_path, provider))[0].cause == "content_filter", "it does answer that purpose"
+    with pytest.raises(UserError, match=r"refused the last 2\d requests, every one: "):
+        answers(
+            [f"more {row} | {fault}" for row in range(100)],
+            context(tmp_path, provider, concurrency=4),
+            by=teacher(kind),
+        )
+    assert provider.arrivals.total() < 5 + 1 + 1 + 20 + 8
+
+
+@pytest.mark.parametrize("kind", SENDERS)
+def test_errors_inside_a_200_pass_like_their_status(kind: type[Any], provider: Provider, tmp_path: Path) -> None:
+    prompts = [f"row {row} | {fault} {fault} ok" for row, fault in enumerate(PASSING)]
+    found = answers(prompts, context(tmp_path, provider, concurrency=1), by=teacher(kind))
+    assert [answer.cause for answer in found] == ["ok"] * len(PASSING)
+    assert set(provider.arrivals.values()) == {3}
+
+
+def test_an_answer_that_never_has_choices_is_one_rejected_row(provider: Provider, tmp_path: Path) -> None:
+    found = answers(["row 1 | error:null", "fine"], context(tmp_path, provider, concurrency=1))
+    assert [answer.cause for answer in found] == ["empty", "ok"]
+
+
+@pytest.mark.parametrize("kind", SENDERS)
+@pytest.mark.parametrize("fault", FATAL)
+def test_errors_inside_a_200_end_the_run_like_their_status(
+    fault: str, kind: type[Any], provider: Provider, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=FATAL[fault]):
+        answers(
+            [f"row {row} | {fault}" for row in range(50)], context(tmp_path, provider, concurrency=4), by=teacher(kind)
+        )
+    assert provider.arrivals.total() <= 4
+
+
+def test_a_login_page_ends_the_run(provider: Provider, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"web page, 'Sign in', that asks for a login.*\n.*runtime.api_base"):
+        answers(["row 1 | login"], context(tmp_path, provider))
+
+
+def test_an_identical_error_is_no_echo(provider: Provider, tmp_path: Path) -> None:
+    """On one connection; an echo would be cause `connection` and count as a failure of its own."""
+    answers(["row 1 | error:500"], context(tmp_path, provider, concurrency=1))
+    (entry,) = Journal(tmp_path / "journal")
+    assert entry.cause == "http_5xx"
+
+
+@pytest.mark.parametrize("kind", SENDERS)
+def test_a_whole_record_that_the_provider_cut_behind_its_end_is_paid_once(
+    kind: type[Any], provider: Provider, tmp_path: Path
+) -> None:
+    texts = {"whole | length": '{"a": "b"} and so', "half | length": '{"a": "b', "open | length": '{"a": "b"'}
+    provider.answer = texts.__getitem__
+    found = answers(list(texts), context(tmp_path, provider), by=teacher(kind))
+    assert [answer.cause for answer in found] == ["ok", "truncated", "truncated"]
+    bought = Counter(entry.messages[-1]["content"] for entry in Journal(tmp_path / "journal"))
+    assert dict(bought) == dict(zip(texts, (1, 2, 2), strict=True))
 
 
 def test_what_is_asked_is_the_same_for_both_senders(provider: Provider, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from speed.teaching.journal import Journal
 from speed.teaching.litellm_teacher import LitellmTeacher
 from speed.teaching.openai_teacher import KEY, OpenAICompatibleTeacher
 from speed.teaching.requests import Call
-from speed.teaching.session import session_at
+from speed.teaching.session import REFUSED, session_at
 from speed.teaching.spending import ledger_of
 from speed.teaching.teacher import JournaledTeacher
 
@@ -639,7 +639,7 @@ def test_what_no_retry_can_mend_ends_the_run_with_the_remedy(
     assert words in str(raised.value)
     assert SECRET not in str(raised.value)
     assert max(provider.arrivals.values()) == 1
-    assert len(provider.arrivals) <= 8
+    assert len(provider.arrivals) <= 8 + (REFUSED if fault == "400" else 0), "a 400 may be about one prompt"
 
 
 def test_litellm_names_the_missing_key(provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

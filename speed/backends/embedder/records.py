@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
 from speed.backends.embedder.settings import Source
 from speed.core.errors import UserError
-from speed.core.spec import Spec
+from speed.core.spec import Json
+from speed.data.labelled_lines import KNOWN, is_text_column, json_object, labelled_texts
 from speed.data.records import Kind
+from speed.data.text_files import text_lines
 
 CORPUS = -1
 """Number of the run's own corpus among the sources."""
-
-
-class Line(Spec):
-    """One line of a JSONL file of records."""
-
-    kind: Kind | None = None
-    task: str = ""
-    query: str
-    positive: str
-    negative: str | None = None
-    negatives: tuple[str, ...] = ()
+HEAD = 10_000
+"""Records of a source that are read before anything is built."""
 
 
 class Labelled(NamedTuple):
@@ -61,7 +53,7 @@ def labelled(examples: Path, sources: Sequence[Source]) -> Iterator[Labelled]:
                 answers |= {record.positive, *record.negatives}
             yield record
         if source is not None and count == before:
-            raise UserError(f"{file} holds no records; take it out of embedder.sources")
+            raise _no_records(file)
     if count < 2:
         raise UserError(f"{examples} holds {count} examples; contrastive training needs at least 2 (better thousands)")
     if len(answers) < 2:
@@ -71,33 +63,57 @@ def labelled(examples: Path, sources: Sequence[Source]) -> Iterator[Labelled]:
         )
 
 
+def check_sources(sources: Sequence[Source]) -> None:
+    """Read the first records of each source: the embedder is trained when all else is built and paid for.
+
+    Raises:
+        UserError: for a source that is missing or empty, or a line in its head that is no record.
+    """
+    for place, source in enumerate(sources):
+        file = source.path.path.expanduser()
+        if not sum(1 for _ in islice(_of_file(file, place, source), HEAD)):
+            raise _no_records(file)
+
+
+def _no_records(file: Path) -> UserError:
+    return UserError(f"{file} holds no records; take it out of embedder.sources")
+
+
 def _of_file(file: Path, place: int, source: Source | None) -> Iterator[Labelled]:
-    if not file.is_file():
-        raise UserError(f"{file} does not exist: the embedder needs a JSONL file of examples")
-    with file.open("rb") as lines:
-        seen = 0
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                read = Line.model_validate_json(line)
-            except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(map(str, first["loc"])) or "line"
-                raise UserError(f"{file}, line {number}: no usable example ({where}: {first['msg']})") from error
-            for field in ("query", "positive"):
-                if not getattr(read, field).strip():
-                    raise UserError(
-                        f"{file}, line {number}: {field} is empty; every record needs a query and a positive"
-                    )
-            kind = read.kind or (source.kind if source else None)
-            if kind is None:
-                raise UserError(
-                    f"{file}, line {number}: kind is missing; state it in the line, or for all as the source's "
-                    f"kind ({', '.join(Kind)})"
-                )
-            tasks = source.tasks if source else ()
-            task = read.task or (tasks[seen % len(tasks)] if tasks else "")
-            seen += 1
-            negatives = tuple(text for text in (read.negative or "", *read.negatives) if text.strip())
-            yield Labelled(place, number, len(line), kind, task, read.query, read.positive, negatives)
+    tasks, seen = source.tasks if source else (), 0
+    for number, raw, text in text_lines(file):
+        if not text.strip():
+            continue
+        where = f"{file}, line {number}"
+        row = json_object(text, where)
+        _refuse_unknown_columns(row, where)
+        texts, kind, task = labelled_texts(row, where), _kind(row, source, where), row.get("task") or ""
+        if not isinstance(task, str):
+            raise UserError(f"{where}: task must be a text, the instruction in front of the query")
+        task = task or (tasks[seen % len(tasks)] if tasks else "")
+        seen += 1
+        for positive in texts.positives:
+            yield Labelled(place, number, len(raw), kind, task, texts.query, positive, texts.negatives)
+            raw = b""
+
+
+def _refuse_unknown_columns(row: dict[str, Json], where: str) -> None:
+    unknown = [name for name in row if name not in ("kind", "task") and not is_text_column(name)]
+    if unknown:
+        raise UserError(
+            f"{where}: unknown column {', '.join(map(repr, unknown))}; known are kind, task, {KNOWN}\n"
+            "  rename it or take it out, so that none is ignored by mistake"
+        )
+
+
+def _kind(row: dict[str, Json], source: Source | None, where: str) -> Kind:
+    named = row.get("kind")
+    if named is not None:
+        if named not in list(Kind):
+            raise UserError(f"{where}: kind {named!r} is unknown; it is one of {', '.join(Kind)}")
+        return Kind(named)
+    if source is None or source.kind is None:
+        raise UserError(
+            f"{where}: kind is missing; state it in the line, or for all as the source's kind ({', '.join(Kind)})"
+        )
+    return source.kind

@@ -9,9 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from speed.backends.embedder.records import check_sources
 from speed.backends.embedder.settings import ContrastiveSettings
 from speed.backends.runtime.device import fills_gpu
 from speed.backends.runtime.processes import Job, run_in_processes, several
+from speed.core.content import locate_model
+from speed.core.errors import UserError
 from speed.runtime import Context, Runtime
 
 WORKER = "speed.backends.embedder.worker"
@@ -25,6 +28,17 @@ class ContrastiveTrainer(ContrastiveSettings):
 
     def alone(self, runtime: Runtime) -> bool:
         return fills_gpu(runtime)
+
+    def check(self, runtime: Runtime) -> None:
+        """Refuse what the runtime cannot carry out, and labelled sources or a guide that cannot be read.
+
+        Raises:
+            UserError: with the remedy.
+        """
+        super().check(runtime)
+        check_sources(self.sources)
+        if self.masks.guide is not None:
+            _check_guide(self.masks.guide.name)
 
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
         """Train on the `Example`s of a JSONL file; the model, in sentence-transformers layout, into `out/model`.
@@ -45,6 +59,23 @@ class ContrastiveTrainer(ContrastiveSettings):
         runtime = ctx.runtime.model_copy(update={"home": ctx.store.home})
         job = EmbedderJob(trainer=self, examples=examples, seed=seed, out=str(out.resolve()), runtime=runtime)
         run_in_processes(job, WORKER, ctx)
+
+
+def _check_guide(name: str) -> None:
+    """Look whether a folder holds an embedder, without loading it."""
+    folder, where = Path(locate_model(name)[0]), f"embedder.masks.guide={name}"
+    if not folder.is_dir():
+        raise UserError(f"{where} is a model of the hub: download it (hf download {name}), and give its folder")
+    wanted = {
+        "config.json": ("config.json", "adapter_config.json"),
+        "tokenizer.json": ("tokenizer.json", "tokenizer.model", "vocab.*"),
+        "its weights (*.safetensors)": ("*.safetensors", "*.bin"),
+    }
+    lacking = [what for what, patterns in wanted.items() if not any(any(folder.glob(each)) for each in patterns)]
+    if lacking:
+        raise UserError(
+            f"{where} holds no embedder: {', '.join(lacking)} missing; give a folder in sentence-transformers layout"
+        )
 
 
 class EmbedderJob(Job):

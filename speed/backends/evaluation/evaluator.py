@@ -16,6 +16,8 @@ from pydantic import model_validator
 from speed.backends.evaluation.protocol import EvaluationProtocol
 from speed.backends.runtime.device import fills_gpu
 from speed.core.content import Content
+from speed.core.spec import Json
+from speed.data.evaluation_splits import SEVERAL, published_splits
 from speed.data.records import Scores
 from speed.runtime import Context, Runtime
 
@@ -59,6 +61,12 @@ class MtebEvaluator(ProtocolEvaluator):
             raise ValueError("benchmark: any needs the names of the tasks in `only`")
         return self
 
+    def recipe(self) -> Json:
+        """Identity: the settings; for tasks that were once scored as a mean over several splits, the split, too."""
+        named = self.only if self.benchmark == "any" else ()
+        splits = {name: published_splits(SEVERAL[name]) for name in named if name in SEVERAL}
+        return {**super().recipe(), **({"splits": splits} if splits else {})}
+
     def jobs(self, ctx: Context) -> list[Job]:
         """The benchmark's tasks."""
         import datasets
@@ -88,6 +96,18 @@ class LocalEvaluator(FolderEvaluator):
 
     tasks: Content
     """The folder of tasks."""
+
+    def recipe(self) -> Json:
+        """Identity: the settings; for tasks that were once scored on another split, the split, too."""
+        from speed.backends.evaluation.task_folder import task_folders
+
+        splits = {}
+        for task in task_folders(self.tasks.path.expanduser()):
+            once = SEVERAL.get(task.mteb or "", ()) if not self.only or task.name in self.only else ()
+            present = [split for split in once if split in task.files["default"]]
+            if present and (now := published_splits(present)[0]) != present[0]:
+                splits[task.name] = now
+        return {**super().recipe(), **({"splits": splits} if splits else {})}
 
     def check(self) -> None:
         """Refuse a task without the files and columns that it needs."""

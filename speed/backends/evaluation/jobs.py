@@ -16,6 +16,7 @@ from speed.backends.evaluation.local_tasks import load, mteb_task
 from speed.backends.evaluation.mteb_globals import globals_seeded
 from speed.backends.evaluation.task_folder import task_folders
 from speed.core.errors import UserError
+from speed.data.evaluation_splits import published_splits
 
 BENCHMARKS = {"mteb_v1": "MTEB(eng, v1)", "mteb_v2": "MTEB(eng, v2)"}
 """mteb's names; v1 is the paper's 56 tasks."""
@@ -97,9 +98,12 @@ def benchmark_jobs(benchmark: str, only: Sequence[str] = (), mirror: Path | None
 
 def _task_of_mteb(name: str) -> Any:
     try:
-        return mteb.get_task(name, languages=["eng"])
+        task = mteb.get_task(name, languages=["eng"])
     except KeyError as error:
         raise UserError(f"mteb {importlib.metadata.version('mteb')} has no task {name!r}: check the name") from error
+    if not isinstance(task, AbsTaskAggregate):
+        task._eval_splits = published_splits(task.eval_splits)
+    return task
 
 
 def _hub_job(task: Any, mirror: Path | None) -> Job:

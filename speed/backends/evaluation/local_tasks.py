@@ -20,6 +20,7 @@ from speed.backends.evaluation.gold import Rows
 from speed.backends.evaluation.search_ids import candidates, remarks_on_ids
 from speed.backends.evaluation.task_folder import EVALUATED, TaskFolder, TaskType
 from speed.core.errors import UserError
+from speed.data.evaluation_splits import published_splits
 
 CLASSES: dict[TaskType, tuple[Any, str]] = {
     "Classification": (AbsTaskClassification, "accuracy"),
@@ -45,7 +46,7 @@ def mteb_task(task: TaskFolder) -> Any:
                 "correct its README.md or tasks.json, or leave the name out to evaluate it as a task of your own"
             ) from error
         known.metadata = known.metadata.model_copy(update={"dataset": dataset})
-        known._eval_splits = [task.split(known.eval_splits)]
+        known._eval_splits = [task.split([*published_splits(known.eval_splits), *known.eval_splits])]
         return known
     base, main_score = CLASSES[task.type]
     metadata = TaskMetadata(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.results import TaskResult
 
 from speed.backends.encoding.instructions import instruction_table
@@ -95,6 +96,7 @@ def _record(
         batch=model.batch,
         instructions=digest(recipe(instruction_table())),
         datasets={name: str(result.dataset_revision) for name, result in done.items()},
+        splits={name: "+".join(sorted(result.scores)) for name, result in done.items()},
     )
     return EvaluationRecord(
         name=model.name,
@@ -149,7 +151,7 @@ def _count(encoder: MtebEncoder, ctx: Context) -> None:
 
 
 def _finished(file: Path, task: Any) -> bool:
-    """Whether the file is a result of this task, on the same data, by this version of mteb."""
+    """Whether the file is a result of this task, on the same data and splits, by this version of mteb."""
     if not file.is_file():
         return False
     try:
@@ -157,6 +159,8 @@ def _finished(file: Path, task: Any) -> bool:
     except (OSError, ValueError, KeyError):
         return False
     same_data = result.dataset_revision == task.metadata.revision
+    if not isinstance(task, AbsTaskAggregate):
+        same_data = same_data and set(result.scores) == set(task.eval_splits)
     return bool(same_data and result.mteb_version == importlib.metadata.version("mteb"))
 
 

@@ -11,6 +11,9 @@ from typing import Any
 from speed.core.spec import Json
 from speed.ports import Tracker
 
+SECONDS_TO_ANSWER = 10.0
+"""How long W&B's server may take to begin a run; then the run is written offline."""
+
 
 class WandbTracker(Tracker):
     """One W&B run for each run; runs of a sweep share a group."""
@@ -20,7 +23,8 @@ class WandbTracker(Tracker):
     def mirror(self, run: Path, runtime_dir: Path) -> None:
         """Send config, training curves, stage figures and scores of the finished run in folder `run`.
 
-        Without WANDB_API_KEY (and without WANDB_MODE) everything stays in `runtime_dir/wandb`, for `wandb sync`.
+        Without WANDB_API_KEY (and without WANDB_MODE), or without an answer of the server within ten seconds,
+        everything stays in `runtime_dir/wandb`, for `wandb sync`.
         An error becomes one line on stderr: the run's own files are complete without W&B.
         """
         try:
@@ -37,16 +41,33 @@ class WandbTracker(Tracker):
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
         about = summary["about"]
         group = None if about["sweep"] == "none" else about["sweep"]
-        with wandb.init(
-            project=self.project,
-            name=run.name,
-            group=group,
-            tags=[about["preset"]],
-            config=config_values(run / "config.yaml"),
-            dir=str(runtime_dir),
-            mode=mode,
-            settings=wandb.Settings(console="off", silent=True, disable_git=True, x_disable_meta=True),
-        ) as tracked:
+
+        def begun(mode: Any) -> Any:
+            return wandb.init(
+                project=self.project,
+                name=run.name,
+                group=group,
+                tags=[about["preset"]],
+                config=config_values(run / "config.yaml"),
+                dir=str(runtime_dir),
+                mode=mode,
+                settings=wandb.Settings(
+                    console="off", silent=True, disable_git=True, x_disable_meta=True, init_timeout=SECONDS_TO_ANSWER
+                ),
+            )
+
+        try:
+            tracked = begun(mode)
+        except wandb.errors.Error as error:
+            if mode == "offline":
+                raise
+            tracked = begun("offline")
+            print(
+                f"W&B did not take the run within {SECONDS_TO_ANSWER:g} s ({type(error).__name__}); it is kept "
+                f"offline: wandb sync {Path(tracked.dir).parent}",
+                file=sys.stderr,
+            )
+        with tracked:
             for stage in sorted((run / "stages").iterdir()):
                 for step, figures in curves(stage / "curves.jsonl").items():
                     tracked.log({f"{stage.name}/step": step, **{f"{stage.name}/{k}": v for k, v in figures.items()}})

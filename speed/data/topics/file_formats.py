@@ -2,29 +2,36 @@
 
 The dumps are 0.3 to 2 GB of XML that no XML parser accepts: they hold invalid UTF-8, control characters and broken
 entities. So they are read as blocks of bytes and searched only for tags that name a topic: `<Topic r:id="Top/Arts">`.
+Lists and TSV are text files like any other, so in them every byte must be right.
 """
 
 from __future__ import annotations
 
-import gzip
 import html
 import io
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
+from urllib.parse import unquote
 
 from speed.core.errors import UserError
+from speed.data.text_files import DAMAGED, damaged, lines_of, opened, unpacked
 
 _TOPIC = re.compile(rb"""<Topic\s[^<>]{0,200}?\br:id\s*=\s*(?:"([^"<>]{0,4000})"|'([^'<>]{0,4000})')""")
+_ROOT = re.compile(rb"<(?:\w+:)?RDF[\s>]")
+_END = re.compile(rb"</(?:\w+:)?RDF\s*>")
 _BLOCK = 1 << 20
 _LONGEST_TAG = 8192
-_LONGEST_LINE = 1 << 16
+_HEAD = 1 << 16
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffd\ufeff]")
 _HEADER = {"topic", "topics", "path", "category"}
+_JSON = re.compile(rb'\[\s*["{\[\]]|\{\s*["}]')
+_ESCAPES = re.compile(r"(?:%(?!2[Ff])[0-9A-Fa-f]{2})+")
+"""Bytes as URLs write them. A slash (`%2F`) stays as it is: it belongs to a level's name."""
+_ENTITY = re.compile(r"&#?\w+;")
 
 
 def paths_in(file: Path | None, form: Literal["auto", "list", "tsv", "rdf"], counts: Counter[str]) -> Iterator[str]:
@@ -32,90 +39,79 @@ def paths_in(file: Path | None, form: Literal["auto", "list", "tsv", "rdf"], cou
     characters.
 
     Raises:
-        UserError: the file is missing, a folder, unreadable, a damaged archive, or no RDF although RDF was asked for.
+        UserError: the file is missing, a folder, unreadable, damaged, no text in UTF-8, JSON or CSV, or no whole RDF
+            although RDF was asked for.
     """
     where = f"topics.path={file}"
-    if file is None:
-        raw: IO[bytes] = (files("speed.data.topics") / "odp_sample.txt").open("rb")
-    else:
-        raw = _opened(file.expanduser(), where)
     name = file.name if file else ""
-    with raw, _unpacked(raw, name, where) as stream:
+    raw = opened(file, where) if file else (files("speed.data.topics") / "odp_sample.txt").open("rb")
+    with raw, unpacked(raw, name, where) as stream:
         try:
-            dump = form == "auto" and ".rdf" in name
-            yield from _paths(stream, "rdf" if dump else form, counts, where)
-        except (OSError, EOFError, zlib.error) as error:
-            remedy = "fetch the file again"
-            raise UserError(f"{where}: damaged after {counts['read']} topics ({error}): {remedy}") from error
+            head = stream.peek()[:_HEAD].lstrip(b"\xef\xbb\xbf \t\r\n")
+            if form == "rdf" or (form == "auto" and (".rdf" in name or head.startswith(b"<"))):
+                yield from _paths_of_dump(stream, counts, where)
+                return
+            tab = form == "tsv" or (form == "auto" and b"\t" in head)
+            _refuse_other_formats(head, name, tab, where)
+            yield from _paths_of_lines(stream, counts, where, tab)
+        except DAMAGED as error:
+            raise damaged(where, f"{counts['read']} topics", error) from error
 
 
-def _opened(file: Path, where: str) -> IO[bytes]:
-    if not file.exists():
-        raise UserError(f"{where} does not exist: give the path of a list, a TSV or an ODP RDF dump")
-    if file.is_dir():
-        raise UserError(f"{where} is a folder: give the file in it")
-    try:
-        return file.open("rb")
-    except OSError as error:
-        raise UserError(f"{where} cannot be read: {error.strerror}") from error
+def _refuse_other_formats(head: bytes, name: str, tab: bool, where: str) -> None:
+    remedy = "give one topic path per line, or a TSV with the path in its first column"
+    if _JSON.match(head):
+        raise UserError(f"{where} is JSON: {remedy}")
+    first = head.splitlines()[0].decode("utf-8", "replace") if head else ""
+    cells = {cell.strip(' "').lower() for cell in first.split(",")}
+    if not tab and "," in first and (".csv" in name or _HEADER & cells):
+        raise UserError(f"{where} is CSV: {remedy}")
 
 
-def _unpacked(raw: IO[bytes], name: str, where: str) -> io.BufferedIOBase:
-    buffered = io.BufferedReader(raw, _BLOCK)  # type: ignore[type-var]
-    if buffered.peek(2)[:2] == b"\x1f\x8b":
-        return gzip.GzipFile(fileobj=buffered)
-    if name.endswith(".gz"):
-        raise UserError(f"{where} is not a gzip archive, as its name says: fetch it again, or take .gz off its name")
-    return buffered
-
-
-def _paths(stream: io.BufferedIOBase, form: str, counts: Counter[str], where: str) -> Iterator[str]:
-    head = stream.read(_BLOCK)
-    if form == "auto":
-        start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-        form = "rdf" if start.startswith(b"<") else "tsv" if b"\t" in head[:_LONGEST_LINE] else "list"
-    if form != "rdf":
-        if b"\0" in head:
-            raise UserError(f"{where} is no text file in UTF-8: give a list, a TSV or an ODP RDF dump (plain or .gz)")
-        yield from _lines(head, stream, counts, tab=form == "tsv")
-        return
-    any_topic = False
-    for raw_path in _topics(head, stream):
-        any_topic = True
-        path = _clean(html.unescape(_decoded(raw_path, counts)), counts)
-        if path not in ("", "Top"):
-            yield path.removeprefix("Top/")
-    if not any_topic:
-        raise UserError(f"{where}: no <Topic r:id=...> in it: this is no ODP RDF dump; is topics.format right?")
-
-
-def _topics(head: bytes, stream: io.BufferedIOBase) -> Iterator[bytes]:
-    """Read the ids of topics. A tag that is cut by the end of a block is completed from the next block."""
-    rest = head
+def _paths_of_dump(stream: io.BufferedReader, counts: Counter[str], where: str) -> Iterator[str]:
+    """The topics of an RDF dump. A tag that is cut by the end of a block is completed from the next block."""
+    any_topic, rest, tail = False, stream.read(_BLOCK), b""
+    root = _ROOT.search(rest) is not None
     while rest:
-        end = 0
+        end, tail = 0, rest[-_LONGEST_TAG:]
         for match in _TOPIC.finditer(rest):
-            end = match.end()
-            yield match[1] if match[1] is not None else match[2]
+            end, any_topic = match.end(), True
+            raw = match[1] if match[1] is not None else match[2]
+            path = _clean(html.unescape(_decoded(raw, counts)), counts)
+            if path not in ("", "Top"):
+                yield path.removeprefix("Top/")
         block = stream.read(_BLOCK)
         rest = rest[max(end, len(rest) - _LONGEST_TAG) :] + block if block else b""
+    if not any_topic:
+        raise UserError(f"{where}: no <Topic r:id=...> in it: this is no ODP RDF dump; is topics.format right?")
+    if (root and not _END.search(tail)) or b">" not in tail[max(tail.rfind(b"<Topic"), 0) :]:
+        raise UserError(
+            f"{where} is cut off after {counts['read']} topics: the end of the dump (</RDF>) is missing; fetch it again"
+        )
 
 
-def _lines(head: bytes, stream: io.BufferedIOBase, counts: Counter[str], tab: bool) -> Iterator[str]:
-    first, rest = True, head
-    while rest:
-        block = stream.read(_BLOCK)
-        whole, newline, rest = rest.rpartition(b"\n") if block else (rest, b"", b"")
-        if not newline and block:
-            whole, rest = b"", rest[-_LONGEST_LINE:]
-        for line in whole.split(b"\n"):
-            cell = line.split(b"\t", 1)[0] if tab else line
-            text = _clean(_decoded(cell, counts), counts).strip()
-            if text in ("", "Top") or text.startswith("#") or (first and tab and text.lower() in _HEADER):
-                continue
-            first = False
-            yield text.removeprefix("Top/").strip("/")
-        rest += block
+def _paths_of_lines(stream: io.BufferedReader, counts: Counter[str], where: str, tab: bool) -> Iterator[str]:
+    first = True
+    for line in lines_of(stream, where):
+        text = _clean(line.text.split("\t", 1)[0] if tab else line.text, counts).strip()
+        if not text or text.startswith("#") or (first and text.strip('"').lower() in _HEADER):
+            continue
+        first = False
+        path = _clean(_unescaped(text), counts).strip("/").removeprefix("Top/").strip("/")
+        if path not in ("", "Top"):
+            yield path
+
+
+def _unescaped(text: str) -> str:
+    """A path as a person writes it: without the escapes of URLs (`%26`) and HTML (`&amp;`)."""
+
+    def plain(match: re.Match[str]) -> str:
+        try:
+            return unquote(match[0], errors="strict")
+        except UnicodeDecodeError:
+            return match[0]
+
+    return _ENTITY.sub(lambda match: html.unescape(match[0]), _ESCAPES.sub(plain, text))
 
 
 def _decoded(raw: bytes, counts: Counter[str]) -> str:

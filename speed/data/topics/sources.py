@@ -31,7 +31,7 @@ class TopicsConfig(Spec):
     """Source of the topics, and which of them are used."""
 
     path: Content | None = None
-    """A list, a TSV or an ODP dump (`structure.rdf.u8`, `content.rdf.u8`), plain or .gz. None: the built-in list."""
+    """A list, a TSV or an ODP dump (`structure.rdf.u8`, `content.rdf.u8`), plain or packed. None: the built-in list."""
     format: Literal["auto", "list", "tsv", "rdf"] = "auto"
     """`list`: one path per line; `tsv`: the path in the first column; `auto`: decided by the beginning of the file."""
     exclude: tuple[str, ...] = ("World/", "Kids_and_Teens/International/", "Adult/")
@@ -91,7 +91,7 @@ def _cause_to_skip(path: str, config: TopicsConfig) -> str | None:
     levels = path.split("/")
     if not all(levels):
         return "empty_level"
-    if any(f"{path}/".startswith(f"{branch.rstrip('/')}/") for branch in config.exclude):
+    if any(f"{path}/".startswith(f"{branch.strip('/').removeprefix('Top/')}/") for branch in config.exclude):
         return "excluded"
     if config.drop_single_letters and len(levels[-1]) == 1:
         return "single_letter"

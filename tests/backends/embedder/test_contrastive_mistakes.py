@@ -51,31 +51,6 @@ def test_a_text_of_ten_megabytes_is_a_text(base: Path, tmp_path: Path) -> None:
     assert ctx.tally.metrics["truncated"] == 2
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ({"query": "a"}, "line 1: no usable example .positive: Field required"),
-        ({"query": "a", "positive": "\n"}, "line 1: positive is empty"),
-        ({"query": "a", "positive": "b", "hard_negative": "c"}, "line 1: no usable example .hard_negative: Extra"),
-        ({"query": "a", "positive": "b"}, "line 1: kind is missing"),
-    ],
-)
-def test_a_source_names_its_line(base: Path, tmp_path: Path, line: dict[str, Any], message: str) -> None:
-    source = Source(path=written(tmp_path / "source.jsonl", [line]))
-    with pytest.raises(UserError, match=f"source.jsonl, {message}"):
-        small(base, sources=(source,)).train(
-            examples(tmp_path / "a.jsonl", 8), tmp_path / "out", 0, context(tmp_path / "home")
-        )
-
-
-def test_a_source_that_is_not_there_is_named(base: Path, tmp_path: Path) -> None:
-    for wrong in ({"path": str(tmp_path / "nothing.jsonl")}, {"path": str(written(tmp_path / "empty.jsonl", []))}):
-        with pytest.raises(UserError, match=r"nothing.jsonl does not exist|empty.jsonl holds no records"):
-            small(base, sources=(wrong,)).train(
-                examples(tmp_path / "a.jsonl", 8), tmp_path / "out", 0, context(tmp_path / "home")
-            )
-
-
 def test_a_tokenizer_that_drops_the_bos_it_promises_is_asked_about(tmp_path: Path) -> None:
     folder = make_base(tmp_path / "base")
     described = json.loads((folder / "tokenizer.json").read_text()) | {"post_processor": None}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from speed.backends.tracking import wandb_tracker
 from speed.backends.tracking.wandb_tracker import WandbTracker
 
 SENIOR = {"kl_reference": 0.25, "rewards_accuracies": 0.75, "logps_chosen": -12.5, "logps_rejected": -20.5}
@@ -79,3 +80,24 @@ def test_figures_of_a_training_and_its_curve_reach_wandb(tmp_path: Path, monkeyp
     assert found["senior/rejected/over_max_length"] == 2
     assert found["mteb/mean"] == 40.0
     assert [json.loads(point["senior/rewards_accuracies"]) for point in curve] == [0.25, 0.5]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_server_that_does_not_answer_leaves_the_run_offline_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    assert wandb_tracker.SECONDS_TO_ANSWER == 10
+    monkeypatch.setattr(wandb_tracker, "SECONDS_TO_ANSWER", 1.0)
+    WandbTracker().mirror(run_folder(tmp_path / "run"), tmp_path)
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    said = capsys.readouterr().err
+    assert "W&B did not take the run within 1 s" in said
+    assert f"wandb sync {file.parent}" in said
+    assert "aaaa" not in said
+    records = finished_records(file)
+    assert any(
+        item.nested_key == ["mteb/mean"] or item.key == "mteb/mean" for r in records for item in r.summary.update
+    )

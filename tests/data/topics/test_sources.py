@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from speed.core.content import Content
 from speed.core.errors import UserError
@@ -76,6 +77,49 @@ def test_list_and_tsv(tmp_path: Path) -> None:
     assert read(tmp_path / "last")[0] == ["Arts", "Sports"]
 
 
+@pytest.mark.parametrize(
+    ("content", "topics"),
+    [
+        ("Arts\rSports\rNews\r", ["Arts", "Sports", "News"]),
+        ("/Top/Arts\nArts\n/Arts/\n/Top/World/Deutsch\n/World/Deutsch\nTop\n/Top/\n", ["Arts"]),
+        ("R%26B\nFlorida_A&amp;M\nCaf%C3%A9\nAC%2FDC\n100%_Wool\n50%FF\nA&notes\nQ&A\n",
+         ["R&B", "Florida_A&M", "Café", "AC%2FDC", "100%_Wool", "50%FF", "A&notes", "Q&A"]),
+        ("topic\nArts\nTopic\n", ["Arts", "Topic"]),
+        ("Enron,_Inc\n[Brackets]\n", ["Enron,_Inc", "[Brackets]"]),
+    ],
+)  # fmt: skip
+def test_lists_as_people_write_them(tmp_path: Path, content: str, topics: list[str]) -> None:
+    (tmp_path / "list").write_bytes(content.encode())
+    assert read(tmp_path / "list")[0] == topics
+    (tmp_path / "list").write_bytes(zstandard.ZstdCompressor().compress(content.encode()))
+    assert read(tmp_path / "list")[0] == topics
+
+
+def test_a_branch_is_excluded_however_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("Arts\nNews/Local\n")
+    for branch in ("News", "News/", "/News", "Top/News", "/Top/News/"):
+        assert read(tmp_path / "list", exclude=[branch])[0] == ["Arts"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("list", "Arts\nGröße\n".encode("latin1"), "line 2 is not UTF-8 .byte 0xf6 at 3"),
+        ("list.csv", b"Arts,3\n", "is CSV"),
+        ("list", b"id,topic\n1,Arts\n", "is CSV"),
+        ("list", b'["Arts", "Sports"]', "is JSON"),
+        ("list", b'[\n  {"topic": "Arts"}\n]', "is JSON"),
+        ("list", b'{"topic": "Arts"}\n', "is JSON"),
+        ("dump", STRUCTURE.read_bytes()[:-30], "is cut off after 12 topics"),
+        ("dump", b'<Topic r:id="Top/Arts"></Topic>\n<Topic r:id="Top/Sp', "is cut off after 1 topics"),
+    ],
+)
+def test_files_that_are_no_topics_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"topics.path={tmp_path / name}.* ?{message}"):
+        read(tmp_path / name)
+
+
 def test_gzip_is_the_same(tmp_path: Path) -> None:
     packed = tmp_path / "structure.rdf.u8.gz"
     packed.write_bytes(gzip.compress(STRUCTURE.read_bytes()))
@@ -88,7 +132,12 @@ def test_topics_cut_by_a_block_are_whole(tmp_path: Path) -> None:
     for shift in range(0, len(tag), 3):
         file = tmp_path / "dump"
         file.write_bytes(
-            b"<RDF>" + b"x" * ((1 << 20) - 5 - shift) + tag + b"y" * (1 << 20) + tag.replace(b"Long", b"Last")
+            b"<RDF>"
+            + b"x" * ((1 << 20) - 5 - shift)
+            + tag
+            + b"y" * (1 << 20)
+            + tag.replace(b"Long", b"Last")
+            + b"</RDF>"
         )
         assert read(file)[0] == ["Arts/Long_Name_Here", "Arts/Last_Name_Here"]
 

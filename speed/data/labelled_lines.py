@@ -1,0 +1,111 @@
+"""Labelled records as others write them: JSON lines with a query, its positive, and where they are known its negatives.
+
+The columns are `query` and `positive`, `negative` or `negatives`, or the names of other tools for them: `anchor`
+(sentence-transformers), `pos` and `neg` (FlagEmbedding), `negative_1`, `negative_2` ...
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from speed.core.errors import UserError
+from speed.core.spec import Json
+
+QUERY = ("query", "anchor")
+POSITIVE = ("positive", "pos")
+NEGATIVE = re.compile(r"negative|negatives|neg|negative_?(\d+)")
+KNOWN = "query (or anchor), positive (or pos), negative, negatives (or neg), negative_1, negative_2 ..."
+
+
+class Texts(NamedTuple):
+    """The texts of one line."""
+
+    query: str
+    positives: tuple[str, ...]
+    """At least one; each makes a record of its own."""
+    negatives: tuple[str, ...]
+
+
+def json_object(text: str, where: str) -> dict[str, Json]:
+    """The JSON object of a line.
+
+    Raises:
+        UserError: for anything else.
+    """
+    if text.lstrip().startswith("["):
+        raise UserError(f"{where} is no record: it begins a JSON list; give JSON lines, each with one JSON object")
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON: {error}; each line holds one record as a JSON object") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{where} is no record: it must be a JSON object with the columns {KNOWN}")
+    return row
+
+
+def labelled_texts(row: Mapping[str, Json], where: str) -> Texts:
+    """The texts of a record; columns that hold none are not looked at.
+
+    Raises:
+        UserError: for a column that is missing, there twice, empty, or no text; `where` names file and line.
+    """
+    query, positives = _texts(row, QUERY, where), _texts(row, POSITIVE, where)
+    columns = sorted(filter(NEGATIVE.fullmatch, row), key=_place)
+    negatives = [text for name in columns for text in _texts_in(row[name], name, where)]
+    for text in (*query, *positives, *negatives):
+        if not text.isascii():
+            _refuse_half_characters(text, where)
+    return Texts(query[0], tuple(positives), tuple(text for text in negatives if text.strip()))
+
+
+def is_text_column(name: str) -> bool:
+    """Whether a column holds texts of a record."""
+    return name in QUERY or name in POSITIVE or NEGATIVE.fullmatch(name) is not None
+
+
+def _texts(row: Mapping[str, Json], names: tuple[str, ...], where: str) -> list[str]:
+    found = [name for name in names if row.get(name) is not None]
+    if len(found) > 1:
+        raise UserError(f"{where}: {' and '.join(found)} mean the same column: leave one of them out")
+    texts = _texts_in(row[found[0]], found[0], where) if found else []
+    if not texts:
+        raise UserError(
+            f"{where} is no record: it has no {names[0]}; known columns are {KNOWN}, and it has "
+            f"{', '.join(map(repr, row)) or 'none'}"
+        )
+    if not all(text.strip() for text in texts):
+        raise UserError(f"{where}: {found[0]} is empty; every record needs a query and a positive")
+    return texts
+
+
+def _texts_in(value: Json, name: str, where: str) -> list[str]:
+    """The texts of a column: one, or a list where its name says so; `pos` and `neg` may be either."""
+    if value is None:
+        return []
+    if isinstance(value, str) and name != "negatives":
+        return [value]
+    several = name in ("pos", "neg", "negatives")
+    if several and isinstance(value, list) and all(isinstance(text, str) for text in value):
+        return value
+    wanted = "a list of texts" if several else "a text"
+    raise UserError(f"{where}: {name} must be {wanted}, and it is {json.dumps(value)[:80]}")
+
+
+def _place(name: str) -> tuple[int, int]:
+    """Order of the columns of negatives, whatever their order in the line."""
+    number = NEGATIVE.fullmatch(name)
+    assert number is not None
+    return {"negative": 0, "negatives": 1, "neg": 2}.get(name, 3), int(number[1] or 0)
+
+
+def _refuse_half_characters(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where}: a text holds half a character ({ascii(text[error.start])[1:-1]}): take it out, or write the "
+            "whole character"
+        ) from error
