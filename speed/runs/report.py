@@ -163,6 +163,12 @@ def remarks(lines: list[StageLine]) -> list[str]:
             f"The tokens and dollars of {guessed:,} answers are estimated from prompt and answer: their provider did "
             "not say what they took, or nothing that can be true."
         )
+    repeated = "answers_repeated_for_the_next_prompt"
+    found += [
+        f"{line.label}: {line.noted[repeated]:,} answers are word for word those to the prompt before, which was another."
+        for line in lines
+        if line.noted.get(repeated)
+    ]
     unknown = {line.label: line.noted.get("topics_unknown_to_teacher", 0) for line in lines}
     if any(unknown.values()):
         where = ", ".join(f"{count:,} of {label}" for label, count in unknown.items() if count)

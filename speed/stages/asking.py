@@ -13,6 +13,8 @@ from speed.ports import Answer, Ask, Check, Teacher
 from speed.runtime import Context
 
 T = TypeVar("T")
+REPEATED = "answers_repeated_for_the_next_prompt"
+"""Counts answers that are word for word those to the prompt before, which was another."""
 
 
 def ask_in_order(
@@ -39,6 +41,7 @@ def ask_all_in_order(
     """
     to_ask, to_give = tee(items)
     asked = teacher.ask((request for _, requests in to_ask for request in requests), ctx)
+    before = ("", "")
     with closing(asked) as answers:
         for item, requests in to_give:
             found = [next(answers) for _ in requests]
@@ -47,6 +50,16 @@ def ask_all_in_order(
                     f"the teacher could not be reached ({lost.cause}: {lost.detail[:200]})\n"
                     "  every answer so far is kept; run the same command again when the server answers"
                 )
+            for (ask, _), answer in zip(requests, found, strict=True):
+                # Judgements are short, and may well be the same; other answers to two prompts are not.
+                if (
+                    ask.purpose != "judge"
+                    and answer.cause == "ok"
+                    and answer.text == before[1]
+                    and ask.prompt != before[0]
+                ):
+                    ctx.tally.counts[REPEATED] += 1
+                before = (ask.prompt, answer.text)
             yield item, found
 
 
