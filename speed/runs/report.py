@@ -165,7 +165,7 @@ def remarks(lines: list[StageLine]) -> list[str]:
         )
     repeated = "answers_repeated_for_the_next_prompt"
     found += [
-        f"{line.label}: {line.noted[repeated]:,} answers are word for word those to the prompt before, which was another."
+        f"{line.label}: {line.noted[repeated]:,} answers repeat those to the prompt before, which was another."
         for line in lines
         if line.noted.get(repeated)
     ]
