@@ -36,6 +36,6 @@ def refusals() -> Iterator[tuple[str, str]]:
                     yield f"{file.relative_to(ROOT)}:{node.lineno}", told
 
 
-@pytest.mark.parametrize(("place", "told"), refusals(), ids=lambda value: value if ".py:" in value else "")
+@pytest.mark.parametrize(("place", "told"), list(refusals()), ids=lambda value: value if ".py:" in value else "")
 def test_every_refusal_is_on_the_page(place: str, told: str) -> None:
     assert told in PAGE, f"{place} says: {told}"
