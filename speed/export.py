@@ -182,9 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(str(error))
     except OSError as error:
         known = explained(error, "exporting")
-        if known is None:
-            raise
-        sys.exit(str(known))
+        place = error.filename or given.to
+        sys.exit(str(known or f"{place} cannot be written: {error.strerror or error}\n  give another folder as --to"))
 
 
 if __name__ == "__main__":

@@ -76,14 +76,29 @@ class LocalModel:
             UserError: for a folder without a model.
         """
         import torch
+        from huggingface_hub.errors import StrictDataclassError
+        from safetensors import SafetensorError
 
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         encoder: Encoder | SentenceTransformerEncoder
+        if any(self.folder.glob("*.bin")) and not any(self.folder.rglob("*.safetensors")):
+            raise UserError(
+                f"{self.folder} holds pickled weights (.bin), which can run code: save the model as safetensors"
+            )
         try:
-            encoder = Encoder.load(self.folder, device_of(ctx), max_length)
-        except UnknownLayout as reason:
-            ctx.say(f"{reason}; sentence-transformers encodes instead")
-            encoder = SentenceTransformerEncoder(self.folder, device_of(ctx), max_length)
+            try:
+                encoder = Encoder.load(self.folder, device_of(ctx), max_length)
+            except UnknownLayout as reason:
+                ctx.say(f"{reason}; sentence-transformers encodes instead")
+                encoder = SentenceTransformerEncoder(self.folder, device_of(ctx), max_length)
+        except (ValueError, TypeError, LookupError, AttributeError, SafetensorError, StrictDataclassError) as error:
+            if isinstance(error, UserError):
+                raise
+            told = str(error).splitlines() or [repr(error)]
+            raise UserError(
+                f"the files of the model {self.folder} are damaged or of an unknown form: {' '.join(told)[:300]}\n"
+                "  fetch or export it again"
+            ) from error
         if missing := not_added(encoder.tokenizer) if isinstance(encoder, Encoder) else []:
             ctx.say(
                 f"{self.name}: its tokenizer_config.json asks for {' and '.join(missing)} and its tokenizer adds none; "
@@ -120,7 +135,10 @@ def hub_model(reference: str) -> LocalModel:
 def asks_for_instructions(folder: Path) -> bool:
     """Whether a model's prompts are E5's instructions: then its protocol is `e5`, otherwise `native`."""
     file = folder / "config_sentence_transformers.json"
-    prompts = json.loads(file.read_text(encoding="utf-8")).get("prompts") if file.is_file() else None
+    try:
+        prompts = json.loads(file.read_text(encoding="utf-8")).get("prompts") if file.is_file() else None
+    except (ValueError, AttributeError):  # loading the model refuses such a file, with its name
+        return False
     return any(str(text).startswith("Instruct: ") for text in (prompts or {}).values())
 
 

@@ -6,6 +6,8 @@
       MyTask/test.jsonl     rows; a retrieval or reranking task has corpus.jsonl, queries.jsonl, qrels/test.jsonl
                             (and top_ranked.jsonl)
 
+Files may be .parquet or .csv as well, and lie in MyTask/data/ or where README.md says.
+
 Rows are read into memory: parallel evaluations share no cache and write nothing outside their own folder.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -26,6 +29,8 @@ TaskType = Literal[
     "Classification", "Clustering", "PairClassification", "Reranking", "Retrieval", "STS", "Summarization"
 ]
 """The seven types of the paper's Table 1."""
+
+SUFFIXES = (".jsonl", ".parquet", ".csv")
 
 COLUMNS: dict[TaskType, tuple[tuple[str, ...], ...]] = {
     "Classification": (("text",), ("label",)),
@@ -150,11 +155,13 @@ def task_folders(root: Path) -> list[TaskFolder]:
 
 
 def read_rows(file: Path, limit: int | None = None) -> Rows:
-    """The objects of a JSONL file, or the first few.
+    """The rows of a JSONL, Parquet or CSV file, or the first few.
 
     Raises:
-        UserError: for a line that is no JSON object.
+        UserError: for a line that is no JSON object, or a table that cannot be read.
     """
+    if file.suffix in (".parquet", ".csv"):
+        return _table_rows(file, limit)
     out: Rows = []
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
@@ -172,6 +179,27 @@ def read_rows(file: Path, limit: int | None = None) -> Rows:
     if not out:
         raise UserError(f"{file} is empty")
     return out
+
+
+def _table_rows(file: Path, limit: int | None) -> Rows:
+    """Rows of a table, read into memory through `datasets`; empty cells of a CSV are empty texts."""
+    import datasets
+
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            if file.suffix == ".csv":
+                table = datasets.Dataset.from_csv(
+                    str(file), cache_dir=cache, keep_in_memory=True, keep_default_na=False
+                )
+            else:
+                table = datasets.Dataset.from_parquet(str(file), cache_dir=cache, keep_in_memory=True)
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            reason = str(error.__cause__ or error).split("\n")[0]
+            raise UserError(f"{file} cannot be read as {file.suffix[1:]}: {reason}") from error
+        rows: Rows = (table if limit is None else table.take(min(limit, len(table)))).to_list()
+    if not rows:
+        raise UserError(f"{file} is empty")
+    return rows
 
 
 def checked(file: Path, rows: Rows, columns: Sequence[tuple[str, ...]]) -> Rows:
@@ -196,7 +224,8 @@ def checked(file: Path, rows: Rows, columns: Sequence[tuple[str, ...]]) -> Rows:
 
 
 def _holds_task(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".") and any(path.glob("*.jsonl"))
+    files = (file for place in (path, path / "data") for file in place.glob("*"))
+    return path.is_dir() and not path.name.startswith(".") and any(file.suffix in SUFFIXES for file in files)
 
 
 def _listed(file: Path) -> list[dict[str, Json]]:
@@ -213,7 +242,10 @@ def _listed(file: Path) -> list[dict[str, Json]]:
 
 def _task(folder: Path, entry: dict[str, Json]) -> TaskFolder:
     readme = folder / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    try:
+        text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise UserError(f"{readme} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
     files = _files_of_card(folder, text) or _files_by_name(folder)
     if not files.get("default"):
         raise UserError(
@@ -240,24 +272,51 @@ def _line(readme: str, key: str) -> str | None:
 
 
 def _files_of_card(folder: Path, readme: str) -> dict[str, dict[str, Path]]:
+    """The files that the YAML header of the card names, each as `split` and `path`; a path may hold wildcards."""
     import yaml  # type: ignore[import-untyped]
 
-    head = re.match(r"---\n(.*?)\n---\n", readme, re.DOTALL)
-    card = yaml.safe_load(head.group(1)) if head else None
+    place = folder / "README.md"
+    head = re.match(r"---\r?\n(.*?)\n---\s", readme, re.DOTALL)
+    try:
+        card = yaml.safe_load(head.group(1)) if head else None
+    except yaml.YAMLError as error:
+        raise UserError(f"{place}: its header is no YAML: {error}") from error
+    try:
+        named = [
+            (str(config.get("config_name", "default")), str(data["split"]), data["path"])
+            for config in (card or {}).get("configs") or ()
+            for data in config.get("data_files") or ()
+        ]
+    except (AttributeError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{place}: its header must hold `configs`, a list with `data_files`, each with `split` and `path`"
+        ) from error
     out: dict[str, dict[str, Path]] = {}
-    for config in (card or {}).get("configs", []):
-        for data in config.get("data_files", []):
-            file = folder / str(data["path"])
-            if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
-                raise UserError(f"{folder / 'README.md'} names {data['path']}, which is not a file of this task")
-            out.setdefault(str(config["config_name"]), {})[str(data["split"])] = file
+    for config, split, path in named:
+        given = path[0] if isinstance(path, list) and len(path) == 1 else path
+        if not isinstance(given, str) or Path(given).is_absolute() or ".." in Path(given).parts:
+            raise UserError(f"{place} names {given}, which is not a file of this task")
+        found = sorted(folder.glob(given)) if set(given) & set("*?[") else [folder / given]
+        if len(found) > 1:
+            raise UserError(f"{place} names {given}, which is {len(found)} files: join them into one")
+        if not found or not found[0].resolve().is_relative_to(folder.resolve()) or not found[0].is_file():
+            raise UserError(f"{place} names {given}, which is not a file of this task")
+        out.setdefault(config, {})[split] = found[0]
     return out
 
 
 def _files_by_name(folder: Path) -> dict[str, dict[str, Path]]:
-    search = {name: folder / f"{name}.jsonl" for name in SEARCH_COLUMNS if (folder / f"{name}.jsonl").is_file()}
-    rows = folder / "qrels" if "corpus" in search else folder
-    default = {file.stem: file for file in sorted(rows.glob("*.jsonl")) if file.stem not in SEARCH_COLUMNS}
+    there = [file for suffix in SUFFIXES for file in sorted(folder.glob(f"*{suffix}"))]
+    root = folder if there else folder / "data"
+    search = {
+        name: root / f"{name}{suffix}"
+        for name in SEARCH_COLUMNS
+        for suffix in reversed(SUFFIXES)
+        if (root / f"{name}{suffix}").is_file()
+    }
+    rows = root / "qrels" if "corpus" in search else root
+    files = [file for suffix in reversed(SUFFIXES) for file in sorted(rows.glob(f"*{suffix}"))]
+    default = {file.stem: file for file in files if file.stem not in SEARCH_COLUMNS}
     return {"default": default, **{name: {name: file} for name, file in search.items()}}
 
 
