@@ -271,6 +271,8 @@ def explanation(error: ValidationError, prefix: str = "") -> str:
         if mistake["type"] == "extra_forbidden":
             lines.append(f"  {key}: there is no such key; see `python -m speed.run --cfg job` for those there are")
             continue
-        given = "" if mistake["type"] == "missing" else f" (given: {str(mistake['input'])[:80]})"
-        lines.append(f"  {key}: {mistake['msg'].removeprefix('Value error, ')}{given}")
+        # A mistake across fields has all of them as its value, and at the top no key; its message names what is meant.
+        whole = mistake["type"] == "value_error" and isinstance(mistake["input"], (dict, Spec))
+        given = "" if whole or mistake["type"] == "missing" else f" (given: {str(mistake['input'])[:80]})"
+        lines.append(f"  {key and f'{key}: '}{mistake['msg'].removeprefix('Value error, ')}{given}")
     return "\n".join(lines)

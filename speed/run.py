@@ -11,8 +11,10 @@ python -m speed.run --config-dir sweeps --config-name beta     an axis of the pa
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -115,10 +117,16 @@ def _job(cfg: DictConfig) -> float | None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return None
     except OSError as error:
-        known = explained(error, "running")
+        known = explained(error, "running", _fullest(Path(str(cfg.runtime.home)).expanduser()))
         if known is None:
             raise
         return _stop(message_of(known), origin.sweep is not None)
+
+
+def _fullest(home: Path) -> Path:
+    """Which of the folders that a run writes to has the least room: an error of a write names no file."""
+    folders = [folder for folder in (home, Path(tempfile.gettempdir()), Path.cwd()) if folder.is_dir()]
+    return min(folders, key=lambda folder: shutil.disk_usage(folder).free)
 
 
 def _stop(message: str, in_sweep: bool) -> NoReturn:

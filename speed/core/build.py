@@ -12,6 +12,7 @@ from speed.core.closing import closing
 from speed.core.errors import CorruptArtifact, StoreError, UserError, explained
 from speed.core.graph import Goal
 from speed.core.manifest import Maker, Manifest, maker, now, outputs_of
+from speed.core.rejections import Watch
 from speed.core.spec import Json
 from speed.core.stage import BuildSettings, Context, Node, Pool, Row, Send, Stage
 from speed.core.store import Span, Store
@@ -66,12 +67,13 @@ def _build_stage(stage: Stage[Any], store: Store, ctx: Context[Any], made_by: Ma
 def _build_rows(pool: Pool[Any], gap: Span, store: Store, ctx: Context[Any], made_by: Maker) -> None:
     """Write the rows of a gap, shard by shard; a shard ends at a multiple of the block or at the gap's end."""
     start = gap.start
+    watch = Watch(pool, gap.stop - gap.start if gap.start == 0 else 0, ctx)
     with closing(pool.build(gap.start, gap.stop, ctx)) as rows:
         while start < gap.stop:
             stop = min((start // pool.block + 1) * pool.block, gap.stop)
             begun = time.monotonic()
             with ctx.fresh_tally() as tally:
-                shard = _next_rows(pool, rows, start, stop)
+                shard = _next_rows(pool, rows, start, stop, watch)
                 _count(shard, tally)
                 tally.metrics.update(pool.figures(tally.counts, tally.rejected))
                 manifest = _manifest(pool, tally, time.monotonic() - begun, ctx.gpus, made_by, Span(start, stop))
@@ -80,13 +82,14 @@ def _build_rows(pool: Pool[Any], gap: Span, store: Store, ctx: Context[Any], mad
             start = stop
 
 
-def _next_rows(pool: Pool[Any], rows: Iterator[Row], start: int, stop: int) -> list[Row]:
+def _next_rows(pool: Pool[Any], rows: Iterator[Row], start: int, stop: int, watch: Watch) -> list[Row]:
     found = []
     for position in range(start, stop):
         row = next(rows, None)
         if row is None or row.row != position:
             raise RuntimeError(f"{pool.label} was to build row {position} and built {row.row if row else 'nothing'}")
         found.append(row)
+        watch.see(row)
     return found
 
 

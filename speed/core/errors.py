@@ -26,14 +26,18 @@ class CorruptArtifact(Exception):
         self.why = why
 
 
-def explained(error: OSError, doing: str) -> StoreError | None:
-    """The reader's version of an operating-system error, or None when it is not about disk or permission."""
+def explained(error: OSError, doing: str, where: Path | None = None) -> StoreError | None:
+    """The reader's version of an operating-system error, or None when it is not about disk or permission.
+
+    Args:
+        where: what is being written to, as far as is known; for errors that name no file.
+    """
+    name = f": {named}" if (named := error.filename or where) else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "free some space (or take another disk) and run the same command again; nothing built is lost"
-        return StoreError(f"the disk is full while {doing}: {error.filename or ''}\n  {remedy}")
+        return StoreError(f"the disk is full while {doing}{name}\n  {remedy}")
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return StoreError(
-            f"no permission to write while {doing}: {error.filename or ''}\n"
-            "  make the folder writable, or take one that is"
+            f"no permission to write while {doing}{name}\n  make the folder writable, or take one that is"
         )
     return None

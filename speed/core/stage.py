@@ -31,6 +31,11 @@ class Row(Spec):
     detail: str = ""
     """What the cause was seen on, or a remark of the teacher on its own answer, for a reader."""
 
+    @property
+    def evidence(self) -> str:
+        """What a reader wants to see of a rejected row."""
+        return self.detail
+
     def with_remark(self, detail: str) -> Self:
         """This row with a remark of whoever made it, where there is one."""
         return self.model_copy(update={"detail": "; ".join(filter(None, (self.detail, detail)))}) if detail else self
@@ -137,6 +142,9 @@ class Pool(Node, ABC, Generic[R]):
     """Class of its rows."""
     whole_blocks: ClassVar[bool] = False
     """True where a row's value depends on its neighbours in a batch: then rows come in whole blocks only."""
+    choices: ClassVar[frozenset[str]] = frozenset()
+    """Causes of rejection by which a pool chooses among answers that are of use: most rows may be rejected for them
+    without anything being wrong."""
 
     @property
     def block(self) -> int:

@@ -108,6 +108,11 @@ class TaskList(Row):
     tasks: tuple[str, ...] = ()
     """The tasks kept, in drawn order."""
 
+    @property
+    def evidence(self) -> str:
+        """See `speed.core.stage.Row`."""
+        return self.detail or self.answer
+
 
 class Sample(Row):
     """One data prompt and what a model wrote for it."""
@@ -129,6 +134,11 @@ class Sample(Row):
     """True if the revisor wrote the example, False if it is still the writer's own."""
     attempt: int = 0
     """Number of earlier candidates for this row, all of them rejected."""
+
+    @property
+    def evidence(self) -> str:
+        """See `speed.core.stage.Row`."""
+        return self.detail or self.text
 
 
 class Candidates(Row):
@@ -189,6 +199,11 @@ class RevisedAnswer(Row):
     revise_prompt: str = ""
     """The exact text that was sent; the revisor is trained on it."""
     answer: str = ""
+
+    @property
+    def evidence(self) -> str:
+        """See `speed.core.stage.Row`."""
+        return self.detail or self.answer
 
 
 class Scores(Spec):

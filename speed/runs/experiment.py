@@ -25,6 +25,7 @@ from speed.runs import report
 from speed.runs.plan import print_plan, refuse_impossible, refuse_over_caps, work_at_most
 from speed.runs.preview import previews
 from speed.runs.progress import Screen
+from speed.runs.rejections import NearlyAllRejected, refuse_nearly_all_rejected
 from speed.runs.status import record_events, runs_to_show, status_of, status_text
 from speed.runs.tables import money
 
@@ -111,6 +112,39 @@ def _build_and_report(
     (folder / "config.yaml").write_text(composed, encoding="utf-8")
     todo = {status.goal.key for status in found if status.state != "hit"}
     print(_opening(config, origin, found, folder), file=sys.stderr)
+    try:
+        _build(config, store, order, todo, folder, begun)
+    except NearlyAllRejected as stop:
+        lines = [line for goal in order if (line := report.stage_line(goal, store, goal.key in todo)).rows_in]
+        about = _about(config, origin, pipe, begun)
+        written = report.write_stopped(folder, config.name, about, lines, str(stop))
+        print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
+        raise UserError(f"{stop}\n  report: {_near(written)}") from None
+    lines = [report.stage_line(goal, store, goal.key in todo) for goal in order]
+    scores = _scores(pipe, store)
+    about = _about(config, origin, pipe, begun)
+    written = report.write(folder, config.name, about, lines, scores)
+    _link(folder, order, store)
+    _append_to_ledger(store, folder, config, origin, about, lines, scores, todo)
+    print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
+    if asked := [each for line in lines for each in line.ledger]:
+        print(report.ledger_table(asked, kinds=False).text() + "\n")
+    print(report.scores_table(scores).text())
+    print(f"\n{len(todo)} of {len(order)} stages built, {about['seconds']} s. Report: {_near(written)}")
+    config.tracker.mirror(folder, config.runtime.tracking_dir or folder)
+    return scores.mean
+
+
+def _build(config: Config, store: Store, order: list[Goal], todo: set[str], folder: Path, begun: float) -> None:
+    """Build what is missing.
+
+    Raises:
+        NearlyAllRejected: where a stage that something is still to be built from, built now or before, is of no use.
+    """
+    read = {key for goal in order if goal.key in todo for key in goal.after}
+    for goal in order:
+        if goal.key in read - todo:
+            refuse_nearly_all_rejected(goal, store)
     if todo:
         labels = tuple(goal.label for goal in order)
         missing = tuple(goal.label for goal in order if goal.key in todo)
@@ -120,31 +154,26 @@ def _build_and_report(
                 events.write(json.dumps({"at": round(time.monotonic() - begun, 3), "stage": label, **event}) + "\n")
                 events.flush()
                 screen.show(label, event)
+                if event["event"] == "done":
+                    for goal in order:
+                        if goal.label == label and goal.key in read & todo:
+                            refuse_nearly_all_rejected(goal, store)
 
             build_all(order, store, config.runtime, listen, folder / "logs", PRELOAD)
-    lines = [report.stage_line(goal, store, goal.key in todo) for goal in order]
-    scores = _scores(pipe, store)
-    seconds = time.monotonic() - begun
-    about = {
+
+
+def _about(config: Config, origin: Origin, pipe: Pipeline, begun: float) -> dict[str, Any]:
+    """The head of a report."""
+    return {
         "command": " ".join(sys.argv),
         "preset": origin.preset,
         "overrides": " ".join(origin.overrides) or "none",
         "sweep": origin.sweep or "none",
         "seeds": f"data {config.seed.data}, sample {config.seed.sample}, train {config.seed.train}",
         "commit": commit(),
-        "seconds": f"{seconds:.1f}",
+        "seconds": f"{time.monotonic() - begun:.1f}",
         "key": pipe.key,
     }
-    written = report.write(folder, config.name, about, lines, scores)
-    _link(folder, order, store)
-    _append_to_ledger(store, folder, config, origin, about, lines, scores, todo)
-    print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
-    if asked := [each for line in lines for each in line.ledger]:
-        print(report.ledger_table(asked, kinds=False).text() + "\n")
-    print(report.scores_table(scores).text())
-    print(f"\n{len(todo)} of {len(order)} stages built, {seconds:.1f} s. Report: {_near(written)}")
-    config.tracker.mirror(folder, config.runtime.tracking_dir or folder)
-    return scores.mean
 
 
 def print_status(store: Store) -> None:

@@ -208,14 +208,22 @@ def measured(lines: list[StageLine]) -> list[str]:
     return [escaped(f"{how}. Data: {data}.")]
 
 
-def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: Scores) -> str:
-    """The run's report."""
+def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: Scores | None, stopped: str = "") -> str:
+    """The run's report.
+
+    Args:
+        scores: None where the run stopped before.
+        stopped: why it did.
+    """
     parts = [f"# {name}", "\n".join(f"- {key}: {escaped(str(value))}" for key, value in about.items())]
-    parts += ["## Scores", scores_table(scores).markdown()]
-    by_task = Table("task", "score")
-    for task, score in scores.tasks.items():
-        by_task.add(task, f"{score:.2f}")
-    parts += [by_task.markdown(), *measured(lines), "## Stages", stages_table(lines).markdown(), *remarks(lines)]
+    if stopped:
+        parts += ["## Stopped", "\n".join(f"- {escaped(line.strip())}" for line in stopped.splitlines())]
+    if scores is not None:
+        by_task = Table("task", "score")
+        for task, score in scores.tasks.items():
+            by_task.add(task, f"{score:.2f}")
+        parts += ["## Scores", scores_table(scores).markdown(), by_task.markdown(), *measured(lines)]
+    parts += ["## Stages", stages_table(lines).markdown(), *remarks(lines)]
     asked = [each for line in lines for each in line.ledger]
     parts += ["## Teacher", ledger_table(asked).markdown()] if asked else []
     for line in lines:
@@ -235,6 +243,12 @@ def _figures(figures: dict[str, Json]) -> str:
         shown = f"{value:.6g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
         lines.append(f"- {escaped(name)}: {escaped(shown)}")
     return "\n".join(lines)
+
+
+def write_stopped(folder: Path, name: str, about: dict[str, Any], lines: list[StageLine], why: str) -> Path:
+    """`report.md` of a run that stopped before its scores. It is no finished run, and has no `summary.json`."""
+    (folder / "report.md").write_text(markdown(name, about, lines, None, why), encoding="utf-8")
+    return folder / "report.md"
 
 
 def write(folder: Path, name: str, about: dict[str, Any], lines: list[StageLine], scores: Scores) -> Path:

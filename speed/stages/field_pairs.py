@@ -17,6 +17,7 @@ from speed.core.work import Work
 from speed.data.answers.accept_or_reject import accept_or_reject
 from speed.data.answers.first_fault import Broken, first_fault
 from speed.data.judging import statistics
+from speed.data.judging.votes import CHOICES
 from speed.data.records import Candidates, Pair
 from speed.ports import Generate, Generated, Weights
 from speed.runtime import Context
@@ -43,6 +44,7 @@ class FieldPairs(GeneratingPool[Pair]):
 
     name: ClassVar[str] = "field pairs"
     row: ClassVar[type[Pair]] = Pair
+    choices: ClassVar[frozenset[str]] = CHOICES
 
     def work(self, start: int, stop: int) -> Work:
         return Work(generated=(stop - start) * self.continuations)

@@ -14,7 +14,16 @@ from speed.core.work import Work
 from speed.data.answers.parse import parse_judgement
 from speed.data.answers.schemas import judgement_form
 from speed.data.judging import statistics
-from speed.data.judging.votes import Judge, Shortlist, draw_orders, first_alike, read_candidates, shortlist, verdict
+from speed.data.judging.votes import (
+    CHOICES,
+    Judge,
+    Shortlist,
+    draw_orders,
+    first_alike,
+    read_candidates,
+    shortlist,
+    verdict,
+)
 from speed.data.prompts.rendering import RolePrompts, judge_prompt
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Candidates, Pair, Rejected, Sample, Vote
@@ -48,6 +57,7 @@ class Preferences(Pool[Pair]):
 
     name: ClassVar[str] = "preferences"
     row: ClassVar[type[Pair]] = Pair
+    choices: ClassVar[frozenset[str]] = CHOICES
     purpose: ClassVar[str] = "judge"
 
     @property

@@ -12,7 +12,7 @@ from typing import ClassVar
 from speed.core.spec import Json
 from speed.core.stage import Pool
 from speed.data.judging import statistics
-from speed.data.judging.votes import Judge, first_alike, read_candidates, shortlist
+from speed.data.judging.votes import CHOICES, Judge, first_alike, read_candidates, shortlist
 from speed.data.records import Candidates, Pair, Rejected
 from speed.runtime import Context
 
@@ -28,6 +28,7 @@ class VerifiedPairs(Pool[Pair]):
 
     name: ClassVar[str] = "verified pairs"
     row: ClassVar[type[Pair]] = Pair
+    choices: ClassVar[frozenset[str]] = CHOICES
 
     def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
         return statistics.pair_figures(counts)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from speed.data.answers.lenient_json import Members, Number, Reader, ReadError, Value, ends_inside, members
+from speed.data.answers.lenient_json import DEEPEST, Members, Number, Reader, ReadError, Value, ends_inside, members
 from speed.data.answers.reasoning import without_reasoning
 
 _DECODER = json.JSONDecoder(object_pairs_hook=members, parse_int=Number, parse_float=Number, strict=False)
@@ -40,7 +40,9 @@ def json_objects(text: str) -> Reading:
     """Find the outermost objects and lists of a text, in order. Never raises."""
     if len(text) <= _LONGEST:
         try:
-            return Reading((_DECODER.decode(text.lstrip("\ufeff")),))
+            value = _DECODER.decode(text.lstrip("\ufeff"))
+            if _is_shallow(value):
+                return Reading((value,))
         except (ValueError, RecursionError):
             pass
     answered = without_reasoning(text)
@@ -64,6 +66,21 @@ def json_objects(text: str) -> Reading:
     return reading
 
 
+def _is_shallow(value: Value) -> bool:
+    """Whether no value lies deeper than is read. Python's own limit is another one in each version."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return True
+    return False
+
+
 def _scanned(text: str) -> Reading:
     values: list[Value] = []
     position, fault, unclosed = 0, "", False
@@ -76,7 +93,10 @@ def _scanned(text: str) -> Reading:
         if not start:
             break
         try:
-            value, position = _DECODER.raw_decode(text, start.start())
+            value, end = _DECODER.raw_decode(text, start.start())
+            if not _is_shallow(value):
+                raise RecursionError
+            position = end
         except (ValueError, RecursionError):
             reader = Reader(text, start.start())
             try:

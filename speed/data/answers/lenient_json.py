@@ -90,7 +90,8 @@ _WORD = re.compile(r"(?:true|false|null|True|False|None)\b")
 _ESCAPE = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|\\.", re.DOTALL)
 _MEANING = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "/": "/", "\\": "\\", '"': '"', "'": "'"}
 _IN_JSON = _MEANING.keys() - {"'"}
-_DEEPEST = 40
+DEEPEST = 40
+"""Objects and lists inside one another; a value that lies deeper is no answer."""
 _LONGEST_KEY = 100
 _MOST_BRACKETS = 200
 
@@ -157,7 +158,7 @@ class Reader:
 
     def _closed(self, bracket: str, depth: int, begun: bool) -> bool:
         """Skip the opening bracket or a comma. True behind the closing bracket, or if only that one is missing."""
-        if depth > _DEEPEST:
+        if depth > DEEPEST:
             self.keys += 1
             raise self._unreadable("bad_syntax")
         self.position += not begun

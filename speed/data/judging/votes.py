@@ -22,6 +22,14 @@ from speed.data.answers.parse import example_json
 from speed.data.draws import shuffled_order
 from speed.data.records import Candidates, Rejected, Sample, Vote
 
+CHOICES = frozenset(
+    {
+        "identical", "disagreement", "no_majority", "no_margin", "all_faulty", "all_faultless", "none_faultless",
+        "no_faulty_field",
+    }
+)  # fmt: skip
+"""Causes for which a list of readable answers gives no pair."""
+
 
 class Judge(Spec):
     """How lists are judged. The options of the config group `judge` are combinations of these fields."""

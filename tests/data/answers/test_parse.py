@@ -173,6 +173,8 @@ DEFECTS: list[tuple[str, str, tuple[str, str] | str]] = [
     ("nothing", "", "empty"),
     ("white space", " \n\t ", "empty"),
     ("deep nesting", "[" * 5_000 + "]" * 5_000, "bad_syntax"),
+    ("nesting that some Python reads", "[" * 60 + "]" * 60, "bad_syntax"),
+    ("deep objects that are whole", '{"a":' * 60 + "1" + "}" * 60, "bad_schema"),
     ("deep objects", '{"a":' * 5_000, "bad_syntax"),
 ]  # fmt: skip
 
