@@ -252,6 +252,7 @@ def test_an_option_is_still_found_by_its_former_name(compose: Any, group: str, o
         ("tracker._target_=os.system", r"tracker\._target_: only parts of speed may be named, not 'os\.system'"),
         ("seed.data=-1", r"seed\.data: .*greater than or equal to 0"),
         ("name=a/b", "name: "),
+        (f"name={'x' * 400}", "name: "),
     ],
 )
 def test_mistakes_name_the_key_and_the_value(compose: Any, override: str, message: str) -> None:

@@ -57,6 +57,7 @@ CREATE TABLE IF NOT EXISTS process (
   file TEXT PRIMARY KEY, dollars REAL, tokens INTEGER, calls INTEGER,
   held_dollars REAL, held_tokens INTEGER, held_calls INTEGER);
 CREATE TABLE IF NOT EXISTS boot (id TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS learnt (whom TEXT, what TEXT, PRIMARY KEY (whom, what));
 CREATE TABLE IF NOT EXISTS asking (whom TEXT, file TEXT, seen REAL, PRIMARY KEY (whom, file));
 """
 _ENTRY = "INSERT OR REPLACE INTO entry VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"

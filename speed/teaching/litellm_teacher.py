@@ -61,9 +61,8 @@ class LitellmTeacher(JournaledTeacher):
     async def send(self, call: Call, runtime: Runtime, seconds: float) -> Reply:
         """One `acompletion`, without litellm's own retries."""
         litellm = _litellm()
-        arguments = {name: call.params[name] for name in ("temperature", "top_p", "max_tokens")}
-        if "response_format" in call.params:
-            arguments["response_format"] = call.params["response_format"]
+        taken = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "response_format")
+        arguments = {name: call.params[name] for name in taken if name in call.params}
         if runtime.api_base is not None:
             arguments["api_base"] = runtime.api_base
         sent: list[str] = []

@@ -40,6 +40,8 @@ class Request:
     retries_left: int
     call_of: Callable[[Ask, int, int], Call]
     """(ask, retry, max_tokens) -> call."""
+    ask_again: list[str] = field(default_factory=list)
+    """Causes for which it is asked once more than that; see `speed.teaching.teacher`."""
     call: Call = field(init=False)
     attempt: int = 0
     cached: bool = False
@@ -64,6 +66,9 @@ class Request:
             found = self.check(text) or "ok"
             cause = found if cause == "ok" or found == "ok" else cause
         self.judged.append((entry, cause, cached))
+        if entry.answered and self.retries_left == 0 and cause in self.ask_again:
+            self.ask_again.remove(cause)
+            self.retries_left += 1
         if cause == "ok" or not entry.answered or self.retries_left == 0:
             self.answer = Answer(
                 text=text,

@@ -15,11 +15,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from speed.core.errors import UserError
 from speed.ports import Answer, Ask, Check
 from speed.runtime import Context, Runtime
+from speed.teaching.dialect import Dialect
 from speed.teaching.envelope import charge_of
 from speed.teaching.errors import Patience, Reply, TransportError
 from speed.teaching.journal import Entry, Journal, Spending
@@ -87,6 +88,8 @@ class Sender(Protocol):
     def model_name(self) -> str: ...
     @property
     def patience(self) -> Patience: ...
+    @property
+    def max_completion_tokens(self) -> bool | Literal["auto"]: ...
     def endpoint(self, runtime: Runtime) -> str: ...
     def prepare(self, runtime: Runtime) -> None: ...
     def request(self, ask: Ask, check: Check, place: int) -> Request: ...
@@ -103,6 +106,7 @@ class Asking:
         self._patience, self._caps = teacher.patience, caps_of(ctx.runtime)
         self._endpoint = teacher.endpoint(ctx.runtime)
         self._pacer, self._neighbours = session.pace(self._endpoint, teacher.model_name, self._concurrency)
+        self._dialect = Dialect(session.journal, self._endpoint, teacher.model_name, ctx.say)
         self._ahead: deque[Request] = deque()
         self._tasks: dict[Request, asyncio.Task[None]] = {}
         self._prepared = False
@@ -317,7 +321,7 @@ class Asking:
             held = await self._held(request.call)
             try:
                 request.sending = True
-                reply = await self._teacher.send(request.call, self._ctx.runtime, self._patience.timeout)
+                reply = await self._replied(request.call)
                 answered = True
                 self._alive = time.monotonic()
                 self._failures_in_a_row = self._refused_in_a_row = 0
@@ -336,6 +340,17 @@ class Asking:
             raise
         finally:
             self._pacer.leave(epoch, crowded=crowded, answered=answered, seconds=time.monotonic() - sent)
+
+    async def _replied(self, call: Call) -> Reply:
+        """Send a call in the words that the server takes, which are learnt from its refusal of others."""
+        setting = self._teacher.max_completion_tokens
+        while True:
+            spoken = self._dialect.spoken(call.params, setting)
+            try:
+                return await self._teacher.send(call._replace(params=spoken), self._ctx.runtime, self._patience.timeout)
+            except TransportError as trouble:
+                if not self._dialect.learns(trouble.wants, spoken, setting):
+                    raise
 
     async def _held(self, call: Call) -> Spending | None:
         """The highest cost of a call, set aside until it is known; None where nothing is capped."""

@@ -54,11 +54,22 @@ class JournaledTeacher(Teacher):
     """What is asked of the provider (`response_format`): free text, as in the paper; any JSON object; or the very form
     of the answer. It is in the journal's key where it is used, and only there."""
 
+    max_completion_tokens: bool | Literal["auto"] = "auto"
+    """Whether the server takes `max_completion_tokens` for `max_tokens`; auto: learnt from its first refusal. In no
+    key: the same is asked."""
+    ask_again: tuple[str, ...] = ()
+    """Causes of rejection (empty, refusal, content_filter ...) for which an answer is asked for once more than
+    `content_retries` says, after a fault of the provider is mended; the journal serves all other answers. Naming a
+    cause twice asks twice more. Part of the key where it is set, and only there."""
+
     _patience: Patience = PrivateAttr(default_factory=Patience)
 
     def recipe(self) -> Json:
         """Identity: the model and how it is asked, not who serves it."""
         fields = {**fields_of(self), "model": self.model_name}
+        del fields["max_completion_tokens"]
+        if not self.ask_again:
+            del fields["ask_again"]
         return {"class": self.identity or type(self).__name__, "version": self.version, **fields}
 
     @property
@@ -122,7 +133,7 @@ class JournaledTeacher(Teacher):
 
     def request(self, ask: Ask, check: Check, place: int) -> Request:
         """A request with the first call that is to be made for it."""
-        return Request(ask, check, place, self.content_retries, self._call)
+        return Request(ask, check, place, self.content_retries, self._call, list(self.ask_again))
 
     def _call(self, ask: Ask, retry: int, max_tokens: int) -> Call:
         messages: tuple[dict[str, str], ...] = ({"role": "user", "content": ask.prompt},)

@@ -43,6 +43,8 @@ class Provider:
         """What is said to a prompt, instead of a few words."""
         self.steps: Callable[[str], str] = lambda prompt: prompt.partition("|")[2]
         """What is done with a prompt, arrival by arrival; where nothing is said, it is answered."""
+        self.refuses: Callable[[dict[str, object]], str] = lambda body: ""
+        """What is said against the fields of a request, as a 400; empty where they are taken."""
         self.key = ""
         """The only key that is let in, where there is one."""
         self.in_flight = self.most_in_flight = 0
@@ -88,6 +90,8 @@ class Provider:
             return await _reset(request)
         if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
             return await _leak(request, 401)
+        if refused := self.refuses(body):
+            return await _status(400, "", refused)(request)
         if self._too_much():
             return await _status(429)(request)
         self.in_flight += 1
@@ -129,7 +133,7 @@ class Provider:
         message = {"role": "assistant", "content": text, "refusal": "no" if step == "refuse" else None}
         body = json.dumps(
             {
-                "id": "x",
+                "id": f"x-{self.paid.total()}",
                 "object": "chat.completion",
                 "created": 1,
                 "model": "served",

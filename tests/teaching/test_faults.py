@@ -207,6 +207,78 @@ def test_a_whole_record_that_the_provider_cut_behind_its_end_is_paid_once(
     assert dict(bought) == dict(zip(texts, (1, 2, 2), strict=True))
 
 
+LEARNT = {
+    "max_tokens": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.",
+    "response_format": "response_format is not supported by this model",
+}
+
+
+@pytest.mark.parametrize("kind", SENDERS)
+@pytest.mark.parametrize("field", LEARNT)
+def test_what_a_server_refuses_is_learnt_once_and_told(
+    field: str, kind: type[Any], provider: Provider, tmp_path: Path
+) -> None:
+    provider.refuses = lambda body: LEARNT[field] if field in body else ""
+    said: list[str] = []
+    prompts = [f"row {row}" for row in range(6)]
+    for prompt in prompts:
+        ctx = context(tmp_path, provider, concurrency=1)
+        ctx.send = lambda event: said.append(str(event))
+        (answer,) = answers([prompt], ctx, by=teacher(kind, structured="json_object"))
+        assert answer.cause == "ok"
+    assert list(provider.arrivals.values()) == [2, 1, 1, 1, 1, 1]
+    assert sum("from now on" in event for event in said) == 1
+    if field == "max_tokens":
+        assert provider.bodies[-1]["max_completion_tokens"] == 50
+    provider.refuses = lambda body: ""
+    plain = context(tmp_path / "other", provider)
+    asked = answers(prompts[:1], plain, by=teacher(kind, structured="json_object", max_completion_tokens=True))
+    assert asked[0].cause == "ok"
+    assert "max_tokens" not in provider.bodies[-1]
+    keys = {entry.key for folder in (tmp_path, tmp_path / "other") for entry in Journal(folder / "journal")}
+    assert len(keys) == 6, "how it is worded is in no key"
+
+
+OURS = {
+    "temperature does not support 0.5, only the default (1)": "sampling.teacher",
+    "the role 'system' is not supported": "teacher.system=",
+    "top_p must be 0.95": "teacher.top_p",
+    "this model only supports stream=true": "teacher.model",
+}
+
+
+@pytest.mark.parametrize("kind", SENDERS)
+@pytest.mark.parametrize("said", OURS)
+def test_a_400_names_our_setting(said: str, kind: type[Any], provider: Provider, tmp_path: Path) -> None:
+    provider.refuses = lambda body: said
+    with pytest.raises(UserError, match=OURS[said]):
+        answers([f"row {row}" for row in range(30)], context(tmp_path, provider, concurrency=2), by=teacher(kind))
+    assert provider.arrivals.total() <= 2
+
+
+def test_rejected_answers_are_asked_again_by_name_and_all_others_come_from_the_journal(
+    provider: Provider, tmp_path: Path
+) -> None:
+    prompts = ["a | void void ok", "b | refuse refuse ok", "c", "d | void void void ok"]
+    assert [answer.cause for answer in answers(prompts, context(tmp_path, provider))] == [
+        "empty",
+        "refusal",
+        "ok",
+        "empty",
+    ]
+    first = provider.arrivals.copy()
+    again = teacher(ask_again=["empty"])
+    assert [answer.cause for answer in answers(prompts, context(tmp_path, provider), by=again)] == [
+        *("ok", "refusal", "ok", "empty"),
+    ]
+    assert provider.arrivals - first == {prompts[0]: 1, prompts[3]: 1}
+    twice = teacher(ask_again=["empty", "empty"])
+    assert answers(prompts, context(tmp_path, provider), by=twice)[3].cause == "ok"
+    assert provider.arrivals - first == {prompts[0]: 1, prompts[3]: 2}
+    assert "ask_again" in again.recipe()
+    assert teacher().recipe().keys().isdisjoint({"ask_again", "max_completion_tokens"})
+
+
 def test_what_is_asked_is_the_same_for_both_senders(provider: Provider, tmp_path: Path) -> None:
     for kind in SENDERS:
         list(teacher(kind).ask([(ask("row 1 | say:plain"), fine)], context(tmp_path / kind.__name__, provider)))
