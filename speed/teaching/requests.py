@@ -60,7 +60,7 @@ class Request:
         """Judge an entry. True when the answer is final; otherwise `call` is the next to make."""
         if self.attempt == 0:
             self.cached = cached
-        text = entry.text if entry.text.isascii() else entry.text.encode("utf-8", "replace").decode("utf-8")
+        text = entry.text if entry.text.isascii() else entry.text.encode("utf-8", "backslashreplace").decode("utf-8")
         cause = entry.cause
         if cause == "ok" or (cause == "truncated" and _is_whole(text)):
             found = self.check(text) or "ok"

@@ -27,3 +27,11 @@ def test_reasoning_that_never_ended_is_not_asked_again_with_the_same_limit(found
     assert asked.take(thought, cached=False)
     assert asked.answer is not None
     assert asked.answer.cause == found
+
+
+def test_a_lone_surrogate_is_judged_alike_raw_or_escaped() -> None:
+    for text in ('{"a": "\ud83d"}', '{"a": "\\ud83d"}'):
+        asked = request(None)
+        assert asked.take(Entry(key="0", model="m", messages=(), text=text), cached=False)
+        assert asked.answer is not None
+        assert asked.answer.text == '{"a": "\\ud83d"}', "as it is escaped, which the parser rejects"
