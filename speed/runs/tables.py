@@ -10,6 +10,8 @@ from speed.core.escape import escape
 _NUMBER = r"[-+]?\$?\d[\d,.]*%?"
 _FIGURE = re.compile(rf"|-|unknown|{_NUMBER}( (to|±) {_NUMBER})?")
 """A cell of a column of figures: a number, a range, or that there is none."""
+NOTHING = ("", "-", "0", "$0.00")
+"""What a column may hold throughout to be left out on a terminal, whose width is dear."""
 
 
 class Table:
@@ -52,10 +54,13 @@ class Table:
         from rich.text import Text
 
         drawn = Drawn(box=SIMPLE_HEAD, pad_edge=False)
-        for name, right in zip(self.head, self._to_the_right(), strict=True):
-            drawn.add_column(Text(name), justify="right" if right else "left")
+        told = [
+            place for place in range(len(self.head)) if not place or any(row[place] not in NOTHING for row in self.rows)
+        ]
+        for place in told:
+            drawn.add_column(Text(self.head[place]), justify="right" if self._to_the_right()[place] else "left")
         for row in self.rows:
-            drawn.add_row(*map(Text, row))
+            drawn.add_row(*(Text(row[place]) for place in told))
         console = Console()
         with console.capture() as captured:
             console.print(drawn)

@@ -32,5 +32,18 @@ def test_a_terminal_gets_the_same_cells(monkeypatch: pytest.MonkeyPatch) -> None
         assert cell in drawn, "nothing in a cell is markup"
 
 
+def test_a_terminal_leaves_out_columns_that_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    made = Table("stage", "calls", "dollars", "note")
+    made.add("topics", "0", "$0.00", "-")
+    made.add("seed data", "46", "$0.00", "")
+    drawn = made.text()
+    assert "calls" in drawn
+    assert "dollars" not in drawn
+    assert "note" not in drawn
+    assert "dollars" in made.plain(), "a pipe gets every column"
+
+
 def test_markdown_aligns_columns_of_figures_alone() -> None:
     assert table().markdown().splitlines()[1] == "| --- | --- | ---: | ---: | --- |"
