@@ -36,7 +36,7 @@ OPTIONS = sorted(
 )
 NEEDED = {
     "topics=file": "topics.path=package:miniature/topics.txt",
-    "eval=local": f"eval.tasks={ROOT / 'tests' / 'data'}",
+    "eval=local": f"eval.tasks={ROOT / 'tests' / 'data' / 'tasks'}",
 }
 """What an option that stands for a user's own file is given here."""
 

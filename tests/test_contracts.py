@@ -54,7 +54,7 @@ MADE: dict[str, Any] = {
     "TrlTrainer": {"method": "lora", "precision": "fp32", "prompt_format": "plain"},
     "ContrastiveTrainer": {"base": "package:miniature/bases/embedder"},
     "MtebEvaluator": {"benchmark": "mteb_v1"},
-    "LocalEvaluator": {"tasks": ROOT / "tests" / "data"},
+    "LocalEvaluator": {"tasks": ROOT / "tests" / "data" / "tasks"},
     "MiniatureEvaluator": {},
     "WandbTracker": {},
     "NoTracker": {},

@@ -120,7 +120,8 @@ def test_attempts_fill_every_kind_exactly(store: Store, place: int) -> None:
     tried = sum(row.attempt + 1 for row in rows)
     assert sum(line.metrics["candidates"].values()) == tried
     assert 1.3 * ROWS < tried < 2.2 * ROWS
-    assert remarks([line]) == []
+    # nothing is short; two examples of the script may be alike, which is told too
+    assert [remark for remark in remarks([line]) if "repeat those to the prompt before" not in remark] == []
     for row, first in zip(rows, built(store, plain, ROWS)[0], strict=True):
         assert (row == first) is (first.rejected is None)
 
