@@ -163,6 +163,12 @@ def remarks(lines: list[StageLine]) -> list[str]:
             f"The tokens and dollars of {guessed:,} answers are estimated from prompt and answer: their provider did "
             "not say what they took, or nothing that can be true."
         )
+    found += [
+        f"{line.label}: {line.cost['in_reasoning']:,} answers stood in the provider's field for reasoning, and nothing "
+        "in the answer itself. Each was one whole record, and was taken."
+        for line in lines
+        if line.cost.get("in_reasoning")
+    ]
     repeated = "answers_repeated_for_the_next_prompt"
     found += [
         f"{line.label}: {line.noted[repeated]:,} answers repeat those to the prompt before, which was another."

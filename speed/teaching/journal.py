@@ -52,6 +52,8 @@ class Entry(Spec):
     kind: str = ""
     text: str = ""
     """Exactly what came back, before anything parsed it."""
+    thought: str = ""
+    """What stood in the provider's field for reasoning, where the text is empty."""
     finish_reason: str = ""
     cause: str = "ok"
     """What the transport saw: ok, truncated, refusal, content_filter, empty; or why there is no answer."""

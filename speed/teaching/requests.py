@@ -48,6 +48,8 @@ class Request:
     """Whether its first answer was in the journal."""
     judged: list[tuple[Entry, str, bool]] = field(default_factory=list)
     """Every entry met on the way, what it was good for, and whether it was in the journal."""
+    in_reasoning: bool = False
+    """Whether the answer stood in the provider's field for reasoning."""
     answer: Answer | None = None
     error: BaseException | None = None
     sending: bool = False
@@ -60,9 +62,11 @@ class Request:
         """Judge an entry. True when the answer is final; otherwise `call` is the next to make."""
         if self.attempt == 0:
             self.cached = cached
-        text = entry.text if entry.text.isascii() else entry.text.encode("utf-8", "backslashreplace").decode("utf-8")
-        cause = entry.cause
-        if cause == "ok" or (cause == "truncated" and _is_whole(text)):
+        text, cause = _readable(entry.text), entry.cause
+        if cause == "empty" and entry.thought and _is_one_record(thought := _readable(entry.thought)):
+            if self.check(thought) is None:
+                text, cause, self.in_reasoning = thought, "ok", True
+        elif cause == "ok" or (cause == "truncated" and _is_whole(text)):
             found = self.check(text) or "ok"
             cause = found if cause == "ok" or found == "ok" else cause
         self.judged.append((entry, cause, cached))
@@ -100,8 +104,21 @@ class Request:
             tally.spend(entry.dollars)
         if self.answer is not None and self.answer.cause != "ok":
             tally.cost[self.answer.cause] += 1
+        if self.in_reasoning:
+            tally.cost["in_reasoning"] += 1
         for entry, cause, cached in self.judged:
             tally.ledger.add(cost_of(entry, cause, cached=cached))
+
+
+def _readable(text: str) -> str:
+    """A text without lone surrogates: they stay as they are escaped, which the parser rejects."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _is_one_record(thought: str) -> bool:
+    """Whether a thought is one JSON value and nothing else: anything more may be a draft."""
+    reading = json_objects(thought)
+    return len(reading.values) == 1 and not reading.fault and not reading.unclosed and not reading.mended
 
 
 def _is_whole(text: str) -> bool:

@@ -373,6 +373,7 @@ class Asking:
             resent,
             begun,
             text=reply.text,
+            thought="" if reply.text.strip() else reply.thought,
             finish_reason=reply.finish_reason,
             cause=reply.cause,
             **charge._asdict(),

@@ -218,6 +218,9 @@ _SAID: dict[str, _Said] = {
     "one_part": _said({"role": "assistant", "content": {"type": "text", "text": "TEXT"}}),
     "list_of_texts": _said({"role": "assistant", "content": ["TEXT"]}),
     "thought_beside": _said({"role": "assistant", "content": "TEXT", "reasoning_content": "hm"}),
+    "thought_instead": _said({"role": "assistant", "content": "", "reasoning_content": '{"a": "TEXT"}'}),
+    "reasoning_instead": _said({"role": "assistant", "content": None, "reasoning": '{"a": "TEXT"}'}),
+    "draft_instead": _said({"role": "assistant", "content": "", "reasoning_content": 'Maybe {"a": "TEXT"}'}),
     "odd_thought_beside": _said({"role": "assistant", "content": "TEXT", "reasoning_content": [1], "reasoning": {}}),
     # no content
     "safety": _said({"role": "assistant", "content": None}, finish="safety"),

@@ -88,6 +88,26 @@ def test_an_answer_without_text_says_why(kind: type[Any], provider: Provider, tm
     assert set(provider.arrivals.values()) == {1}
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:pydantic")
+@pytest.mark.parametrize("kind", SENDERS)
+def test_one_whole_record_in_the_field_for_reasoning_is_the_answer_and_is_counted(
+    kind: type[Any], provider: Provider, tmp_path: Path
+) -> None:
+    def check(text: str) -> str | None:
+        return None if text.startswith("{") else "no_json"
+
+    shapes = ("thought_instead", "reasoning_instead", "draft_instead")
+    prompts = [f"row {row} | say:{shape}" for row, shape in enumerate(shapes)]
+    for cached in (False, True):
+        ctx = context(tmp_path, provider)
+        found = [a for a in teacher(kind, content_retries=0).ask(((ask(p), check) for p in prompts), ctx)]
+        assert [answer.cause for answer in found] == ["ok", "ok", "empty"]
+        assert [json.loads(answer.text)["a"] for answer in found[:2]] == [f"good answer 1 to {p}" for p in prompts[:2]]
+        assert ctx.tally.cost["in_reasoning"] == 2
+        assert ctx.tally.cost["cached" if cached else "calls"] == 3
+    assert set(provider.arrivals.values()) == {1}
+
+
 @pytest.mark.parametrize("shape", WITHOUT_USAGE)
 @pytest.mark.parametrize("cap", ["max_tokens", "max_usd"])
 def test_a_cap_binds_whatever_the_usage(cap: str, shape: str, provider: Provider, tmp_path: Path) -> None:
