@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from speed.core.errors import UserError
-from speed.data.evaluation_record import EvaluationRecord, mean, read_evaluation, refuse_other_pins
+from speed.data.evaluation_record import EvaluationRecord, mean, read_evaluation, refuse_other_pins, shown
 from speed.data.evaluation_splits import of_published_scores
 from speed.data.published_scores import published
 from speed.runs.tables import Table, escaped
 
-Columns = dict[str, dict[str, float]]
+TaskScores = Mapping[str, float | None]
+Columns = dict[str, TaskScores]
 """Scores by task, by the title of a column."""
 
 
@@ -67,7 +68,7 @@ def _titled(runs: Sequence[EvaluationRecord]) -> Columns:
 def _by_task(columns: Columns, kinds: dict[str, str], splits: dict[str, str]) -> Table:
     table = Table("task", "type", "split", *columns)
     for task, kind in sorted(kinds.items(), key=lambda item: (item[1], item[0])):
-        table.add(task, kind, splits[task] or "-", *(_shown(scores.get(task)) for scores in columns.values()))
+        table.add(task, kind, splits[task] or "-", *(shown(scores.get(task)) for scores in columns.values()))
     return table
 
 
@@ -75,8 +76,8 @@ def _by_type(columns: Columns, kinds: dict[str, str]) -> Table:
     """Means; a column has none where it lacks a task of it."""
     table = Table("mean over", "tasks", *columns)
 
-    def add(title: str, tasks: Sequence[str], figure: Callable[[dict[str, float]], float]) -> None:
-        cells = (_shown(figure(scores) if all(t in scores for t in tasks) else None) for scores in columns.values())
+    def add(title: str, tasks: Sequence[str], figure: Callable[[TaskScores], float | None]) -> None:
+        cells = (shown(figure(scores) if all(t in scores for t in tasks) else None) for scores in columns.values())
         table.add(title, len(tasks), *cells)
 
     types = sorted(set(kinds.values()))
@@ -123,12 +124,8 @@ def _table_1(own: Columns, kinds: dict[str, str]) -> Table:
         table.add(row.name, f"{row.group}, {row.examples}", *(row.types[kind] for kind in types), row.mean)
     for name, scores in own.items():
         means = (mean([scores[task] for task in kinds if kinds[task] == kind]) for kind in types)
-        table.add(name, "this run", *map(_shown, means), _shown(mean([scores[task] for task in kinds])))
+        table.add(name, "this run", *map(shown, means), shown(mean([scores[task] for task in kinds])))
     return table
-
-
-def _shown(score: float | None) -> str:
-    return "-" if score is None else f"{score:.2f}"
 
 
 def printed(parts: Sequence[Table | str]) -> str:

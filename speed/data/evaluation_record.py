@@ -48,11 +48,11 @@ class EvaluationRecord(Spec):
     scores: Scores
 
 
-def scores_of(tasks: dict[str, float], kinds: dict[str, str]) -> Scores:
+def scores_of(tasks: dict[str, float | None], kinds: dict[str, str]) -> Scores:
     """Scores with their means: by type, over tasks and over types.
 
     Args:
-        tasks: main score of each task, 0..100.
+        tasks: main score of each task, 0..100; None where it is undefined.
         kinds: type of each task.
     """
     types = {
@@ -62,9 +62,15 @@ def scores_of(tasks: dict[str, float], kinds: dict[str, str]) -> Scores:
     return Scores(tasks=tasks, types=types, mean=mean(list(tasks.values())), mean_of_types=mean(list(types.values())))
 
 
-def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean of at least one value."""
-    return sum(values) / len(values)
+def mean(values: Sequence[float | None]) -> float | None:
+    """Arithmetic mean of at least one value; None where one of them is undefined."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def shown(score: float | None) -> str:
+    """A score as tables show it; a dash where it is undefined or was not measured."""
+    return "-" if score is None else f"{score:.2f}"
 
 
 def refuse_other_pins(runs: Sequence[EvaluationRecord]) -> None:

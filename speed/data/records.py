@@ -207,11 +207,11 @@ class RevisedAnswer(Row):
 
 
 class Scores(Spec):
-    """Main scores of an evaluation, 0 to 100."""
+    """Main scores of an evaluation, 0 to 100; None where a score is undefined, and in each mean over it."""
 
-    tasks: dict[str, float]
-    types: dict[str, float]
+    tasks: dict[str, float | None]
+    types: dict[str, float | None]
     """Mean over the tasks of each type."""
-    mean: float
+    mean: float | None
     """Mean over tasks (the paper's Avg)."""
-    mean_of_types: float
+    mean_of_types: float | None

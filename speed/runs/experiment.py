@@ -106,7 +106,7 @@ def _build_and_report(
     pipe: Pipeline,
     order: list[Goal],
     found: list[StageStatus],
-) -> float:
+) -> float | None:
     begun = time.monotonic()
     folder = run_folder(store, config.name)
     (folder / "config.yaml").write_text(composed, encoding="utf-8")

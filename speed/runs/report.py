@@ -20,6 +20,7 @@ from speed.core.spec import Json, Spec
 from speed.core.stage import Pool
 from speed.core.store import Store
 from speed.data.costs.prices import dollars
+from speed.data.evaluation_record import shown
 from speed.data.records import Scores
 from speed.runs.tables import Table, escaped, money
 
@@ -202,9 +203,9 @@ def scores_table(scores: Scores) -> Table:
     """Main scores by task type, then the two means."""
     table = Table("task type", "score")
     for kind, score in scores.types.items():
-        table.add(kind, f"{score:.2f}")
-    table.add(f"mean over {len(scores.tasks)} tasks", f"{scores.mean:.2f}")
-    table.add(f"mean over {len(scores.types)} types", f"{scores.mean_of_types:.2f}")
+        table.add(kind, shown(score))
+    table.add(f"mean over {len(scores.tasks)} tasks", shown(scores.mean))
+    table.add(f"mean over {len(scores.types)} types", shown(scores.mean_of_types))
     return table
 
 
@@ -233,7 +234,7 @@ def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: S
     if scores is not None:
         by_task = Table("task", "score")
         for task, score in scores.tasks.items():
-            by_task.add(task, f"{score:.2f}")
+            by_task.add(task, shown(score))
         parts += ["## Scores", scores_table(scores).markdown(), by_task.markdown(), *measured(lines)]
     parts += ["## Stages", stages_table(lines).markdown(), *remarks(lines)]
     asked = [each for line in lines for each in line.ledger]

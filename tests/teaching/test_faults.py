@@ -100,7 +100,7 @@ def test_one_whole_record_in_the_field_for_reasoning_is_the_answer_and_is_counte
     prompts = [f"row {row} | say:{shape}" for row, shape in enumerate(shapes)]
     for cached in (False, True):
         ctx = context(tmp_path, provider)
-        found = [a for a in teacher(kind, content_retries=0).ask(((ask(p), check) for p in prompts), ctx)]
+        found = list(teacher(kind, content_retries=0).ask(((ask(p), check) for p in prompts), ctx))
         assert [answer.cause for answer in found] == ["ok", "ok", "empty"]
         assert [json.loads(answer.text)["a"] for answer in found[:2]] == [f"good answer 1 to {p}" for p in prompts[:2]]
         assert ctx.tally.cost["in_reasoning"] == 2

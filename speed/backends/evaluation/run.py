@@ -86,10 +86,12 @@ def _record(
     parts = {part.metadata.name for job in jobs for part in job.parts}
     kinds = {job.task.metadata.name: str(job.task.metadata.type) for job in jobs}
     kinds = {name: kind for name, kind in kinds.items() if name not in parts}
-    main = {name: 100 * float(done[name].get_score()) for name in kinds}
-    for name in (name for name, score in main.items() if math.isnan(score)):
-        main[name] = 0.0
-        ctx.say(f"{name}: the embedder gives all texts the same vector, so its score is undefined and counts as 0")
+    main: dict[str, float | None] = {}
+    for name in kinds:
+        score = 100 * float(done[name].get_score())
+        main[name] = None if math.isnan(score) else score
+        if main[name] is None:
+            ctx.say(f"{name}: the embedder gives all texts the same vector, so this score and its means are undefined")
     pins = Pins(
         mteb=importlib.metadata.version("mteb"),
         precision=model.precision(config.precision),

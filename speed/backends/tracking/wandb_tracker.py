@@ -100,7 +100,7 @@ def flat_figures(summary: dict[str, Any]) -> dict[str, Json]:
         figures |= {f"{name}/rejected/{cause}": count for cause, count in stage["rejected"].items()}
         measured = {key: value for key, value in stage["metrics"].items() if isinstance(value, (int, float))}
         figures |= {f"{name}/{key}": value for key, value in measured.items()}
-    return figures
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def config_values(path: Path) -> dict[str, Any]:

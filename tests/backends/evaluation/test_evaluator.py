@@ -23,6 +23,7 @@ from speed.backends.evaluation.task_folder import task_folders
 from speed.core.content import sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import digest
+from speed.runs.report import scores_table
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +169,7 @@ def test_a_task_that_mteb_knows_keeps_its_protocol_and_names_its_data(
     assert stored["dataset_revision"].startswith("local-"), "never the hub's revision for local data"
 
 
-def test_a_collapsed_embedder_scores_nothing_and_the_reader_hears_of_it(
+def test_a_collapsed_embedder_has_no_score_and_the_reader_hears_of_it(
     models: tuple[Path, Path], folder: Path, tmp_path: Path
 ) -> None:
     import torch
@@ -179,7 +180,11 @@ def test_a_collapsed_embedder_scores_nothing_and_the_reader_hears_of_it(
     save_file({n: torch.zeros_like(w) if n == "norm.weight" else w for n, w in weights.items()}, flat)
     ctx = context(tmp_path / "home")
     scores = LocalEvaluator(tasks=folder, only=("MySimilarity",)).evaluate(tmp_path / "flat", tmp_path / "out", ctx)
-    assert scores.tasks == {"MySimilarity": 0.0}
+    assert scores.tasks == {"MySimilarity": None}
+    assert scores.types == {"STS": None}
+    assert scores.mean is None
+    assert scores.mean_of_types is None
+    assert [row[1] for row in scores_table(scores).rows] == ["-"] * 3, "a blank in tables, no number"
     [said] = [event["message"] for event in ctx.events if event["event"] == "say"]  # type: ignore[attr-defined]
     assert "same vector" in said
 
