@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from speed.core.errors import UserError
 from speed.core.spec import Json
 from speed.data.costs.prices import dollars, estimated_tokens
-from speed.teaching.errors import Reply, TransportError, failure_of
+from speed.teaching.errors import Reply, TransportError, failure_of, redacted
 
 MOST_TOKENS = 10_000_000
 """More than any request takes; SQLite's sums stay far below 2 ** 63."""
@@ -143,13 +144,20 @@ def status_in(error: Json) -> int:
     return next((status for status, marks in _STATUS.items() if any(mark in words for mark in marks)), 400)
 
 
-def page_in(body: bytes) -> str:
-    """The title of a web page that stands in place of an answer and asks for a login; empty where there is none."""
+def refuse_login_page(body: bytes, remedy: str) -> None:
+    """Refuse a web page that stands in place of an answer and asks for a login: every further request would meet it.
+
+    Raises:
+        UserError: with the page's title and the remedy.
+    """
     text = body[:20_000].decode("utf-8", "replace")
     if not text.lstrip("\ufeff \t\r\n").startswith("<") or not _LOGIN.search(text):
-        return ""
-    title = _TITLE.search(text)
-    return " ".join(title[1].split())[:80] if title else "a login page"
+        return
+    found = _TITLE.search(text)
+    title = " ".join(found[1].split())[:80] if found else "a login page"
+    raise UserError(
+        f"the teacher's server answered with a web page, {redacted(title)!r}, that asks for a login\n  {remedy}"
+    )
 
 
 _LOGIN = re.compile(r"\b(?:log|sign)[ -]?(?:in|on)\b|password|<form", re.IGNORECASE)

@@ -203,7 +203,8 @@ def failure_of(
             "too_long",
             said,
             again=False,
-            remedy="take a model with a longer context, or smaller max_tokens of the stage",
+            remedy="set teacher.model to one with a longer context, or lower the stage's limit: limits.tasks, "
+            "limits.example, limits.judgement or limits.revision",
         )
     if status == 402 or (status == 429 and any(mark in small for mark in _BROKE)):
         return UserError(f"{who}'s account has no credit left: {said}\n  add credit and run the same command again")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from contextlib import suppress
 from typing import Any, ClassVar
 
 from speed.core.errors import UserError
 from speed.runtime import Runtime
-from speed.teaching.envelope import json_in, reply_in
+from speed.teaching.envelope import json_in, refuse_login_page, reply_in
 from speed.teaching.errors import Reply, TransportError, failure_of, public_url
 from speed.teaching.requests import Call
 from speed.teaching.teacher import JournaledTeacher
+
+_PAGE = re.compile(r"Received: '(<.*)", re.DOTALL)
+"""How litellm shows a body that is no JSON."""
 
 
 class LitellmTeacher(JournaledTeacher):
@@ -102,6 +106,8 @@ class LitellmTeacher(JournaledTeacher):
     def _failure(self, error: Exception) -> Exception | None:
         """The trouble behind an exception of litellm; None for a bug, which rises as it is."""
         litellm = _litellm()
+        if page := _PAGE.search(str(error)):
+            refuse_login_page(page[1].encode("utf-8", "replace"), self._remedy(401))
         if isinstance(error, (litellm.Timeout, TimeoutError)):
             return TransportError("timeout", "no answer in time", crowded=True)
         status, headers = _status(error)

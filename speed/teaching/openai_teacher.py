@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from speed.core.errors import UserError
 from speed.core.spec import Json
 from speed.runtime import Runtime
-from speed.teaching.envelope import json_in, page_in, reply_in
+from speed.teaching.envelope import json_in, refuse_login_page, reply_in
 from speed.teaching.errors import Reply, TransportError, failure_of, public_url, redacted
 from speed.teaching.requests import Call
 from speed.teaching.teacher import JournaledTeacher
@@ -68,10 +68,7 @@ class OpenAICompatibleTeacher(JournaledTeacher):
         look_at = f"runtime.api_base={server}, teacher.model={self.model}"
         body = await posted(url, fields, seconds, look_at, each_alone=True)
         remedy = f"check {look_at} and the key in {KEY} ({'set' if os.environ.get(KEY) else 'not set'})"
-        if title := page_in(body):
-            raise UserError(
-                f"the teacher's server answered with a web page, {redacted(title)!r}, that asks for a login\n  {remedy}"
-            )
+        refuse_login_page(body, remedy)
         return read_as(body, lambda answer: reply_in(answer, server, remedy))
 
 

@@ -203,9 +203,11 @@ def test_errors_inside_a_200_end_the_run_like_their_status(
     assert provider.arrivals.total() <= 4
 
 
-def test_a_login_page_ends_the_run(provider: Provider, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"web page, 'Sign in', that asks for a login.*\n.*runtime.api_base"):
-        answers(["row 1 | login"], context(tmp_path, provider))
+@pytest.mark.parametrize("kind", SENDERS)
+def test_a_login_page_ends_the_run(kind: type[Any], provider: Provider, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"web page, 'Sign in', that asks for a login.*\n.*check .*teacher.model"):
+        answers(["row 1 | login"], context(tmp_path, provider), by=teacher(kind))
+    assert provider.arrivals.total() == 1
 
 
 def test_an_identical_error_is_no_echo(provider: Provider, tmp_path: Path) -> None:
