@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 PAPER = "[Little Giants: Synthesizing High-Quality Embedding Data at Scale](https://arxiv.org/abs/2410.18634)"
 ROLES = {
-    "junior": "writes embedding examples; trained on the teacher's (section 3.2.1)",
-    "senior": "writes embedding examples; the junior, optimised on preferences (section 3.2.2)",
-    "revisor": "repairs embedding examples (section 3.2.3)",
-    "embedder": "an embedding model, trained on the synthetic examples (section 3.4)",
+    "junior": "writes embedding examples; trained on the teacher's (section 3.2.2)",
+    "senior": "writes embedding examples; the junior, optimised on preferences (section 3.2.3)",
+    "revisor": "repairs embedding examples (section 3.2.4)",
+    "embedder": "an embedding model, trained on the synthetic examples (section 3.3)",
 }
 STAGES = ("senior", "junior", "revisor", "embedder")
 

@@ -54,7 +54,7 @@ def pipeline(config: Config) -> Pipeline:
     seed, counts, diversity, limits = config.seed, config.counts, config.diversity, config.limits
     teacher, engine, prompts, guidelines = config.teacher, config.engine, config.prompts, config.guidelines
 
-    # Topics become tasks (3.1). Each use of tasks draws its own.
+    # Topics become tasks (3.2.1). Each use of tasks draws its own.
     topics = Topics(config.topics, truncate=diversity.truncate)
 
     def tasks(role: Role) -> Tasks:
@@ -91,13 +91,13 @@ def pipeline(config: Config) -> Pipeline:
             guidelines=guidelines,
         )
 
-    # The teacher writes a little; the junior learns from it (3.2.1).
+    # The teacher writes a little; the junior learns from it (3.2.2).
     seed_data = examples_by_teacher("seed", counts.sft_attempts)
     sft = config.generator.sft.model_copy(update={"seed": seed.train})
     seeds_taken = seed_data.take(round(counts.sft * counts.sft_factor))
     junior = Junior(config.generator.base, sft, config.trainer, seeds_taken)
 
-    # The junior answers each prompt K times; the teacher (or rules) judges the lists for the senior (3.2.2).
+    # The junior answers each prompt K times; the teacher (or rules) judges the lists for the senior (3.2.3).
     root = RootData(
         junior=junior,
         assignment=assignment("root"),
@@ -149,7 +149,7 @@ def pipeline(config: Config) -> Pipeline:
     if config.scale.writer == "teacher":
         samples = examples_by_teacher("synthesis", config.scale.attempts)
 
-    # The teacher also repairs root answers; a revisor learns that from the base model (3.2.3) and repairs everything.
+    # The teacher also repairs root answers; a revisor learns that from the base model (3.2.4) and repairs everything.
     if config.revisor.enabled:
         assert config.revisor.sft is not None
         revisions = RevisionData(
@@ -175,7 +175,7 @@ def pipeline(config: Config) -> Pipeline:
             guidelines=guidelines,
         )
 
-    # Repeats go (4.1), an embedder learns from the rest (3.4), and MTEB judges it (4.2).
+    # Repeats go (4.1, Appendix A), an embedder learns from the rest (3.3), and MTEB judges it (4.2).
     rows = round(config.scale.examples * config.scale.factor)
     kept = None if config.scale.keep is None else config.scale.mix.counts(config.scale.keep)
     corpus = Dedup(config.dedup.minhash, samples.take(rows), kept)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from speed.core.cache import file_sha256
+from speed.core.cache import file_sha256, write_aside
 from speed.core.errors import CorruptArtifact
 from speed.core.ledger import Line
 from speed.core.spec import Json, Spec, digest
@@ -74,12 +74,8 @@ class Manifest(Spec):
     def write(self, path: Path) -> None:
         """Write with the checksum filled in, aside and renamed."""
         body = self.model_dump(mode="json", exclude={"sha256"})
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump({**body, "sha256": digest(body)}, file, indent=1)
-            file.flush()
-            sync(file.fileno())
-        partial.replace(path)
+        with write_aside(path) as aside:
+            aside.write_text(json.dumps({**body, "sha256": digest(body)}, indent=1), encoding="utf-8")
 
 
 def read_manifest(path: Path) -> Manifest | None:
@@ -161,10 +157,3 @@ def commit() -> str:
 def now() -> str:
     """UTC time for manifests."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def sync(descriptor: int) -> None:
-    """fsync: what is renamed afterwards is on the disk."""
-    import os
-
-    os.fsync(descriptor)

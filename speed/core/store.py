@@ -26,8 +26,9 @@ from typing import Any, NamedTuple, TypeVar
 from filelock import BaseFileLock, FileLock, Timeout
 from pydantic import ValidationError
 
+from speed.core.cache import write_aside
 from speed.core.errors import CorruptArtifact, StoreError, UserError, explained
-from speed.core.manifest import Manifest, Output, check, read_manifest, sync
+from speed.core.manifest import Manifest, Output, check, read_manifest
 from speed.core.stage import Node, Pool, Row, Stage, Take
 
 FORMAT = 1
@@ -63,9 +64,8 @@ class Store:
                 return self
             for folder in ("store", "locks", "journal", "runs", "cache"):
                 (self.home / folder).mkdir(parents=True, exist_ok=True)
-            partial = marker.with_suffix(f".{os.getpid()}")
-            partial.write_text(json.dumps({"format": FORMAT}))
-            partial.replace(marker)
+            with write_aside(marker, shared=True) as aside:
+                aside.write_text(json.dumps({"format": FORMAT}))
         except OSError as error:
             raise explained(error, f"opening the store {self.home}") or StoreError(
                 f"{self.home} cannot be the store ({error.strerror}): take a folder"
@@ -178,12 +178,8 @@ class Store:
         path = self._shard(pool, span)
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = "".join(row.model_dump_json(exclude_defaults=True) + "\n" for row in rows).encode("utf-8")
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
-            file.write(lines)
-            file.flush()
-            sync(file.fileno())
-        partial.replace(path)
+        with write_aside(path) as aside:
+            aside.write_bytes(lines)
         output = Output(path=path.name, sha256=hashlib.sha256(lines).hexdigest(), bytes=len(lines))
         manifest.model_copy(update={"outputs": (output,)}).write(path.with_suffix(".json"))
 

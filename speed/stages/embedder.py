@@ -1,4 +1,4 @@
-"""Embedder: a language model becomes an embedding model on the synthetic corpus (paper 3.4, equation 4)."""
+"""Embedder: a language model becomes an embedding model on the synthetic corpus (paper 3.3, equation 4)."""
 
 from __future__ import annotations
 

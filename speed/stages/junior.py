@@ -1,4 +1,4 @@
-"""Junior: a small model learns to write what the teacher wrote (paper 3.2.1, equation 1)."""
+"""Junior: a small model learns to write what the teacher wrote (paper 3.2.2, equation 1)."""
 
 from __future__ import annotations
 

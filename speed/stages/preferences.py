@@ -1,4 +1,4 @@
-"""Preferences: the teacher says which root answer fits its prompt best and which worst (paper 3.2.2, Figure 5)."""
+"""Preferences: the teacher says which root answer fits its prompt best and which worst (paper 3.2.3, Figure 5)."""
 
 from __future__ import annotations
 

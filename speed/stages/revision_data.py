@@ -1,4 +1,4 @@
-"""Revision data: the teacher repairs root answers, for the revisor to learn from (paper 3.2.3, Figure 6)."""
+"""Revision data: the teacher repairs root answers, for the revisor to learn from (paper 3.2.4, Figure 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Revisor: another copy of the base model learns to repair (paper 3.2.3, equation 3; from an unaligned model)."""
+"""Revisor: another copy of the base model learns to repair (paper 3.2.4, equation 3; from an unaligned model)."""
 
 from __future__ import annotations
 

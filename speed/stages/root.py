@@ -1,4 +1,4 @@
-"""Root data: the junior answers each prompt K times, for the teacher to judge (paper 3.2.2; K = 5 in Figure 5)."""
+"""Root data: the junior answers each prompt K times, for the teacher to judge (paper 3.2.3; K = 5 in Figure 5)."""
 
 from __future__ import annotations
 

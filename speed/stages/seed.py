@@ -1,4 +1,4 @@
-"""Seed data: the little that the teacher itself writes (paper 3.2.1; 25K examples in Appendix B)."""
+"""Seed data: the little that the teacher itself writes (paper 3.2.2; 25K examples in Appendix B)."""
 
 from __future__ import annotations
 

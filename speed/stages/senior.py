@@ -1,4 +1,4 @@
-"""Senior: the junior learns the teacher's taste (paper 3.2.2, equation 2)."""
+"""Senior: the junior learns the teacher's taste (paper 3.2.3, equation 2)."""
 
 from __future__ import annotations
 

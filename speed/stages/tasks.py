@@ -1,4 +1,4 @@
-"""Tasks: the teacher brainstorms what embeddings could be used for, one topic a call (paper 3.1)."""
+"""Tasks: the teacher brainstorms what embeddings could be used for, one topic a call (paper 3.2.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Topics: the multi-grained categories that keep a teacher's tasks diverse (paper 3.1, Appendix D.1)."""
+"""Topics: the multi-grained categories that keep a teacher's tasks diverse (paper 3.2.1, Appendix D.1)."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from speed.core.cache import write_aside
 from speed.core.errors import UserError, explained
 from speed.core.locks import locked
 
@@ -152,16 +153,12 @@ def unpack_archives(folder: Path, say: Callable[[str], None]) -> None:
 
 def _unpack(archive: Path, descriptor: int, say: Callable[[str], None]) -> None:
     plain = archive.with_suffix("")
-    aside = plain.with_name(plain.name + ".partial")
     damaged = 0
     if not plain.exists():
-        with aside.open("wb") as file:
+        with write_aside(plain) as aside, aside.open("wb") as file:
             for text in _frames(descriptor):
                 damaged += text is None
                 file.write(text or b"")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(plain)
         sync_folder(archive.parent)
     if damaged:
         kept = archive.with_name(archive.name + ".damaged")

@@ -1,6 +1,6 @@
 """Judge a list of candidates by votes: in which orders they are shown, and which verdict the votes give.
 
-The paper asks once per list (section 3.2.2, Figure 5). But a judge favours places and lengths, and errs by chance. So a
+The paper asks once per list (section 3.2.3, Figure 5). But a judge favours places and lengths, and errs by chance. So a
 list can be judged several times, in other orders or by other models, and kept only if the judgements agree. What a rule
 can see (`speed.data.quality.guidelines`) needs no judge. All functions are pure.
 """

@@ -138,7 +138,7 @@ def test_the_card_of_an_embedder_keeps_what_its_training_wrote(adapter: bool, tm
     assert card.data.library_name == "sentence-transformers"
     assert card.data.base_model == "org/base"
     assert card.data.tags == ["sentence-transformers", "speed", "synthetic-data"]
-    for part in ("Queries carry an instruction.", "| temperature | 0.02 |", "section 3.4", "last_loss: 1.25", "k" * 64):
+    for part in ("Queries carry an instruction.", "| temperature | 0.02 |", "section 3.3", "last_loss: 1.25", "k" * 64):
         assert card.text.count(part) == 1
 
 
