@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ def _build_and_report(
 ) -> float | None:
     begun = time.monotonic()
     folder = run_folder(store, config.name)
+    point_to(folder, store.home / "runs" / "latest")
     (folder / "config.yaml").write_text(composed, encoding="utf-8")
     todo = {status.goal.key for status in found if status.state != "hit"}
     print(_opening(config, origin, found, folder), file=sys.stderr)
@@ -229,6 +231,15 @@ def run_folder(store: Store, name: str) -> Path:
             continue
         return folder
     raise UserError(f"{base} holds too many runs of this second")
+
+
+def point_to(folder: Path, link: Path) -> None:
+    """Have a link lead to a folder, relative so that the root may move; left alone where there are no links."""
+    aside = link.with_name(f"{link.name}.{os.getpid()}")
+    with suppress(OSError):
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(os.path.relpath(folder, link.parent))
+        aside.replace(link)
 
 
 def _opening(config: Config, origin: Origin, found: list[StageStatus], folder: Path) -> str:

@@ -17,6 +17,7 @@ from speed.core.graph import StageStatus, stage_statuses
 from speed.core.store import Store
 from speed.data.costs.prices import seconds
 from speed.pipeline import pipeline
+from speed.runs.experiment import point_to
 from speed.runs.plan import plan_table, planned_calls, print_plan, refuse_over_caps
 from speed.runs.preview import previews
 from speed.runs.status import record_events, runs_to_show, status_of, status_text
@@ -50,6 +51,19 @@ def run_folder(home: Path, name: str = "12-00-00-speed") -> Path:
     folder = home / "runs" / "2026-01-01" / name
     folder.mkdir(parents=True)
     return folder
+
+
+def test_latest_leads_to_the_newest_run_wherever_the_root_is_moved(tmp_path: Path) -> None:
+    link = tmp_path / "home" / "runs" / "latest"
+    for name in ("12-00-00-one", "12-00-01-two"):
+        folder = run_folder(tmp_path / "home", name)
+        (folder / "report.md").write_text(name)
+        point_to(folder, link)
+        assert (link / "report.md").read_text() == name
+    (tmp_path / "home").rename(tmp_path / "moved")
+    moved = tmp_path / "moved" / "runs"
+    assert (moved / "latest" / "report.md").read_text() == "12-00-01-two"
+    assert sorted(path.name for path in moved.iterdir()) == ["2026-01-01", "latest"]
 
 
 BOXES = ("topics", "seed data", "junior")
