@@ -82,6 +82,13 @@ class Teacher(Backend, ABC):
         """What a user should know before the first call, one sentence each."""
         return []
 
+    def check(self, runtime: Runtime) -> None:
+        """Refuse, before anything is built, a teacher that cannot answer.
+
+        Raises:
+            UserError: with the remedy.
+        """
+
     @property
     def tries(self) -> int:
         """Times that a request is paid for at most: more than once where an answer of no use is asked for again."""

@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 
@@ -44,7 +46,10 @@ class Content(BaseModel):
         Raises:
             UserError: when the file or folder does not exist.
         """
-        return {"sha256": sha256_of(self.path)}
+        try:
+            return {"sha256": sha256_of(self.path)}
+        except UserError as absence:
+            return identity_of_absent(self.path, absence)
 
 
 class ModelReference(BaseModel):
@@ -75,6 +80,37 @@ class ModelReference(BaseModel):
             return {"sha256": sha256_of(folder)}
         refuse_no_hub_name(self.name)
         return {"hub": self.name}
+
+
+_absent: ContextVar[list[str] | None] = ContextVar("absent", default=None)
+
+
+@contextmanager
+def noted_absence(noted: bool = True) -> Iterator[list[str]]:
+    """Note what is missing instead of refusing it, so that a plan can be made without it.
+
+    Args:
+        noted: False changes nothing.
+    """
+    absent: list[str] = []
+    token = _absent.set(absent if noted else None)
+    try:
+        yield absent
+    finally:
+        _absent.reset(token)
+
+
+def identity_of_absent(path: Path, absence: UserError) -> Json:
+    """A stand-in for the identity of a file or folder that is not there; its absence is noted.
+
+    Raises:
+        UserError: the absence, outside of `noted_absence`.
+    """
+    absent = _absent.get()
+    if absent is None:
+        raise absence
+    absent.append(str(absence))
+    return {"absent": str(path)}
 
 
 def locate_model(reference: Path | str) -> tuple[str, str | None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from speed.config import Config
-from speed.core.content import load_memory, save_memory
+from speed.core.content import load_memory, noted_absence, save_memory
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.graph import Goal, StageStatus, stage_statuses
 from speed.core.manifest import commit
@@ -23,9 +23,10 @@ from speed.core.work import Work
 from speed.data.records import Scores
 from speed.pipeline import Pipeline, pipeline
 from speed.runs import report
-from speed.runs.plan import print_plan, refuse_impossible, refuse_over_caps, work_at_most
+from speed.runs.plan import print_plan
 from speed.runs.preview import previews
 from speed.runs.progress import Screen
+from speed.runs.refusals import refusals, refuse, work_at_most
 from speed.runs.rejections import NearlyAllRejected, refuse_nearly_all_rejected
 from speed.runs.status import record_events, runs_to_show, status_of, status_text
 from speed.runs.tables import money
@@ -71,9 +72,16 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
     if not config.plan and not config.preview:
         store.open()
     load_memory(store.home / "cache" / "hashes.json")
-    pipe = pipeline(config)
-    order = pipe.goals()
-    found = stage_statuses(order, store)
+    try:
+        with noted_absence(config.plan) as absent:
+            pipe = pipeline(config)
+            order = pipe.goals()
+            found = stage_statuses(order, store)
+    except UserError as mistake:
+        if not config.plan:
+            raise
+        print(f"no plan can be made of this, and the run would be refused: {mistake}")
+        return None
     for status in found:
         if status.damaged:
             print(f"damaged and set aside: {status.damaged}; it will be built again", file=sys.stderr)
@@ -81,17 +89,14 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
         print(f"note: {remark}", file=sys.stderr)
     if config.plan:
         print_plan(config, origin.preset, found, pipe.key)
-        try:
-            refuse_impossible(found, config.runtime)
-        except UserError as mistake:
-            print(f"\nas things stand here, the run would be refused: {mistake}")
+        for reason in dict.fromkeys([*absent, *refusals(config, store, found)]):
+            print(f"\nas things stand here, the run would be refused: {reason}")
         return None
     if config.preview:
         for text in previews(order, store, config.runtime):
             print(text)
         return None
-    refuse_over_caps(config, store, found)
-    refuse_impossible(found, config.runtime)
+    refuse(refusals(config, store, found))
     save_memory(store.home / "cache" / "hashes.json")
     if config.verify and verify(order, store):
         found = stage_statuses(order, store)

@@ -1,25 +1,15 @@
-"""What a run would do and cost: the plan on the screen, and what is refused before anything is built."""
+"""What a run would do and cost: the plan on the screen."""
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
-from collections.abc import Sequence
-
 from speed.config import Config
-from speed.core.errors import UserError
 from speed.core.graph import StageStatus
-from speed.core.store import Store
 from speed.core.work import Work
 from speed.data.costs.memory import PEAKS, Footprint, fit, rows_at_once, trained_weights, training_hours
 from speed.data.costs.model_shapes import Shape, shape_of
 from speed.data.costs.prices import EXPECTED_TOKENS, SECONDS_A_CALL, SECONDS_A_TOKEN
 from speed.ports import Dpo, Training
-from speed.runs.report import stage_line
 from speed.runs.tables import Table, money
-from speed.runtime import Runtime
-from speed.teaching.journal import Spending
-from speed.teaching.spending import caps_of
 
 WORTH_A_LINE = 100_000_000
 """Weights below which any machine will do."""
@@ -139,66 +129,3 @@ def _lasting(seconds: float) -> str:
     if seconds < 60:
         return "under a minute"
     return f"about {seconds / 60:.0f} minutes" if seconds < 5400 else f"about {seconds / 3600:,.1f} hours"
-
-
-def refuse_impossible(found: Sequence[StageStatus], runtime: Runtime) -> None:
-    """Refuse what this machine or its settings cannot carry out. What is built already asks nothing of them.
-
-    Raises:
-        UserError: with the remedy.
-    """
-    for status in found:
-        if status.state != "hit":
-            status.goal.node.check(runtime)
-
-
-def refuse_over_caps(config: Config, store: Store, found: list[StageStatus]) -> None:
-    """A cap that the whole experiment cannot keep is told before anything is bought.
-
-    What its stages cost already counts with what they still want; answers that a killed run has paid for may be free
-    now, so the rest is left to the caps themselves, which hold while answers are bought.
-    """
-    caps, work = caps_of(config.runtime), sum((status.work for status in found), Work())
-    if caps.none or not work.calls:
-        return
-    if caps.dollars is not None and work.dollars is None:
-        raise UserError(
-            "runtime.max_usd is set, but the price of this teacher is unknown, so no cap can be kept\n"
-            "  take a teacher of the price table (speed/data/costs/prices.json) or leave runtime.max_usd=null;\n"
-            "  runtime.max_tokens and runtime.max_calls need no price"
-        )
-    spent = Spending()
-    for status in found:
-        line = stage_line(status.goal, store, built_now=False)
-        cost = Counter(line.cost)
-        calls = cost["calls"] + cost["retries"]
-        spent = spent.plus(Spending(line.dollars or 0.0, cost["tokens_in"] + cost["tokens_out"], calls))
-    whole = spent.plus(_spending(work))
-    passed = caps.passed(whole)
-    if passed is not None:
-        shown = f"${whole.dollars:,.2f}" if passed == "dollars" else f"{getattr(whole, passed):,} {passed}"
-        raise UserError(
-            f"the plan costs about {shown}, more than {_cap_name(passed)}={getattr(caps, passed):g}\n"
-            "  raise the cap, or take smaller counts; plan=true shows where the money goes"
-        )
-    passed = caps.passed(spent.plus(_spending(work_at_most(config, found))))
-    if passed is not None:
-        print(
-            f"note: {_cap_name(passed)}={getattr(caps, passed):g} is enough where few rows and answers are tried "
-            "again, not where all tries are spent; the run stops at the cap, and the same command with a larger one "
-            "goes on",
-            file=sys.stderr,
-        )
-
-
-def work_at_most(config: Config, found: list[StageStatus]) -> Work:
-    """What teachers may be paid for, about, where every row needs all its attempts and every answer all its tries."""
-    return sum((status.at_most for status in found for _ in range(config.teacher.tries)), Work())
-
-
-def _spending(work: Work) -> Spending:
-    return Spending(work.dollars or 0.0, work.tokens_in + work.tokens_out, work.calls)
-
-
-def _cap_name(cap: str) -> str:
-    return "runtime.max_usd" if cap == "dollars" else f"runtime.max_{cap}"

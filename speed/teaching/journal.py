@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -358,6 +358,14 @@ class Journal:
 
     def _warn(self, message: str) -> None:
         self._say(f"journal {self.folder}: {message}")
+
+
+def holds_answers(folder: Path, model: str) -> bool:
+    """Whether the journal of a folder holds answers of a model."""
+    if not folder.is_dir():
+        return False
+    with closing(Journal(folder)) as journal:
+        return any(name == model for (name,) in journal.select("SELECT DISTINCT model FROM entry WHERE answered"))
 
 
 def _new_name() -> str:

@@ -58,6 +58,12 @@ class LitellmTeacher(JournaledTeacher):
                 f"teacher.structured={self.structured}: {self.model} has no structured output: set it to none"
             )
 
+    def asks_openai(self, runtime: Runtime) -> bool:
+        """See `JournaledTeacher`; without a URL it is the provider that stands in front of the model's name."""
+        if (runtime.api_base or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")) is not None:
+            return super().asks_openai(runtime)
+        return self.model.removeprefix("openai/") == self.model_name
+
     def endpoint(self, runtime: Runtime) -> str:
         """The provider, or the server that `runtime.api_base` names."""
         return public_url(runtime.api_base) if runtime.api_base else super().endpoint(runtime)

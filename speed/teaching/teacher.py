@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr
 
@@ -17,7 +18,7 @@ from speed.data.costs import prices as cost
 from speed.ports import Answer, Ask, Check, Teacher
 from speed.runtime import Context, Runtime
 from speed.teaching.errors import Patience, Reply
-from speed.teaching.journal import key
+from speed.teaching.journal import holds_answers, key
 from speed.teaching.requests import Call, Request
 from speed.teaching.session import Asking, Session, session_at
 
@@ -87,13 +88,30 @@ class JournaledTeacher(Teacher):
         return self.model_copy(update={"model": model})
 
     def remarks(self) -> list[str]:
-        """An unknown price, or a model that its provider has switched off."""
-        known = cost.price(self.model_name)
-        if known is None:
+        """An unknown price."""
+        if cost.price(self.model_name) is None:
             return [f"the price of {self.model_name} is unknown (not in the table of {cost.price_table().date})"]
-        if known.ends is not None and known.ends <= time.strftime("%Y-%m-%d"):
-            return [f"{self.model_name} is no longer served since {known.ends}: set teacher.model to another"]
         return []
+
+    def check(self, runtime: Runtime) -> None:
+        """Refuse a model that its provider has retired, unless the journal has answers of it.
+
+        Raises:
+            UserError: with models that are served.
+        """
+        known = cost.price(self.model_name)
+        if known is None or known.ends is None or known.ends > time.strftime("%Y-%m-%d"):
+            return
+        if self.asks_openai(runtime) and not holds_answers(runtime.home.expanduser() / "journal", self.model_name):
+            raise UserError(
+                f"the teacher {self.model_name} is retired: OpenAI has not served it since {known.ends}\n"
+                "  take teacher=gpt4o, set teacher.model to a model that is served, or give the endpoint that still "
+                "serves this one (runtime.api_base=URL)"
+            )
+
+    def asks_openai(self, runtime: Runtime) -> bool:
+        """Whether requests go to OpenAI itself, whose days of retirement the price table holds."""
+        return runtime.api_base is not None and urlsplit(runtime.api_base).hostname == "api.openai.com"
 
     def ask(self, requests: Iterable[tuple[Ask, Check]], ctx: Context) -> Iterator[Answer]:
         """See `speed.ports.Teacher`. A check runs on the teacher's thread and must be a pure function of the text."""

@@ -18,8 +18,9 @@ from speed.core.store import Store
 from speed.data.costs.prices import seconds
 from speed.pipeline import pipeline
 from speed.runs.experiment import point_to
-from speed.runs.plan import plan_table, planned_calls, print_plan, refuse_over_caps
+from speed.runs.plan import plan_table, planned_calls, print_plan
 from speed.runs.preview import previews
+from speed.runs.refusals import refuse_over_caps
 from speed.runs.status import record_events, runs_to_show, status_of, status_text
 from speed.runtime import Runtime
 

@@ -102,7 +102,8 @@ class LocalEvaluator(FolderEvaluator):
         from speed.backends.evaluation.task_folder import task_folders
 
         splits = {}
-        for task in task_folders(self.tasks.path.expanduser()):
+        folder = self.tasks.path.expanduser()
+        for task in task_folders(folder) if folder.is_dir() else ():  # a missing one is refused with the content
             once = SEVERAL.get(task.mteb or "", ()) if not self.only or task.name in self.only else ()
             present = [split for split in once if split in task.files["default"]]
             if present and (now := published_splits(present)[0]) != present[0]:

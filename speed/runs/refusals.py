@@ -1,0 +1,105 @@
+"""Why a run would not start: everything that is known before something is built or paid for. A plan prints it."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from speed.config import Config
+from speed.core.errors import UserError
+from speed.core.graph import StageStatus
+from speed.core.store import Store
+from speed.core.work import Work
+from speed.runs.report import stage_line
+from speed.teaching.journal import Spending
+from speed.teaching.spending import caps_of
+
+
+def refusals(config: Config, store: Store, found: list[StageStatus]) -> list[str]:
+    """Everything that speaks against a run, each with its remedy. What is built already asks nothing of the machine.
+
+    Args:
+        found: the run's stages, upstream first.
+    """
+    missing = [status for status in found if status.state != "hit"]
+    checks: list[Callable[[], None]] = [lambda: refuse_over_caps(config, store, found)]
+    if any(status.work.calls for status in missing):
+        checks += [lambda teacher=teacher: teacher.check(config.runtime) for teacher in config.asked]  # type: ignore[misc]
+    checks += [lambda node=status.goal.node: node.check(config.runtime) for status in missing]  # type: ignore[misc]
+    return list(dict.fromkeys(mistake for check in checks for mistake in _mistakes(check)))
+
+
+def _mistakes(check: Callable[[], None]) -> Iterator[str]:
+    try:
+        check()
+    except UserError as mistake:
+        yield str(mistake)
+
+
+def refuse(reasons: list[str]) -> None:
+    """Do not start a run that something speaks against.
+
+    Raises:
+        UserError: with all reasons.
+    """
+    if len(reasons) == 1:
+        raise UserError(reasons[0])
+    if reasons:
+        listed = "\n".join("- " + reason.replace("\n", "\n  ") for reason in reasons)
+        raise UserError(f"the run is refused, for {len(reasons)} reasons:\n{listed}")
+
+
+def refuse_over_caps(config: Config, store: Store, found: list[StageStatus]) -> None:
+    """A cap that the whole experiment cannot keep is told before anything is bought.
+
+    What its stages cost already counts with what they still want; answers that a killed run has paid for may be free
+    now, so the rest is left to the caps themselves, which hold while answers are bought.
+
+    Raises:
+        UserError: naming the cap.
+    """
+    caps, work = caps_of(config.runtime), sum((status.work for status in found), Work())
+    if caps.none or not work.calls:
+        return
+    if caps.dollars is not None and work.dollars is None:
+        raise UserError(
+            "runtime.max_usd is set, but the price of this teacher is unknown, so no cap can be kept\n"
+            "  take a teacher of the price table (speed/data/costs/prices.json) or leave runtime.max_usd=null;\n"
+            "  runtime.max_tokens and runtime.max_calls need no price"
+        )
+    spent = Spending()
+    for status in found:
+        line = stage_line(status.goal, store, built_now=False)
+        cost = Counter(line.cost)
+        calls = cost["calls"] + cost["retries"]
+        spent = spent.plus(Spending(line.dollars or 0.0, cost["tokens_in"] + cost["tokens_out"], calls))
+    whole = spent.plus(_spending(work))
+    passed = caps.passed(whole)
+    if passed is not None:
+        shown = f"${whole.dollars:,.2f}" if passed == "dollars" else f"{getattr(whole, passed):,} {passed}"
+        raise UserError(
+            f"the plan costs about {shown}, more than {_cap_name(passed)}={getattr(caps, passed):g}\n"
+            "  raise the cap, or take smaller counts; plan=true shows where the money goes"
+        )
+    passed = caps.passed(spent.plus(_spending(work_at_most(config, found))))
+    if passed is not None:
+        print(
+            f"note: {_cap_name(passed)}={getattr(caps, passed):g} is enough where few rows and answers are tried "
+            "again, not where all tries are spent; the run stops at the cap, and the same command with a larger one "
+            "goes on",
+            file=sys.stderr,
+        )
+
+
+def work_at_most(config: Config, found: list[StageStatus]) -> Work:
+    """What teachers may be paid for, about, where every row needs all its attempts and every answer all its tries."""
+    return sum((status.at_most for status in found for _ in range(config.teacher.tries)), Work())
+
+
+def _spending(work: Work) -> Spending:
+    return Spending(work.dollars or 0.0, work.tokens_in + work.tokens_out, work.calls)
+
+
+def _cap_name(cap: str) -> str:
+    return "runtime.max_usd" if cap == "dollars" else f"runtime.max_{cap}"

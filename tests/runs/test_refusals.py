@@ -1,0 +1,99 @@
+"""A plan tells everything that speaks against a run; the run refuses all of it at once, and builds nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speed.core.errors import UserError
+from speed.ports import Teacher
+from speed.runs.experiment import Origin, run
+from speed.runtime import Runtime
+from speed.teaching.journal import Entry, Journal, key
+from speed.teaching.litellm_teacher import LitellmTeacher
+from speed.teaching.openai_teacher import OpenAICompatibleTeacher
+
+ORIGIN = Origin(preset="paper")
+RETIRED = "gpt-4o-2024-05-13"
+
+
+def test_a_plan_tells_all_and_the_run_refuses_all(
+    compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topics = tmp_path / "topics.txt"
+    config = compose(
+        *("preset=paper", "teacher=gpt4o_2024_05_13", "topics=file", f"topics.path={topics}", "engine=transformers"),
+        *("runtime.max_usd=1", "runtime.strategy=ddp", "runtime.processes=4000", f"runtime.home={tmp_path / 'home'}"),
+    )
+    assert run(config.model_copy(update={"plan": True}), "", ORIGIN) is None
+    shown = capsys.readouterr().out
+    assert "of which brainstorming" in shown
+    assert f"the run would be refused: {topics} does not exist" in shown
+    topics.write_text("")
+    with pytest.raises(UserError) as refused:
+        run(config, "", ORIGIN)
+    assert f"{topics}: no topic is left" in str(refused.value)
+    for reason in (
+        "the plan costs about $",
+        f"the teacher {RETIRED} is retired",
+        "a batch of 16 cannot be computed by 4000 processes",
+        "a batch of 24 cannot be computed by 4000 processes",
+        "runtime.processes=4000 is more than embedder.batch_size=1536",
+    ):
+        assert f"the run would be refused: {reason}" in shown
+        assert f"\n- {reason}" in str(refused.value)
+    assert not list((tmp_path / "home").rglob("manifest.json"))
+
+
+def retired(teacher: Teacher, runtime: Runtime) -> bool:
+    try:
+        teacher.check(runtime)
+    except UserError as refusal:
+        return "is retired: OpenAI has not served it since 2026-10-23" in str(refusal)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("teacher", "url", "is_refused"),
+    [
+        (LitellmTeacher(model=RETIRED), None, True),
+        (LitellmTeacher(model=f"openai/{RETIRED}"), "https://api.openai.com/v1", True),
+        (OpenAICompatibleTeacher(model=RETIRED), "https://api.openai.com/v1", True),
+        (OpenAICompatibleTeacher(model=RETIRED), "http://127.0.0.1:8000/v1", False),
+        (LitellmTeacher(model=RETIRED), "http://127.0.0.1:8000/v1", False),
+        (LitellmTeacher(model=f"azure/{RETIRED}"), None, False),
+        (LitellmTeacher(model="gpt-4o"), None, False),
+        (LitellmTeacher(model="somebody/unknown"), None, False),
+    ],
+)
+def test_a_retired_model_is_refused_where_its_provider_is_asked(
+    teacher: Teacher, url: str | None, is_refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.delenv("OPENAI_API_BASE", raising=False)
+    assert retired(teacher, Runtime(home=tmp_path, api_base=url)) == is_refused
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1")
+    if url is None:
+        assert not retired(teacher, Runtime(home=tmp_path)), "litellm asks the URL of the environment"
+
+
+def test_answers_of_a_retired_model_stay_of_use(tmp_path: Path) -> None:
+    messages = ({"role": "user", "content": "a"},)
+    journal = Journal(tmp_path / "journal")
+    lost = Entry(key=key(RETIRED, messages, {}, 0), model=RETIRED, messages=messages, answered=False, cause="http_404")
+    journal.append(lost)
+    journal.close()
+    assert retired(LitellmTeacher(model=RETIRED), Runtime(home=tmp_path)), "a failed request is no answer"
+    journal = Journal(tmp_path / "journal")
+    journal.append(lost.model_copy(update={"key": key(RETIRED, messages, {}, 1), "answered": True, "cause": "ok"}))
+    journal.close()
+    assert not retired(LitellmTeacher(model=RETIRED), Runtime(home=tmp_path))
+    assert retired(LitellmTeacher(model="gpt-4-turbo"), Runtime(home=tmp_path))
+
+
+def test_the_default_teacher_is_served_and_priced(compose: Any, tmp_path: Path) -> None:
+    config = compose("preset=paper")
+    config.teacher.check(Runtime(home=tmp_path))
+    assert config.teacher.dollars(1_000_000, 0) is not None
