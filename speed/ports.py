@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from speed.core.content import HubRepository
 from speed.core.spec import Backend, Spec
 from speed.core.work import Work
 from speed.data.answers.schemas import Form
@@ -268,6 +269,10 @@ class EmbedderTrainer(Backend, ABC):
             UserError: with the remedy.
         """
 
+    def hub_repositories(self) -> tuple[HubRepository, ...]:
+        """Models that the training reads from the hub."""
+        return ()
+
     @abstractmethod
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
         """Contrastive training on the examples of a JSONL file; sentence-transformers layout into `out/model`."""
@@ -292,6 +297,10 @@ class Evaluator(Backend, ABC):
         Raises:
             UserError: for a task that cannot be read.
         """
+
+    def hub_repositories(self) -> tuple[HubRepository, ...]:
+        """Data sets that the evaluation reads from the hub, as far as they are known without asking anybody."""
+        return ()
 
     @abstractmethod
     def evaluate(self, embedder: Path, out: Path, ctx: Context) -> Scores:

@@ -23,6 +23,7 @@ from speed.core.work import Work
 from speed.data.records import Scores
 from speed.pipeline import Pipeline, pipeline
 from speed.runs import report
+from speed.runs.access import LACKING, access_lines, hub_access, lacking
 from speed.runs.plan import print_plan
 from speed.runs.preview import previews
 from speed.runs.progress import Screen
@@ -89,14 +90,21 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
         print(f"note: {remark}", file=sys.stderr)
     if config.plan:
         print_plan(config, origin.preset, found, pipe.key)
-        for reason in dict.fromkeys([*absent, *refusals(config, store, found)]):
+        access = hub_access(found, store.home)
+        if access:
+            print("\n".join(["", "needed from the hub (stages that are built need nothing):", *access_lines(access)]))
+        known = [*absent, *refusals(config, store, found, []), *([f"{LACKING}: see above"] if lacking(access) else ())]
+        for reason in dict.fromkeys(known):
             print(f"\nas things stand here, the run would be refused: {reason}")
         return None
     if config.preview:
         for text in previews(order, store, config.runtime):
             print(text)
         return None
-    refuse(refusals(config, store, found))
+    access = hub_access(found, store.home)
+    for line in access_lines([each for each in access if each.state == "unknown"]):
+        print(f"note: {line}", file=sys.stderr)
+    refuse(refusals(config, store, found, access))
     save_memory(store.home / "cache" / "hashes.json")
     if config.verify and verify(order, store):
         found = stage_statuses(order, store)

@@ -11,22 +11,25 @@ from speed.core.errors import UserError
 from speed.core.graph import StageStatus
 from speed.core.store import Store
 from speed.core.work import Work
+from speed.runs.access import Access, refuse_without_access
 from speed.runs.report import stage_line
 from speed.teaching.journal import Spending
 from speed.teaching.spending import caps_of
 
 
-def refusals(config: Config, store: Store, found: list[StageStatus]) -> list[str]:
+def refusals(config: Config, store: Store, found: list[StageStatus], access: list[Access]) -> list[str]:
     """Everything that speaks against a run, each with its remedy. What is built already asks nothing of the machine.
 
     Args:
         found: the run's stages, upstream first.
+        access: to what they need of the hub.
     """
     missing = [status for status in found if status.state != "hit"]
     checks: list[Callable[[], None]] = [lambda: refuse_over_caps(config, store, found)]
     if any(status.work.calls for status in missing):
         checks += [lambda teacher=teacher: teacher.check(config.runtime) for teacher in config.asked]  # type: ignore[misc]
     checks += [lambda node=status.goal.node: node.check(config.runtime) for status in missing]  # type: ignore[misc]
+    checks.append(lambda: refuse_without_access(access))
     return list(dict.fromkeys(mistake for check in checks for mistake in _mistakes(check)))
 
 

@@ -13,7 +13,7 @@ from speed.backends.embedder.records import check_sources
 from speed.backends.embedder.settings import ContrastiveSettings
 from speed.backends.runtime.device import fills_gpu
 from speed.backends.runtime.processes import Job, run_in_processes, several
-from speed.core.content import locate_model
+from speed.core.content import HubRepository, hub_model, locate_model
 from speed.core.errors import UserError
 from speed.runtime import Context, Runtime
 
@@ -39,6 +39,10 @@ class ContrastiveTrainer(ContrastiveSettings):
         check_sources(self.sources)
         if self.masks.guide is not None:
             _check_guide(self.masks.guide.name)
+
+    def hub_repositories(self) -> tuple[HubRepository, ...]:
+        """The base model."""
+        return hub_model(self.base.name)
 
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
         """Train on the `Example`s of a JSONL file; the model, in sentence-transformers layout, into `out/model`.

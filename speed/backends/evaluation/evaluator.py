@@ -15,8 +15,9 @@ from pydantic import model_validator
 
 from speed.backends.evaluation.protocol import EvaluationProtocol
 from speed.backends.runtime.device import fills_gpu
-from speed.core.content import Content
+from speed.core.content import Content, HubRepository
 from speed.core.spec import Json
+from speed.data.evaluation_datasets import evaluation_datasets
 from speed.data.evaluation_splits import SEVERAL, published_splits
 from speed.data.records import Scores
 from speed.runtime import Context, Runtime
@@ -66,6 +67,11 @@ class MtebEvaluator(ProtocolEvaluator):
         named = self.only if self.benchmark == "any" else ()
         splits = {name: published_splits(SEVERAL[name]) for name in named if name in SEVERAL}
         return {**super().recipe(), **({"splits": splits} if splits else {})}
+
+    def hub_repositories(self) -> tuple[HubRepository, ...]:
+        """The data sets of the tasks, unless a mirror has them."""
+        wanted = () if self.mirror else evaluation_datasets(self.benchmark, self.only)
+        return tuple(dict.fromkeys(HubRepository("dataset", each.path, each.revision) for each in wanted))
 
     def jobs(self, ctx: Context) -> list[Job]:
         """The benchmark's tasks."""
