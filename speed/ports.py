@@ -254,6 +254,23 @@ class Training(NamedTuple):
     """Expected, at the paper's lengths."""
 
 
+class EmbedderLoad(NamedTuple):
+    """What a plan must know of an embedder's training."""
+
+    base: str
+    """The base model (a reference, see ModelReference)."""
+    footprint: Footprint
+    epochs: int
+
+
+class EvaluationLoad(NamedTuple):
+    """What a plan must know of an evaluation."""
+
+    characters: int
+    """Of all texts, about."""
+    precision: Literal["fp32", "bf16", "fp16"]
+
+
 class EmbedderTrainer(Backend, ABC):
     """Turns a language model into an embedder."""
 
@@ -272,6 +289,10 @@ class EmbedderTrainer(Backend, ABC):
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         """Models that the training reads from the hub."""
         return ()
+
+    def load(self) -> EmbedderLoad | None:
+        """What decides over memory and time, for plans; None where that is not known."""
+        return None
 
     @abstractmethod
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
@@ -301,6 +322,10 @@ class Evaluator(Backend, ABC):
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         """Data sets that the evaluation reads from the hub, as far as they are known without asking anybody."""
         return ()
+
+    def load(self) -> EvaluationLoad | None:
+        """How much is encoded, for plans; None where that is not known."""
+        return None
 
     @abstractmethod
     def evaluate(self, embedder: Path, out: Path, ctx: Context) -> Scores:

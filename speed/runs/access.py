@@ -13,12 +13,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from textwrap import fill
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from speed.core.content import HubRepository
 from speed.core.errors import UserError
 from speed.core.graph import StageStatus
+from speed.runs.tables import paragraph
 
 SECONDS = 10.0
 """How long the hub may take for an answer."""
@@ -27,12 +27,6 @@ SIDE_BY_SIDE = 8
 NAMED = 5
 """Data sets of one state that are named."""
 
-PARAGRAPH: dict[str, Any] = {
-    "width": 118,
-    "subsequent_indent": " " * 10,
-    "break_long_words": False,
-    "break_on_hyphens": False,
-}
 LACKING = "models or data sets of the hub that this run needs cannot be had"
 
 State = Literal["there", "gated", "missing", "unknown"]
@@ -76,7 +70,7 @@ def access_lines(found: Sequence[Access]) -> list[str]:
         names = ", ".join(each.wanted.title for each in group[:NAMED])
         more = f" and {len(group) - NAMED} more" if len(group) > NAMED else ""
         what = f"{model} ({', '.join(group[0].stages)})" if model else f"data sets of mteb: {names}{more}"
-        lines.append(fill(f"{state:8}{what}: {detail}", **PARAGRAPH))
+        lines.append(paragraph(f"{state:8}{what}: {detail}", 10))
     return lines
 
 

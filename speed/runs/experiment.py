@@ -29,8 +29,9 @@ from speed.runs.preview import previews
 from speed.runs.progress import Screen
 from speed.runs.refusals import refusals, refuse, work_at_most
 from speed.runs.rejections import NearlyAllRejected, refuse_nearly_all_rejected
+from speed.runs.resources import resource_lines
 from speed.runs.status import record_events, runs_to_show, status_of, status_text
-from speed.runs.tables import money
+from speed.runs.tables import money, paragraph
 
 PRELOAD = ("hydra", "speed.pipeline")
 """Modules that every stage's process needs."""
@@ -95,7 +96,8 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
             print("\n".join(["", "needed from the hub (stages that are built need nothing):", *access_lines(access)]))
         known = [*absent, *refusals(config, store, found, []), *([f"{LACKING}: see above"] if lacking(access) else ())]
         for reason in dict.fromkeys(known):
-            print(f"\nas things stand here, the run would be refused: {reason}")
+            print("\n" + paragraph(f"as things stand here, the run would be refused: {reason}"))
+        print("\n".join(["", *resource_lines(config, found)]))
         return None
     if config.preview:
         for text in previews(order, store, config.runtime):

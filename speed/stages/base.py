@@ -72,6 +72,8 @@ class GeneratingPool(Pool[R]):
     max_tokens: dict[Kind, int]
     seed: int
 
+    writes_like: ClassVar[str] = "seed"
+    """Purpose of the teacher's answers whose length its texts have, for plans."""
     whole_blocks: ClassVar[bool] = True
 
     @property

@@ -187,6 +187,7 @@ def test_a_run_without_access_is_refused_before_the_teacher_is_asked(
     assert not list((tmp_path / "home").rglob("*.jsonl"))
     assert run(config.model_copy(update={"plan": True}), "", Origin(preset="miniature")) is None
     shown = capsys.readouterr().out
+    assert shown.index("needed from the hub") < shown.index("the run would be refused") < shown.index("disk still to")
     assert f"gated   {GATED} (junior" in shown
     assert "there   someone/open (embedder): at the hub" in shown
     assert "the run would be refused: models or data sets of the hub" in shown

@@ -28,7 +28,7 @@ def test_a_plan_tells_all_and_the_run_refuses_all(
         *("runtime.max_usd=1", "runtime.strategy=ddp", "runtime.processes=4000", f"runtime.home={tmp_path / 'home'}"),
     )
     assert run(config.model_copy(update={"plan": True}), "", ORIGIN) is None
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert "of which brainstorming" in shown
     assert f"the run would be refused: {topics} does not exist" in shown
     topics.write_text("")

@@ -20,6 +20,7 @@ from speed.core.spec import Json
 from speed.data.evaluation_datasets import evaluation_datasets
 from speed.data.evaluation_splits import SEVERAL, published_splits
 from speed.data.records import Scores
+from speed.ports import EvaluationLoad
 from speed.runtime import Context, Runtime
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ class MtebEvaluator(ProtocolEvaluator):
         wanted = () if self.mirror else evaluation_datasets(self.benchmark, self.only)
         return tuple(dict.fromkeys(HubRepository("dataset", each.path, each.revision) for each in wanted))
 
+    def load(self) -> EvaluationLoad:
+        """As many characters as mteb has counted."""
+        wanted = evaluation_datasets(self.benchmark, self.only)
+        return EvaluationLoad(sum(each.characters for each in wanted), self.precision)
+
     def jobs(self, ctx: Context) -> list[Job]:
         """The benchmark's tasks."""
         import datasets
@@ -123,6 +129,11 @@ class LocalEvaluator(FolderEvaluator):
         for task in task_folders(self.tasks.path.expanduser()):
             if not self.only or task.name in self.only:
                 task.check()
+
+    def load(self) -> EvaluationLoad:
+        """As many characters as the files of the folder have bytes."""
+        files = (file for file in self.tasks.path.expanduser().rglob("*") if file.is_file())
+        return EvaluationLoad(sum(file.stat().st_size for file in files), self.precision)
 
     def task_folder(self, ctx: Context) -> Path:
         """The folder that the config names."""
