@@ -90,6 +90,10 @@ class Teacher(Backend, ABC):
             UserError: with the remedy.
         """
 
+    def costs_money(self, runtime: Runtime) -> bool:
+        """Whether its answers are paid for, as far as that is known."""
+        return False
+
     @property
     def tries(self) -> int:
         """Times that a request is paid for at most: more than once where an answer of no use is asked for again."""

@@ -41,7 +41,6 @@ KNOWN = {
         "1,150,000 examples": 1_150_000,
         "25,000 examples": 25_000,
     },
-    "docs/topics_and_data.md": {"1.15M examples": 1_150_000},
 }
 """Counts within sentences, and what the plans below say of them; None: the paper's, and no plan's."""
 

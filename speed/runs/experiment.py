@@ -32,6 +32,7 @@ from speed.runs.rejections import NearlyAllRejected, refuse_nearly_all_rejected
 from speed.runs.resources import resource_lines
 from speed.runs.status import record_events, runs_to_show, status_of, status_text
 from speed.runs.tables import money, paragraph
+from speed.runs.topic_use import tell_recurring_topics
 
 PRELOAD = ("hydra", "speed.pipeline")
 """Modules that every stage's process needs."""
@@ -89,12 +90,17 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
             print(f"damaged and set aside: {status.damaged}; it will be built again", file=sys.stderr)
     for remark in dict.fromkeys(remark for teacher in config.asked for remark in teacher.remarks()):
         print(f"note: {remark}", file=sys.stderr)
+    tell_recurring_topics(found, store)
     if config.plan:
         print_plan(config, origin.preset, found, pipe.key)
         access = hub_access(found, store.home)
         if access:
             print("\n".join(["", "needed from the hub (stages that are built need nothing):", *access_lines(access)]))
-        known = [*absent, *refusals(config, store, found, []), *([f"{LACKING}: see above"] if lacking(access) else ())]
+        known = [
+            *absent,
+            *refusals(config, store, found, [], origin.overrides),
+            *([f"{LACKING}: see above"] if lacking(access) else ()),
+        ]
         for reason in dict.fromkeys(known):
             print("\n" + paragraph(f"as things stand here, the run would be refused: {reason}"))
         print("\n".join(["", *resource_lines(config, found)]))
@@ -106,7 +112,7 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
     access = hub_access(found, store.home)
     for line in access_lines([each for each in access if each.state == "unknown"]):
         print(f"note: {line}", file=sys.stderr)
-    refuse(refusals(config, store, found, access))
+    refuse(refusals(config, store, found, access, origin.overrides))
     save_memory(store.home / "cache" / "hashes.json")
     if config.verify and verify(order, store):
         found = stage_statuses(order, store)

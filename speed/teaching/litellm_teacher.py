@@ -19,6 +19,10 @@ _PAGE = re.compile(r"Received: '(<.*)", re.DOTALL)
 """How litellm shows a body that is no JSON."""
 
 
+OWN_PROGRAMS = frozenset({"hosted_vllm", "llamafile", "lm_studio", "ollama", "ollama_chat", "vllm"})
+"""Providers that are programs on a machine of the user's own."""
+
+
 class LitellmTeacher(JournaledTeacher):
     """Asks through `litellm.acompletion`; `model` as litellm names it (`azure/gpt-4o`, `ollama/llama3` ...)."""
 
@@ -26,6 +30,11 @@ class LitellmTeacher(JournaledTeacher):
 
     def register(self) -> None:
         """For subclasses with a provider of their own: add it to `litellm.custom_provider_map`. Called once a run."""
+
+    def costs_money(self, runtime: Runtime) -> bool:
+        """A model of a provider is paid for even where its price is unknown."""
+        own = runtime.api_base is not None or self.model.partition("/")[0] in OWN_PROGRAMS
+        return super().costs_money(runtime) or (self.dollars(1, 1) is None and not own)
 
     def options(self, call: Call) -> dict[str, Any]:
         """For subclasses: further arguments of `litellm.acompletion` for this call; they are in no key."""
