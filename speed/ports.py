@@ -94,6 +94,11 @@ class Teacher(Backend, ABC):
         """Whether its answers are paid for, as far as that is known."""
         return False
 
+    def unready(self, runtime: Runtime) -> str:
+        """Why the first call would be refused, as far as it is known without a call; empty where nothing is. A journal
+        that has all answers needs no call."""
+        return ""
+
     @property
     def tries(self) -> int:
         """Times that a request is paid for at most: more than once where an answer of no use is asked for again."""

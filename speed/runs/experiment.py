@@ -93,16 +93,7 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
     tell_recurring_topics(found, store)
     if config.plan:
         print_plan(config, origin.preset, found, pipe.key)
-        access = hub_access(found, store.home)
-        if access:
-            print("\n".join(["", "needed from the hub (stages that are built need nothing):", *access_lines(access)]))
-        known = [
-            *absent,
-            *refusals(config, store, found, [], origin.overrides),
-            *([f"{LACKING}: see above"] if lacking(access) else ()),
-        ]
-        for reason in dict.fromkeys(known):
-            print("\n" + paragraph(f"as things stand here, the run would be refused: {reason}"))
+        _print_obstacles(config, origin, store, found, absent)
         print("\n".join(["", *resource_lines(config, found)]))
         return None
     if config.preview:
@@ -118,6 +109,26 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
         found = stage_statuses(order, store)
     _announce_other_code(found)
     return _build_and_report(config, composed, origin, store, pipe, order, found)
+
+
+def _print_obstacles(config: Config, origin: Origin, store: Store, found: list[StageStatus], absent: list[str]) -> None:
+    """What a run would need of the hub, and everything for which it would be refused.
+
+    Args:
+        absent: files that the config names and that are not there.
+    """
+    access = hub_access(found, store.home)
+    if access:
+        print("\n".join(["", "needed from the hub (stages that are built need nothing):", *access_lines(access)]))
+    reasons = [*absent, *refusals(config, store, found, [], origin.overrides)]
+    if lacking(access):
+        reasons.append(f"{LACKING}: see above")
+    told = [f"as things stand here, the run would be refused: {reason}" for reason in dict.fromkeys(reasons)]
+    if any(status.work.calls for status in found):
+        unready = filter(None, dict.fromkeys(teacher.unready(config.runtime) for teacher in config.asked))
+        told += [f"its first call would be refused, unless the journal has all answers: {why}" for why in unready]
+    for line in told:
+        print("\n" + paragraph(line))
 
 
 def _build_and_report(

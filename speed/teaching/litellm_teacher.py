@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from speed.core.errors import UserError
+from speed.data.costs.prices import price
 from speed.runtime import Runtime
 from speed.teaching.envelope import json_in, refuse_login_page, reply_in
 from speed.teaching.errors import Reply, TransportError, failure_of, public_url
@@ -71,7 +72,14 @@ class LitellmTeacher(JournaledTeacher):
         """See `JournaledTeacher`; without a URL it is the provider that stands in front of the model's name."""
         if (runtime.api_base or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")) is not None:
             return super().asks_openai(runtime)
-        return self.model.removeprefix("openai/") == self.model_name
+        return "/" not in self.model.removeprefix("openai/")
+
+    def unready(self, runtime: Runtime) -> str:
+        """Whether OpenAI would be asked without a key; what other providers need litellm knows, once it is imported."""
+        priced = price(self.model_name) is not None
+        if not (priced and self.asks_openai(runtime)) or os.environ.get("OPENAI_API_KEY"):
+            return ""
+        return f"teacher.model={self.model} needs OPENAI_API_KEY in the environment"
 
     def endpoint(self, runtime: Runtime) -> str:
         """The provider, or the server that `runtime.api_base` names."""
