@@ -137,6 +137,8 @@ class Generator(Spec):
     """Of junior and revisor (the senior starts from the junior): hub name, folder, `package:miniature/bases/NAME`."""
     sft: Sft
     """The junior's training."""
+    peers: str
+    """Options of this group that `sweeps/base_model` compares, this one among them; in no key."""
 
 
 class Samplings(Spec):

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from speed.core.content import HubRepository
 from speed.core.spec import Backend, Spec
 from speed.core.work import Work
 from speed.data.answers.schemas import Form
@@ -88,6 +89,15 @@ class Teacher(Backend, ABC):
         Raises:
             UserError: with the remedy.
         """
+
+    def costs_money(self, runtime: Runtime) -> bool:
+        """Whether its answers are paid for, as far as that is known."""
+        return False
+
+    def unready(self, runtime: Runtime) -> str:
+        """Why the first call would be refused, as far as it is known without a call; empty where nothing is. A journal
+        that has all answers needs no call."""
+        return ""
 
     @property
     def tries(self) -> int:
@@ -253,6 +263,23 @@ class Training(NamedTuple):
     """Expected, at the paper's lengths."""
 
 
+class EmbedderLoad(NamedTuple):
+    """What a plan must know of an embedder's training."""
+
+    base: str
+    """The base model (a reference, see ModelReference)."""
+    footprint: Footprint
+    epochs: int
+
+
+class EvaluationLoad(NamedTuple):
+    """What a plan must know of an evaluation."""
+
+    characters: int
+    """Of all texts, about."""
+    precision: Literal["fp32", "bf16", "fp16"]
+
+
 class EmbedderTrainer(Backend, ABC):
     """Turns a language model into an embedder."""
 
@@ -267,6 +294,14 @@ class EmbedderTrainer(Backend, ABC):
         Raises:
             UserError: with the remedy.
         """
+
+    def hub_repositories(self) -> tuple[HubRepository, ...]:
+        """Models that the training reads from the hub."""
+        return ()
+
+    def load(self) -> EmbedderLoad | None:
+        """What decides over memory and time, for plans; None where that is not known."""
+        return None
 
     @abstractmethod
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
@@ -292,6 +327,14 @@ class Evaluator(Backend, ABC):
         Raises:
             UserError: for a task that cannot be read.
         """
+
+    def hub_repositories(self) -> tuple[HubRepository, ...]:
+        """Data sets that the evaluation reads from the hub, as far as they are known without asking anybody."""
+        return ()
+
+    def load(self) -> EvaluationLoad | None:
+        """How much is encoded, for plans; None where that is not known."""
+        return None
 
     @abstractmethod
     def evaluate(self, embedder: Path, out: Path, ctx: Context) -> Scores:

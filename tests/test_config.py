@@ -14,6 +14,7 @@ from conftest import ROOT
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
+from plans import points
 from pydantic import BaseModel
 
 from speed.config import FORMER_OPTIONS, former_options
@@ -41,21 +42,21 @@ NEEDED = {
 """What an option that stands for a user's own file is given here."""
 
 
-def points(sweep: str) -> list[tuple[str, ...]]:
-    """Every point of a sweep, as overrides."""
-    params = yaml.safe_load((SWEEPS / f"{sweep}.yaml").read_text())["hydra"]["sweeper"]["params"]
-    axes = [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
-    return list(itertools.product(*axes))
-
-
 def test_what_ships_is_what_these_tests_cover() -> None:
     assert PRESETS == ["laptop", "miniature", "one_gpu", "paper"]
-    assert EXPERIMENTS == ["ablation_no_dpo", "ablation_no_revisor", "ablation_sft_only", "smoke", "teacher_data"]
+    assert EXPERIMENTS == [
+        "ablation_no_dpo",
+        "ablation_no_revisor",
+        "ablation_sft_only",
+        "smoke",
+        "speed_920k",
+        "teacher_data",
+    ]
     assert SWEEP_FILES == [
         "base_model", "beta", "judge", "objective", "pair_source", "pairs", "revisions", "scaling", "sft",
         "tasks_per_topic", "temperature",
     ]  # fmt: skip
-    assert sum(len(points(sweep)) for sweep in SWEEP_FILES) == 3 + 5 + 5 + 3 + 3 + 5 + 5 + 6 + 5 + 4 + 6
+    assert sum(len(points(sweep)) for sweep in SWEEP_FILES) == 3 + 5 + 5 + 3 + 3 + 5 + 5 + 7 + 5 + 4 + 6
     assert len(OPTIONS) == len(list(CONF.glob("*/*.yaml"))) - len(PRESETS) - len(EXPERIMENTS)
 
 
@@ -87,13 +88,7 @@ def test_experiments_change_the_key_under_every_preset(compose: Any, preset: str
 
 @pytest.mark.parametrize(
     ("preset", "sweep", "point"),
-    [
-        (preset, sweep, point)
-        for preset in PRESETS
-        for sweep in SWEEP_FILES
-        for point in points(sweep)
-        if preset == "miniature" or sweep != "base_model"
-    ],
+    [(preset, sweep, point) for preset in PRESETS for sweep in SWEEP_FILES for point in points(sweep, preset)],
 )
 def test_sweep_points_compose_under_every_preset(compose: Any, preset: str, sweep: str, point: tuple[str, ...]) -> None:
     assert pipeline(compose(f"preset={preset}", *point, config=sweep)).goals()
@@ -105,13 +100,27 @@ def test_points_of_a_sweep_are_different_experiments(compose: Any, sweep: str) -
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.parametrize("sweep", [sweep for sweep in SWEEP_FILES if sweep != "base_model"])
+def test_base_models_are_those_of_the_preset() -> None:
+    table_4 = [(f"generator={base}",) for base in ("llama3_8b", "llama2_7b", "gemma_7b", "qwen2_5_7b")]
+    assert points("base_model", "paper") == points("base_model", "one_gpu") == table_4
+    assert points("base_model") == [(f"generator=tiny_{base}",) for base in ("llama", "qwen", "gemma")]
+    assert points("base_model", "laptop") == [("generator=qwen2_5_500m",)]
+
+
+def test_beta_is_measured_on_the_senior(compose: Any) -> None:
+    """Figure 3c, as 3d: no revisor, and whoever has run one has a point of the other."""
+    beta, pairs = (pipeline(compose(config=sweep)) for sweep in ("beta", "pairs"))
+    assert "revisor" not in [goal.label for goal in beta.goals()]
+    assert beta.key == pairs.key
+
+
+@pytest.mark.parametrize("sweep", SWEEP_FILES)
 def test_a_sweep_contains_the_presets_own_point(compose: Any, sweep: str) -> None:
     """Whoever has run the experiment that a sweep varies has one of its points already."""
     text = yaml.safe_load((SWEEPS / f"{sweep}.yaml").read_text())["defaults"]
-    experiments = [f"+experiment={item['experiment']}" for item in text if isinstance(item, dict)]
-    own = pipeline(compose(*experiments)).key
-    assert own in [pipeline(compose(*point, config=sweep)).key for point in points(sweep)]
+    chosen = [f"{key}={value}" for item in text if isinstance(item, dict) for key, value in item.items()]
+    own = pipeline(compose(*(each.replace("override /", "").replace("experiment=", "+experiment=") for each in chosen)))
+    assert own.key in [pipeline(compose(*point, config=sweep)).key for point in points(sweep)]
 
 
 FORMER = [f"{group}={option}" for group, option in FORMER_OPTIONS]

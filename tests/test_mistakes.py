@@ -128,5 +128,5 @@ def test_a_budget_that_the_plan_exceeds(tmp_path: Path) -> None:
 
 
 def test_a_teacher_without_its_key(tmp_path: Path) -> None:
-    done = speed_here(tmp_path / "home", SMOKE, "teacher=gpt4o", OPENAI_API_KEY="")
+    done = speed_here(tmp_path / "home", SMOKE, "teacher=gpt4o", "generator=smoke", "embedder=tiny", OPENAI_API_KEY="")
     refused(done, "OPENAI_API_KEY")

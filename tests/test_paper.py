@@ -10,6 +10,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from speed.data.prompts.template_files import SLOTS
+
 PAGE = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
 KEY = re.compile(r"`([^`]+)`(?: \(([^)]*)\))?")
 
@@ -25,7 +27,7 @@ ROWS = [row for row in TABLE if len(row) == 5 and row[2] != "key"]
 
 def test_the_page_holds_the_paper() -> None:
     assert len(ROWS) > 120
-    assert {len(row) for row in TABLE} == {2, 5}, "a row of another length: is a | in it?"
+    assert {len(row) for row in TABLE} == {2, 4, 5}, "a row of another length: is a | in it?"
     said = " ".join(row[0] for row in ROWS)
     for place in [*(f"Table {number}" for number in range(1, 9)), *(f"Figure {number}" for number in (2, 3, 4, 5, 6))]:
         assert place in said, place
@@ -52,6 +54,29 @@ def test_a_row_is_true(raw: Any, row: list[str]) -> None:
     assert yaml.safe_load(value.strip("`")) == holds
     if row[0] == "silent" and "ours" not in remark:
         assert remark, "who chose this value, and why?"
+
+
+GUIDELINES = [row for row in TABLE if len(row) == 4 and row[0] != "template"]
+
+
+def test_every_guideline_of_every_template_is_compared() -> None:
+    """The words of ours are in the template, and no line of a template is without its row."""
+    ours: dict[str, list[str]] = {}
+    for template, theirs, words, verdict in GUIDELINES:
+        assert theirs
+        assert verdict
+        ours.setdefault(template.strip("`"), []).append(words.strip("`"))
+    assert set(ours) == set(SLOTS)
+    for name, told in ours.items():
+        text = (ROOT / "speed" / "data" / "prompts" / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
+        assert [words for words in told if text.count(words) != 1] == [], name
+        guidelines = text.partition("guidelines:")[2] if name.split("/")[0] != "brainstorm" else text
+        lines = [line for line in guidelines.splitlines() if line.startswith("- ")]
+        if name == "synthesis/sts":
+            lines = lines[-1:]
+        compared = [line for line in lines if any(words in line for words in told)]
+        examples = text.partition("one of these:")[2].partition("guidelines:")[0] if "brainstorm" in name else ""
+        assert [line for line in lines if line not in compared and line not in examples] == [], name
 
 
 def test_keys_named_in_remarks_are_there(raw: Any) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
@@ -80,6 +81,27 @@ class ModelReference(BaseModel):
             return {"sha256": sha256_of(folder)}
         refuse_no_hub_name(self.name)
         return {"hub": self.name}
+
+
+class HubRepository(NamedTuple):
+    """A model or data set of the hub."""
+
+    kind: Literal["model", "dataset"]
+    name: str
+    revision: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Name, and revision where a model's is not the newest."""
+        return f"{self.name}@{self.revision}" if self.revision and self.kind == "model" else self.name
+
+
+def hub_model(reference: str) -> tuple[HubRepository, ...]:
+    """The model that a base's reference names on the hub; none for a folder or a model of this package."""
+    if reference.startswith("package:") or Path(reference).expanduser().is_dir() or not HUB_NAME.match(reference):
+        return ()
+    name, _, revision = reference.partition("@")
+    return (HubRepository("model", name, revision or None),)
 
 
 _absent: ContextVar[list[str] | None] = ContextVar("absent", default=None)

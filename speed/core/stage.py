@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
+from speed.core.content import HubRepository
 from speed.core.spec import Backend, Json, Spec, digest, recipe
 from speed.core.work import Tally, Work
 
@@ -100,6 +101,10 @@ class Node:
         Raises:
             UserError: with the remedy.
         """
+
+    def hub_repositories(self) -> tuple[HubRepository, ...]:
+        """Models and data sets that building it reads from the hub or its local cache."""
+        return ()
 
     def training(self) -> Any:
         """What a plan must know of a training of a generator (`speed.ports.Training`); None where none is trained."""

@@ -1,7 +1,7 @@
 """Read a rendered prompt: what it asks for, about what, and with which guidelines.
 
-Like any teacher, the rules see only the text of a prompt. The patterns fit the templates in
-`speed/data/prompts/templates`, and a user's own templates if their guidelines are worded alike.
+Like any teacher, the rules see only the text of a prompt. The patterns fit both wordings of `speed/data/prompts` (the
+default run sends `paper_2026`), and a user's own templates if their guidelines are worded alike.
 """
 
 from __future__ import annotations
@@ -57,9 +57,16 @@ _REVISED = re.compile(
     r"\n\nYour task is to evaluate",
     re.S,
 )
-_TOPIC = re.compile(r"for the topic: (.+?)(?:\.\n|\.$|, where both| with varying)", re.S)
+_TOPIC = re.compile(r"for the topic: (.+?)(?:\.\n|\.$|, where both|, where the query itself| with varying)", re.S)
 _TASK = re.compile(r"task: (.*?)\n\n", re.S)
-_SHORT_INPUTS = re.compile(r"very short \(a sentence or a phrase\)")
+_SHORT_INPUTS = re.compile(r"very short \(a sentence or a phrase\)|very short, a phrase or|no more than a phrase, a")
+_QUERY_TYPE = re.compile(r'Make the "user_query" (.+?), |behind the "user_query" should be (.+?)\.')
+_QUERY_LENGTH = re.compile(r'Make the "user_query" .+?, of (.+?), |"user_query" should have (.+?)\.')
+_QUERY_CLARITY = re.compile(r'"user_query" .+?, of .+?, (.+?) in what|meaning of the "user_query" should be (.+?)\.')
+_TEXT = re.compile(r'"input_text" has (.+?) words and|"input_text" should be (.+?) long\.')
+_TEXT_CLARITY = re.compile(r'"input_text" is (.+?) in what it means|meaning of the "input_text" should be (.+?)\.')
+_LONG = re.compile(r"long documents \(at least (\d+) words\)|long documents, each of (\d+) words or more")
+_DOCUMENTS = re.compile(r"at least (\d+) words long|fewer than (\d+) words")
 
 
 def read_prompt(prompt: str) -> Request:
@@ -112,10 +119,10 @@ def _of_data_prompt(prompt: str, role: PromptRole, shown: tuple[str, ...]) -> Re
             role,
             Kind.RETRIEVAL,
             about,
-            words=_least(re.search(r"at least (\d+) words long", prompt)),
-            query_words=_words(_match(r'"user_query" should have (.+?)\.', prompt)),
-            query_type=_match(r'behind the "user_query" should be (.+?)\.', prompt) or "common",
-            clarity=_match(r'meaning of the "user_query" should be (.+?)\.', prompt) or "clear",
+            words=_least(_first(_DOCUMENTS, prompt)),
+            query_words=_words(_first(_QUERY_LENGTH, prompt)),
+            query_type=_first(_QUERY_TYPE, prompt) or "common",
+            clarity=_first(_QUERY_CLARITY, prompt) or "clear",
             shown=shown,
         )
     if '"input_text"' in prompt:
@@ -123,14 +130,13 @@ def _of_data_prompt(prompt: str, role: PromptRole, shown: tuple[str, ...]) -> Re
             role,
             Kind.CLASSIFICATION,
             about,
-            words=_words(_match(r'"input_text" should be (.+?) long\.', prompt)),
-            clarity=_match(r'meaning of the "input_text" should be (.+?)\.', prompt) or "clear",
+            words=_words(_first(_TEXT, prompt)),
+            clarity=_first(_TEXT_CLARITY, prompt) or "clear",
             shown=shown,
         )
     if _SHORT_INPUTS.search(prompt):
         return Request(role, Kind.SHORT_SHORT, about, words=Words(most=20), shown=shown)
-    long = re.search(r"long documents \(at least (\d+) words\)", prompt)
-    return Request(role, Kind.LONG_LONG, about, words=_least(long), shown=shown)
+    return Request(role, Kind.LONG_LONG, about, words=_least(_first(_LONG, prompt)), shown=shown)
 
 
 def _of_sts(prompt: str, role: PromptRole, shown: tuple[str, ...]) -> Request:
@@ -155,8 +161,14 @@ def _match(pattern: str, text: str) -> str:
     return match[1].strip() if match else ""
 
 
-def _least(match: re.Match[str] | None) -> Words:
-    return Words(least=int(match[1])) if match else Words()
+def _first(pattern: re.Pattern[str], text: str) -> str:
+    """What the first group that takes part in a match holds; empty without a match."""
+    match = pattern.search(text)
+    return next(filter(None, match.groups())).strip() if match else ""
+
+
+def _least(words: str) -> Words:
+    return Words(least=int(words)) if words else Words()
 
 
 def _words(said: str) -> Words:

@@ -23,13 +23,16 @@ from speed.core.work import Work
 from speed.data.records import Scores
 from speed.pipeline import Pipeline, pipeline
 from speed.runs import report
+from speed.runs.access import LACKING, access_lines, hub_access, lacking
 from speed.runs.plan import print_plan
 from speed.runs.preview import previews
 from speed.runs.progress import Screen
 from speed.runs.refusals import refusals, refuse, work_at_most
 from speed.runs.rejections import NearlyAllRejected, refuse_nearly_all_rejected
+from speed.runs.resources import resource_lines
 from speed.runs.status import record_events, runs_to_show, status_of, status_text
-from speed.runs.tables import money
+from speed.runs.tables import money, paragraph
+from speed.runs.topic_use import tell_recurring_topics
 
 PRELOAD = ("hydra", "speed.pipeline")
 """Modules that every stage's process needs."""
@@ -87,21 +90,45 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
             print(f"damaged and set aside: {status.damaged}; it will be built again", file=sys.stderr)
     for remark in dict.fromkeys(remark for teacher in config.asked for remark in teacher.remarks()):
         print(f"note: {remark}", file=sys.stderr)
+    tell_recurring_topics(found, store)
     if config.plan:
         print_plan(config, origin.preset, found, pipe.key)
-        for reason in dict.fromkeys([*absent, *refusals(config, store, found)]):
-            print(f"\nas things stand here, the run would be refused: {reason}")
+        _print_obstacles(config, origin, store, found, absent)
+        print("\n".join(["", *resource_lines(config, found)]))
         return None
     if config.preview:
         for text in previews(order, store, config.runtime):
             print(text)
         return None
-    refuse(refusals(config, store, found))
+    access = hub_access(found, store.home)
+    for line in access_lines([each for each in access if each.state == "unknown"]):
+        print(f"note: {line}", file=sys.stderr)
+    refuse(refusals(config, store, found, access, origin.overrides))
     save_memory(store.home / "cache" / "hashes.json")
     if config.verify and verify(order, store):
         found = stage_statuses(order, store)
     _announce_other_code(found)
     return _build_and_report(config, composed, origin, store, pipe, order, found)
+
+
+def _print_obstacles(config: Config, origin: Origin, store: Store, found: list[StageStatus], absent: list[str]) -> None:
+    """What a run would need of the hub, and everything for which it would be refused.
+
+    Args:
+        absent: files that the config names and that are not there.
+    """
+    access = hub_access(found, store.home)
+    if access:
+        print("\n".join(["", "needed from the hub (stages that are built need nothing):", *access_lines(access)]))
+    reasons = [*absent, *refusals(config, store, found, [], origin.overrides)]
+    if lacking(access):
+        reasons.append(f"{LACKING}: see above")
+    told = [f"as things stand here, the run would be refused: {reason}" for reason in dict.fromkeys(reasons)]
+    if any(status.work.calls for status in found):
+        unready = filter(None, dict.fromkeys(teacher.unready(config.runtime) for teacher in config.asked))
+        told += [f"its first call would be refused, unless the journal has all answers: {why}" for why in unready]
+    for line in told:
+        print("\n" + paragraph(line))
 
 
 def _build_and_report(

@@ -4,29 +4,43 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from speed.config import Config
 from speed.core.errors import UserError
 from speed.core.graph import StageStatus
 from speed.core.store import Store
 from speed.core.work import Work
+from speed.runs.access import Access, refuse_without_access
 from speed.runs.report import stage_line
+from speed.runs.topic_use import recurring_topics, refuse_recurring_topics
 from speed.teaching.journal import Spending
 from speed.teaching.spending import caps_of
 
+MINIATURE = "package:miniature/"
+"""Beginning of the names of the miniature's models."""
 
-def refusals(config: Config, store: Store, found: list[StageStatus]) -> list[str]:
+
+def refusals(
+    config: Config, store: Store, found: list[StageStatus], access: list[Access], typed: Sequence[str] = ()
+) -> list[str]:
     """Everything that speaks against a run, each with its remedy. What is built already asks nothing of the machine.
 
     Args:
         found: the run's stages, upstream first.
+        access: to what they need of the hub.
+        typed: the overrides of the command line.
     """
     missing = [status for status in found if status.state != "hit"]
     checks: list[Callable[[], None]] = [lambda: refuse_over_caps(config, store, found)]
     if any(status.work.calls for status in missing):
         checks += [lambda teacher=teacher: teacher.check(config.runtime) for teacher in config.asked]  # type: ignore[misc]
+        if any(teacher.costs_money(config.runtime) for teacher in config.asked):
+            checks.append(lambda: refuse_small_models(config, typed))
+            if not config.topics.recur:
+                checks.append(lambda: refuse_recurring_topics(recurring_topics(found, store)))
     checks += [lambda node=status.goal.node: node.check(config.runtime) for status in missing]  # type: ignore[misc]
+    checks.append(lambda: refuse_without_access(access))
     return list(dict.fromkeys(mistake for check in checks for mistake in _mistakes(check)))
 
 
@@ -48,6 +62,30 @@ def refuse(reasons: list[str]) -> None:
     if reasons:
         listed = "\n".join("- " + reason.replace("\n", "\n  ") for reason in reasons)
         raise UserError(f"the run is refused, for {len(reasons)} reasons:\n{listed}")
+
+
+def refuse_small_models(config: Config, typed: Sequence[str]) -> None:
+    """Do not pay a teacher for the miniature's models, which can learn nothing from it, unless they were asked for.
+
+    Args:
+        typed: the overrides of the command line, in which an option counts as asked for by name.
+
+    Raises:
+        UserError: naming the groups.
+    """
+    named = {override.lstrip("+").partition("=")[0].partition(".")[0] for override in typed}
+    bases = {"generator=tiny_llama": config.generator.base, "embedder=tiny": getattr(config.embedder, "base", None)}
+    small = [
+        option
+        for option, base in bases.items()
+        if option.partition("=")[0] not in named and str(getattr(base, "name", base)).startswith(MINIATURE)
+    ]
+    if small:
+        raise UserError(
+            "a teacher that costs money would be paid for the miniature's models, of a million parameters\n"
+            "  take a preset with larger ones (laptop, one_gpu, paper); or name the miniature's, to pay for them: "
+            + " ".join(small)
+        )
 
 
 def refuse_over_caps(config: Config, store: Store, found: list[StageStatus]) -> None:

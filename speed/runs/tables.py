@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from textwrap import fill
+from typing import Any
 
 from speed.core.escape import escape
 
@@ -71,6 +73,19 @@ class Table:
         return [
             place > 0 and all(_FIGURE.fullmatch(row[place]) for row in self.rows) for place in range(len(self.head))
         ]
+
+
+def paragraph(text: str, indent: int = 2) -> str:
+    """Text in lines of at most 118 characters. Its own lines stay apart; words, paths and commands stay whole."""
+    out = []
+    for line in text.split("\n"):
+        first = " " * (len(line) - len(line.lstrip()))
+        more = first + " " * indent
+        out.append(fill(line.strip(), 118, initial_indent=first, subsequent_indent=more, **_WHOLE))
+    return "\n".join(out)
+
+
+_WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def escaped(cell: str) -> str:

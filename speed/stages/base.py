@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
-from speed.core.content import ModelReference
+from speed.core.content import HubRepository, ModelReference, hub_model
 from speed.core.errors import UserError
 from speed.core.spec import Json
-from speed.core.stage import Pool, Row, Stage, Take
+from speed.core.stage import Node, Pool, Row, Stage, Take
 from speed.core.work import Work
 from speed.data.answers.accept_or_reject import counts_by_kind, figures_by_kind
 from speed.data.assignment import Assignment, Draft, load_topics
@@ -72,6 +72,8 @@ class GeneratingPool(Pool[R]):
     max_tokens: dict[Kind, int]
     seed: int
 
+    writes_like: ClassVar[str] = "seed"
+    """Purpose of the teacher's answers whose length its texts have, for plans."""
     whole_blocks: ClassVar[bool] = True
 
     @property
@@ -83,6 +85,11 @@ class GeneratingPool(Pool[R]):
 
     def check(self, runtime: Runtime) -> None:
         self.engine.check(runtime)
+
+    def hub_repositories(self) -> tuple[HubRepository, ...]:
+        """The bases of adapters that write; weights that were trained as a whole need none."""
+        read = [node for node in self.upstream.values() if isinstance(node, Node)]
+        return tuple(repository for node in read for repository in bases_under(node))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +160,9 @@ class FineTuning(Stage[Weights], Generic[R]):
     def check(self, runtime: Runtime) -> None:
         self.trainer.check(self.sft, runtime)
 
+    def hub_repositories(self) -> tuple[HubRepository, ...]:
+        return hub_model(self.base.name)
+
     def training(self) -> Training:
         return Training(self.base.name, self.sft, self.trainer, sum(EXPECTED_TOKENS[self.learns_from]))
 
@@ -160,6 +170,14 @@ class FineTuning(Stage[Weights], Generic[R]):
         rows = [self.completion(row) for row in training_rows(self.data, ctx, self.count)]
         ctx.tally.counts["in"] = len(rows)
         self.trainer.sft(self.base.name, rows, self.sft, out, ctx)
+
+
+def bases_under(node: Node) -> tuple[HubRepository, ...]:
+    """What loading a generator that `node` has trained reads from the hub: the base of an adapter, if it is one."""
+    training: Training | None = node.training()
+    footprint = None if training is None else training.trainer.footprint()
+    whole = training is None or (footprint is not None and footprint.lora is None)
+    return () if whole else node.hub_repositories()
 
 
 def training_rows(take: Take[R], ctx: Context, count: str) -> list[R]:

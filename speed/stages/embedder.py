@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from speed.core.content import HubRepository
 from speed.core.stage import Stage
 from speed.core.work import Work
 from speed.data.records import Example
@@ -30,6 +31,9 @@ class Embedder(Stage[Weights]):
 
     def check(self, runtime: Runtime) -> None:
         self.trainer.check(runtime)
+
+    def hub_repositories(self) -> tuple[HubRepository, ...]:
+        return self.trainer.hub_repositories()
 
     def run(self, out: Path, ctx: Context) -> None:
         self.trainer.train(ctx.folder(self.corpus) / "examples.jsonl", out, self.seed, ctx)

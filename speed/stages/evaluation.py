@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from speed.core.content import HubRepository
 from speed.core.stage import Stage
 from speed.data.records import Scores
 from speed.ports import Evaluator, Weights
@@ -24,6 +25,9 @@ class Evaluation(Stage[Scores]):
 
     def check(self, runtime: Runtime) -> None:
         self.evaluator.check()
+
+    def hub_repositories(self) -> tuple[HubRepository, ...]:
+        return self.evaluator.hub_repositories()
 
     def run(self, out: Path, ctx: Context) -> None:
         scores = self.evaluator.evaluate(ctx.folder(self.embedder), out, ctx)

@@ -33,6 +33,7 @@ class RevisionPass(GeneratingPool[Sample]):
 
     name: ClassVar[str] = "revision"
     row: ClassVar[type[Sample]] = Sample
+    writes_like: ClassVar[str] = "revise"
 
     def work(self, start: int, stop: int) -> Work:
         return Work(generated=stop - start)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from speed.core.content import HubRepository
 from speed.core.stage import Stage, Take
 from speed.core.work import Work
 from speed.data.costs.prices import EXPECTED_TOKENS
 from speed.data.records import Pair
 from speed.ports import Dpo, Preference, Trainer, Training, Weights
 from speed.runtime import Context, Runtime
-from speed.stages.base import training_rows
+from speed.stages.base import bases_under, training_rows
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Senior(Stage[Weights]):
 
     def check(self, runtime: Runtime) -> None:
         self.trainer.check(self.dpo, runtime)
+
+    def hub_repositories(self) -> tuple[HubRepository, ...]:
+        return bases_under(self.junior)
 
     def training(self) -> Training:
         return self.junior.training()._replace(  # type: ignore[no-any-return]

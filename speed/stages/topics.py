@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -26,18 +27,26 @@ class Topics(Stage[Topic]):
     def check(self, runtime: Runtime) -> None:
         next(read_topics(self.config))
 
+    def topics(self, met: Counter[str] | None = None) -> Iterator[Topic]:
+        """The topics in the order of the source; `met` counts what was read and skipped (`read_topics`)."""
+        met = Counter() if met is None else met
+        seen: set[str] = set()
+        for path in read_topics(self.config, met):
+            topic = topic_text(path, self.truncate, self.config.prettify)
+            if topic in seen:
+                met["same when shortened"] += 1
+                continue
+            yield Topic(row=len(seen), path=path, topic=topic)
+            seen.add(topic)
+
     def run(self, out: Path, ctx: Context) -> None:
         met: Counter[str] = Counter()
-        seen: set[str] = set()
+        count = 0
         with (out / "topics.jsonl").open("w", encoding="utf-8") as file:
-            for path in read_topics(self.config, met):
-                topic = topic_text(path, self.truncate, self.config.prettify)
-                if topic in seen:
-                    met["same when shortened"] += 1
-                    continue
-                file.write(Topic(row=len(seen), path=path, topic=topic).model_dump_json() + "\n")
-                seen.add(topic)
-                ctx.progress(len(seen), 0, "topics")
-        ctx.tally.counts.update({"in": met.pop("read"), "out": len(seen), "malformed": met.pop("malformed", 0)})
+            for topic in self.topics(met):
+                file.write(topic.model_dump_json() + "\n")
+                count += 1
+                ctx.progress(count, 0, "topics")
+        ctx.tally.counts.update({"in": met.pop("read"), "out": count, "malformed": met.pop("malformed", 0)})
         del met["kept"]
         ctx.tally.rejected.update(met)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from speed.core.errors import UserError
+from speed.data.costs.prices import price
 from speed.runtime import Runtime
 from speed.teaching.envelope import json_in, refuse_login_page, reply_in
 from speed.teaching.errors import Reply, TransportError, failure_of, public_url
@@ -17,6 +18,10 @@ from speed.teaching.teacher import JournaledTeacher
 
 _PAGE = re.compile(r"Received: '(<.*)", re.DOTALL)
 """How litellm shows a body that is no JSON."""
+
+
+OWN_PROGRAMS = frozenset({"hosted_vllm", "llamafile", "lm_studio", "ollama", "ollama_chat", "vllm"})
+"""Providers that are programs on a machine of the user's own."""
 
 
 class LitellmTeacher(JournaledTeacher):
@@ -29,6 +34,11 @@ class LitellmTeacher(JournaledTeacher):
 
     def register(self) -> None:
         """For subclasses with a provider of their own: add it to `litellm.custom_provider_map`. Called once a run."""
+
+    def costs_money(self, runtime: Runtime) -> bool:
+        """A model of a provider is paid for even where its price is unknown."""
+        own = runtime.api_base is not None or self.model.partition("/")[0] in OWN_PROGRAMS
+        return super().costs_money(runtime) or (self.dollars(1, 1) is None and not own)
 
     def options(self, call: Call) -> dict[str, Any]:
         """For subclasses: further arguments of `litellm.acompletion` for this call; they are in no key."""
@@ -65,7 +75,14 @@ class LitellmTeacher(JournaledTeacher):
         """See `JournaledTeacher`; without a URL it is the provider that stands in front of the model's name."""
         if (runtime.api_base or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")) is not None:
             return super().asks_openai(runtime)
-        return self.model.removeprefix("openai/") == self.model_name
+        return "/" not in self.model.removeprefix("openai/")
+
+    def unready(self, runtime: Runtime) -> str:
+        """Whether OpenAI would be asked without a key; what other providers need litellm knows, once it is imported."""
+        priced = price(self.model_name) is not None
+        if not (priced and self.asks_openai(runtime)) or os.environ.get("OPENAI_API_KEY"):
+            return ""
+        return f"teacher.model={self.model} needs OPENAI_API_KEY in the environment"
 
     def endpoint(self, runtime: Runtime) -> str:
         """The provider, or the server that `runtime.api_base` names."""

@@ -49,11 +49,17 @@ class OpenAICompatibleTeacher(JournaledTeacher):
         Raises:
             UserError: when there is none.
         """
-        if runtime.api_base is None or not runtime.api_base.startswith(("http://", "https://")):
-            raise UserError(
-                f"runtime.api_base={runtime.api_base}: teacher=openai_compatible needs the URL of its server\n"
-                "  for example runtime.api_base=http://127.0.0.1:8000/v1"
-            )
+        if reason := self.unready(runtime):
+            raise UserError(reason)
+
+    def unready(self, runtime: Runtime) -> str:
+        """Whether there is no URL."""
+        if runtime.api_base is not None and runtime.api_base.startswith(("http://", "https://")):
+            return ""
+        return (
+            f"runtime.api_base={runtime.api_base}: teacher=openai_compatible needs the URL of its server\n"
+            "  for example runtime.api_base=http://127.0.0.1:8000/v1"
+        )
 
     def endpoint(self, runtime: Runtime) -> str:
         """The server's URL without credentials."""

@@ -78,6 +78,10 @@ class JournaledTeacher(Teacher):
         """The model without those who serve it: `openrouter/openai/gpt-4o` is `gpt-4o`."""
         return _without_providers(self.model)
 
+    def costs_money(self, runtime: Runtime) -> bool:
+        """See `speed.ports.Teacher`. A model without a known price may be the user's own."""
+        return bool(self.dollars(10**6, 10**6))
+
     @property
     def tries(self) -> int:
         """See `speed.ports.Teacher`."""

@@ -21,7 +21,8 @@ from speed.miniature.world import seeded, world
 from speed.miniature.writing import TASKS
 
 CONFIG = PromptsConfig(
-    lengths=Lengths(retrieval_words=(12,), classification_words=Choices(values=("at least 12",)), long_words=20)
+    wording="paper_2026",
+    lengths=Lengths(retrieval_words=(12,), classification_words=Choices(values=("at least 12",)), long_words=20),
 )
 
 

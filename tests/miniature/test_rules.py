@@ -29,11 +29,12 @@ from speed.miniature.subject import subject_of
 from speed.miniature.world import seeded, world
 
 SHORT = PromptsConfig(
+    wording="paper_2026",
     lengths=Lengths(
         retrieval_words=(8, 16, 24, 40),
         classification_words=Choices(values=("less than 10", "at least 10", "at least 20")),
         long_words=24,
-    )
+    ),
 )
 TOPICS = [entity.topic for entity in world().half("train")]
 HELD = [entity.topic for entity in world().half("held")]
@@ -52,17 +53,24 @@ def prompts(kind: Kind, count: int, topics: list[str] = TOPICS, config: PromptsC
     return [data_prompt(kind, task_for(kind, topic, i), topic, config, rng) for i, topic in enumerate(chosen)]
 
 
+@pytest.mark.parametrize("config", [SHORT, PromptsConfig()], ids=["paper_2026", "paper"])
 @pytest.mark.parametrize("kind", BRAINSTORMED)
-def test_brainstorming_names_the_topic(kind: Kind) -> None:
+def test_brainstorming_names_the_topic(kind: Kind, config: PromptsConfig) -> None:
     for place, topic in enumerate(TOPICS[:60:3]):
-        prompt = brainstorm_prompt(kind, topic, 3 + place % 3, SHORT, random.Random(place))
+        prompt = brainstorm_prompt(kind, topic, 3 + place % 3, config, random.Random(place))
+        assert read_prompt(prompt.text).kind is kind
+        assert read_prompt(prompt.text).about == topic
         tasks = json.loads(answer_prompt(prompt.text, place))
         assert len(tasks) == len(set(tasks)) == 3 + place % 3
         assert all(topic.rsplit("/", 1)[1] in task for task in tasks)
         assert knows_topic(prompt.text)
 
 
-@pytest.mark.parametrize("config", [SHORT, PromptsConfig()], ids=["short", "as_in_the_paper"])
+@pytest.mark.parametrize(
+    "config",
+    [SHORT, PromptsConfig(), SHORT.model_copy(update={"wording": "paper"})],
+    ids=["short", "as_in_the_paper", "short_as_in_the_paper"],
+)
 @pytest.mark.parametrize("kind", list(Kind))
 def test_examples_obey_the_prompt(kind: Kind, config: PromptsConfig) -> None:
     for place, prompt in enumerate(prompts(kind, 60, config=config)):

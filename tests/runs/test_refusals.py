@@ -28,7 +28,7 @@ def test_a_plan_tells_all_and_the_run_refuses_all(
         *("runtime.max_usd=1", "runtime.strategy=ddp", "runtime.processes=4000", f"runtime.home={tmp_path / 'home'}"),
     )
     assert run(config.model_copy(update={"plan": True}), "", ORIGIN) is None
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert "of which brainstorming" in shown
     assert f"the run would be refused: {topics} does not exist" in shown
     topics.write_text("")
@@ -77,6 +77,23 @@ def test_a_retired_model_is_refused_where_its_provider_is_asked(
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1")
     if url is None:
         assert not retired(teacher, Runtime(home=tmp_path)), "litellm asks the URL of the environment"
+
+
+def test_a_plan_says_what_the_first_call_will_lack(
+    compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shown(*overrides: str) -> str:
+        run(compose("+experiment=smoke", *overrides, "plan=true", f"runtime.home={tmp_path}"), "", ORIGIN)
+        return capsys.readouterr().out
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    lacks = "its first call would be refused, unless the journal has all answers: "
+    assert f"{lacks}teacher.model=gpt-4o needs OPENAI_API_KEY" in shown("teacher=gpt4o")
+    assert f"{lacks}runtime.api_base=None" in shown("teacher=openai_compatible")
+    assert lacks not in shown("teacher=gpt4o", "runtime.api_base=http://127.0.0.1:8000/v1")
+    assert lacks not in shown()
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-a")
+    assert lacks not in shown("teacher=gpt4o")
 
 
 def test_answers_of_a_retired_model_stay_of_use(tmp_path: Path) -> None:

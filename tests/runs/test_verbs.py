@@ -145,8 +145,8 @@ def test_a_plan_says_what_is_spent_at_least_and_at_most(compose: Any, tmp_path: 
     one, three = ({row[0].strip(): list(row[4:8]) for row in plan_table(found).rows} for found in plans)
     assert one["seed data"][:2] == ["25,000", "10,000,000"]
     assert three["seed data"][:2] == ["25,000 to 75,000", "10,000,000 to 30,000,000"]
-    assert one["synthesis"][3] == "1,150,000"
-    assert three["synthesis"][3] == "1,150,000 to 2,300,000"
+    assert one["synthesis"][3] == "230,000"
+    assert three["synthesis"][3] == "230,000 to 460,000"
     assert three["revisions"] == one["revisions"]
     tasks = "tasks for seed 1{0}, seed data 1{1}, tasks for root 1{0}, preferences {2}, tasks for synthesis 1{0}"
     assert planned_calls(plans[0], 1) == tasks.format("", "", "1") + ", revisions 1"

@@ -13,8 +13,10 @@ from speed.backends.embedder.records import check_sources
 from speed.backends.embedder.settings import ContrastiveSettings
 from speed.backends.runtime.device import fills_gpu
 from speed.backends.runtime.processes import Job, run_in_processes, several
-from speed.core.content import locate_model
+from speed.core.content import HubRepository, hub_model, locate_model
 from speed.core.errors import UserError
+from speed.data.costs.memory import Footprint
+from speed.ports import EmbedderLoad
 from speed.runtime import Context, Runtime
 
 WORKER = "speed.backends.embedder.worker"
@@ -39,6 +41,19 @@ class ContrastiveTrainer(ContrastiveSettings):
         check_sources(self.sources)
         if self.masks.guide is not None:
             _check_guide(self.masks.guide.name)
+
+    def hub_repositories(self) -> tuple[HubRepository, ...]:
+        """The base model."""
+        return hub_model(self.base.name)
+
+    def load(self) -> EmbedderLoad:
+        """Texts beyond `kept_tokens`, about all of them, pass the model twice."""
+        footprint = Footprint(
+            lora=None if self.lora is None else self.lora.r,
+            weight_bytes=4 if self.precision == "fp32" else 2,
+            checkpointing=not self.kept_tokens or self.checkpointing == "all",
+        )
+        return EmbedderLoad(self.base.name, footprint, self.epochs)
 
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
         """Train on the `Example`s of a JSONL file; the model, in sentence-transformers layout, into `out/model`.

@@ -15,10 +15,12 @@ from pydantic import model_validator
 
 from speed.backends.evaluation.protocol import EvaluationProtocol
 from speed.backends.runtime.device import fills_gpu
-from speed.core.content import Content
+from speed.core.content import Content, HubRepository
 from speed.core.spec import Json
+from speed.data.evaluation_datasets import evaluation_datasets
 from speed.data.evaluation_splits import SEVERAL, published_splits
 from speed.data.records import Scores
+from speed.ports import EvaluationLoad
 from speed.runtime import Context, Runtime
 
 if TYPE_CHECKING:
@@ -66,6 +68,16 @@ class MtebEvaluator(ProtocolEvaluator):
         named = self.only if self.benchmark == "any" else ()
         splits = {name: published_splits(SEVERAL[name]) for name in named if name in SEVERAL}
         return {**super().recipe(), **({"splits": splits} if splits else {})}
+
+    def hub_repositories(self) -> tuple[HubRepository, ...]:
+        """The data sets of the tasks, unless a mirror has them."""
+        wanted = () if self.mirror else evaluation_datasets(self.benchmark, self.only)
+        return tuple(dict.fromkeys(HubRepository("dataset", each.path, each.revision) for each in wanted))
+
+    def load(self) -> EvaluationLoad:
+        """As many characters as mteb has counted."""
+        wanted = evaluation_datasets(self.benchmark, self.only)
+        return EvaluationLoad(sum(each.characters for each in wanted), self.precision)
 
     def jobs(self, ctx: Context) -> list[Job]:
         """The benchmark's tasks."""
@@ -117,6 +129,11 @@ class LocalEvaluator(FolderEvaluator):
         for task in task_folders(self.tasks.path.expanduser()):
             if not self.only or task.name in self.only:
                 task.check()
+
+    def load(self) -> EvaluationLoad:
+        """As many characters as the files of the folder have bytes."""
+        files = (file for file in self.tasks.path.expanduser().rglob("*") if file.is_file())
+        return EvaluationLoad(sum(file.stat().st_size for file in files), self.precision)
 
     def task_folder(self, ctx: Context) -> Path:
         """The folder that the config names."""

@@ -16,7 +16,7 @@ from speed.core.content import Content
 from speed.core.spec import Json, Spec, fields_of
 from speed.data.draws import permutation, weighted_choice
 from speed.data.prompts.slots import Choices, Lengths
-from speed.data.prompts.template_files import SLOTS, Template, list_items, templates
+from speed.data.prompts.template_files import SLOTS, Template, Wording, list_items, templates
 from speed.data.records import STS_INSTRUCTION, Kind, Prompt
 
 PromptRole = Literal["brainstorm", "synthesis", "judge", "revise"]
@@ -29,6 +29,8 @@ BRAINSTORMED = (Kind.RETRIEVAL, Kind.CLASSIFICATION, Kind.SHORT_SHORT, Kind.LONG
 class PromptsConfig(Spec):
     """Templates, slots and weights of all prompts."""
 
+    wording: Wording = "paper"
+    """Which of the package's templates are used. Not part of a key: the text of the templates is."""
     path: Content | None = None
     """Folder with own templates (`judge.jinja`, `synthesis/sts.jinja` ...); for the rest, the package's are used."""
     language: str = "English"
@@ -65,10 +67,11 @@ class PromptsConfig(Spec):
         Raises:
             UserError: if the user's own templates cannot be used.
         """
-        return templates(self.path.path if self.path else None)[name]
+        return templates(self.wording, self.path.path if self.path else None)[name]
 
     def _recipe(self, names: Sequence[str]) -> Json:
         fields = fields_of(self.model_copy(update={"path": None}))
+        del fields["wording"]
         return {**fields, "templates": {name: self.template(name).sha256 for name in names}}
 
 
@@ -155,6 +158,7 @@ def _prompt(
     template = config.template(name)
     drawn = {**drawn, "language": config.language}
     slots = {slot: value for slot, value in drawn.items() if value and slot in template.slots}
+    slots = {slot: value for slot, value in slots.items() if template.only_with.get(slot, slot) in slots}
 
     def shuffle(block: str, text: str) -> str:
         items = list_items(text)

@@ -46,7 +46,7 @@ class Lengths(Spec):
     )
     """Words of the input text (E5-mistral, Table 9; weights of the SPEED authors' code)."""
     long_words: int = 300
-    """Least words of both texts of a long-long example (E5-mistral, Table 10)."""
+    """Least words of both texts of a long-long example (E5-mistral, Table 11)."""
 
     @field_validator("retrieval_words")
     @classmethod

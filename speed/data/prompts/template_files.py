@@ -1,4 +1,4 @@
-"""Read and compile the prompt templates: those in `templates/`, or a user's own instead.
+"""Read and compile the prompt templates: those of a wording, or a user's own instead.
 
 Templates are jinja files that run in a sandbox and are compiled once. Slot values stay plain text: they are never
 parsed as templates, and nothing is escaped. `{% filter shuffled("name") %}` shuffles the lines of a block that begin
@@ -8,21 +8,28 @@ with `- `, by the draws of the prompt.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from speed.core.errors import UserError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from jinja2.nodes import Template as Tree
     from jinja2.runtime import Context
 
 Shuffle = Callable[[str, str], str]
 """(name of the block, its text) -> the text with its `- ` lines in the drawn order."""
+
+Wording = Literal["paper", "paper_2026"]
+"""`paper` means what E5-mistral and the authors' code say; `paper_2026` is what earlier versions sent."""
+FOLDERS = {"paper": ("templates",), "paper_2026": ("paper_2026", "templates")}
+"""Wording -> folders of this package in which its templates are looked for, in this order."""
 
 _RETRIEVAL = frozenset({"query_type", "query_length", "clarity", "num_words", "difficulty"})
 _BRAINSTORM = ({"topic"}, {"request"})
@@ -55,6 +62,8 @@ class Template(NamedTuple):
     """Hash of its text."""
     slots: frozenset[str]
     """Slots that its text uses."""
+    only_with: Mapping[str, str]
+    """Slot -> the slot that must have a value for it to be stated: it stands within `{% if ... %}` only."""
     label: str
     """`synthesis/retrieval@1a2b3c4d`."""
     fill: Callable[[Mapping[str, object]], str]
@@ -62,8 +71,8 @@ class Template(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def templates(folder: Path | None) -> Mapping[str, Template]:
-    """All templates by name: those of `folder`, and the package's for the rest.
+def templates(wording: Wording, folder: Path | None) -> Mapping[str, Template]:
+    """All templates by name: those of `folder`, and the package's in this wording for the rest.
 
     They are read once per process, so that the text that is hashed into keys is the text that is sent.
 
@@ -72,10 +81,21 @@ def templates(folder: Path | None) -> Mapping[str, Template]:
     """
     own = {} if folder is None else _own_texts(folder.expanduser())
     environment = _environment()
-    return MappingProxyType({name: _template(environment, name, own.get(name)) for name in SLOTS})
+    return MappingProxyType(
+        {name: _template(environment, name, *own.get(name, _text_of(wording, name))) for name in SLOTS}
+    )
 
 
-def _own_texts(folder: Path) -> dict[str, tuple[Path, str]]:
+def _text_of(wording: Wording, name: str) -> tuple[str, str]:
+    """Where a template of the package stands, and its text."""
+    for folder in FOLDERS[wording]:
+        file = files("speed.data.prompts") / folder / f"{name}.jinja"
+        if file.is_file():
+            return f"speed/data/prompts/{folder}/{name}.jinja", file.read_text(encoding="utf-8")
+    raise FileNotFoundError(f"{name}.jinja of the wording {wording}")
+
+
+def _own_texts(folder: Path) -> dict[str, tuple[str, str]]:
     if not folder.is_dir():
         raise UserError(
             f"prompts.path={folder} is no folder: give a folder with files such as synthesis/retrieval.jinja"
@@ -86,7 +106,7 @@ def _own_texts(folder: Path) -> dict[str, tuple[Path, str]]:
         what = f"{unknown[0]}.jinja is no template of this project" if unknown else "there is no *.jinja file in it"
         raise UserError(f"prompts.path={folder}: {what}; known names are {', '.join(SLOTS)}")
     try:
-        return {name: (path, path.read_text(encoding="utf-8")) for name, path in paths.items()}
+        return {name: (str(path), path.read_text(encoding="utf-8")) for name, path in paths.items()}
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"prompts.path={folder}: cannot be read as UTF-8 text: {error}") from error
 
@@ -107,14 +127,13 @@ def _environment() -> Environment:
     return environment
 
 
-def _template(environment: Environment, name: str, own: tuple[Path, str] | None) -> Template:
+def _template(environment: Environment, name: str, where: str, text: str) -> Template:
     from jinja2 import TemplateError, TemplateSyntaxError
     from jinja2.meta import find_undeclared_variables
 
-    where = str(own[0]) if own else f"speed/data/prompts/templates/{name}.jinja"
-    text = own[1] if own else (files("speed.data.prompts") / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
     try:
-        used = find_undeclared_variables(environment.parse(text))
+        tree = environment.parse(text)
+        used = find_undeclared_variables(tree)
         compiled = environment.from_string(text)
     except TemplateSyntaxError as error:
         raise UserError(f"{where}, line {error.lineno}: {error.message}: mend the template") from error
@@ -134,7 +153,20 @@ def _template(environment: Environment, name: str, own: tuple[Path, str] | None)
         except TemplateError as error:
             raise UserError(f"the template {name}.jinja cannot be filled in: {error}: mend it") from error
 
-    return Template(name, sha256, frozenset(used), f"{name}@{sha256[:8]}", fill)
+    return Template(name, sha256, frozenset(used), _only_with(tree), f"{name}@{sha256[:8]}", fill)
+
+
+def _only_with(tree: Tree) -> dict[str, str]:
+    """See `Template.only_with`."""
+    from jinja2 import nodes
+
+    everywhere = Counter(found.name for found in tree.find_all(nodes.Name))
+    within: dict[str, str] = {}
+    for condition in tree.find_all(nodes.If):
+        if isinstance(condition.test, nodes.Name):
+            inside = Counter(found.name for part in condition.body for found in part.find_all(nodes.Name))
+            within.update({name: condition.test.name for name, count in inside.items() if count == everywhere[name]})
+    return within
 
 
 def list_items(text: str) -> list[str]:

@@ -42,10 +42,14 @@ class TopicsConfig(Spec):
     max_depth: int | None = Field(None, ge=1)
     prettify: bool = False
     """Show underscores as spaces in prompts; the paper shows raw paths (Table 7)."""
+    recur: bool = False
+    """Pay a teacher even where each topic is used more than five times within a kind; in no key."""
 
     def recipe(self) -> Json:
         """Identity: these rules, and the content of the source or of the built-in list."""
-        return {**fields_of(self), **({} if self.path else {"path": {"sha256": _built_in_sha256()}})}
+        fields = {**fields_of(self), **({} if self.path else {"path": {"sha256": _built_in_sha256()}})}
+        del fields["recur"]
+        return fields
 
 
 @lru_cache(maxsize=1)

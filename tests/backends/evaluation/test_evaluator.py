@@ -18,11 +18,12 @@ from speed.backends.embedder.trainer import ContrastiveTrainer
 from speed.backends.encoding.instructions import instruction_table
 from speed.backends.evaluation.evaluated_model import LocalModel
 from speed.backends.evaluation.evaluator import LocalEvaluator, MtebEvaluator
-from speed.backends.evaluation.jobs import DEV
+from speed.backends.evaluation.jobs import DEV, benchmark_jobs
 from speed.backends.evaluation.task_folder import task_folders
 from speed.core.content import sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import digest
+from speed.data.evaluation_datasets import EvaluationDataset, evaluation_datasets
 from speed.runs.report import scores_table
 
 
@@ -329,6 +330,24 @@ def test_the_development_tier_is_none_of_the_test_scores() -> None:
         task = mteb.get_task(name, languages=["eng"], eval_splits=split and [split])
         assert not {(name, split) for split in task.eval_splits} & test
     assert digest(MtebEvaluator(benchmark="dev").recipe()) != digest(MtebEvaluator(benchmark="mteb_v1").recipe())
+
+
+@pytest.mark.parametrize("benchmark", ["mteb_v1", "mteb_v2", "dev"])
+def test_data_sets_that_a_plan_asks_for_are_those_that_mteb_reads(benchmark: str) -> None:
+    jobs = benchmark_jobs(benchmark)
+    whole = {part.metadata.name: job.task.metadata.name for job in jobs for part in job.parts}
+    read = {
+        EvaluationDataset(
+            job.task.metadata.name,
+            whole.get(job.task.metadata.name, ""),
+            job.task.metadata.dataset["path"],
+            job.task.metadata.dataset["revision"],
+            job.characters or 0,
+        )
+        for job in jobs
+        if not job.parts
+    }
+    assert set(evaluation_datasets(benchmark)) == read
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,39 @@
+"""Data sets that mteb's benchmarks read, so that a plan can ask for them without importing mteb (ten seconds)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.resources import files
+from typing import NamedTuple
+
+
+class EvaluationDataset(NamedTuple):
+    """What one task of mteb reads."""
+
+    task: str
+    part_of: str
+    """Task whose score is made of several tasks, this among them; empty where there is none."""
+    path: str
+    """Name on the hub."""
+    revision: str
+    characters: int
+    """Of the texts of its evaluated splits, as mteb has counted them; 0 where it has not."""
+
+
+@lru_cache(maxsize=1)
+def _benchmarks() -> dict[str, tuple[EvaluationDataset, ...]]:
+    text = files("speed.data").joinpath("evaluation_datasets.json").read_text(encoding="utf-8")
+    return {name: tuple(EvaluationDataset(*row) for row in rows) for name, rows in json.loads(text).items()}
+
+
+def evaluation_datasets(benchmark: str, only: Sequence[str] = ()) -> tuple[EvaluationDataset, ...]:
+    """The data sets of a benchmark (`mteb_v1`, `mteb_v2`, `dev`); of `any`, those of named tasks that one of them has.
+
+    Args:
+        only: names of tasks; empty for all.
+    """
+    known = _benchmarks()
+    among = known.get(benchmark) or tuple(dict.fromkeys(row for rows in known.values() for row in rows))
+    return tuple(row for row in among if not only or row.task in only or row.part_of in only)

@@ -1,0 +1,168 @@
+"""What a run would take of disks and GPUs: the last lines of a plan."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from speed.config import Config
+from speed.core.graph import StageStatus
+from speed.core.stage import Node
+from speed.data.costs.gpu_hours import (
+    BANDWIDTH,
+    BANDWIDTH_USED,
+    CARD,
+    CHARACTERS_PER_TOKEN,
+    PEAK_FP32,
+    ROW_BYTES,
+    evaluation_hours,
+    generation_hours,
+    record_bytes,
+)
+from speed.data.costs.memory import ADAM, GIGABYTE, PEAKS, UTILISATION, Fit, fit, trained_weights, training_hours
+from speed.data.costs.model_shapes import Shape, shape_of
+from speed.data.costs.prices import EXPECTED_TOKENS
+from speed.ports import Dpo, Training
+from speed.runs.tables import paragraph
+from speed.stages.base import GeneratingPool
+from speed.stages.embedder import Embedder
+from speed.stages.evaluation import Evaluation
+
+WORTH_A_LINE = 100_000_000
+"""Weights below which any machine will do."""
+CHECKPOINTS = 2
+"""Checkpoints of a training on disk while the newer one is written."""
+COPIES = 2
+"""Times that the text of evaluation data lies on disk: as it was fetched, and prepared."""
+INSTRUCTION = 30
+"""Tokens of a query's instruction."""
+
+
+@dataclass
+class Resources:
+    """GPU-hours by group and stage, and bytes by what they hold."""
+
+    hours: dict[str, dict[str, float]] = field(
+        default_factory=lambda: {"generation": {}, "training": {}, "evaluation": {}}
+    )
+    unknown: list[str] = field(default_factory=list)
+    """Stages with a model of unknown sizes, or a training that fits nowhere."""
+    disk: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+
+def resource_lines(config: Config, found: list[StageStatus]) -> list[str]:
+    """The last lines of a plan: GB of disk, GPU-hours by stage, and what both assume."""
+    needed = resources(config, [status for status in found if status.state != "hit"])
+    disk = {what: size / GIGABYTE for what, size in needed.disk.items() if size / GIGABYTE >= 0.05}
+    whole = sum(needed.disk.values()) / GIGABYTE
+    parts = f": {', '.join(f'{what} {size:,.1f}' for what, size in disk.items())}" if len(disk) > 1 else ""
+    lines = [
+        f"disk still to fill: {f'about {whole:,.0f} GB' if whole >= 1 else 'under 1 GB'}{parts}; and text vectors, at "
+        f"most {config.runtime.vectors_gb:g} GB (runtime.vectors_gb)"
+    ]
+    if not any(needed.hours.values()) and not needed.unknown:
+        return [paragraph(line) for line in [*lines, "GPU-hours: none; models of this size train and write on a CPU"]]
+    groups = [
+        f"{group} {sum(hours.values()):,.1f} ({', '.join(f'{label} {of:,.1f}' for label, of in hours.items())})"
+        for group, hours in needed.hours.items()
+        if hours
+    ]
+    total = sum(sum(hours.values()) for hours in needed.hours.values())
+    lines.append(f"GPU-hours still to spend on {CARD} GB: about {total:,.0f}: {', '.join(groups)}")
+    if needed.unknown:
+        unknown = ", ".join(needed.unknown)
+        lines.append(f"unknown, since the sizes of their models are, or a training fits nowhere: {unknown}")
+    load = config.eval.load()
+    if load is not None and load.precision == "fp32" and sum(needed.hours["evaluation"].values()) >= 1:
+        share = PEAK_FP32 / PEAKS[CARD]
+        lines.append(f"the evaluation's arithmetic is fp32 (eval.precision); bf16 takes {share:.0%} of its hours")
+    lines.append(
+        f"assumed: {UTILISATION:.0%} of {PEAKS[CARD] / 1e12:g} Tflop/s in 16 bits ({PEAK_FP32 / 1e12:g} in fp32) and "
+        f"{BANDWIDTH_USED:.0%} of {BANDWIDTH / 1e12:g} TB/s, as of an A100; texts of the lengths above, written side "
+        f"by side as vLLM does (engine=transformers is slower); {CHARACTERS_PER_TOKEN:g} characters a token; "
+        f"evaluation data uncut; two checkpoints of the largest training; {ROW_BYTES} bytes a row beside its texts"
+    )
+    return [paragraph(line) for line in lines]
+
+
+def resources(config: Config, missing: list[StageStatus]) -> Resources:
+    """What the stages that are not built yet take."""
+    needed, checkpoints = Resources(), 0.0
+    models = {repository.name for status in missing for repository in status.goal.node.hub_repositories()}
+    needed.disk["models of the hub"] = sum(2.0 * shape.parameters for shape in map(shape_of, models) if shape)
+    for status in missing:
+        node, work = status.goal.node, status.work
+        written = 2 * ROW_BYTES * work.calls + CHARACTERS_PER_TOKEN * (2 * work.tokens_in + 3 * work.tokens_out)
+        needed.disk["rows and journal"] += written
+        training: Training | None = node.training()
+        if isinstance(node, GeneratingPool):
+            _add_generation(needed, node, status)
+        elif training is not None:
+            checkpoints = max(checkpoints, _add_training(needed, status.goal.label, training, work.trained))
+        elif isinstance(node, Embedder):
+            checkpoints = max(checkpoints, _add_embedder(needed, node, work.trained))
+        elif isinstance(node, Evaluation):
+            _add_evaluation(needed, node)
+    needed.disk["checkpoints"] = checkpoints
+    return needed
+
+
+def _add_generation(needed: Resources, pool: GeneratingPool[Any], status: StageStatus) -> None:
+    prompt, answer = EXPECTED_TOKENS[pool.writes_like]
+    needed.disk["rows and journal"] += status.work.generated * record_bytes(prompt, answer)
+    writers = [node.training() for node in pool.upstream.values() if isinstance(node, Node)]
+    base = next((training.base for training in writers if training is not None), "")
+    shape = _shape(needed, status.goal.label, base)
+    if shape is not None:
+        hours = generation_hours(shape, status.work.generated, prompt, answer)
+        needed.hours["generation"][status.goal.label] = hours
+
+
+def _add_training(needed: Resources, label: str, training: Training, rows: int) -> float:
+    """Adds a generator's training; bytes of its checkpoints."""
+    shape, footprint = _shape(needed, label, training.base), training.trainer.footprint()
+    if shape is None or footprint is None:
+        return 0.0
+    config, preference = training.config, isinstance(training.config, Dpo)
+    found = fit(shape, footprint, config.batch_size, config.max_length, CARD, preference)
+    if found is None:
+        needed.unknown.append(label)
+    else:
+        tokens = rows * training.tokens_a_row
+        needed.hours["training"][label] = found.gpus * training_hours(shape, footprint, tokens, found, CARD, preference)
+    needed.disk["trained models"] += 4.0 * trained_weights(shape, footprint)
+    return CHECKPOINTS * (4.0 + ADAM) * trained_weights(shape, footprint)
+
+
+def _add_embedder(needed: Resources, node: Embedder, rows: int) -> float:
+    """Adds the embedder's training; bytes of its checkpoints."""
+    load = node.trainer.load()
+    shape = None if load is None else _shape(needed, node.name, load.base)
+    if load is None or shape is None:
+        return 0.0
+    tokens = rows * load.epochs * (EXPECTED_TOKENS["seed"][1] + INSTRUCTION)
+    needed.hours["training"][node.name] = training_hours(
+        shape, load.footprint, tokens, Fit(0, load.footprint.checkpointing, 1, 0.0), CARD
+    )
+    trained = trained_weights(shape, load.footprint)
+    needed.disk["trained models"] += float(load.footprint.weight_bytes) * shape.parameters + 4.0 * trained
+    return CHECKPOINTS * (4.0 + ADAM) * trained
+
+
+def _add_evaluation(needed: Resources, node: Evaluation) -> None:
+    load, embedder = node.evaluator.load(), node.embedder
+    if load is None or not isinstance(embedder, Embedder) or (trained := embedder.trainer.load()) is None:
+        return
+    needed.disk["evaluation data"] += COPIES * load.characters
+    shape = _shape(needed, node.name, trained.base)
+    if shape is not None:
+        needed.hours["evaluation"][node.name] = evaluation_hours(shape, load.characters, load.precision)
+
+
+def _shape(needed: Resources, label: str, base: str) -> Shape | None:
+    """Sizes of a model that is worth a GPU."""
+    shape = shape_of(base)
+    if shape is None:
+        needed.unknown.append(label)
+    return shape if shape is not None and shape.parameters >= WORTH_A_LINE else None

@@ -1,0 +1,1 @@
+"""What several runs say together: intervals, differences, and the law of scores by data size."""

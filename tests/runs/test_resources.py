@@ -1,0 +1,91 @@
+"""The last lines of a plan are sums done by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speed.core.graph import StageStatus, stage_statuses
+from speed.core.store import Store
+from speed.data.costs.gpu_hours import evaluation_hours, generation_hours
+from speed.data.costs.memory import GIGABYTE, fit, training_hours
+from speed.data.costs.model_shapes import KNOWN
+from speed.data.evaluation_datasets import evaluation_datasets
+from speed.pipeline import pipeline
+from speed.runs.resources import resource_lines, resources
+from speed.runs.tables import paragraph
+
+LLAMA, MISTRAL = KNOWN["meta-llama/Meta-Llama-3-8B"], KNOWN["mistralai/Mistral-7B-v0.1"]
+
+
+def found(config: Any, home: Path) -> list[StageStatus]:
+    return stage_statuses(pipeline(config).goals(), Store(home))
+
+
+def test_a_step_of_generation_reads_weights_and_what_is_kept() -> None:
+    """256 texts of 100 + 200 tokens: 16.06 GB of weights, 256 x 200 tokens of 128 KB; 200 steps for each 256 texts."""
+    step = (2 * 8_030_261_248 + 256 * 200 * 131_072) / 1.2e12
+    prompts = 2 * 8_030_261_248 * 100 * 2_560 / (312e12 * 0.4)
+    assert generation_hours(LLAMA, 2_560, 100, 200) == pytest.approx((10 * 200 * step + prompts) / 3600)
+    alone = (2 * 8_030_261_248 + 200 * 131_072) / 1.2e12 * 200 + prompts / 2_560
+    assert generation_hours(LLAMA, 1, 100, 200) == pytest.approx(alone / 3600), "fewer texts than fit"
+
+
+def test_encoding_takes_two_operations_a_weight_and_token() -> None:
+    whole = 2 * 7_241_732_096 * 1_000_000 / (312e12 * 0.4) / 3600
+    assert evaluation_hours(MISTRAL, 4_500_000, "bf16") == pytest.approx(whole)
+    assert evaluation_hours(MISTRAL, 4_500_000, "fp32") == pytest.approx(whole * 312 / 19.5)
+
+
+def test_the_papers_run_by_hand(compose: Any, tmp_path: Path) -> None:
+    config = compose("preset=paper", "topics=miniature")
+    statuses = found(config, tmp_path / "home")
+    needed = resources(config, statuses)
+    assert list(needed.hours["generation"]) == ["root data", "synthesis", "revision"]
+    assert set(needed.hours["training"]) == {"junior", "senior", "revisor", "embedder"}
+    revisor = next(status for status in statuses if status.goal.label == "revisor")
+    training = revisor.goal.node.training()
+    fitted = fit(LLAMA, training.trainer.footprint(), 24, 6_144, 80)
+    assert fitted is not None
+    assert fitted.gpus == 2
+    tokens = revisor.work.trained * training.tokens_a_row
+    alone = training_hours(LLAMA, training.trainer.footprint(), tokens, fitted, 80)
+    assert needed.hours["training"]["revisor"] == pytest.approx(2 * alone), "hours of all GPUs together"
+    assert needed.disk["models of the hub"] == 2 * (8_030_261_248 + 7_241_732_096)
+    assert needed.disk["checkpoints"] == 2 * 12 * 8_030_261_248, "all weights of the revisor, with Adam's moments"
+    assert needed.disk["trained models"] == pytest.approx(
+        4 * 8_030_261_248 + 2 * 4 * 41_943_040 + 2 * 7_241_732_096 + 4 * 41_943_040
+    )
+    characters = sum(each.characters for each in evaluation_datasets("mteb_v1"))
+    assert needed.disk["evaluation data"] == 2 * characters
+    assert needed.hours["evaluation"]["evaluation"] == pytest.approx(evaluation_hours(MISTRAL, characters, "fp32"))
+    lines = resource_lines(config, statuses)
+    assert f"about {sum(needed.disk.values()) / GIGABYTE:,.0f} GB" in lines[0]
+    assert "bf16 takes 6% of its hours" in lines[2]
+    assert lines[-1].startswith("assumed: 40% of 312 Tflop/s")
+    assert max(len(line) for text in lines for line in text.splitlines()) <= 120
+
+
+def test_a_teacher_that_writes_all_needs_no_gpu_for_it(compose: Any, tmp_path: Path) -> None:
+    config = compose("preset=paper", "topics=miniature", "+experiment=teacher_data")
+    needed = resources(config, found(config, tmp_path / "home"))
+    assert needed.hours["generation"] == {}
+    assert list(needed.hours["training"]) == ["embedder"]
+
+
+def test_small_and_unknown_models_are_said(compose: Any, tmp_path: Path) -> None:
+    config = compose()
+    assert resource_lines(config, found(config, tmp_path / "home"))[1].startswith("GPU-hours: none")
+    config = compose("generator.base=someone/unknown")
+    told = next(line for line in resource_lines(config, found(config, tmp_path / "home")) if "unknown" in line)
+    unknown = set(" ".join(told.split()).partition(": ")[2].split(", "))
+    assert unknown == {"junior", "root data", "senior", "synthesis", "revisor", "revision"}
+
+
+def test_a_paragraph_keeps_its_lines_and_words() -> None:
+    text = "word " * 40 + "\n  " + "/a/path" * 30
+    lines = paragraph(text, 4).split("\n")
+    assert [line[:6] for line in lines] == ["word w", "    wo", "  /a/p"]
+    assert "/a/path" * 30 in lines[2]
