@@ -36,6 +36,7 @@ OPTIONS = sorted(
     if path.parent.name not in ("preset", "experiment")
 )
 NEEDED = {
+    "prompts=released": f"prompts.path={ROOT / 'tests' / 'data' / 'prompts' / 'released'}",
     "topics=file": "topics.path=package:miniature/topics.txt",
     "eval=local": f"eval.tasks={ROOT / 'tests' / 'data' / 'tasks'}",
 }

@@ -7,14 +7,16 @@ the same state of `rng` always give the same prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from random import Random
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from speed.core.content import Content
 from speed.core.spec import Json, Spec, fields_of
-from speed.data.draws import permutation, weighted_choice
+from speed.data.draws import permutation
+from speed.data.prompts.released import released
 from speed.data.prompts.slots import Choices, Lengths
 from speed.data.prompts.template_files import SLOTS, Template, Wording, list_items, templates
 from speed.data.records import STS_INSTRUCTION, Kind, Prompt
@@ -32,7 +34,8 @@ class PromptsConfig(Spec):
     wording: Wording = "paper"
     """Which of the package's templates are used. Not part of a key: the text of the templates is."""
     path: Content | None = None
-    """Folder with own templates (`judge.jinja`, `synthesis/sts.jinja` ...); for the rest, the package's are used."""
+    """Folder with own templates (`judge.jinja`, `synthesis/sts.jinja` ...); for the rest, the package's are used. With
+    `wording: released` a checkout of the authors' repository."""
     language: str = "English"
     lengths: Lengths = Lengths()
     query_type: Choices = Choices(values=("extremely long-tail", "long-tail", "common"), weights=(0.4, 0.5, 0.1))
@@ -52,6 +55,62 @@ class PromptsConfig(Spec):
     """Similarity of S1 and S2 (SPEED, Appendix C.1)."""
     low_scores: tuple[int | float, ...] = Field((2.5, 3, 3.5), min_length=1)
     """Similarity of S1 and S3 (SPEED, Appendix C.1)."""
+
+    @model_validator(mode="after")
+    def _as_released(self) -> PromptsConfig:
+        """The authors' words are drawn into as the authors draw."""
+        if self.wording != "released":
+            return self
+        if self.path is None:
+            raise ValueError("wording=released needs path: a checkout of github.com/haon-chen/SPEED")
+        for kind, tables in self.tables.items():
+            theirs = released(self.path.path).get(f"synthesis/{kind}")
+            for slot, (key, choices) in tables.items():
+                draw = theirs and theirs.draws.get(slot)
+                if theirs and draw and draw != (choices.values, choices.weights):
+                    raise ValueError(f"{theirs.where} draws {slot} from {draw}: set prompts.{key} to that")
+            if theirs and theirs.share not in (None, self.difficulty_share):
+                raise ValueError(
+                    f"{theirs.where} asks for difficulty at another rate: set difficulty_share={theirs.share}"
+                )
+        return self
+
+    @cached_property
+    def tables(self) -> dict[Kind, dict[str, tuple[str, Choices]]]:
+        """Slot -> its key and what it is drawn from, for each kind. Their order decides the values: a new slot goes to
+        the end."""
+        lengths = self.lengths
+        return {
+            Kind.RETRIEVAL: {
+                "query_type": ("query_type", self.query_type),
+                "query_length": ("query_length", self.query_length),
+                "clarity": ("clarity", self.clarity),
+                "num_words": ("lengths.retrieval_words", _uniform(lengths.retrieval_words)),
+                "difficulty": ("difficulty", self.difficulty),
+            },
+            Kind.CLASSIFICATION: {
+                "num_words": ("lengths.classification_words", lengths.classification_words),
+                "clarity": ("clarity", self.clarity),
+                "difficulty": ("difficulty", self.difficulty),
+            },
+            Kind.STS: {
+                "unit": ("unit", self.unit),
+                "high_score": ("high_scores", _uniform(self.high_scores)),
+                "low_score": ("low_scores", _uniform(self.low_scores)),
+                "difficulty": ("sts_difficulty", self.sts_difficulty),
+            },
+            Kind.SHORT_SHORT: {},
+            Kind.LONG_LONG: {"num_words": ("lengths.long_words", _uniform([lengths.long_words]))},
+        }
+
+    def draw(self, kind: Kind, rng: Random) -> dict[str, str]:
+        """Draw the slots of a kind; difficulty is empty where its guideline is left out."""
+        drawn = {}
+        for slot, (_, choices) in self.tables[kind].items():
+            shown = slot != "difficulty" or rng.random() < self.difficulty_share
+            value = choices.draw(rng)
+            drawn[slot] = value if shown else ""
+        return drawn
 
     def recipe(self) -> Json:
         """Identity: all slot tables and the text of all templates, but not the folder of the templates."""
@@ -103,7 +162,7 @@ def brainstorm_prompt(kind: Kind, topic: str, request: int, config: PromptsConfi
 
 def data_prompt(kind: Kind, task: str, topic: str, config: PromptsConfig, rng: Random) -> Prompt:
     """Ask for one example of a task, or for STS of a topic, with the task `STS_INSTRUCTION` (paper, Appendix C.1)."""
-    slots = _drawn(kind, config, rng)
+    slots = config.draw(kind, rng)
     task = STS_INSTRUCTION if kind is Kind.STS else task
     return _prompt(f"synthesis/{kind}", kind, task, topic, slots, config, rng)
 
@@ -119,37 +178,8 @@ def revise_prompt(data_prompt: str, example: str, config: PromptsConfig) -> Prom
     return _fill("revise", {"data_prompt": data_prompt, "data_example": example}, config)
 
 
-def _drawn(kind: Kind, config: PromptsConfig, rng: Random) -> dict[str, str]:
-    """Draw the slots of a kind. Their order decides the values, so add a new slot at the end of its kind."""
-    lengths = config.lengths
-    if kind is Kind.RETRIEVAL:
-        return {
-            "query_type": config.query_type.draw(rng),
-            "query_length": config.query_length.draw(rng),
-            "clarity": config.clarity.draw(rng),
-            "num_words": str(weighted_choice(rng, lengths.retrieval_words)),
-            "difficulty": _difficulty(config.difficulty, config, rng),
-        }
-    if kind is Kind.CLASSIFICATION:
-        return {
-            "num_words": lengths.classification_words.draw(rng),
-            "clarity": config.clarity.draw(rng),
-            "difficulty": _difficulty(config.difficulty, config, rng),
-        }
-    if kind is Kind.STS:
-        return {
-            "unit": config.unit.draw(rng),
-            "high_score": f"{weighted_choice(rng, config.high_scores):g}",
-            "low_score": f"{weighted_choice(rng, config.low_scores):g}",
-            "difficulty": _difficulty(config.sts_difficulty, config, rng),
-        }
-    return {"num_words": str(lengths.long_words)} if kind is Kind.LONG_LONG else {}
-
-
-def _difficulty(choices: Choices, config: PromptsConfig, rng: Random) -> str:
-    """Draw a level; empty if the guideline is left out."""
-    shown, level = rng.random() < config.difficulty_share, choices.draw(rng)
-    return level if shown else ""
+def _uniform(values: Sequence[int | float]) -> Choices:
+    return Choices(values=tuple(str(value) if isinstance(value, int) else f"{value:g}" for value in values))
 
 
 def _prompt(

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from speed.core.errors import UserError
+from speed.data.prompts.released import released
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 Shuffle = Callable[[str, str], str]
 """(name of the block, its text) -> the text with its `- ` lines in the drawn order."""
 
-Wording = Literal["paper", "paper_2026"]
-"""`paper` means what E5-mistral and the authors' code say; `paper_2026` is what earlier versions sent."""
+Wording = Literal["paper", "paper_2026", "released"]
+"""`paper` means what E5-mistral and the authors' code say; `paper_2026` is what earlier versions sent; `released` is
+the text of the authors' repository, which a user has to have."""
 FOLDERS = {"paper": ("templates",), "paper_2026": ("paper_2026", "templates")}
 """Wording -> folders of this package in which its templates are looked for, in this order."""
 
@@ -79,10 +81,13 @@ def templates(wording: Wording, folder: Path | None) -> Mapping[str, Template]:
     Raises:
         UserError: no such folder, no or unknown templates in it, bad syntax, a slot missing or unknown.
     """
-    own = {} if folder is None else _own_texts(folder.expanduser())
+    if wording == "released" and folder is not None:
+        own = {name: (found.where, found.text) for name, found in released(folder).items()}
+    else:
+        own = {} if folder is None else _own_texts(folder.expanduser())
     environment = _environment()
     return MappingProxyType(
-        {name: _template(environment, name, *own.get(name, _text_of(wording, name))) for name in SLOTS}
+        {name: _template(environment, name, *own.get(name) or _text_of(wording, name)) for name in SLOTS}
     )
 
 
