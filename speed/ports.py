@@ -270,6 +270,12 @@ class EmbedderLoad(NamedTuple):
     """The base model (a reference, see ModelReference)."""
     footprint: Footprint
     epochs: int
+    chunk: int
+    """Padded tokens encoded at once."""
+    kept: int
+    """Padded tokens whose activations are kept between the two passes of a step."""
+    checkpointing: bool
+    """Whether layers keep their inputs only."""
 
 
 class EvaluationLoad(NamedTuple):

@@ -5,11 +5,23 @@ from __future__ import annotations
 from speed.config import Config
 from speed.core.graph import StageStatus
 from speed.core.work import Work
-from speed.data.costs.memory import PEAKS, Footprint, fit, rows_at_once, trained_weights, training_hours
+from speed.data.costs.memory import (
+    GIGABYTE,
+    PEAKS,
+    RESERVED,
+    Footprint,
+    embedder_bytes,
+    fit,
+    rows_at_once,
+    trained_weights,
+    training_hours,
+)
 from speed.data.costs.model_shapes import Shape, shape_of
 from speed.data.costs.prices import EXPECTED_TOKENS, SECONDS_A_CALL, SECONDS_A_TOKEN
-from speed.ports import Dpo, Training
+from speed.ports import Dpo, EmbedderLoad, Training
+from speed.runs.resources import embedder_hours
 from speed.runs.tables import Table, money
+from speed.stages.embedder import Embedder
 
 WORTH_A_LINE = 100_000_000
 """Weights below which any machine will do."""
@@ -92,6 +104,9 @@ def machine_table(config: Config, found: list[StageStatus]) -> Table | None:
         footprint = None if training is None else training.trainer.footprint()
         if training is not None and footprint is not None:
             table.add(status.goal.label, *_training_cells(training, shape, footprint, status.work.trained))
+    trained = next((status.work.trained for status in found if isinstance(status.goal.node, Embedder)), 0)
+    if (load := config.embedder.load()) is not None and (base := shape_of(load.base)) is not None:
+        table.add("embedder", *_embedder_cells(load, base, trained))
     longest = EXPECTED_TOKENS["seed"][0] + max(config.limits.example.values())
     texts = [f"{rows_at_once(shape, longest, size):,} texts of {longest:,} tokens" for size in PEAKS]
     table.add("generation (bf16)", f"{shape.parameters:,}", "-", *texts, "-")
@@ -109,6 +124,13 @@ def _training_cells(training: Training, shape: Shape, footprint: Footprint, rows
         hours = f"{alone:,.1f}" + (f" on {widest.gpus}" if widest.gpus > 1 else "")
     counts = [f"{shape.parameters:,}", f"{trained_weights(shape, footprint):,}"]
     return [*counts, *(str(one) if one else "does not fit" for one in fits.values()), hours]
+
+
+def _embedder_cells(load: EmbedderLoad, shape: Shape, rows: int) -> list[str]:
+    needed = embedder_bytes(shape, load.footprint, load.chunk, load.kept, load.checkpointing) / GIGABYTE + RESERVED
+    fits = [f"{needed:.0f} GB" if needed <= size else f"does not fit ({needed:.0f} GB)" for size in PEAKS]
+    counts = [f"{shape.parameters:,}", f"{trained_weights(shape, load.footprint):,}"]
+    return [*counts, *fits, f"{embedder_hours(shape, load, rows):,.1f}"]
 
 
 def _hours(found: list[StageStatus], concurrency: int) -> str:

@@ -23,7 +23,7 @@ from speed.data.costs.gpu_hours import (
 from speed.data.costs.memory import ADAM, GIGABYTE, PEAKS, UTILISATION, Fit, fit, trained_weights, training_hours
 from speed.data.costs.model_shapes import Shape, shape_of
 from speed.data.costs.prices import EXPECTED_TOKENS
-from speed.ports import Dpo, Training
+from speed.ports import Dpo, EmbedderLoad, Training
 from speed.runs.tables import paragraph
 from speed.stages.base import GeneratingPool
 from speed.stages.embedder import Embedder
@@ -141,13 +141,16 @@ def _add_embedder(needed: Resources, node: Embedder, rows: int) -> float:
     shape = None if load is None else _shape(needed, node.name, load.base)
     if load is None or shape is None:
         return 0.0
-    tokens = rows * load.epochs * (EXPECTED_TOKENS["seed"][1] + INSTRUCTION)
-    needed.hours["training"][node.name] = training_hours(
-        shape, load.footprint, tokens, Fit(0, load.footprint.checkpointing, 1, 0.0), CARD
-    )
+    needed.hours["training"][node.name] = embedder_hours(shape, load, rows)
     trained = trained_weights(shape, load.footprint)
     needed.disk["trained models"] += float(load.footprint.weight_bytes) * shape.parameters + 4.0 * trained
     return CHECKPOINTS * (4.0 + ADAM) * trained
+
+
+def embedder_hours(shape: Shape, load: EmbedderLoad, rows: int) -> float:
+    """GPU-hours of an embedder's training on so many records."""
+    tokens = rows * load.epochs * (EXPECTED_TOKENS["seed"][1] + INSTRUCTION)
+    return training_hours(shape, load.footprint, tokens, Fit(0, load.footprint.checkpointing, 1, 0.0), CARD)
 
 
 def _add_evaluation(needed: Resources, node: Evaluation) -> None:

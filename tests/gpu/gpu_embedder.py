@@ -28,7 +28,7 @@ from speed.backends.embedder.loop import adapted, table_of
 from speed.backends.embedder.plan import Plan, batch_of
 from speed.backends.embedder.ranks import Ranks
 from speed.backends.embedder.step import Steps
-from speed.data.costs.memory import Footprint, activation_bytes, state_bytes
+from speed.data.costs.memory import Footprint, embedder_bytes
 from speed.data.costs.model_shapes import Shape
 from speed.model.batching import chunks
 
@@ -139,13 +139,7 @@ def step_figures(
 def estimated(shape: Shape, chunk: int, kept: int, checkpointing: str) -> float:
     """Bytes that `speed.data.costs.memory` gives for a step whose largest chunk has so many tokens."""
     footprint = Footprint(lora=16, weight_bytes=2, checkpointing=checkpointing != "off")
-    state = state_bytes(shape, footprint, False) - shape.embedding * footprint.weight_bytes  # no head
-    masks = shape.layers * (6 * shape.hidden + shape.feed_forward)  # of the dropout in front of seven adapters a block
-    whole = activation_bytes(shape, footprint, False) + masks
-    inputs = footprint.weight_bytes * shape.hidden * shape.layers
-    if checkpointing == "off":
-        return state + max(chunk, kept) * whole
-    return state + max(chunk, kept) * inputs + chunk * whole / shape.layers
+    return embedder_bytes(shape, footprint, chunk, kept, checkpointing != "off")
 
 
 def sample_lengths(config: Any, place: Path, machine: Machine) -> list[int]:

@@ -53,7 +53,8 @@ class ContrastiveTrainer(ContrastiveSettings):
             weight_bytes=4 if self.precision == "fp32" else 2,
             checkpointing=not self.kept_tokens or self.checkpointing == "all",
         )
-        return EmbedderLoad(self.base.name, footprint, self.epochs)
+        checkpointing = self.checkpointing != "off"
+        return EmbedderLoad(self.base.name, footprint, self.epochs, self.chunk_tokens, self.kept_tokens, checkpointing)
 
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
         """Train on the `Example`s of a JSONL file; the model, in sentence-transformers layout, into `out/model`.

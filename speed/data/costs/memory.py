@@ -98,6 +98,25 @@ def training_bytes(
     return state + gathered + passing
 
 
+def embedder_bytes(shape: Shape, footprint: Footprint, chunk: int, kept: int, checkpointing: bool) -> float:
+    """Bytes on each GPU for a contrastive step of a model without a head.
+
+    Args:
+        chunk: padded tokens encoded at once.
+        kept: padded tokens whose activations stay between the two passes of a step.
+        checkpointing: whether layers keep their inputs only.
+    """
+    state = state_bytes(shape, footprint, False) - (0 if shape.tied else shape.embedding * footprint.weight_bytes)
+    masks = 0  # of the dropout in front of the seven adapters of a block
+    if footprint.lora is not None:
+        masks = shape.layers * (6 * shape.hidden + shape.feed_forward)
+    whole = activation_bytes(shape, footprint, False) + masks
+    if not checkpointing:
+        return state + max(chunk, kept) * whole
+    inputs = footprint.weight_bytes * shape.hidden * shape.layers
+    return state + max(chunk, kept) * inputs + chunk * whole / shape.layers
+
+
 def fit(
     shape: Shape, footprint: Footprint, batch_size: int, max_length: int, gigabytes: int, preference: bool = False
 ) -> Fit | None:

@@ -14,7 +14,9 @@ from speed.core.store import Store
 from speed.data.costs.memory import (
     GIGABYTE,
     Footprint,
+    activation_bytes,
     cache_bytes,
+    embedder_bytes,
     fit,
     head_bytes,
     rows_at_once,
@@ -142,3 +144,25 @@ def test_a_plan_of_eight_billion_weights_says_which_gpu_it_needs(compose: Any, t
     assert whole is not None
     assert "zero3 on 2" in whole.plain(), "the paper's revisor trains all weights"
     assert machines() is None, "a million weights need no plan"
+    small, large = (
+        next(row for row in table.rows if row[0] == "embedder")
+        for table in (whole, machines("preset=paper", "topics=miniature", "embedder.chunk_tokens=16384"))
+        if table is not None
+    )
+    assert small[3:6] == ("does not fit (48 GB)", "does not fit (48 GB)", "48 GB")
+    assert large[5] == "does not fit (143 GB)"
+    said = (ROOT / "conf" / "embedder" / "mistral_7b.yaml").read_text()
+    assert "about 48 GB by our estimate (16384: 143)" in said, "the file says what a plan says"
+
+
+def test_a_step_of_the_embedder_holds_its_largest_chunk_or_what_it_keeps() -> None:
+    mistral = KNOWN["mistralai/Mistral-7B-v0.1"]
+    state = state_bytes(mistral, LORA, preference=False) - 2 * mistral.embedding
+    adapters = mistral.layers * (6 * mistral.hidden + mistral.feed_forward)
+    token = activation_bytes(mistral, LORA, checkpointing=False) + adapters
+    assert embedder_bytes(mistral, LORA, 4096, 0, checkpointing=False) == state + 4096 * token
+    assert embedder_bytes(mistral, LORA, 4096, 32768, checkpointing=False) == state + 32768 * token
+    inputs = 2 * mistral.hidden * mistral.layers
+    assert embedder_bytes(mistral, LORA, 4096, 32768, checkpointing=True) == (
+        state + 32768 * inputs + 4096 * token / mistral.layers
+    )
