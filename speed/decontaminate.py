@@ -30,7 +30,7 @@ from typing import BinaryIO
 from speed.backends.evaluation.task_folder import TaskFolder, task_folders
 from speed.core.cache import write_aside
 from speed.core.errors import UserError, explained
-from speed.data.labelled_lines import json_object, labelled_texts
+from speed.data.labelled_lines import labelled_texts, record_of
 from speed.data.quality.contamination import EvaluationTexts
 from speed.data.text_files import text_lines
 from speed.runs.tables import Table
@@ -82,12 +82,9 @@ def record_texts(file: Path) -> Iterator[tuple[int, bytes, list[str] | None]]:
 
 
 def _texts(line: str, where: str) -> list[str] | None:
-    row = json_object(line, where)
-    if row.get("rejected") and not row.get("example"):
+    record = record_of(line, where)
+    if record is None:
         return None
-    record = row.get("example") or row
-    if not isinstance(record, dict):
-        raise UserError(f"{where} is no record: its example must be a JSON object")
     texts = labelled_texts(record, where)
     return [texts.query, *texts.positives, *texts.negatives]
 

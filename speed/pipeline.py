@@ -64,7 +64,7 @@ def pipeline(config: Config) -> Pipeline:
             teacher=teacher,
             prompts=prompts.of("brainstorm"),
             request=diversity.tasks_requested,
-            tasks_per_topic=diversity.tasks_per_topic,
+            tasks_per_topic=1,  # the whole list is recorded too, so that all points of Table 3 share its calls
             temperature=config.sampling.teacher,
             max_tokens=limits.tasks,
         )

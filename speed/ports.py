@@ -104,6 +104,11 @@ class Teacher(Backend, ABC):
         """Times that a request is paid for at most: more than once where an answer of no use is asked for again."""
         return 1
 
+    @property
+    def tried_again_by(self) -> str:
+        """The settings that `tries` comes from."""
+        return ""
+
     @abstractmethod
     def price(self, calls: int, tokens_in: int, tokens_out: int) -> Work:
         """The work of so many calls, each tried once, priced from the dated table."""

@@ -41,6 +41,7 @@ KNOWN = {
         "1,150,000 examples": 1_150_000,
         "25,000 examples": 25_000,
     },
+    "sweeps/tasks_per_topic.yaml": {"17,392 examples": 17_392},
 }
 """Counts within sentences, and what the plans below say of them; None: the paper's, and no plan's."""
 
@@ -103,6 +104,8 @@ def test_the_sizes_in_sentences_are_those_of_the_plans() -> None:
     assert planned("preset=paper", "+experiment=teacher_data").calls == 230_000
     sizes = [planned("preset=paper", *point, config="scaling").examples for point in points("scaling", "paper")]
     assert sizes == [28_750, 57_500, 115_000, 230_000, 460_000, 920_000, 1_150_000]
+    seed = config_of("preset=paper").scale.mix.counts(25_000)
+    assert 25_000 - seed[Kind.STS] == 17_392
     assert [round(25_000 * float(point[0].split("=")[1])) for point in points("sft")][-1] == 100_000
     assert [round(10_000 * float(point[0].split("=")[1])) for point in points("revisions")][-1] == 50_000
 

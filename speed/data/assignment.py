@@ -11,17 +11,18 @@ from __future__ import annotations
 import json
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from pydantic import Field
 
 from speed.core.spec import Spec
-from speed.data.draws import generator
+from speed.data.answers.parse import parse_tasks
+from speed.data.draws import generator, permutation
 from speed.data.mix import Mix
 from speed.data.prompts.rendering import RolePrompts, data_prompt
-from speed.data.records import STS_INSTRUCTION, Kind, Prompt, TaskList
+from speed.data.records import STS_INSTRUCTION, Kind, Prompt, Rejected, TaskList
 from speed.data.topics.sources import topic_index
 
 Role: TypeAlias = Literal["seed", "root", "synthesis"]
@@ -57,6 +58,16 @@ def load_topics(folder: Path) -> list[str]:
     """Read the topics that the topics stage wrote, in its order."""
     with (folder / "topics.jsonl").open(encoding="utf-8") as file:
         return [json.loads(line)["topic"] for line in file]
+
+
+@lru_cache(maxsize=1024)
+def drawn_tasks(answer: str, count: int, seed: int, role: Role, row: int) -> tuple[str, ...]:
+    """The first `count` tasks of a teacher's list in drawn order; none of an answer that is no list."""
+    found = parse_tasks(answer, "stop")
+    if isinstance(found, Rejected):
+        return ()
+    order = permutation(generator(seed, "tasks kept", role, row), len(found))
+    return tuple(found[place] for place in order[:count])
 
 
 ATTEMPT = 10**9
@@ -149,8 +160,11 @@ class Assignment(Spec):
         """The task of a list that belongs to number `index` of its kind."""
         if listed is None or not listed.tasks:
             return None
-        place = (index // self.samples_per_task) % self.tasks_per_topic % len(listed.tasks)
-        return About(listed.tasks[place], listed.topic)
+        tasks = listed.tasks
+        if self.tasks_per_topic > len(tasks):
+            tasks = drawn_tasks(listed.answer, self.tasks_per_topic, self.seed, self.role, listed.row) or tasks
+        place = (index // self.samples_per_task) % self.tasks_per_topic % len(tasks)
+        return About(tasks[place], listed.topic)
 
     def _task_list(
         self,

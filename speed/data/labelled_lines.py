@@ -46,6 +46,21 @@ def json_object(text: str, where: str) -> dict[str, Json]:
     return row
 
 
+def record_of(line: str, where: str) -> dict[str, Json] | None:
+    """The record of a line: the line itself, or the example of a pool's row; None for a row that was rejected.
+
+    Raises:
+        UserError: for a line that holds none.
+    """
+    row = json_object(line, where)
+    if row.get("rejected") and not row.get("example"):
+        return None
+    record = row.get("example") or row
+    if not isinstance(record, dict):
+        raise UserError(f"{where} is no record: its example must be a JSON object")
+    return record
+
+
 def labelled_texts(row: Mapping[str, Json], where: str) -> Texts:
     """The texts of a record; columns that hold none are not looked at.
 

@@ -40,7 +40,7 @@ def print_plan(config: Config, preset: str, found: list[StageStatus], key: str) 
     )
     if (tries := config.teacher.tries) > 1:
         print(
-            f"an answer of no use is paid for and asked for again (teacher.content_retries={tries - 1}): at most "
+            f"an answer of no use is paid for and asked for again ({config.teacher.tried_again_by}): at most "
             f"{tries} times the calls\nand input tokens shown; a truncated answer has filled its limit and is asked "
             f"for again with twice the limit,\nso output tokens and dollars may be more than {tries} times those shown"
         )

@@ -21,6 +21,7 @@ from speed.core.stage import Pool
 from speed.core.store import Store
 from speed.data.costs.prices import dollars
 from speed.data.evaluation_record import shown
+from speed.data.quality.retention import published_shares
 from speed.data.records import Scores
 from speed.runs.tables import Table, escaped, money
 
@@ -199,6 +200,20 @@ def _noticed(label: str, curve: dict[str, Any]) -> str:
     return f"{label} notices a pair, {how}, with a chance of {chances}; a repeat has {curve['threshold']:g} or more."
 
 
+def retention_table(line: StageLine) -> Table | None:
+    """What a deduplication kept of each kind, beside the paper's Table 6; None for any other stage."""
+    shares = line.metrics.get("not_repeated_by_kind")
+    if shares is None:
+        return None
+    published = published_shares()
+    table = Table("kind", "kept", "in the paper (Table 6)")
+    for kind in (kind for kind in published if kind in shares):
+        table.add(kind, f"{shares[kind]:.1%}", f"{published[kind]:.1%}")
+    repeats = line.rejected.get("duplicate", 0)
+    table.add("all", f"{1 - repeats / line.rows_in:.1%}" if line.rows_in else "-", f"{published['whole']:.1%}")
+    return table
+
+
 def scores_table(scores: Scores) -> Table:
     """Main scores by task type, then the two means."""
     table = Table("task type", "score")
@@ -239,6 +254,8 @@ def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: S
     parts += ["## Stages", stages_table(lines).markdown(), *remarks(lines)]
     asked = [each for line in lines for each in line.ledger]
     parts += ["## Teacher", ledger_table(asked).markdown()] if asked else []
+    for table in filter(None, map(retention_table, lines)):
+        parts += ["## What deduplication kept", table.markdown()]
     for line in lines:
         figures = {
             **line.noted,

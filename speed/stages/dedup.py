@@ -34,7 +34,7 @@ class Dedup(Stage[Example]):
     def run(self, out: Path, ctx: Context) -> None:
         kept: Counter[str] = Counter()
         seen: Counter[str] = Counter()
-        repeats = 0
+        repeats: Counter[str] = Counter()
         verdicts = (
             duplicates(self._examples(ctx), self.config) if self.config else ((i, None) for i in self._count(ctx))
         )
@@ -42,19 +42,22 @@ class Dedup(Stage[Example]):
             for done, (example, (_, first)) in enumerate(zip(self._examples(ctx), verdicts, strict=True), 1):
                 seen[example.kind] += 1
                 if first is not None:
-                    repeats += 1
+                    repeats[example.kind] += 1
                 elif self.keep is None or kept[example.kind] < self.keep[example.kind]:
                     kept[example.kind] += 1
                     file.write(example.model_dump_json() + "\n")
                 ctx.progress(done, self.samples.rows, "examples")
         self._refuse_too_few(kept)
         ctx.tally.counts.update({"in": seen.total(), "out": kept.total()})
-        ctx.tally.rejected["duplicate"] = repeats
+        ctx.tally.rejected["duplicate"] = repeats.total()
         if self.keep is not None:
-            ctx.tally.rejected["not_wanted"] = seen.total() - kept.total() - repeats
+            ctx.tally.rejected["not_wanted"] = seen.total() - kept.total() - repeats.total()
         ctx.tally.metrics["kept_by_kind"] = dict(kept)
         ctx.tally.metrics["kept_share_by_kind"] = {kind: round(kept[kind] / seen[kind], 4) for kind in seen}
         if self.config:
+            ctx.tally.metrics["not_repeated_by_kind"] = {
+                kind: round(1 - repeats[kind] / seen[kind], 4) for kind in seen
+            }
             ctx.tally.metrics["detection"] = {
                 "bands": self.config.bands,
                 "rows": self.config.rows,

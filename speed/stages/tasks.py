@@ -10,8 +10,8 @@ from speed.core.stage import Pool, Stage
 from speed.core.work import Work
 from speed.data.answers.parse import parse_tasks
 from speed.data.answers.schemas import tasks_form
-from speed.data.assignment import BrainstormPlan, load_topics
-from speed.data.draws import generator, permutation
+from speed.data.assignment import BrainstormPlan, drawn_tasks, load_topics
+from speed.data.draws import generator
 from speed.data.prompts.rendering import RolePrompts, brainstorm_prompt
 from speed.data.records import Prompt, Rejected, TaskList, Topic
 from speed.data.topics.sources import topic_index
@@ -34,7 +34,7 @@ class Tasks(Pool[TaskList]):
     request: int
     """Tasks asked for in a call."""
     tasks_per_topic: int
-    """Tasks kept of a call (paper, Table 3)."""
+    """Tasks recorded of a call. An assignment that uses more of a topic draws them from the recorded answer."""
     temperature: float
     max_tokens: int
 
@@ -98,6 +98,5 @@ class Tasks(Pool[TaskList]):
         found = parse_tasks(answer.text, answer.finish_reason, ctx.tally.counts)
         if isinstance(found, Rejected):
             return made.reject(found.cause, found.detail)
-        order = permutation(generator(self.plan.seed, "tasks kept", self.plan.role, row), len(found))
-        kept = tuple(found[place] for place in order[: self.tasks_per_topic])
+        kept = drawn_tasks(answer.text, self.tasks_per_topic, self.plan.seed, self.plan.role, row)
         return made.model_copy(update={"tasks": kept}).with_remark(answer.detail)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+from speed.core.spec import Json
 from speed.core.stage import Stage
 from speed.data.records import Topic
 from speed.data.topics.sources import TopicsConfig, read_topics, topic_text
@@ -24,20 +26,30 @@ class Topics(Stage[Topic]):
 
     name: ClassVar[str] = "topics"
 
+    @cached_property
+    def own_recipe(self) -> Mapping[str, Json]:
+        """Without truncation there was another list once, which told all paths apart."""
+        return {**super().own_recipe, **({} if self.truncate else {"distinct": "when shortened"})}
+
     def check(self, runtime: Runtime) -> None:
         next(read_topics(self.config))
 
     def topics(self, met: Counter[str] | None = None) -> Iterator[Topic]:
-        """The topics in the order of the source; `met` counts what was read and skipped (`read_topics`)."""
+        """The topics in the order of the source; `met` counts what was read and skipped (`read_topics`).
+
+        Paths that are the same when shortened count once, whether they are shortened or not: so both draw the same
+        paths, and differ in the text of the long ones alone (paper, Table 3).
+        """
         met = Counter() if met is None else met
         seen: set[str] = set()
         for path in read_topics(self.config, met):
-            topic = topic_text(path, self.truncate, self.config.prettify)
-            if topic in seen:
+            short = topic_text(path, True, self.config.prettify)
+            if short in seen:
                 met["same when shortened"] += 1
                 continue
+            topic = short if self.truncate else topic_text(path, False, self.config.prettify)
             yield Topic(row=len(seen), path=path, topic=topic)
-            seen.add(topic)
+            seen.add(short)
 
     def run(self, out: Path, ctx: Context) -> None:
         met: Counter[str] = Counter()

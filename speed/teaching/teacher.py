@@ -85,7 +85,13 @@ class JournaledTeacher(Teacher):
     @property
     def tries(self) -> int:
         """See `speed.ports.Teacher`."""
-        return 1 + self.content_retries
+        return 1 + self.content_retries + len(self.ask_again)
+
+    @property
+    def tried_again_by(self) -> str:
+        """See `speed.ports.Teacher`."""
+        again = f", teacher.ask_again={','.join(self.ask_again)}" if self.ask_again else ""
+        return f"teacher.content_retries={self.content_retries}{again}"
 
     def named(self, model: str) -> JournaledTeacher:
         """See `speed.ports.Teacher`."""

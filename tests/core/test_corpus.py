@@ -19,7 +19,7 @@ from speed.core.store import Store
 from speed.data.mix import Mix
 from speed.data.quality.near_duplicates import MinHashConfig
 from speed.data.records import Example, Kind, Prompt, Sample
-from speed.runs.report import remarks, stage_line
+from speed.runs.report import markdown, remarks, retention_table, stage_line
 from speed.runtime import Context, Runtime
 from speed.stages.dedup import Dedup
 
@@ -86,3 +86,29 @@ def test_what_bands_notice_is_told_by_hand_counted_chances(tmp_path: Path) -> No
         "96.0% at 0.8, 99.0% at 0.9, 99.8% at 0.95; a repeat has 0.7 or more."
     ]
     assert remarks([silent]) == []
+
+
+def test_a_report_puts_what_was_kept_beside_table_6(tmp_path: Path) -> None:
+    """Rows that `scale.keep` does not want are no repeats."""
+    shown = []
+    for keep in (None, MIX.counts(15)):
+        stage, store = Dedup(MinHashConfig(), Written().take(60), keep), Store(tmp_path).open()
+        for goal in goals([stage]):
+            build(goal, store, Runtime(), silence)
+        table = retention_table(stage_line(goal, store, True))
+        assert table is not None
+        shown.append(table.rows)
+    assert shown[0] == shown[1]
+    rows = {kind: (kept, paper) for kind, kept, paper in shown[0]}
+    assert {kind: paper for kind, (_, paper) in rows.items()} == {"retrieval": "86.7%", "sts": "84.1%", "all": "80.0%"}
+    accepted = [row for row in range(60) if row % 7 != 6]
+    repeats = [row for row in accepted if row % 5 == 0 and row >= 3 and row - 3 in accepted]
+    assert rows["all"][0] == f"{1 - len(repeats) / len(accepted):.1%}"
+    none = Dedup(None, Written().take(60))
+    for goal in goals([none]):
+        build(goal, store, Runtime(), silence)
+    line = stage_line(goal, store, True)
+    assert retention_table(line) is None
+    assert "What deduplication kept" not in markdown("a", {}, [line], None)
+    old = line.model_copy(update={"metrics": {"kept_share_by_kind": {"sts": 1.0}}})
+    assert retention_table(old) is None, "a store of before told no such share"

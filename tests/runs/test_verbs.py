@@ -17,12 +17,14 @@ from speed.core.graph import StageStatus, stage_statuses
 from speed.core.store import Store
 from speed.data.costs.prices import seconds
 from speed.pipeline import pipeline
+from speed.ports import Ask
 from speed.runs.experiment import point_to
 from speed.runs.plan import plan_table, planned_calls, print_plan
 from speed.runs.preview import previews
-from speed.runs.refusals import refuse_over_caps
+from speed.runs.refusals import refuse_over_caps, work_at_most
 from speed.runs.status import record_events, runs_to_show, status_of, status_text
 from speed.runtime import Runtime
+from speed.teaching.journal import Entry
 
 
 @pytest.mark.parametrize("preset", ["miniature", "paper"])
@@ -172,6 +174,30 @@ def test_a_cap_leaves_room_for_answers_that_are_asked_for_again(
             runtime = config.runtime.model_copy(update={"max_calls": cap})
             refuse_over_caps(config.model_copy(update={"runtime": runtime}), store, found)
             assert (f"note: runtime.max_calls={cap:g} is enough where few" in capsys.readouterr().err) == noted
+
+
+def test_a_plan_counts_the_tries_that_are_asked_for_by_cause(
+    compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As many as the worst sequence of answers takes: every named cause adds one, after the usual second try."""
+    config = compose("preset=paper", "topics=miniature", "teacher.ask_again=[empty,refusal,empty]")
+    request = config.teacher.request(
+        Ask(prompt="p", temperature=1.0, max_tokens=9, purpose="seed"), lambda text: None, 0
+    )
+    calls, messages = 0, ({"role": "user", "content": "p"},)
+    for cause in ("empty", "empty", "refusal", "empty", "empty", "ok"):
+        calls += 1
+        if request.take(Entry(key="k", model="m", messages=messages, cause=cause), cached=False):
+            break
+    assert config.teacher.tries == calls == 5
+    pipe = pipeline(config)
+    found = stage_statuses(pipe.goals(), Store(tmp_path / "home"))
+    print_plan(config, "paper", found, pipe.key)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "teacher.content_retries=1, teacher.ask_again=empty,refusal,empty" in shown
+    assert "at most 5 times the calls" in shown
+    assert "seed data 1 to 5" in shown
+    assert work_at_most(config, found).calls == 5 * sum(standing.at_most.calls for standing in found)
 
 
 def test_a_plan_of_the_papers_calls_takes_hours(compose: Any) -> None:

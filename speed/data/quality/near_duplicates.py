@@ -140,10 +140,15 @@ class Kept:
 
     def find_near(self, text: Shingled) -> Iterator[int]:
         """Find the kept texts that share a band with a text and are near it, in order."""
+        return (number for number, _ in self.similar(text))
+
+    def similar(self, text: Shingled) -> Iterator[tuple[int, float]]:
+        """The same, with their similarity."""
         own = set(text.hashes)
         for number in self._candidates(text.bands):
-            if _jaccard(own, self._hashes[self._ends[number] : self._ends[number + 1]]) >= self._threshold:
-                yield number
+            similarity = _jaccard(own, self._hashes[self._ends[number] : self._ends[number + 1]])
+            if similarity >= self._threshold:
+                yield number, similarity
 
     def add(self, text: Shingled) -> None:
         """Keep another text."""
