@@ -102,6 +102,18 @@ class Difference(Spec):
         return interval is not None and interval.p < 1 - self.level
 
 
+def shared_tasks(runs: Sequence[Mapping[str, float]]) -> list[str]:
+    """The tasks that all runs have, in order.
+
+    Raises:
+        UserError: if there is none.
+    """
+    names = set.intersection(*map(set, runs))
+    if not names:
+        raise UserError("these runs have no task in common, so there is nothing to compare")
+    return sorted(names)
+
+
 def interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
     """Student's t interval of a mean over seeds; None for fewer than two values."""
     if len(values) < 2:
@@ -120,9 +132,7 @@ def difference(a: Runs, b: Runs, level: float = 0.95, resamples: int = 20_000, s
     Raises:
         UserError: if there is no such task.
     """
-    names = sorted(set.intersection(*(set(run) for run in (*a.values(), *b.values()))))
-    if not names:
-        raise UserError("these runs have no task in common, so there is nothing to compare")
+    names = shared_tasks([*a.values(), *b.values()])
     one, two = (np.array([[runs[key][name] for name in names] for key in sorted(runs)]) for runs in (a, b))
     by_task = one.mean(0) - two.mean(0)
     paired = set(a) == set(b)

@@ -1,0 +1,174 @@
+"""The law by data size: forms that come back from their own scores, bands that hold the truth, and honest silence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from speed.core.errors import UserError
+from speed.studies.scaling_law import NAMES, Law, Laws, Measured, Name, fit_laws
+
+SIZES = [28_750, 57_500, 115_000, 230_000, 460_000, 920_000]
+TRUE: dict[Name, Callable[[float], float]] = {
+    "log-linear": lambda size: 61.2 + 0.1 * math.log2(size / 28_750),
+    "power": lambda size: 64 - 4 * (size / 28_750) ** -0.5,
+    "saturating": lambda size: 64 - 90 / (10 + (size / 28_750) ** 1.5),
+}
+
+
+def simulated(
+    law: Callable[[float], float], seeds: int = 5, noise: float = 0.15, same_seeds: bool = True, draw: int = 0
+) -> Measured:
+    """Runs of a known law: a seed lifts its runs at all sizes alike, and each run has noise of its own."""
+    draws = np.random.default_rng(draw)
+    lifts = draws.normal(0, noise if same_seeds else 0, seeds)
+    return {
+        size: {
+            seed if same_seeds else seed + seeds * place: {
+                "mean": law(size) + lifts[seed] + draws.normal(0, noise)
+            }
+            for seed in range(seeds)
+        }
+        for place, size in enumerate(SIZES)
+    }  # fmt: skip
+
+
+def exact(law: Callable[[float], float], sizes: list[int] = SIZES) -> Measured:
+    return {size: {0: {"mean": law(size)}} for size in sizes}
+
+
+def of(laws: Laws, name: Name) -> Law:
+    [law] = [law for law in laws.laws if law.form == name]
+    return law
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_form_comes_back_from_its_own_scores(name: Name) -> None:
+    law = of(fit_laws(exact(TRUE[name])), name)
+    for size, found in law.curve.items():
+        assert found.value == pytest.approx(TRUE[name](size), abs=0.002)
+    assert law.points_a_doubling.value == pytest.approx(TRUE[name](1_840_000) - TRUE[name](920_000), abs=0.002)
+    assert law.extrapolation is not None
+    assert law.extrapolation.predicted == pytest.approx(law.extrapolation.measured, abs=0.02)
+
+
+def test_parameters_are_in_examples() -> None:
+    power = of(fit_laws(exact(TRUE["power"])), "power").parameters
+    assert power == pytest.approx({"limit": 64, "A": 4 * 28_750**0.5, "alpha": 0.5}, rel=1e-3)
+    line = of(fit_laws(exact(TRUE["log-linear"])), "log-linear").parameters
+    assert line == pytest.approx({"a": 61.2 - 0.1 * math.log2(28_750), "b": 0.1})
+
+
+def test_a_falling_figure_is_fitted_like_a_rising_one() -> None:
+    """Contrastive entropy of held-out pairs falls."""
+    law = of(fit_laws(exact(lambda size: 0.4 + (3490 / size) ** 0.5)), "power")
+    assert law.parameters == pytest.approx({"limit": 0.4, "A": -(3490**0.5), "alpha": 0.5}, rel=1e-3)
+
+
+def test_the_papers_two_sizes_give_a_tenth_of_a_point_a_doubling_and_no_form() -> None:
+    """SPEED, synthetic data only: 63.2 at 230K (Table 2), 63.4 at 920K (Table 1)."""
+    laws = fit_laws({230_000: {0: {"mean": 63.2}}, 920_000: {0: {"mean": 63.4}}}, dollars_per_example=0.001)
+    [law] = laws.laws
+    assert law.points_a_doubling.value == pytest.approx(0.1)
+    assert law.points_a_doubling.seeds is law.points_a_doubling.tasks is None
+    assert law.dollars_a_tenth == pytest.approx(920)
+    assert law.extrapolation is law.aicc is law.doubling_below_noise is None
+    assert laws.best is None
+    assert laws.remark == "not identifiable: 2 sizes, and 5 tell"
+
+
+@pytest.mark.parametrize("name", ["log-linear", "power"])
+def test_aicc_finds_the_form_where_the_noise_allows_it(name: Name) -> None:
+    laws = fit_laws(simulated(TRUE[name], noise=0.02), resamples=50)
+    assert laws.best == name
+    assert f"{name}: its AICc is" in laws.remark
+    assert laws.noise == pytest.approx(0.02, rel=0.3)
+
+
+def test_forms_that_the_noise_hides_are_not_told_apart() -> None:
+    laws = fit_laws(simulated(lambda size: 63 - 0.8 * (size / 28_750) ** -0.2, noise=0.3, draw=3), resamples=50)
+    assert laws.best in (None, "log-linear"), "a line has fewer parameters"
+    sizes = SIZES[:5]
+    few = fit_laws({size: runs for size, runs in simulated(TRUE["power"]).items() if size in sizes}, resamples=50)
+    assert of(few, "saturating").aicc is None, "four parameters from five sizes"
+    assert [law.form for law in fit_laws(exact(TRUE["power"], SIZES[:4])).laws] == ["log-linear"]
+
+
+def test_the_largest_size_left_out_shows_a_form_that_is_wrong() -> None:
+    laws = fit_laws(simulated(TRUE["power"], noise=0.05), resamples=200)
+    line, power = of(laws, "log-linear").extrapolation, of(laws, "power").extrapolation
+    assert line is not None
+    assert power is not None
+    assert (line.size, line.inside, power.inside) == (920_000, False, True)
+    assert line.predicted > line.measured + 0.5, "the curve bends and the line does not"
+
+
+def test_the_size_from_which_a_doubling_is_below_the_noise() -> None:
+    found = fit_laws(simulated(TRUE["power"], noise=0.1), resamples=50)
+    law = of(found, "power")
+    assert law.doubling_below_noise is not None
+    assert found.noise is not None
+
+    def gain(size: float) -> float:
+        return TRUE["power"](2 * size) - TRUE["power"](size)
+
+    assert gain(law.doubling_below_noise / 4) > found.noise > gain(law.doubling_below_noise * 4)
+    rising = of(fit_laws(simulated(lambda size: 3 * math.log2(size), noise=0.1), resamples=50), "log-linear")
+    assert rising.doubling_below_noise is None
+
+
+def test_a_price_that_is_never_reached_is_none() -> None:
+    flat = fit_laws(exact(lambda size: 64 - 1e6 * size**-2.0), dollars_per_example=1.0)
+    assert of(flat, "power").dollars_a_tenth is None
+
+
+def held(name: Name, simulations: int, **how: int | bool) -> list[float]:
+    """How often 90 % bands hold the true scores, the next doubling, and the largest size that was left out."""
+    at = [28_750, 230_000, 920_000, 1_840_000]
+    rows = []
+    for draw in range(simulations):
+        runs = simulated(TRUE[name], draw=draw, **how)  # type: ignore[arg-type]
+        [law] = fit_laws(runs, at=at, resamples=100, forms=[name]).laws
+        true = [*(TRUE[name](size) for size in at), TRUE[name](1_840_000) - TRUE[name](920_000)]
+        found = [*(law.curve[size].seeds for size in at), law.points_a_doubling.seeds]
+        inside = [band is not None and band.low <= value <= band.high for band, value in zip(found, true, strict=True)]
+        rows.append([*inside, law.extrapolation is not None and law.extrapolation.inside is True])
+    return np.mean(rows, axis=0).tolist()
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("same_seeds", [True, False])
+def test_bands_over_seeds_hold_the_truth_as_often_as_they_say(seeds: int, same_seeds: bool) -> None:
+    assert all(0.85 <= share <= 0.95 for share in held("log-linear", 200, seeds=seeds, same_seeds=same_seeds))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["power", "saturating"])
+def test_bands_of_curves_hold_the_truth_as_often_as_they_say(name: Name) -> None:
+    assert all(0.85 <= share <= 0.95 for share in held(name, 250))
+
+
+def test_bands_over_tasks_hold_the_truth_as_often_as_they_say() -> None:
+    """Tasks differ by twenty points in level and by a tenth of a point a doubling in what data bring them."""
+    inside = []
+    draws = np.random.default_rng(0)
+    for _ in range(400):
+        levels, slopes = draws.normal(0, 20, 8), draws.normal(0.1, 0.1, 8)
+        runs = {
+            size: {0: {str(task): 50 + levels[task] + slopes[task] * doublings for task in range(8)}}
+            for doublings, size in enumerate(SIZES)
+        }
+        gain = fit_laws(runs, resamples=100, forms=["log-linear"]).laws[0].points_a_doubling
+        assert gain.seeds is None
+        inside.append(gain.tasks is not None and gain.tasks.low <= 0.1 <= gain.tasks.high)
+    assert 0.85 <= np.mean(inside) <= 0.95
+
+
+def test_a_law_needs_two_sizes_and_shared_tasks() -> None:
+    with pytest.raises(UserError, match="at least two sizes"):
+        fit_laws({1000: {0: {"A": 1.0}}})
+    with pytest.raises(UserError, match="no task in common"):
+        fit_laws({1000: {0: {"A": 1.0}}, 2000: {0: {"B": 1.0}}})
