@@ -306,6 +306,16 @@ class EmbedderTrainer(Backend, ABC):
             UserError: with the remedy.
         """
 
+    def read_inputs(self, runtime: Runtime, say: Callable[[str], None]) -> None:
+        """Read whole, before anything is paid for, the user's files of which `check` reads the beginning.
+
+        Args:
+            say: takes progress, for a person.
+
+        Raises:
+            UserError: for what cannot be trained on (file and line are named).
+        """
+
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         """Models that the training reads from the hub."""
         return ()

@@ -102,6 +102,13 @@ class Node:
             UserError: with the remedy.
         """
 
+    def read_inputs(self, runtime: Any, say: Callable[[str], None]) -> None:
+        """Read whole, before anything is paid for, the user's files of which `check` reads the beginning.
+
+        Raises:
+            UserError: naming file and line.
+        """
+
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         """Models and data sets that building it reads from the hub or its local cache."""
         return ()

@@ -104,6 +104,9 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
     for line in access_lines([each for each in access if each.state == "unknown"]):
         print(f"note: {line}", file=sys.stderr)
     refuse(refusals(config, store, found, access, origin.overrides))
+    for status in found:
+        if status.state != "hit":
+            status.goal.node.read_inputs(config.runtime, lambda message: print(message, file=sys.stderr))
     save_memory(store.home / "cache" / "hashes.json")
     if config.verify and verify(order, store):
         found = stage_statuses(order, store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -31,6 +32,9 @@ class Embedder(Stage[Weights]):
 
     def check(self, runtime: Runtime) -> None:
         self.trainer.check(runtime)
+
+    def read_inputs(self, runtime: Runtime, say: Callable[[str], None]) -> None:
+        self.trainer.read_inputs(runtime, say)
 
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         return self.trainer.hub_repositories()

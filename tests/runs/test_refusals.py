@@ -96,6 +96,21 @@ def test_a_plan_says_what_the_first_call_will_lack(
     assert lacks not in shown("teacher=gpt4o")
 
 
+def test_a_source_is_read_whole_before_anything_is_built(
+    compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plan reads the first 10,000 records; a run reads them all, once for the same content."""
+    source, line = tmp_path / "labelled.jsonl", '{"query": "a", "positive": "b"}\n'
+    source.write_text(line * 10_001 + '{"query": "a"}\n')
+    config = compose(
+        *("+experiment=smoke", f"embedder.sources=[{{path: {source}, kind: sts}}]", f"runtime.home={tmp_path / 'home'}")
+    )
+    assert run(config.model_copy(update={"plan": True}), "", ORIGIN) is None
+    with pytest.raises(UserError, match=r"labelled.jsonl, line 10002 is no record: it has no positive"):
+        run(config, "", ORIGIN)
+    assert not list((tmp_path / "home").rglob("manifest.json"))
+
+
 def test_answers_of_a_retired_model_stay_of_use(tmp_path: Path) -> None:
     messages = ({"role": "user", "content": "a"},)
     journal = Journal(tmp_path / "journal")

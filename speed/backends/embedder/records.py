@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from speed.backends.embedder.settings import Source
 from speed.core.errors import UserError
-from speed.core.spec import Json
+from speed.core.spec import Json, digest
 from speed.data.labelled_lines import KNOWN, is_text_column, json_object, labelled_texts
 from speed.data.records import Kind
 from speed.data.text_files import text_lines
@@ -17,7 +18,11 @@ from speed.data.text_files import text_lines
 CORPUS = -1
 """Number of the run's own corpus among the sources."""
 HEAD = 10_000
-"""Records of a source that are read before anything is built."""
+"""Records of a source that a plan reads."""
+READER = 1
+"""Raised when something is refused that was not before: sources are then read again."""
+SECONDS = 10.0
+"""Between two messages on progress."""
 
 
 class Labelled(NamedTuple):
@@ -73,6 +78,30 @@ def check_sources(sources: Sequence[Source]) -> None:
         file = source.path.path.expanduser()
         if not sum(1 for _ in islice(_of_file(file, place, source), HEAD)):
             raise _no_records(file)
+
+
+def read_sources(sources: Sequence[Source], read: Path, say: Callable[[str], None]) -> None:
+    """Read each source whole, unless one of the same content was read before.
+
+    Args:
+        read: folder that remembers what was read.
+        say: takes progress, for a person.
+
+    Raises:
+        UserError: for a line that is no record.
+    """
+    for place, source in enumerate(sources):
+        file = source.path.path.expanduser()
+        mark = read / digest({"content": source.path.recipe(), "kind": source.kind, "reader": READER})
+        if mark.is_file():
+            continue
+        last = time.monotonic()
+        for number, _ in enumerate(_of_file(file, place, source), start=1):
+            if time.monotonic() - last > SECONDS:
+                last = time.monotonic()
+                say(f"reading {file} before anything is built: {number:,} records so far")
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
 
 
 def _no_records(file: Path) -> UserError:

@@ -6,10 +6,11 @@ chunks and accumulates the exact gradient of the whole batch's loss (`speed.mode
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
-from speed.backends.embedder.records import check_sources
+from speed.backends.embedder.records import check_sources, read_sources
 from speed.backends.embedder.settings import ContrastiveSettings
 from speed.backends.runtime.device import fills_gpu
 from speed.backends.runtime.processes import Job, run_in_processes, several
@@ -41,6 +42,10 @@ class ContrastiveTrainer(ContrastiveSettings):
         check_sources(self.sources)
         if self.masks.guide is not None:
             _check_guide(self.masks.guide.name)
+
+    def read_inputs(self, runtime: Runtime, say: Callable[[str], None]) -> None:
+        """Read the labelled sources whole, once for the same content."""
+        read_sources(self.sources, runtime.home.expanduser() / "cache" / "read", say)
 
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         """The base model."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from contrastive_examples import examples, small
 from tiny_generator import context, make_base
 
-from speed.backends.embedder.records import check_sources, labelled
+from speed.backends.embedder.records import check_sources, labelled, read_sources
 from speed.backends.embedder.settings import Masks, Source
+from speed.core.content import Content
 from speed.core.errors import UserError
 from speed.data.records import Kind
 from speed.runtime import Runtime
@@ -82,6 +84,26 @@ def test_a_source_names_its_line(tmp_path: Path, line: Any, message: str) -> Non
         check_sources([ours])
     assert f"{ours.path.path}, line 2" in str(told.value)
     assert "\n  File" not in str(told.value)
+
+
+def test_a_source_of_one_content_is_read_once_and_never_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("speed.backends.embedder.records.SECONDS", 0.0)
+    ours = source(tmp_path / "a.jsonl", *({"query": "a", "positive": f"{row} " + "b" * 5_000} for row in range(2_000)))
+    tracemalloc.start()
+    read_sources([ours], tmp_path / "read", said.append)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5_000_000 < (tmp_path / "a.jsonl").stat().st_size
+    assert said[-1].endswith("2,000 records so far")
+    said.clear()
+    (tmp_path / "b.jsonl").write_bytes((tmp_path / "a.jsonl").read_bytes())
+    read_sources(
+        [ours, ours.model_copy(update={"path": Content(path=tmp_path / "b.jsonl")})], tmp_path / "read", said.append
+    )
+    assert said == []
+    with pytest.raises(UserError, match="line 1: kind is missing"):
+        read_sources([ours.model_copy(update={"kind": None})], tmp_path / "read", said.append)
 
 
 def test_a_kind_is_stated_by_the_line_or_the_source(tmp_path: Path) -> None:
