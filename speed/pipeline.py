@@ -79,11 +79,11 @@ def pipeline(config: Config) -> Pipeline:
             prompts=prompts.of("synthesis"),
         )
 
-    def examples_by_teacher(role: Role, attempts: int) -> SeedData:
+    def examples_by_teacher(attempts: int) -> SeedData:
         return SeedData(
-            assignment=assignment(role),
+            assignment=assignment("seed"),
             topics=topics,
-            tasks=tasks(role),
+            tasks=tasks("seed"),
             teacher=teacher,
             temperature=config.sampling.teacher,
             max_tokens=limits.example,
@@ -92,7 +92,7 @@ def pipeline(config: Config) -> Pipeline:
         )
 
     # The teacher writes a little; the junior learns from it (3.2.2).
-    seed_data = examples_by_teacher("seed", counts.sft_attempts)
+    seed_data = examples_by_teacher(counts.sft_attempts)
     sft = config.generator.sft.model_copy(update={"seed": seed.train})
     seeds_taken = seed_data.take(round(counts.sft * counts.sft_factor))
     junior = Junior(config.generator.base, sft, config.trainer, seeds_taken)
@@ -133,7 +133,7 @@ def pipeline(config: Config) -> Pipeline:
         dpo = config.preference.dpo.model_copy(update={"seed": seed.train})
         writer = Senior(dpo, config.trainer, junior, pairs.take(round(counts.pairs * counts.pairs_factor)))
 
-    # The writer synthesises at scale (3.3); for comparison, the teacher may write it all.
+    # The writer synthesises at scale (3.3). For comparison the teacher may write it all: more rows of the seed data (C.2).
     samples: Pool[Sample] = Synthesis(
         writer=writer,
         assignment=assignment("synthesis"),
@@ -147,7 +147,7 @@ def pipeline(config: Config) -> Pipeline:
         guidelines=guidelines,
     )
     if config.scale.writer == "teacher":
-        samples = examples_by_teacher("synthesis", config.scale.attempts)
+        samples = examples_by_teacher(config.scale.attempts)
 
     # The teacher also repairs root answers; a revisor learns that from the base model (3.2.4) and repairs everything.
     if config.revisor.enabled:

@@ -27,6 +27,7 @@ KNOWN = {
     "conf/counts/paper.yaml": {"10K calls": 10_000},
     "conf/diversity/paper.yaml": {"3.3 examples": None},
     "conf/embedder/mistral_7b.yaml": {"230K examples": 230_000},
+    "conf/experiment/teacher_data.yaml": {"205,000 calls": 230_000 - 25_000},
     "conf/scale/paper_1150k.yaml": {"1.15M examples": 1_150_000},
     "conf/scale/paper_230k.yaml": {"230K examples": 230_000},
     "docs/design.md": {"28,750 examples": 28_750},
@@ -39,7 +40,6 @@ KNOWN = {
         "1.15M examples": 1_150_000,
         "230K examples": 230_000,
         "1,150,000 examples": 1_150_000,
-        "25,000 examples": 25_000,
     },
     "sweeps/tasks_per_topic.yaml": {"17,392 examples": 17_392},
 }

@@ -11,7 +11,8 @@ from speed.pipeline import pipeline
 AFTER_SYNTHESIS = ["revision", "dedup", "embedder", "evaluation"]
 FROM_SENIOR = ["senior", "synthesis", *AFTER_SYNTHESIS]
 FROM_JUNIOR = ["junior", "root data", "preferences", "revisions", "revisor", *FROM_SENIOR]
-FROM_TASKS = ["tasks for seed", "seed data", "tasks for root", "tasks for synthesis", *FROM_JUNIOR]
+FROM_SEED = ["seed data", *FROM_JUNIOR]
+FROM_TASKS = ["tasks for seed", "tasks for root", "tasks for synthesis", *FROM_SEED]
 
 CHANGES: list[tuple[str, list[str]]] = [
     ("preference.dpo.beta=0.3", FROM_SENIOR),
@@ -32,12 +33,12 @@ CHANGES: list[tuple[str, list[str]]] = [
     ("judge=swap", ["preferences", *FROM_SENIOR]),
     ("counts.pairs_factor=0.5", FROM_SENIOR),
     ("counts.revisions_factor=0.5", ["revisor", *AFTER_SYNTHESIS]),
-    ("diversity=three_tasks", FROM_TASKS),
+    ("diversity=three_tasks", FROM_SEED),
     ("diversity=untruncated", ["topics", *FROM_TASKS]),
     ("seed=1", FROM_JUNIOR),
     ("dedup=none", ["dedup", "embedder", "evaluation"]),
     ("scale.keep=230", ["dedup", "embedder", "evaluation"]),
-    ("+experiment=teacher_data", ["synthesis by the teacher", "dedup", "embedder", "evaluation"]),
+    ("+experiment=teacher_data", ["dedup", "embedder", "evaluation"]),
     ("embedder.temperature=0.1", ["embedder", "evaluation"]),
     ("runtime.side_by_side=1", []),
     ("runtime.device=cpu", []),
@@ -63,3 +64,20 @@ def test_a_larger_scale_extends_the_pools(compose: Any) -> None:
     assert grown == {"tasks for synthesis", "synthesis", "revision"}
     assert before["synthesis"] == 460
     assert after["synthesis"] == 920
+
+
+@pytest.mark.parametrize("order", [("", "+experiment=teacher_data"), ("+experiment=teacher_data", "")])
+def test_seed_data_are_the_first_rows_of_the_teachers_corpus(compose: Any, order: tuple[str, str]) -> None:
+    """C.2: one pool, two takes. 230,000 rows and their tasks are bought once, whichever run comes first."""
+    bought: dict[str, int] = {}
+    calls = []
+    for experiment in order:
+        new = 0
+        for goal in pipeline(compose(*f"preset=paper {experiment}".split())).goals():
+            if goal.label in ("seed data", "tasks for seed"):
+                new += goal.node.work(min(bought.get(goal.key, 0), goal.rows), goal.rows).calls  # type: ignore[attr-defined]
+                bought[goal.key] = max(bought.get(goal.key, 0), goal.rows)
+        calls.append(new)
+    assert len(bought) == 2
+    assert sum(calls) == 230_000 + 53_342
+    assert calls == ([25_000 + 5_806, 205_000 + 47_536] if not order[0] else [230_000 + 53_342, 0])

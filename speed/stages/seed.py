@@ -1,4 +1,8 @@
-"""Seed data: the little that the teacher itself writes (paper 3.2.2; 25K examples in Appendix B)."""
+"""Seed data: what the teacher itself writes (paper 3.2.2; 25K examples in Appendix B).
+
+The corpus of the baseline that GPT-4o writes (4.1) is more rows of the same pool, as the paper samples its seed data
+from that corpus (C.2): whoever has bought one has paid for its share of the other.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +33,6 @@ class SeedData(ExamplePool):
     name: ClassVar[str] = "seed data"
     purpose: ClassVar[str] = "seed"
     unit: ClassVar[str] = "calls"
-
-    @property
-    def label(self) -> str:
-        """Seed data, unless the teacher writes the corpus itself."""
-        return self.name if self.assignment.role == "seed" else f"{self.assignment.role} by the teacher"
 
     def work(self, start: int, stop: int) -> Work:
         return price_of(self.teacher, self.purpose, stop - start)
