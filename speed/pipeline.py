@@ -133,7 +133,7 @@ def pipeline(config: Config) -> Pipeline:
         dpo = config.preference.dpo.model_copy(update={"seed": seed.train})
         writer = Senior(dpo, config.trainer, junior, pairs.take(round(counts.pairs * counts.pairs_factor)))
 
-    # The writer synthesises at scale (3.3). For comparison the teacher may write it all: more rows of the seed data (C.2).
+    # The writer synthesises at scale (3.3). For comparison the teacher may write it all: more rows of seed data (C.2).
     samples: Pool[Sample] = Synthesis(
         writer=writer,
         assignment=assignment("synthesis"),

@@ -41,6 +41,7 @@ KNOWN = {
         "230K examples": 230_000,
         "1,150,000 examples": 1_150_000,
     },
+    "docs/topics_and_data.md": {"1.15M examples": 1_150_000},
     "sweeps/tasks_per_topic.yaml": {"17,392 examples": 17_392},
 }
 """Counts within sentences, and what the plans below say of them; None: the paper's, and no plan's."""
