@@ -1,6 +1,7 @@
-"""Evaluations side by side, by task and by type, next to published scores of the same tasks.
+"""Evaluations side by side, by task and by type, with their differences, next to published scores of the same tasks.
 
     python -m speed.compare RUN RUN ...        folders of runs: of speed.evaluate or of whole experiments
+    python -m speed.compare RUN RUN --against RUN RUN       one recipe against another, each with several seeds
 
 Runs that differ in a pin (version of mteb, revision and split of data, precision, batch) are refused with the reason.
 A published score is compared on tasks of the same name only, and every mean states its tasks.
@@ -18,18 +19,29 @@ from speed.data.evaluation_record import EvaluationRecord, mean, read_evaluation
 from speed.data.evaluation_splits import of_published_scores
 from speed.data.published_scores import published
 from speed.runs.tables import Table, escaped
+from speed.studies.statistics import Interval, corrected, difference
 
 TaskScores = Mapping[str, float | None]
 Columns = dict[str, TaskScores]
 """Scores by task, by the title of a column."""
+HOW = (
+    "Intervals hold 95 %: over seeds by Student's t, over tasks by a paired bootstrap. Unresolved: zero is inside. "
+    "What other queries of the same tasks would change is not known, since mteb keeps no scores of single queries."
+)
 
 
-def comparison(runs: Sequence[EvaluationRecord], with_published: bool = True) -> list[Table | str]:
+def comparison(
+    runs: Sequence[EvaluationRecord], with_published: bool = True, against: Sequence[EvaluationRecord] = ()
+) -> list[Table | str]:
     """Tables and remarks, in the order of reading.
+
+    Args:
+        against: runs of a second recipe; `runs` are then all of the first one, and both differ in seeds alone.
 
     Raises:
         UserError: for runs that differ in a pin, or have no task in common.
     """
+    first, runs = len(runs), [*runs, *against]
     refuse_other_pins(runs)
     tasks = [task for task in runs[0].kinds if all(task in run.kinds for run in runs)]
     if not tasks:
@@ -45,6 +57,7 @@ def comparison(runs: Sequence[EvaluationRecord], with_published: bool = True) ->
             sources[title] = f"{row.name}; {row.source}"
     kinds = {task: runs[0].kinds[task] for task in tasks}
     out: list[Table | str] = [_by_task(columns, kinds, splits), _by_type(columns, kinds)]
+    out += _differences(own, tasks, first if against else None)
     out += [f"{title}: {source}" for title, source in sources.items()]
     out += _remarks(runs, tasks, columns)
     without = sorted(set(elsewhere) & {task for row in published().rows for task in row.tasks})
@@ -97,6 +110,37 @@ def _by_type(columns: Columns, kinds: dict[str, str]) -> Table:
     return table
 
 
+def _differences(own: Columns, tasks: Sequence[str], first: int | None) -> list[Table | str]:
+    """Each run from the first one, or the first runs from the others, whose seeds come in the same order."""
+    titles = list(own)
+    known = [task for task in tasks if all(own[title].get(task) is not None for title in titles)]
+    if len(titles) < 2 or not known:
+        return []
+    sides = [titles[:first], titles[first:]] if first else [[title] for title in titles]
+
+    def scores(side: Sequence[str]) -> dict[int, dict[str, float]]:
+        return {seed: {task: own[title][task] or 0.0 for task in known} for seed, title in enumerate(side)}
+
+    found = {f"{_group(sides[0])} - {_group(side)}": difference(scores(sides[0]), scores(side)) for side in sides[1:]}
+    table = Table("difference", "tasks", "mean", "over seeds", "over tasks", "verdict")
+    for title, one in corrected(found).items():
+        table.add(title, len(known), f"{one.mean:+.2f}", _ends(one.seeds), _ends(one.tasks), one.verdict())
+    out: list[Table | str] = [table, HOW]
+    if len(found) > 1:
+        out.append(f"The verdicts are corrected for {len(found)} comparisons at once (Holm), the intervals are not.")
+    if len(known) < len(tasks):
+        out.append(f"Undefined in a run, so in no difference: {', '.join(sorted(set(tasks) - set(known)))}.")
+    return out
+
+
+def _group(titles: Sequence[str]) -> str:
+    return titles[0] if len(titles) == 1 else f"{titles[0]} and {len(titles) - 1} more"
+
+
+def _ends(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{interval.low:+.2f} to {interval.high:+.2f}"
+
+
 def _remarks(runs: Sequence[EvaluationRecord], tasks: Sequence[str], columns: Columns) -> list[str]:
     out = []
     left_out = sorted({task for run in runs for task in run.kinds} - set(tasks))
@@ -142,6 +186,10 @@ def parser() -> argparse.ArgumentParser:
     """What can be typed."""
     out = argparse.ArgumentParser(prog="python -m speed.compare", description=(__doc__ or "").split("\n")[0])
     out.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    out.add_argument(
+        "--against", nargs="+", type=Path, default=(), metavar="RUN",
+        help="runs of a second recipe: the means of the two are compared, seed by seed where both name as many runs",
+    )  # fmt: skip
     out.add_argument("--no-published", action="store_true", help="leave the published scores out")
     return out
 
@@ -150,7 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry."""
     given = parser().parse_args(arguments)
     try:
-        print(printed(comparison([read_evaluation(run) for run in given.runs], not given.no_published)))
+        runs, against = ([read_evaluation(run) for run in side] for side in (given.runs, given.against))
+        print(printed(comparison(runs, not given.no_published, against)))
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(1)

@@ -157,6 +157,8 @@ def test_runs_are_read_from_their_folders(tmp_path: Path, capsys: pytest.Capture
     assert read_evaluation(tmp_path / "b").name == "experiment"
     main([str(tmp_path / "a"), str(tmp_path / "b")])
     assert "experiment" in capsys.readouterr().out
+    main([str(tmp_path / "a"), "--against", str(tmp_path / "b")])
+    assert "one - experiment" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main([str(tmp_path / "a"), str(tmp_path)])
     assert "holds no evaluation" in capsys.readouterr().err
@@ -169,3 +171,50 @@ def test_a_name_is_text_and_never_markup() -> None:
     from speed.compare import markdown
 
     assert "<img" not in markdown(comparison([made("<img src=x>|`a`")]))
+
+
+def differences(parts: list[Any]) -> dict[str, list[str]]:
+    [table] = [part for part in parts if not isinstance(part, str) and part.head[0] == "difference"]
+    return {row[0]: list(row[1:]) for row in table.rows}
+
+
+def test_two_runs_have_their_difference_with_its_interval() -> None:
+    speed, e5 = (
+        next(row.tasks for row in published().rows if row.name == f"{model}, synthetic data only")
+        for model in ("SPEED", "E5-mistral")
+    )
+    parts = comparison([made("speed", speed), made("e5", e5)], with_published=False)
+    [tasks, change, over_seeds, over_tasks, verdict] = differences(parts)["speed - e5"]
+    assert (tasks, change, over_seeds) == ("56", "+0.29", "-")
+    low, high = over_tasks.split(" to ")
+    assert (float(low), float(high)) == (pytest.approx(-0.50, abs=0.03), pytest.approx(1.07, abs=0.03))
+    assert verdict == "spread over seeds unknown (one seed); unresolved over 56 tasks"
+    assert "mteb keeps no scores of single queries" in printed(parts)
+    assert "Holm" not in printed(parts)
+
+
+def test_three_runs_are_compared_with_the_first_and_corrected() -> None:
+    parts = comparison([made("a"), made("b"), made("c")], with_published=False)
+    assert set(differences(parts)) == {"a - b", "a - c"}
+    assert "corrected for 2 comparisons at once (Holm)" in printed(parts)
+
+
+def test_several_seeds_of_two_recipes() -> None:
+    def seeds(name: str, *moved: float) -> list[EvaluationRecord]:
+        return [made(f"{name}{n}", {"STS13": 50 + more, "SciFact": 30 + more}) for n, more in enumerate(moved)]
+
+    parts = comparison(seeds("a", 2.0, 3.1, 2.4), with_published=False, against=seeds("b", 0.9, 2.0, 1.4))
+    [row] = differences(parts).values()
+    assert list(differences(parts)) == ["a0 and 2 more - b0 and 2 more"]
+    assert row == ["2", "+1.07", "+0.92 to +1.21", "-", "resolved over 3 seeds"]
+
+
+def test_an_undefined_score_is_in_no_difference() -> None:
+    broken = made("b", {"STS13": 70.0, "STSBenchmark": 60.0, "SciFact": 30.0})
+    scores = scores_of({**broken.scores.tasks, "SciFact": None}, broken.kinds)
+    parts = comparison([made("a"), broken.model_copy(update={"scores": scores})], with_published=False)
+    assert differences(parts)["a - b"][:2] == ["2", "-10.00"]
+    assert "Undefined in a run, so in no difference: SciFact." in printed(parts)
+    whole = {"STS13": None}
+    nothing = broken.model_copy(update={"scores": scores_of(dict(whole), {"STS13": "STS"}), "kinds": {"STS13": "STS"}})
+    assert "difference" not in printed(comparison([nothing, nothing], with_published=False))
