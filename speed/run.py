@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.errors import CompactHydraException
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -91,6 +92,40 @@ def composed(cfg: DictConfig) -> dict[str, Any]:
     return made
 
 
+class SweepTable(Callback):  # type: ignore[misc]
+    """Notes where a multirun begins, for the table that it ends with (`conf/config.yaml` names this class)."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note it, unless nothing is to be built."""
+        from speed.runs.multirun import begin
+
+        if not (config.plan or config.preview or config.status):
+            begin(Path(str(config.runtime.home)), str(config.hydra.job.config_name), _jobs(config))
+
+
+def _jobs(config: DictConfig) -> tuple[tuple[str, ...], ...]:
+    """The overrides of each run of a multirun; none where another sweeper than Hydra's own chooses them."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if not str(config.hydra.sweeper._target_).endswith(".BasicSweeper"):
+        return ()
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    typed = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+    return tuple(tuple(job) for batch in BasicSweeper.split_arguments(typed, None) for job in batch)
+
+
+def _end_of_sweep() -> None:
+    """Print the table of the multirun of this process, if there was one."""
+    from speed.runs.multirun import BEGUN
+
+    for multirun in BEGUN:
+        from speed.studies.sweep_table import text
+
+        print(text(multirun))
+    BEGUN.clear()
+
+
 def _job(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
@@ -148,6 +183,8 @@ def main() -> None:
     except KeyboardInterrupt as how:
         print("\nstopped. Nothing built is lost: the same command goes on from here.", file=sys.stderr)
         sys.exit(143 if isinstance(how, Terminated) else 130)
+    finally:
+        _end_of_sweep()
 
 
 class Terminated(KeyboardInterrupt):

@@ -53,7 +53,8 @@ def test_commands(compose: Any, command: str) -> None:
         overrides = words[3:]
         folder, config = option(overrides, "--config-dir", "sweeps"), option(overrides, "--config-name", "config")
         assert folder == "sweeps"
-        sweep = [each.split(",")[0] if config != "config" and "[" not in each else each for each in overrides]
+        swept = config != "config" or "-m" in overrides
+        sweep = [each.split(",")[0] if swept and "[" not in each else each for each in overrides]
         compose(
             *(each for each in sweep if each not in ("--help", "-m") and not each.startswith("hydra")), config=config
         )

@@ -10,9 +10,22 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import GUARD, SMOKE, Finished, answers, content, records, runs, speed, summary, surroundings
+from command_line import (
+    GUARD,
+    SMOKE,
+    Finished,
+    answers,
+    content,
+    records,
+    runs,
+    speed,
+    speed_here,
+    summary,
+    surroundings,
+)  # fmt: skip
 from conftest import HANG, ROOT
 
+from speed.report import main
 from speed.teaching.journal import Journal
 
 BOXES = [
@@ -208,3 +221,24 @@ def test_a_flipped_bit_in_a_model_is_found_and_mended(first: tuple[Path, Finishe
     assert "damaged and set aside" in done.err
     assert "1 of 16 stages built" in done.out
     assert records(copy) == before
+
+
+def test_a_multirun_ends_with_its_table_and_a_study_reads_the_runs(
+    first: tuple[Path, Finished], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, _ = first
+    swept = speed_here(home, "-m", SMOKE, "tracker=none", "seed=0")
+    assert swept.code == 0, swept.err
+    head, point = (line.split() for line in swept.out.splitlines() if line.startswith(("point", "this recipe")))
+    mean = f"{summary(home)['scores']['mean']:.2f}"
+    assert head == ["point", "score", "seeds", "calls", "dollars", "stages", "built", "reused", "seconds"]
+    assert point[2:8] == [mean, "1", "0", "$0.00", "0", "16"]
+    assert "synthesis" not in swept.out, "the pages of each run stand in its report"
+    main(["table5", "--root", str(home), "--to", str(tmp_path)])
+    rows = {line.split("  ")[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    calls = {stage["label"]: stage["cost"].get("calls") for stage in summary(home)["stages"]}
+    for row, label in (("SFT: calls", "seed data"), ("DPO: calls", "preferences"), ("revisor: calls", "revisions")):
+        assert rows[row][-2] == str(calls[label])
+    assert rows["brainstorming: calls"][-2] == str(
+        sum(calls[label] for label in calls if label.startswith("tasks for"))
+    )

@@ -45,6 +45,9 @@ def test_points_under_joblib_share_stages_and_resume_under_submitit(tmp_path: Pa
     home = tmp_path / "home"
     done = sweep(home, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "runtime.side_by_side=1")
     assert done.returncode == 0, done.stdout + done.stderr
+    table = {line.split("  ")[0]: line.split() for line in done.stdout.splitlines()}
+    assert {"preference.dpo.beta=0.1", "preference.dpo.beta=0.3", "together"} <= set(table), "points of other processes"
+    assert "python -m speed.report figure3c" in done.stdout
     built = [label for line in ledger(home) for label in line["built"]]  # type: ignore[attr-defined]
     assert len(ledger(home)) == 2
     assert {line["sweep"] for line in ledger(home)} == {"beta"}

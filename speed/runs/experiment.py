@@ -20,6 +20,7 @@ from speed.core.spec import Json, Spec
 from speed.core.stage import Pool, Stage
 from speed.core.store import Store
 from speed.core.work import Work
+from speed.data.evaluation_record import shown
 from speed.data.records import Scores
 from speed.pipeline import Pipeline, pipeline
 from speed.runs import report
@@ -163,11 +164,15 @@ def _build_and_report(
     written = report.write(folder, config.name, about, lines, scores)
     _link(folder, order, store)
     _append_to_ledger(store, folder, config, origin, about, lines, scores, todo)
-    print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
-    if asked := [each for line in lines for each in line.ledger]:
-        print(report.ledger_table(asked, kinds=False).text() + "\n")
-    print(report.scores_table(scores).text())
-    print(f"\n{len(todo)} of {len(order)} stages built, {about['seconds']} s. Report: {_near(written)}")
+    done = f"{len(todo)} of {len(order)} stages built, {about['seconds']} s. Report: {_near(written)}"
+    if origin.sweep is None:
+        print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
+        if asked := [each for line in lines for each in line.ledger]:
+            print(report.ledger_table(asked, kinds=False).text() + "\n")
+        print(report.scores_table(scores).text() + "\n")
+        print(done)
+    else:  # the multirun ends with a table of its points
+        print(f"{' '.join(origin.overrides) or config.name}: {shown(scores.mean)}; {done}")
     config.tracker.mirror(folder, config.runtime.tracking_dir or folder)
     return scores.mean
 

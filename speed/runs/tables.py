@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from textwrap import fill
 from typing import Any
 
@@ -31,6 +32,16 @@ class Table:
         """A Markdown table; whatever could be markup in a cell is shown as text."""
         rule = tuple("---:" if right else "---" for right in self._to_the_right())
         return "\n".join("| " + " | ".join(map(escaped, line)) + " |" for line in [self.head, rule, *self.rows])
+
+    def latex(self, caption: str, label: str, notes: Sequence[str] = ()) -> str:
+        """A LaTeX table (package booktabs); whatever could be a command in a cell is shown as text."""
+        columns = "".join("r" if right else "l" for right in self._to_the_right())
+        lines = [" & ".join(map(in_latex, line)) + r" \\" for line in [self.head, *self.rows]]
+        return "\n".join([
+            r"\begin{table}", r"\centering", rf"\caption{{{in_latex(caption)}}}", rf"\label{{{label}}}",
+            rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule",
+            r"\end{tabular}", *(rf"\par\footnotesize {in_latex(note)}" for note in notes), r"\end{table}", "",
+        ])  # fmt: skip
 
     def text(self) -> str:
         """For printing: drawn by rich on a terminal, plain where the output is piped."""
@@ -94,6 +105,19 @@ def escaped(cell: str) -> str:
     for mark in "\\|<>`*_[]":
         cell = cell.replace(mark, "\\" + mark) if mark in "\\|" else cell.replace(mark, f"&#{ord(mark)};")
     return cell.replace("\n", " ")
+
+
+_IN_LATEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "β": r"$\beta$",
+    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+}  # fmt: skip
+"""What LaTeX would take for a command or cannot print, and what to write for it."""
+
+
+def in_latex(cell: str) -> str:
+    """Text in which nothing is a command."""
+    return "".join(_IN_LATEX.get(mark, mark) for mark in escape(cell).replace("\n", " "))
 
 
 def money(dollars: float | None) -> str:

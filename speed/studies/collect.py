@@ -1,0 +1,290 @@
+"""The answer of a study: its runs among all that a root holds, point by point and seed by seed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from speed.core.errors import UserError
+from speed.core.spec import Json
+from speed.data.evaluation_record import refuse_other_pins
+from speed.data.published_scores import published
+from speed.studies.answer import Answer, Figure, Row, RunOfRow
+from speed.studies.definition import Measure, Point, Study
+from speed.studies.finished_runs import FinishedRun, Seeds
+from speed.studies.missing import commands
+from speed.studies.statistics import Difference, Runs, corrected, difference, interval
+
+DEFAULT_PRESET = "miniature"
+"""That of a run which names none (`conf/config.yaml`)."""
+
+
+@dataclass
+class Group:
+    """Runs that differ in nothing but the axis of a study and their seeds."""
+
+    runs: list[FinishedRun] = field(default_factory=list)
+    points: dict[str, Point] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    """The point of each run."""
+
+    def add(self, run: FinishedRun, point: Point) -> None:
+        """Take one more run in."""
+        self.runs.append(run)
+        self.points.setdefault(point.name, point)
+        self.names.append(point.name)
+
+    def of(self, point: str) -> dict[Seeds, FinishedRun]:
+        """The runs of a point by their seeds."""
+        found = {run.seeds: run for run, name in zip(self.runs, self.names, strict=True) if name == point}
+        return dict(sorted(found.items(), key=lambda item: item[0].order))
+
+
+def group_of(study: Study, runs: Sequence[FinishedRun], like: FinishedRun | None = None) -> tuple[Group, list[str]]:
+    """The runs of a study that belong together, and remarks on those that were left out.
+
+    Args:
+        runs: oldest first.
+        like: a run that must be among them; else those that cover most points, of these the most runs, the newest.
+    """
+    candidates = [(run, point) for run in reversed(runs) if (point := study.point_of(run.settings)) is not None]
+    starts = candidates
+    if like is not None:
+        starts = [(run, point) for run, point in candidates if run.folder == like.folder]
+        if not starts:
+            raise UserError(f"{like.folder} is no run of {study.name}: {_why_not(study, like)}")
+    best, score = Group(), (0, 0)
+    seen: set[str] = set()
+    for start in starts:
+        if start[0].key in seen:
+            continue
+        group = _grown(study, start, candidates)
+        seen |= {run.key for run in group.runs}
+        covered = len({point.name for point in study.expected()} & set(group.names))
+        if (covered, len(group.runs)) > score:
+            best, score = group, (covered, len(group.runs))
+    return best, _left_out(study, best, candidates)
+
+
+def _why_not(study: Study, run: FinishedRun) -> str:
+    wrong = [
+        f"{key} is {run.settings.get(key)!r}" for key, value in study.where.items() if run.settings.get(key) != value
+    ]
+    return ", ".join(wrong) or f"it has none of {', '.join(study.axis)}"
+
+
+def _grown(study: Study, start: tuple[FinishedRun, Point], candidates: Iterable[tuple[FinishedRun, Point]]) -> Group:
+    group = Group()
+    group.add(*start)
+    taken = {(start[1].name, start[0].seeds)}
+    for run, point in candidates:
+        if (point.name, run.seeds) in taken or any(differing(study, run, other) for other in group.runs):
+            continue
+        if point.name in group.points and any(_within(study, run, other) for other in group.of(point.name).values()):
+            continue
+        group.add(run, point)
+        taken.add((point.name, run.seeds))
+    return group
+
+
+def differing(study: Study, one: FinishedRun, two: FinishedRun) -> list[str]:
+    """Keys outside of the axis in which two runs differ; what only one of them has makes no difference."""
+    shared = one.settings.keys() & two.settings.keys()
+    return sorted(key for key in shared if not study.on_axis(key) and one.settings[key] != two.settings[key])
+
+
+def _within(study: Study, one: FinishedRun, two: FinishedRun) -> list[str]:
+    """Keys of the axis in which two runs of one point differ after all: a learning rate beside the base."""
+    shared = one.settings.keys() & two.settings.keys()
+    return sorted(key for key in shared if study.on_axis(key) and one.settings[key] != two.settings[key])
+
+
+def _left_out(study: Study, group: Group, candidates: Iterable[tuple[FinishedRun, Point]]) -> list[str]:
+    """One remark for each way in which other runs of the study differ from those that were taken."""
+    taken = {run.key for run in group.runs}
+    values: dict[tuple[str, ...], list[str]] = {}
+    for run, point in candidates:
+        if run.key in taken or not group.runs:
+            continue
+        alike = list(group.of(point.name).values())
+        keys = min((differing(study, run, other) for other in group.runs), key=len)
+        keys = keys or min((_within(study, run, other) for other in alike), key=len, default=[])
+        if keys:
+            values.setdefault(tuple(keys), []).append(_short(run.settings[keys[0]]))
+    return [
+        f"Left out: {len(found)} {'run' if len(found) == 1 else 'runs'} with another {_some(keys, 3)} "
+        f"({_some(list(dict.fromkeys(found)), 5)})."
+        for keys, found in sorted(values.items(), key=lambda item: -len(item[1]))[:5]
+    ]
+
+
+def _some(texts: Sequence[str], most: int) -> str:
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
+def _short(value: Json) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def answer(
+    study: Study,
+    runs: Sequence[FinishedRun],
+    seeds: Sequence[int] = (),
+    like: FinishedRun | None = None,
+    home: str | None = None,
+) -> Answer:
+    """Everything that a study has to say.
+
+    Args:
+        runs: the finished runs of a root, oldest first.
+        seeds: those that each point should have; else those that any point of the study has.
+        home: the root as it must be named in commands; None where it is the default.
+    """
+    group, remarks = group_of(study, runs, like)
+    remarks += _measured_alike(group)
+    preset = str(group.runs[0].line.get("preset", "")) if group.runs else DEFAULT_PRESET
+    expected = study.expected(preset)
+    wanted = _wanted_seeds(study, group, seeds)
+    points = [*expected, *sorted(_unexpected(group, expected), key=lambda point: _place(study, point) or 0.0)]
+    missing = {point.name: [seed for seed in wanted if seed not in group.of(point.name)] for point in points}
+    differences = _differences(study, group, [point.name for point in points])
+    paper = study.paper.rows if study.paper else {}
+    rows = [
+        Row(
+            name=point.name,
+            x=_place(study, point) if study.x else None,
+            figures={
+                each.name: _figure(each, group.of(point.name), paper.get(point.name, {})) for each in study.measures
+            },
+            difference=differences.get(point.name),
+            missing=tuple(seed.name for seed in missing[point.name]),
+            runs=tuple(_run(run, study.measures) for run in group.of(point.name).values()),
+        )
+        for point in points
+    ]
+    rows += [
+        Row(name=name, figures={each.name: Figure(paper=figures.get(each.name)) for each in study.measures})
+        for name, figures in paper.items()
+        if name not in {point.name for point in points}
+    ]
+    return Answer(
+        study=study,
+        preset=preset,
+        rows=tuple(rows),
+        remarks=(*_other_tasks(study, group), *remarks, *_reuse(group), *study.notes),
+        missing=tuple(commands(study, points, missing, group.runs, home)),
+    )
+
+
+def _other_tasks(study: Study, group: Group) -> list[str]:
+    """Whether our scores are over other tasks than the paper's."""
+    if not group.runs or study.paper is None or study.layout == "measures":
+        return []
+    tasks = set(group.runs[0].scores.tasks)
+    if tasks == published().benchmark:
+        return []
+    named = ", ".join(sorted(tasks)[:8]) + (" ..." if len(tasks) > 8 else "")
+    return [
+        f"Our scores are means over {len(tasks)} tasks ({named}), the paper's over the 56 of MTEB(eng, v1): what "
+        "changes from point to point may be compared, levels may not."
+    ]
+
+
+def _measured_alike(group: Group) -> list[str]:
+    """Leave out runs that were not measured as the newest was."""
+    remarks, kept = [], Group()
+    for run, name in zip(group.runs, group.names, strict=True):
+        try:
+            refuse_other_pins([*(other.evaluation for other in kept.runs[:1]), run.evaluation])
+        except UserError as other:
+            remarks.append(f"Left out: {name}, seed {run.seeds.name}, {run.line.get('run')}: {other}")
+        else:
+            kept.add(run, group.points[name])
+    group.runs, group.names = kept.runs, kept.names
+    return remarks
+
+
+def _unexpected(group: Group, expected: Sequence[Point]) -> list[Point]:
+    known = {point.name for point in expected}
+    return [point for name, point in group.points.items() if name not in known and name in group.names]
+
+
+def _place(study: Study, point: Point) -> float | None:
+    """Where a point stands on the axis; None where its value is no number."""
+    value = point.where.get(study.axis[0]) if study.axis else None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _wanted_seeds(study: Study, group: Group, seeds: Sequence[int]) -> list[Seeds]:
+    if seeds:
+        return [Seeds.of(seed) for seed in seeds]
+    named = {*map(Seeds.of, study.seeds), *(run.seeds for run in group.runs)} or {Seeds()}
+    return sorted(named, key=lambda each: each.order)
+
+
+def _figure(measure: Measure, runs: dict[Seeds, FinishedRun], paper: dict[str, float]) -> Figure:
+    found = {seed.name: run.figure(measure.path) for seed, run in runs.items()}
+    values = [value * measure.factor for value in found.values() if value is not None]
+    over_seeds = interval(values)
+    return Figure(
+        paper=paper.get(measure.name),
+        ours=sum(values) / len(values) if values else None,
+        low=over_seeds.low if over_seeds else None,
+        high=over_seeds.high if over_seeds else None,
+        seeds=len(values),
+    )
+
+
+def _differences(study: Study, group: Group, points: Sequence[str]) -> dict[str, Difference]:
+    """Of each point from the reference; where seeds are shared, over those alone."""
+    if study.reference is None or not (reference := group.of(study.reference)):
+        return {}
+    found = {}
+    for point in points:
+        runs = group.of(point)
+        if point == study.reference or not runs:
+            continue
+        shared = [seed for seed in reference if seed in runs]
+        pair = [{seed: side[seed] for seed in shared} if len(shared) > 1 else side for side in (runs, reference)]
+        numbers = {seed: place for place, seed in enumerate({**pair[0], **pair[1]})}
+        one, two = (_by_task(side, numbers) for side in pair)
+        if set.intersection(*(set(tasks) for tasks in (*one.values(), *two.values()))):
+            found[point] = difference(one, two)
+    return corrected(found)
+
+
+def _by_task(runs: dict[Seeds, FinishedRun], numbers: dict[Seeds, int]) -> Runs:
+    return {
+        numbers[seed]: {task: score for task, score in run.scores.tasks.items() if score is not None}
+        for seed, run in runs.items()
+    }
+
+
+def _run(run: FinishedRun, measures: Sequence[Measure]) -> RunOfRow:
+    return RunOfRow(
+        seed=run.seeds.name,
+        run=str(run.line.get("run")),
+        key=run.key,
+        commit=str(run.line.get("commit", "")),
+        calls=run.calls,
+        dollars=run.dollars,
+        figures={
+            each.name: None if (value := run.figure(each.path)) is None else value * each.factor for each in measures
+        },
+    )
+
+
+def _reuse(group: Group) -> list[str]:
+    """Which stages all points share."""
+    if len(set(group.names)) < 2:
+        return []
+    keys: dict[str, set[str]] = {}
+    labels: Counter[str] = Counter()
+    for run in group.runs:
+        for stage in run.summary["stages"]:
+            keys.setdefault(stage["label"], set()).add(stage["key"])
+            labels[stage["label"]] += 1
+    shared = [label for label, found in keys.items() if len(found) == 1 and labels[label] > 1]
+    return [f"Built once, and used by all runs that have it: {', '.join(shared)}."] if shared else []

@@ -1,0 +1,210 @@
+"""Finished runs of a root: what was set, which seeds, what came out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from speed.core.spec import Json, digest, recipe
+from speed.data.evaluation_record import EvaluationRecord, read_evaluation
+from speed.data.records import Scores
+
+NOT_OF_THE_EXPERIMENT = ("runtime", "seed", "tracker")
+"""Sections of a config that decide where a run is carried out, or which draw of it this is."""
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The three seeds of a run."""
+
+    data: int = 0
+    sample: int = 0
+    train: int = 0
+
+    @classmethod
+    def of(cls, value: object) -> Seeds:
+        """Read a config's `seed`: three of them, or one number for two."""
+        if isinstance(value, Mapping):
+            return cls(*(int(value.get(name, 0)) for name in ("data", "sample", "train")))
+        return cls(0, int(str(value)), int(str(value)))
+
+    @property
+    def single(self) -> int | None:
+        """The number behind `seed=`, where that sets them all."""
+        return self.sample if self.data == 0 and self.sample == self.train else None
+
+    @property
+    def name(self) -> str:
+        """The seed as tables show it."""
+        if self.single is not None:
+            return str(self.single)
+        return f"{self.data}/{self.sample}/{self.train}"
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """What to type for it."""
+        if self.single is not None:
+            return (f"seed={self.single}",)
+        return (f"seed.data={self.data}", f"seed.sample={self.sample}", f"seed.train={self.train}")
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """For sorting."""
+        return (self.sample, self.train, self.data)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """One line of the ledger of runs, with the config and the summary of its folder."""
+
+    folder: Path
+    line: Mapping[str, Any]
+    seeds: Seeds
+    settings: Mapping[str, Json]
+    """Every value that the experiment depends on but for its seeds, by dotted key."""
+    summary: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Identity of the whole experiment."""
+        return str(self.line["key"])
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """What was typed, and what its sweep set."""
+        return tuple(map(str, self.line.get("overrides", ())))
+
+    @cached_property
+    def scores(self) -> Scores:
+        """Scores of its embedder."""
+        return Scores.model_validate(self.summary["scores"])
+
+    @cached_property
+    def evaluation(self) -> EvaluationRecord:
+        """Its scores with how they were measured."""
+        return read_evaluation(self.folder)
+
+    @property
+    def calls_now(self) -> int:
+        """Answers that the stages which this run built took from a teacher."""
+        return int(self.line.get("calls_now", 0))
+
+    @property
+    def dollars_now(self) -> float | None:
+        """What these cost; None where a price is unknown."""
+        return _sum(stage["dollars"] for stage in self.summary["stages"] if stage["state"] == "built")
+
+    @property
+    def dollars(self) -> float | None:
+        """What everything that the run stands on cost, whenever it was paid."""
+        return _sum(stage["dollars"] for stage in self.summary["stages"])
+
+    @property
+    def calls(self) -> int:
+        """The same in answers."""
+        return sum(int(stage["cost"].get("calls", 0)) for stage in self.summary["stages"])
+
+    def figure(self, path: str) -> float | None:
+        """A number of its summary; a stage is named by its label (`stages/dedup/rows_out`). None where there is none.
+
+        `a + b` is the sum of two, `a per b` the one divided by the other.
+        """
+        parts, _, base = path.partition(" per ")
+        whole = _sum(self._figure(part.strip()) for part in parts.split(" + "))
+        if whole is None or not base:
+            return whole
+        divisor = self._figure(base.strip())
+        return whole / divisor if divisor else None
+
+    def _figure(self, path: str) -> float | None:
+        found: Any = self.summary
+        for name in path.split("/"):
+            if isinstance(found, list):
+                found = next((item for item in found if isinstance(item, dict) and item.get("label") == name), None)
+            else:
+                found = found.get(name) if isinstance(found, dict) else None
+        return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
+
+
+def _sum(values: Any) -> float | None:
+    listed = list(values)
+    return None if None in listed else float(sum(listed))
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Json]:
+    """The values of a composed config that its experiment depends on, by dotted key.
+
+    A part that is switched off (`enabled: false`) has no other values: they decide nothing.
+    """
+    out: dict[str, Json] = {}
+
+    def read(value: Any, path: str) -> None:
+        if not isinstance(value, Mapping):
+            out[path] = value
+        elif value.get("enabled") is False:
+            out[f"{path}.enabled"] = False
+        else:
+            for key, item in value.items():
+                read(item, f"{path}.{key}")
+
+    for section, value in config.items():
+        # what stands alone at the top (name, plan ...) says what is done with the experiment
+        if isinstance(value, Mapping) and section not in NOT_OF_THE_EXPERIMENT:
+            read(value, str(section))
+    return out
+
+
+def finished_runs(home: Path) -> tuple[list[FinishedRun], list[str]]:
+    """The finished runs of a root, oldest first, and a remark for each that cannot be read.
+
+    A run that repeats another (same key: the same experiment, found again) takes its place.
+    """
+    found: dict[str, FinishedRun] = {}
+    remarks = []
+    for line in ledger_lines(home):
+        folder = home / "runs" / str(line.get("run", ""))
+        try:
+            run = read_run(folder, line)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, RecursionError) as error:
+            remarks.append(f"{line.get('run')} cannot be read and is left out: {error!r:.200}")
+            continue
+        same = f"{run.key} {digest(recipe(run.settings))}"
+        found.pop(same, None)
+        found[same] = run
+    return list(found.values()), remarks
+
+
+def read_run(folder: Path, line: Mapping[str, Any]) -> FinishedRun:
+    """The run of one line of the ledger."""
+    config = _plain_values((folder / "config.yaml").read_text(encoding="utf-8"))
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    run = FinishedRun(folder, line, Seeds.of(config.get("seed", 0)), settings_of(config), summary)
+    _ = run.key, run.scores, run.calls, run.dollars  # a file that lacks one of these is no summary
+    return run
+
+
+def _plain_values(text: str) -> Any:
+    """Read YAML that holds plain values and nothing else; libyaml, where PyYAML has it, takes a tenth of the time."""
+    return yaml.load(text, Loader=yaml.CSafeLoader) if yaml.__with_libyaml__ else yaml.safe_load(text)
+
+
+def ledger_lines(home: Path, start: int = 0) -> Iterator[dict[str, Any]]:
+    """Lines of `runs/ledger.jsonl` from a byte on; one that a kill tore is passed over."""
+    path = home / "runs" / "ledger.jsonl"
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        file.seek(start)
+        for text in file:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict):
+                yield line

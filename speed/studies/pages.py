@@ -1,0 +1,175 @@
+"""A study's answer as Markdown, LaTeX and CSV. Names and values come from configs, and stand there as text."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from speed.core.escape import escape
+from speed.runs.tables import Table, escaped, money
+from speed.studies.answer import Answer, Figure, Row
+from speed.studies.definition import Measure
+
+
+def main_table(answer: Answer, narrow: bool = False) -> Table:
+    """The answer in one table, in the layout of the study.
+
+    Args:
+        narrow: a star for a difference that is resolved over seeds, in place of verdicts in words.
+    """
+    match answer.study.layout:
+        case "pairs":
+            return _pairs(answer)
+        case "measures":
+            return _measures(answer)
+        case _:
+            return _points(answer, narrow)
+
+
+def _points(answer: Answer, narrow: bool) -> Table:
+    """A row for each point, with the difference from the reference and what was paid."""
+    study = answer.study
+    first, *others = study.measures
+    beside = [each for each in others if any(row.figures[each.name].ours is not None for row in answer.rows)]
+    paper = ["paper"] if study.paper else []
+    apart = [f"from {study.reference}", *([] if narrow else ["verdict"])] if study.reference else []
+    table = Table("point", *paper, "ours", "seeds", *apart, *(each.name for each in beside), "calls", "dollars")
+    for row in answer.rows:
+        figure = row.figures[first.name]
+        cells = [_number(figure.paper, _of_paper(first))] if study.paper else []
+        cells += [ours(figure, first), str(figure.seeds) if figure.seeds else "-"]
+        if study.reference:
+            cells += _difference(row, study.reference, narrow)
+        cells += [ours(row.figures[each.name], each) for each in beside]
+        calls = max((run.calls for run in row.runs), default=None)
+        paid = [run.dollars for run in row.runs]
+        dollars = "-" if not paid else money(None if None in paid else max(price or 0.0 for price in paid))
+        table.add(row.name, *cells, "-" if calls is None else f"{calls:,}", dollars)
+    return table
+
+
+def _difference(row: Row, reference: str, narrow: bool) -> list[str]:
+    found = row.difference
+    if found is None:
+        return ["-"] if narrow else ["-", "the reference" if row.name == reference else "-"]
+    reach = f" ({found.low:+.2f} to {found.high:+.2f})" if found.low is not None and found.high is not None else ""
+    told = f"{found.mean:+.2f}{reach}"
+    star = " *" if found.seeds is not None and found.resolved else ""
+    return [told + star] if narrow else [told, found.verdict()]
+
+
+def _pairs(answer: Answer) -> Table:
+    """The paper's numbers of a point over ours."""
+    table = Table("point", "whose", "seeds", *(each.name for each in answer.study.measures))
+    for row in answer.rows:
+        figures = [(each, row.figures[each.name]) for each in answer.study.measures]
+        if any(figure.paper is not None for _, figure in figures):
+            table.add(
+                row.name, "the paper's", "-", *(_number(figure.paper, _of_paper(each)) for each, figure in figures)
+            )
+        if row.runs or row.missing:
+            table.add(row.name, "ours", str(len(row.runs)), *(ours(figure, each) for each, figure in figures))
+    return table
+
+
+def _measures(answer: Answer) -> Table:
+    """A row for each measure of each point."""
+    table = Table("measure", "of", "paper", "ours", "seeds")
+    for row in answer.rows:
+        for each in answer.study.measures:
+            figure = row.figures[each.name]
+            if figure.paper is not None or figure.ours is not None:
+                seeds = str(figure.seeds) if figure.seeds else "-"
+                table.add(each.name, row.name, _number(figure.paper, each.decimals), ours(figure, each), seeds)
+    return table
+
+
+def _of_paper(measure: Measure) -> int:
+    """The paper's scores have one decimal."""
+    return min(measure.decimals, 1)
+
+
+def _number(value: float | None, decimals: int) -> str:
+    return "-" if value is None else f"{value:,.{decimals}f}"
+
+
+def ours(figure: Figure, measure: Measure) -> str:
+    """A mean with its interval, where there is one."""
+    told = _number(figure.ours, measure.decimals)
+    if figure.ours is None or figure.high is None:
+        return told
+    return f"{told} ± {_number(figure.high - figure.ours, measure.decimals)}"
+
+
+def runs_table(answer: Answer) -> Table:
+    """The runs behind the rows."""
+    table = Table("point", "seed", *(each.name for each in answer.study.measures), "run", "commit", "key")
+    for row in answer.rows:
+        for run in row.runs:
+            figures = (_number(run.figures.get(each.name), each.decimals) for each in answer.study.measures)
+            table.add(row.name, run.seed, *figures, run.run, run.commit, run.key[:12])
+    return table
+
+
+def told(answer: Answer) -> list[str]:
+    """What a reader of the table should know, one sentence each."""
+    out = [*_read_as(answer)]
+    if lacking := [f"{row.name} (seed {', '.join(row.missing)})" for row in answer.rows if row.missing]:
+        out.append(f"Missing: {'; '.join(lacking)}.")
+    return [*out, *answer.remarks]
+
+
+def _read_as(answer: Answer) -> list[str]:
+    study = answer.study
+    out = [f"The paper's numbers: {study.paper.source}."] if study.paper else ["The paper has no such study."]
+    if any(figure.high is not None for row in answer.rows for figure in row.figures.values()):
+        out.append("± is the 95 % interval of a mean over seeds (Student's t).")
+    if compared := [row.difference for row in answer.rows if row.difference]:
+        several = f", corrected for {len(compared)} comparisons (Holm)" if len(compared) > 1 else ""
+        out.append(f"Differences with 95 % intervals, seed by seed where seeds are shared; verdicts at 5 %{several}.")
+    if study.layout == "points":
+        out.append("Calls and dollars are what a run stands on, whenever that was paid; points share most of it.")
+    return out
+
+
+def markdown(answer: Answer, picture: str | None = None) -> str:
+    """The page of a study.
+
+    Args:
+        picture: file name of its picture.
+    """
+    parts = [f"# {escaped(answer.study.title)}", escaped(answer.study.question), main_table(answer).markdown()]
+    parts += [f"![{escaped(answer.study.title)}]({picture})"] if picture else []
+    parts.append("\n".join(f"- {escaped(each)}" for each in told(answer)))
+    if answer.missing:
+        commands = "\n".join(escape(command).replace("\n", " ") for command in answer.missing)
+        parts += ["## What is missing", f"```bash\n{commands}\n```"]
+    if any(row.runs for row in answer.rows):
+        parts += ["## Runs", runs_table(answer).markdown()]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(answer: Answer) -> str:
+    """The table for a paper, with booktabs."""
+    notes = _read_as(answer) + (["* resolved over seeds."] if answer.study.reference else [])
+    return main_table(answer, narrow=True).latex(answer.study.title, f"tab:{answer.study.name}", notes)
+
+
+def comma_separated(answer: Answer) -> str:
+    """One line for each measure of each point."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["study", "point", "x", "measure", "paper", "ours", "low", "high", "seeds"])
+    for row in answer.rows:
+        for measure, figure in row.figures.items():
+            cells = (figure.paper, figure.ours, figure.low, figure.high)
+            numbers = ["" if value is None else f"{value:.6g}" for value in cells]
+            place = "" if row.x is None else f"{row.x:g}"
+            writer.writerow([answer.study.name, _no_formula(row.name), place, measure, *numbers, figure.seeds])
+    return out.getvalue()
+
+
+def _no_formula(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    text = escape(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text

@@ -1,0 +1,159 @@
+"""A study finds its runs by what their configs differ in, and says what it lacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_runs import OFF, made_run
+
+from speed.core.errors import UserError
+from speed.studies.answer import Answer
+from speed.studies.collect import answer
+from speed.studies.definition import studies
+from speed.studies.finished_runs import finished_runs
+from speed.studies.statistics import interval
+
+SENIOR = {"revisor": OFF}
+
+
+def found(root: Path, name: str, **settings: object) -> Answer:
+    runs, _ = finished_runs(root)
+    return answer(studies()[name], runs, **settings)  # type: ignore[arg-type]
+
+
+def scores(page: Answer) -> dict[str, float | None]:
+    """Means of the points that have runs."""
+    return {row.name: row.figures["mean"].ours for row in page.rows if row.runs}
+
+
+def test_points_are_told_apart_by_their_configs_and_not_by_names(tmp_path: Path) -> None:
+    made_run(tmp_path, 40, name="misleading_beta_0.3", preference__dpo__beta=0.05, **SENIOR)
+    made_run(tmp_path, 50, sweep="something", preference__dpo__beta=0.1, **SENIOR)
+    made_run(tmp_path, 60, preference__dpo__beta=0.3, runtime__home="/elsewhere", tracker__project="x", **SENIOR)
+    page = found(tmp_path, "figure3c")
+    assert scores(page) == {"0.05": 40.0, "0.1": 50.0, "0.3": 60.0}
+    assert {row.name: row.missing for row in page.rows if row.missing} == {"0.15": ("0",), "0.2": ("0",)}
+    assert {row.name: row.figures["mean"].paper for row in page.rows} == {
+        "0.05": None, "0.1": 62.9, "0.15": None, "0.2": None, "0.3": None
+    }  # fmt: skip
+    assert [row.x for row in page.rows] == [0.05, 0.1, 0.15, 0.2, 0.3]
+
+
+def test_runs_that_differ_in_more_than_the_axis_are_left_out_and_told(tmp_path: Path) -> None:
+    for beta in (0.05, 0.1, 0.2):
+        made_run(tmp_path, 50, preference__dpo__beta=beta, **SENIOR)
+    made_run(tmp_path, 10, preference__dpo__beta=0.3, counts__sft=46, **SENIOR)
+    made_run(tmp_path, 10, preference__dpo__beta=0.3)  # with a revisor: another study
+    page = found(tmp_path, "figure3c")
+    assert set(scores(page)) == {"0.05", "0.1", "0.2"}
+    assert "Left out: 1 run with another counts.sft (46)." in page.remarks
+
+
+def test_the_group_with_most_points_answers_unless_a_run_is_named(tmp_path: Path) -> None:
+    made_run(tmp_path, 50, preference__dpo__beta=0.05, **SENIOR)
+    made_run(tmp_path, 51, preference__dpo__beta=0.1, **SENIOR)
+    newer = made_run(tmp_path, 10, preference__dpo__beta=0.1, counts__sft=46, **SENIOR)
+    assert scores(found(tmp_path, "figure3c")) == {"0.05": 50.0, "0.1": 51.0}
+    like = next(run for run in finished_runs(tmp_path)[0] if run.folder == newer)
+    assert scores(found(tmp_path, "figure3c", like=like)) == {"0.1": 10.0}
+    with pytest.raises(UserError, match="no run of table4: preference.enabled is True"):
+        found(tmp_path, "table4", like=like)
+
+
+def test_settings_of_a_part_that_is_off_make_no_difference(tmp_path: Path) -> None:
+    made_run(tmp_path, 63)
+    made_run(tmp_path, 62, revisor={**OFF, "target": "reason+revision"})
+    made_run(tmp_path, 61, preference=OFF)
+    made_run(tmp_path, 60, preference=OFF, revisor=OFF)
+    made_run(tmp_path, 10, scale__writer="teacher", preference=OFF, revisor=OFF)
+    page = found(tmp_path, "table2")
+    assert scores(page) == {"SPEED": 63.0, "without revisor": 62.0, "without DPO": 61.0, "only SFT": 60.0}
+    assert page.missing == ()
+    assert page.rows[0].figures["mean"].paper == 63.2
+
+
+def test_two_strengths_of_dpo_are_not_mixed_in_table_2(tmp_path: Path) -> None:
+    made_run(tmp_path, 63)
+    made_run(tmp_path, 62, revisor=OFF)
+    made_run(tmp_path, 50, revisor=OFF, preference__dpo__beta=0.3)
+    made_run(tmp_path, 60, preference=OFF, revisor=OFF)
+    assert scores(found(tmp_path, "table2")) == {"SPEED": 63.0, "without revisor": 62.0, "only SFT": 60.0}
+
+
+def test_runs_that_differ_in_their_seed_are_one_point_with_an_interval(tmp_path: Path) -> None:
+    for seed, apart in enumerate((0.0, 1.0, 2.5)):
+        made_run(tmp_path, 50 + apart, seed=seed)
+        made_run(tmp_path, 53 + apart, preference=OFF, seed={"data": 0, "sample": seed, "train": seed})
+    made_run(tmp_path, 40, preference=OFF, revisor=OFF)
+    page = found(tmp_path, "table2")
+    speed, revisor, junior, sft = page.rows
+    over_seeds = interval([50.0, 51.0, 52.5])
+    assert over_seeds is not None
+    assert (speed.figures["mean"].low, speed.figures["mean"].high) == (over_seeds.low, over_seeds.high)
+    assert [run.seed for run in speed.runs] == ["0", "1", "2"]
+    assert junior.difference is not None
+    assert junior.difference.mean == pytest.approx(3.0)
+    assert junior.difference.paired
+    assert junior.difference.comparisons == 2, "Holm: two points are compared with SPEED"
+    assert sft.difference is not None
+    assert sft.difference.seeds is None, "one seed tells nothing of seeds"
+    assert (revisor.missing, sft.missing) == (("0", "1", "2"), ("1", "2"))
+    assert found(tmp_path, "table2", seeds=(0, 1)).rows[3].missing == ("1",)
+
+
+def test_a_value_that_nobody_expected_is_a_point_too(tmp_path: Path) -> None:
+    made_run(tmp_path, 50, preference__dpo__beta=0.1, **SENIOR)
+    made_run(tmp_path, 55, preference__dpo__beta=0.7, **SENIOR)
+    page = found(tmp_path, "figure3c")
+    assert scores(page) == {"0.1": 50.0, "0.7": 55.0}
+    assert page.rows[-1].x == 0.7
+
+
+def test_what_goes_with_a_base_may_differ_between_bases_and_not_within_one(tmp_path: Path) -> None:
+    junior = {"preference": OFF, "revisor": OFF}
+    made_run(tmp_path, 50, **junior)
+    made_run(tmp_path, 52, generator={"base": "package:miniature/bases/qwen", "sft": {"learning_rate": 0.1}}, **junior)
+    made_run(tmp_path, 10, seed=1, generator__sft__learning_rate=0.1, **junior)
+    page = found(tmp_path, "table4")
+    assert sorted(row.name for row in page.rows if row.runs or row.missing) == ["tiny Gemma", "tiny Llama", "tiny Qwen"]
+    assert {row.name: len(row.runs) for row in page.rows if row.runs} == {"tiny Llama": 1, "tiny Qwen": 1}
+    [told] = [remark for remark in page.remarks if remark.startswith("Left out")]
+    assert told == "Left out: 1 run with another generator.sft.learning_rate (0.003)."
+
+
+def test_runs_that_were_measured_otherwise_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    made_run(tmp_path, 63, pins={"mteb": "2.25"})
+    made_run(tmp_path, 62, revisor=OFF)
+    page = found(tmp_path, "table2")
+    assert scores(page) == {"without revisor": 62.0}
+    assert any("mteb 2.26 and 2.25" in remark for remark in page.remarks)
+
+
+def test_an_undefined_score_is_a_blank(tmp_path: Path) -> None:
+    made_run(tmp_path, None)
+    made_run(tmp_path, 62, revisor=OFF)
+    page = found(tmp_path, "table2")
+    assert page.rows[0].figures["mean"].ours is None
+    assert len(page.rows[0].runs) == 1
+    assert page.rows[1].difference is None
+
+
+def test_levels_over_other_tasks_are_said_not_to_compare(tmp_path: Path) -> None:
+    made_run(tmp_path)
+    assert any("over 5 tasks (A, B, C, D, E)" in remark for remark in found(tmp_path, "table2").remarks)
+    assert not any("tasks (" in remark for remark in found(tmp_path, "seeds").remarks)
+
+
+def test_a_root_without_runs_has_the_papers_numbers_and_the_whole_command(tmp_path: Path) -> None:
+    page = found(tmp_path, "figure3c")
+    assert page.missing == ("python -m speed.run --config-dir sweeps --config-name beta",)
+    assert [row.figures["mean"].paper for row in page.rows if row.figures["mean"].paper] == [62.9]
+    wanted = "python -m speed.run --config-dir sweeps --config-name beta runtime.home=/r seed=0,1"
+    assert found(tmp_path, "figure3c", seeds=(0, 1), home="/r").missing == (wanted,)
+
+
+def test_what_all_points_share_is_told(tmp_path: Path) -> None:
+    made_run(tmp_path)
+    made_run(tmp_path, revisor=OFF)
+    assert "Built once, and used by all runs that have it: seed data." in found(tmp_path, "table2").remarks

@@ -1,0 +1,74 @@
+"""What the runs of a root say of themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_runs import made_run
+
+from speed.studies.finished_runs import Seeds, finished_runs, settings_of
+
+
+@pytest.mark.parametrize(
+    ("written", "seeds", "name", "typed"),
+    [
+        (3, Seeds(0, 3, 3), "3", ("seed=3",)),
+        ({"data": 0, "sample": 3, "train": 3}, Seeds(0, 3, 3), "3", ("seed=3",)),
+        (
+            {"data": 9, "sample": 9, "train": 9},
+            Seeds(9, 9, 9),
+            "9/9/9",
+            ("seed.data=9", "seed.sample=9", "seed.train=9"),
+        ),
+        ({"train": 1}, Seeds(0, 0, 1), "0/0/1", ("seed.data=0", "seed.sample=0", "seed.train=1")),
+    ],
+)
+def test_a_seed_is_one_number_or_three(written: object, seeds: Seeds, name: str, typed: tuple[str, ...]) -> None:
+    found = Seeds.of(written)
+    assert (found, found.name, found.overrides) == (seeds, name, typed)
+
+
+def test_what_decides_nothing_is_no_setting() -> None:
+    config = {
+        "name": "a", "plan": False, "seed": {"data": 1}, "runtime": {"home": "x"}, "tracker": {"project": "y"},
+        "revisor": {"enabled": False, "target": "revision"}, "judge": {"votes": 1, "models": ["a"]},
+        "eval": {"_target_": "speed.x"},
+    }  # fmt: skip
+    assert settings_of(config) == {
+        "revisor.enabled": False, "judge.votes": 1, "judge.models": ["a"], "eval._target_": "speed.x"
+    }  # fmt: skip
+
+
+def test_a_repeated_run_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    made_run(tmp_path, built=2)
+    again = made_run(tmp_path, built=0, name="under_another_name")
+    [run], remarks = finished_runs(tmp_path)
+    assert run.folder == again
+    assert remarks == []
+    assert (run.calls, run.calls_now, run.dollars, run.dollars_now) == (7, 0, 0.5, 0.0)
+
+
+def test_what_cannot_be_read_is_told_and_left_out(tmp_path: Path) -> None:
+    kept = made_run(tmp_path)
+    (made_run(tmp_path, seed=1) / "config.yaml").write_text("a: [")
+    (made_run(tmp_path, seed=2) / "summary.json").write_text("{}")
+    (made_run(tmp_path, seed=3) / "summary.json").unlink()
+    with (tmp_path / "runs" / "ledger.jsonl").open("a") as file:
+        file.write('{"torn')
+    runs, remarks = finished_runs(tmp_path)
+    assert [run.folder for run in runs] == [kept]
+    assert [remark.split(" cannot be read")[0] for remark in remarks] == [
+        f"2026-01-01/00000{number}-run" for number in (1, 2, 3)
+    ]
+    assert finished_runs(tmp_path / "nowhere") == ([], [])
+
+
+def test_figures_are_read_by_path(tmp_path: Path) -> None:
+    made_run(tmp_path)
+    [run], _ = finished_runs(tmp_path)
+    assert run.figure("scores/mean") == 50.0
+    assert run.figure("stages/seed data/cost/tokens_in + stages/seed data/cost/tokens_out") == 150.0
+    for nothing in ("stages/dedup/rows_out", "scores/types/Retrieval", "stages/evaluation/rows_out", "name"):
+        assert run.figure(nothing) is None
+    assert run.figure("scores/mean + stages/dedup/rows_out") is None
