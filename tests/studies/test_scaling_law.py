@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from speed.core.errors import UserError
+from speed.studies.law_tables import law_tables
 from speed.studies.scaling_law import NAMES, Law, Laws, Measured, Name, fit_laws
 
 SIZES = [28_750, 57_500, 115_000, 230_000, 460_000, 920_000]
@@ -173,3 +174,22 @@ def test_a_law_needs_two_sizes_and_shared_tasks() -> None:
         fit_laws({1000: {0: {"A": 1.0}}})
     with pytest.raises(UserError, match="no task in common"):
         fit_laws({1000: {0: {"A": 1.0}}, 2000: {0: {"B": 1.0}}})
+
+
+def test_the_tables_say_what_is_known_and_a_dash_where_nothing_is() -> None:
+    [forms, curves, *sentences] = law_tables(fit_laws(simulated(TRUE["power"], noise=0.05), resamples=100))
+    assert not isinstance(forms, str)
+    assert not isinstance(curves, str)
+    assert [row[0] for row in forms.rows] == ["log-linear", "power", "saturating"]
+    assert forms.rows[0][3].endswith("(outside)")
+    assert "(outside)" not in forms.rows[1][3]
+    assert curves.rows[-1][0] == "1,840,000"
+    assert all("±" in cell for row in curves.rows for cell in row[1:])
+    assert any("standard deviation of 0.0" in sentence for sentence in sentences)
+    [[row], _, form, bands] = [
+        part if isinstance(part, str) else part.rows
+        for part in law_tables(fit_laws({230_000: {0: {"mean": 63.2}}, 920_000: {0: {"mean": 63.4}}}))
+    ]
+    assert list(row[:-1]) == ["log-linear", "-", "-", "-", "0.10", "-", "-", "-"]
+    assert form == "Form: not identifiable: 2 sizes, and 5 tell."
+    assert bands == "No band over seeds: some size has a single seed."

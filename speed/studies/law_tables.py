@@ -1,0 +1,64 @@
+"""The laws of scores by data size as tables and sentences, for a terminal or a page."""
+
+from __future__ import annotations
+
+from speed.runs.tables import Table, money
+from speed.studies.scaling_law import Band, Estimate, Laws
+
+
+def law_tables(laws: Laws) -> list[Table | str]:
+    """What each form says, the curves, and what may be concluded, in the order of reading."""
+    return [*([_forms(laws), _curves(laws)] if laws.laws else []), *_sentences(laws)]
+
+
+def _forms(laws: Laws) -> Table:
+    table = Table(
+        "form", "AICc", "largest size, predicted", "measured", "points a doubling", "over tasks",
+        "dollars a tenth", "a doubling is below the noise from", "parameters",
+    )  # fmt: skip
+    for law in laws.laws:
+        largest, gain = law.extrapolation, law.points_a_doubling
+        table.add(
+            law.form,
+            "-" if law.aicc is None else f"{law.aicc:.1f}",
+            "-" if largest is None else f"{largest.predicted:.2f}",
+            "-" if largest is None else f"{largest.measured:.2f}{_OUTSIDE[largest.inside]}",
+            shown_estimate(gain),
+            "-" if gain.tasks is None else _half(gain, gain.tasks),
+            "-" if law.dollars_a_tenth is None else money(law.dollars_a_tenth),
+            "-" if law.doubling_below_noise is None else f"{law.doubling_below_noise:,}",
+            ", ".join(f"{name} {value:.4g}" for name, value in law.parameters.items()),
+        )
+    return table
+
+
+_OUTSIDE = {True: "", False: " (outside)", None: ""}
+
+
+def _curves(laws: Laws) -> Table:
+    table = Table("examples", *(law.form for law in laws.laws))
+    for size in laws.laws[0].curve:
+        table.add(f"{size:,}", *(shown_estimate(law.curve[size]) for law in laws.laws))
+    return table
+
+
+def _sentences(laws: Laws) -> list[str]:
+    out = [f"Form: {laws.remark}."]
+    if any(law.points_a_doubling.seeds for law in laws.laws):
+        out.append(f"Bands hold {laws.level:.0%}, over seeds unless stated.")
+    else:
+        out.append("No band over seeds: some size has a single seed.")
+    if laws.noise is not None:
+        out.append(f"Noise: one run's score has a standard deviation of {laws.noise:.2f} over seeds.")
+    if any(law.extrapolation is not None for law in laws.laws):
+        out.append("The largest size is predicted by the form fitted to all others.")
+    return out
+
+
+def shown_estimate(estimate: Estimate) -> str:
+    """A figure with half the width of its band over seeds."""
+    return f"{estimate.value:.2f}" + ("" if estimate.seeds is None else f" {_half(estimate, estimate.seeds)}")
+
+
+def _half(estimate: Estimate, band: Band) -> str:
+    return f"± {band.high - estimate.value:.2f}"
