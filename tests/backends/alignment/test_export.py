@@ -100,7 +100,7 @@ def test_the_model_card_is_written_from_the_manifest(made: Path, tmp_path: Path)
     to = export(tmp_path / "run", "junior", tmp_path / "out", True, "fp32")
     card = (to / "README.md").read_text()
     assert ModelCard(card).data.to_dict() == {"library_name": "peft", "tags": ["speed", "synthetic-data"]}
-    for part in ("library_name: peft", "section 3.2.1", "[INST] {prompt} [/INST]", "8 (left out: 2 over_max_length)"):
+    for part in ("library_name: peft", "section 3.2.2", "[INST] {prompt} [/INST]", "8 (left out: 2 over_max_length)"):
         assert part in card
     for part in ("last_loss: 1.25", "abc123", "trl 1.16.0", '"learning_rate": 0.01', "k" * 64):
         assert part in card

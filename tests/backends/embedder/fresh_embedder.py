@@ -1,6 +1,6 @@
-"""Embeddings of an exported folder by other libraries, in a process that has loaded nothing else.
+"""Embeddings of exported folders by other libraries, in a process that has loaded nothing else.
 
-python fresh_embedder.py FOLDER < texts.json    prints {"sentence_transformers": [...], "auto_model": [...], ...}
+python fresh_embedder.py FOLDER ... < texts.json    a line each, {"sentence_transformers": [...], "auto_model": [...]}
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ import json
 import sys
 
 
-def main(folder: str) -> None:
+def main(folder: str, texts: list[str]) -> None:
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers import AutoModel, AutoTokenizer
 
-    texts = json.load(sys.stdin)
     theirs = SentenceTransformer(folder, device="cpu")
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
     rows, states = [], []
@@ -28,4 +27,6 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    given = json.load(sys.stdin)
+    for each in sys.argv[1:]:
+        main(each, given)

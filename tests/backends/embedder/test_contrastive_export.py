@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,16 +46,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NDArray[np.
     return folder, seen[0]
 
 
-@pytest.mark.parametrize("layout", ["model", "adapter"])
-def test_a_fresh_process_embeds_as_the_trainer_did(trained: tuple[Path, NDArray[np.float32]], layout: str) -> None:
-    folder, expected = trained
+@pytest.fixture(scope="module")
+def fresh(trained: tuple[Path, NDArray[np.float32]]) -> dict[str, dict[str, Any]]:
+    """What a process without this package's code makes of both layouts."""
+    folders = [str(trained[0] / layout) for layout in ("model", "adapter")]
     script = str(Path(__file__).with_name("fresh_embedder.py"))
-    given = json.dumps(TEXTS)
     done = subprocess.run(
-        [sys.executable, script, str(folder / layout)], input=given, capture_output=True, text=True, timeout=HANG
+        [sys.executable, script, *folders], input=json.dumps(TEXTS), capture_output=True, text=True, timeout=HANG
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    return dict(zip(("model", "adapter"), map(json.loads, done.stdout.splitlines()[-2:]), strict=True))
+
+
+@pytest.mark.parametrize("layout", ["model", "adapter"])
+def test_a_fresh_process_embeds_as_the_trainer_did(
+    trained: tuple[Path, NDArray[np.float32]], fresh: dict[str, dict[str, Any]], layout: str
+) -> None:
+    (folder, expected), found = trained, fresh[layout]
     assert abs(np.array(found["sentence_transformers"]) - expected).max() < 1e-5
     assert abs(np.array(found["auto_model"]) - expected).max() < 1e-5
     for ids in found["ids"]:

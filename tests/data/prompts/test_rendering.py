@@ -30,7 +30,7 @@ from speed.data.records import KEYS, STS_INSTRUCTION, Kind, Prompt
 CONFIG = PromptsConfig()
 SHUFFLED = (Kind.RETRIEVAL, Kind.CLASSIFICATION)
 """Kinds whose guidelines and examples come in a drawn order, as in the authors' code."""
-RENDERS = 20_000
+RENDERS = 8_000
 
 APPENDIX_C = dict(
     section.split("\n", 1) for section in (Path(__file__).parent / "appendix_c.txt").read_text().split("\n== ")[1:]
