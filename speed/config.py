@@ -14,6 +14,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 from speed.core.content import ModelReference
 from speed.core.errors import UserError
 from speed.core.spec import Spec
+from speed.data.answer_lengths import longest_answer
 from speed.data.judging.votes import Judge
 from speed.data.mix import Mix
 from speed.data.prompts.rendering import PromptsConfig
@@ -120,8 +121,8 @@ class Scale(Spec):
 class Limits(Spec):
     """Longest answers, in tokens, whoever writes them."""
 
-    example: dict[Kind, int]
-    """One example of a kind."""
+    example: dict[Kind, int | None]
+    """One example of a kind; null: what the prompts ask for (`speed.data.answer_lengths`)."""
     tasks: int = Field(ge=1)
     """A list of tasks."""
     judgement: int = Field(ge=1)
@@ -246,6 +247,11 @@ class Config(Spec):
                 "eval.protocol=e5 would put one in front of every query; set eval.protocol=native"
             )
         return self
+
+    @property
+    def longest(self) -> dict[Kind, int]:
+        """Longest example of each kind, in tokens."""
+        return {kind: self.limits.example.get(kind) or longest_answer(kind, self.prompts) for kind in Kind}
 
     @property
     def asked(self) -> list[Teacher]:

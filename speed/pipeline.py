@@ -86,7 +86,7 @@ def pipeline(config: Config) -> Pipeline:
             tasks=tasks("seed"),
             teacher=teacher,
             temperature=config.sampling.teacher,
-            max_tokens=limits.example,
+            max_tokens=config.longest,
             attempts=attempts,
             guidelines=guidelines,
         )
@@ -106,7 +106,7 @@ def pipeline(config: Config) -> Pipeline:
         engine=engine,
         sampling=config.sampling.root,
         candidates=counts.candidates,
-        max_tokens=limits.example,
+        max_tokens=config.longest,
         seed=seed.sample,
     )
     writer: Stage[Weights] = junior
@@ -127,7 +127,7 @@ def pipeline(config: Config) -> Pipeline:
                     engine=engine,
                     sampling=config.sampling.root,
                     continuations=counts.candidates,
-                    max_tokens=limits.example,
+                    max_tokens=config.longest,
                     seed=seed.sample,
                 )
         dpo = config.preference.dpo.model_copy(update={"seed": seed.train})
@@ -141,7 +141,7 @@ def pipeline(config: Config) -> Pipeline:
         tasks=tasks("synthesis"),
         engine=engine,
         sampling=config.sampling.synthesis,
-        max_tokens=limits.example,
+        max_tokens=config.longest,
         seed=seed.sample,
         attempts=config.scale.attempts,
         guidelines=guidelines,
@@ -169,7 +169,7 @@ def pipeline(config: Config) -> Pipeline:
             engine=engine,
             sampling=config.sampling.revision,
             prompts=prompts.of("revise"),
-            max_tokens={kind: reason * longest + WRAPPING for kind, longest in limits.example.items()},
+            max_tokens={kind: reason * longest + WRAPPING for kind, longest in config.longest.items()},
             on_failure=config.revisor.on_failure,
             seed=seed.sample,
             guidelines=guidelines,

@@ -107,7 +107,7 @@ def machine_table(config: Config, found: list[StageStatus]) -> Table | None:
     trained = next((status.work.trained for status in found if isinstance(status.goal.node, Embedder)), 0)
     if (load := config.embedder.load()) is not None and (base := shape_of(load.base)) is not None:
         table.add("embedder", *_embedder_cells(load, base, trained))
-    longest = EXPECTED_TOKENS["seed"][0] + max(config.limits.example.values())
+    longest = EXPECTED_TOKENS["seed"][0] + max(config.longest.values())
     texts = [f"{rows_at_once(shape, longest, size):,} texts of {longest:,} tokens" for size in PEAKS]
     table.add("generation (bf16)", f"{shape.parameters:,}", "-", *texts, "-")
     return table
