@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import importlib.resources
-from functools import cache
+from collections.abc import Iterable
+from functools import cache, cached_property
 
-from speed.core.spec import Spec
+from speed.core.spec import Spec, digest, fields_of
 
 
 class InstructionTable(Spec):
-    """`instructions.json`: mteb's own task prompts where it has them, the paper's for STS, ours for the rest."""
+    """`instructions.json`: mteb's own task prompts where it has them, the paper's for STS, E5-mistral's for
+    CQADupstack and SummEval."""
 
     source: str
     tasks: dict[str, dict[str, str]]
     """Instruction by task type and mteb task name."""
+    published: dict[str, dict[str, str]]
+    """E5-mistral's instructions of tasks for which mteb has none: they replace those of `tasks`. They stand beside
+    these, so that evaluations without such tasks keep their keys."""
     types: dict[str, str]
     """Instruction for tasks that the table does not name, by task type."""
     both_sides: tuple[str, ...]
@@ -25,8 +30,8 @@ class InstructionTable(Spec):
 
     def of(self, name: str, kind: str) -> str | None:
         """The instruction of a task: under its type, else under any type that names it; None without one."""
-        instruction = self.tasks.get(kind, {}).get(name)
-        return instruction or next((tasks[name] for tasks in self.tasks.values() if name in tasks), None)
+        instruction = self.named.get(kind, {}).get(name)
+        return instruction or next((tasks[name] for tasks in self.named.values() if name in tasks), None)
 
     def prompts(self, template: str) -> dict[str, str]:
         """Prefixes by the names that mteb looks up: `Task`, or `Task-query` where documents stand alone.
@@ -37,9 +42,22 @@ class InstructionTable(Spec):
         before = template.removesuffix("{query}")
         return {
             name if kind in self.both_sides else f"{name}-query": before.replace("{task}", text)
-            for kind, tasks in self.tasks.items()
+            for kind, tasks in self.named.items()
             for name, text in tasks.items()
         }
+
+    @cached_property
+    def named(self) -> dict[str, dict[str, str]]:
+        """The instruction that each task is evaluated with, by type and name."""
+        return {kind: tasks | self.published.get(kind, {}) for kind, tasks in self.tasks.items()}
+
+    def identity(self, names: Iterable[str] | None) -> str:
+        """Digest of the instructions of tasks of these names; None for all."""
+        changed = {name for tasks in self.published.values() for name in tasks}
+        fields = fields_of(self)
+        if names is not None and changed.isdisjoint(names):
+            del fields["published"]
+        return digest(fields)
 
 
 @cache

@@ -145,7 +145,7 @@ def asks_for_instructions(folder: Path) -> bool:
 def template_of(prompts: Mapping[str, str], default: str) -> str:
     """How a model writes an instruction, with {task} in its place; read from its prompt for a task of the table."""
     table = instruction_table()
-    for kind, tasks in table.tasks.items():
+    for kind, tasks in table.named.items():
         for name, text in tasks.items():
             prompt = prompts.get(name if kind in table.both_sides else f"{name}-query", "")
             if text in prompt:

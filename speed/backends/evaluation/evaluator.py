@@ -69,6 +69,9 @@ class MtebEvaluator(ProtocolEvaluator):
         splits = {name: published_splits(SEVERAL[name]) for name in named if name in SEVERAL}
         return {**super().recipe(), **({"splits": splits} if splits else {})}
 
+    def _names(self) -> tuple[str, ...] | None:
+        return self.only or None
+
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         """The data sets of the tasks, unless a mirror has them."""
         wanted = () if self.mirror else evaluation_datasets(self.benchmark, self.only)
@@ -121,6 +124,12 @@ class LocalEvaluator(FolderEvaluator):
             if present and (now := published_splits(present)[0]) != present[0]:
                 splits[task.name] = now
         return {**super().recipe(), **({"splits": splits} if splits else {})}
+
+    def _names(self) -> list[str]:
+        from speed.backends.evaluation.task_folder import task_folders
+
+        folder = self.tasks.path.expanduser()
+        return [task.mteb or task.name for task in task_folders(folder)] if folder.is_dir() else []
 
     def check(self) -> None:
         """Refuse a task without the files and columns that it needs."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from speed.backends.encoding.instructions import instruction_table
-from speed.core.spec import Json, digest, recipe
+from speed.core.spec import Json, digest
 from speed.ports import Evaluator
 
 
@@ -46,4 +47,9 @@ class EvaluationProtocol(Evaluator):
         return digest({**own, "model": model})[:40]
 
     def _instructions(self) -> str | None:
-        return digest(recipe(instruction_table())) if self.protocol == "e5" else None
+        return instruction_table().identity(self._names()) if self.protocol == "e5" else None
+
+    def _names(self) -> Iterable[str] | None:
+        """Names of mteb's tasks among those of this evaluation, or None if it may hold any. The table has no other
+        names."""
+        return ()

@@ -25,7 +25,6 @@ from speed.backends.evaluation.mteb_encoder import MtebEncoder
 from speed.backends.evaluation.mteb_globals import globals_seeded, quiet
 from speed.backends.evaluation.protocol import EvaluationProtocol
 from speed.core.cache import write_aside
-from speed.core.spec import digest, recipe
 from speed.data.evaluation_record import EvaluationRecord, Pins, scores_of
 from speed.runtime import Context
 
@@ -96,7 +95,7 @@ def _record(
         mteb=importlib.metadata.version("mteb"),
         precision=model.precision(config.precision),
         batch=model.batch,
-        instructions=digest(recipe(instruction_table())),
+        instructions=instruction_table().identity(kinds),
         datasets={name: str(result.dataset_revision) for name, result in done.items()},
         splits={name: "+".join(sorted(result.scores)) for name, result in done.items()},
     )

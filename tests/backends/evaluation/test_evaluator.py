@@ -311,14 +311,25 @@ def test_every_task_of_the_papers_benchmark_has_an_instruction() -> None:
     benchmark = mteb.get_benchmark("MTEB(eng, v1)").tasks
     assert len(benchmark) == 56
     for task in [*benchmark, *mteb.get_benchmark("MTEB(eng, v2)").tasks]:
-        found = table.tasks[task.metadata.type][task.metadata.name]
+        found = table.named[task.metadata.type][task.metadata.name]
         own = task.metadata.prompt
         own = own.get("query") if isinstance(own, dict) else own
         assert own is None or found == own
         if task.metadata.type == "STS":
             assert found == "Retrieve semantically similar text."
+        if task.metadata.type == "Summarization":
+            assert found == "Given a news summary, retrieve other semantically similar summaries"
+        if task.metadata.name.startswith("CQADupstack"):
+            assert found.endswith("from Stackexchange that are duplicates to the given question")
+            assert table.of(task.metadata.name, "Retrieval") == found
     assert set(table.both_sides) == set(table.types) - {"Retrieval"}
     assert table.not_normalized == ("Classification",)
+
+
+def test_only_evaluations_with_a_published_instruction_have_another_identity() -> None:
+    table = instruction_table()
+    assert table.identity(()) == table.identity(["STS12", "MiniatureSTS"])
+    assert table.identity(None) == table.identity(["STS12", "SummEval"]) != table.identity(())
 
 
 def test_the_development_tier_is_none_of_the_test_scores() -> None:
