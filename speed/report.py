@@ -22,6 +22,7 @@ from speed.studies.answer import Answer
 from speed.studies.collect import answer
 from speed.studies.definition import Study, studies
 from speed.studies.finished_runs import FinishedRun, finished_runs
+from speed.studies.law_tables import law_tables
 from speed.studies.pages import comma_separated, latex, main_table, markdown, told
 from speed.studies.picture import draw
 
@@ -48,7 +49,7 @@ def overview(runs: Sequence[FinishedRun]) -> Table:
     """Every study, and how much of it is there."""
     table = Table("study", "points", "seeds", "")
     for study in studies().values():
-        found = answer(study, runs)
+        found = answer(study, runs, with_laws=False)
         rows = [row for row in found.rows if row.runs or row.missing]
         there = sum(bool(row.runs) for row in rows)
         most = max((len(row.runs) for row in rows), default=0)
@@ -87,6 +88,8 @@ def report(study: Study, root: Path, seeds: Sequence[int], like: Path | None, to
     print(f"{escape(study.title)}\n{escape(study.question)}\n")
     print(main_table(found).text() + "\n")
     print("\n".join(escape(each) for each in [*told(found), *unread]))
+    if found.laws:
+        print("\n" + "\n".join(each.text() if isinstance(each, Table) else each for each in law_tables(found.laws)))
     if found.missing:
         print("\nto make what is missing:\n" + "\n".join(f"  {escape(command)}" for command in found.missing))
     print("\n" + "\n".join(escape(each) for each in write(found, to or root / "studies")))

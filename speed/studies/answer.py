@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from speed.core.spec import Spec
 from speed.studies.definition import Study
+from speed.studies.scaling_law import Laws
 from speed.studies.statistics import Difference
 
 
@@ -39,6 +40,8 @@ class Row(Spec):
     name: str
     x: float | None = None
     """Where it stands on a numeric axis."""
+    size: int | None = None
+    """Its number of examples, where the study is of data sizes."""
     figures: dict[str, Figure]
     difference: Difference | None = None
     """Its mean score minus that of the reference."""
@@ -55,5 +58,7 @@ class Answer(Spec):
     """That of its newest run; None where there is no run."""
     rows: tuple[Row, ...]
     remarks: tuple[str, ...]
+    laws: Laws | None = None
+    """Of scores by data size, where the study is of them and there are two sizes at least."""
     missing: tuple[str, ...]
     """Commands that make what is missing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from speed.studies.answer import Answer, Figure, Row, RunOfRow
 from speed.studies.definition import Measure, Point, Study
 from speed.studies.finished_runs import FinishedRun, Seeds
 from speed.studies.missing import commands
-from speed.studies.statistics import Difference, Runs, corrected, difference, interval
+from speed.studies.scaling_law import Laws, fit_laws
+from speed.studies.statistics import Difference, corrected, difference, interval
 
 DEFAULT_PRESET = "miniature"
 """That of a run which names none (`conf/config.yaml`)."""
@@ -134,6 +136,7 @@ def answer(
     seeds: Sequence[int] = (),
     like: FinishedRun | None = None,
     home: str | None = None,
+    with_laws: bool = True,
 ) -> Answer:
     """Everything that a study has to say.
 
@@ -141,6 +144,7 @@ def answer(
         runs: the finished runs of a root, oldest first.
         seeds: those that each point should have; else those that any point of the study has.
         home: the root as it must be named in commands; None where it is the default.
+        with_laws: fit the law of scores by data size where the study has one, which takes seconds.
     """
     group, remarks = group_of(study, runs, like)
     remarks += _measured_alike(group)
@@ -151,19 +155,20 @@ def answer(
     missing = {point.name: [seed for seed in wanted if seed not in group.of(point.name)] for point in points}
     differences = _differences(study, group, [point.name for point in points])
     paper = study.paper.rows if study.paper else {}
-    rows = [
-        Row(
+
+    def row(point: Point) -> Row:
+        there, told = group.of(point.name), paper.get(point.name, {})
+        return Row(
             name=point.name,
             x=_place(study, point) if study.x else None,
-            figures={
-                each.name: _figure(each, group.of(point.name), paper.get(point.name, {})) for each in study.measures
-            },
+            size=next((_size(study, run) for run in there.values()), None),
+            figures={each.name: _figure(each, there, told) for each in study.measures},
             difference=differences.get(point.name),
             missing=tuple(seed.name for seed in missing[point.name]),
-            runs=tuple(_run(run, study.measures) for run in group.of(point.name).values()),
+            runs=tuple(_run(run, study.measures) for run in there.values()),
         )
-        for point in points
-    ]
+
+    rows = [row(point) for point in points]
     rows += [
         Row(name=name, figures={each.name: Figure(paper=figures.get(each.name)) for each in study.measures})
         for name, figures in paper.items()
@@ -174,6 +179,7 @@ def answer(
         preset=preset,
         rows=tuple(rows),
         remarks=(*_other_tasks(study, group), *remarks, *_reuse(group), *study.notes),
+        laws=_laws(study, group) if study.sizes and with_laws else None,
         missing=tuple(commands(study, points, missing, group.runs, home)),
     )
 
@@ -255,7 +261,28 @@ def _differences(study: Study, group: Group, points: Sequence[str]) -> dict[str,
     return corrected(found)
 
 
-def _by_task(runs: dict[Seeds, FinishedRun], numbers: dict[Seeds, int]) -> Runs:
+def _size(study: Study, run: FinishedRun) -> int | None:
+    """How many examples a run writes, where its study is of that."""
+    factors = [run.settings.get(key) for key in study.sizes]
+    numbers = [each for each in factors if isinstance(each, (int, float))]
+    return round(math.prod(numbers)) if numbers and len(numbers) == len(factors) else None
+
+
+def _laws(study: Study, group: Group) -> Laws | None:
+    """The laws of scores by data size; None where nothing can be fitted."""
+    numbers = {seed: place for place, seed in enumerate(dict.fromkeys(run.seeds for run in group.runs))}
+    measured: dict[int, dict[int, dict[str, float]]] = {}
+    for run in group.runs:
+        size, scores = _size(study, run), _by_task({run.seeds: run}, numbers)
+        if size is not None and all(scores.values()):
+            measured.setdefault(size, {}).update(scores)
+    try:
+        return fit_laws(measured)
+    except UserError:  # a single size, or no task that all have
+        return None
+
+
+def _by_task(runs: dict[Seeds, FinishedRun], numbers: dict[Seeds, int]) -> dict[int, dict[str, float]]:
     return {
         numbers[seed]: {task: score for task, score in run.scores.tasks.items() if score is not None}
         for seed, run in runs.items()

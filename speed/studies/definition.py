@@ -66,6 +66,8 @@ class Study(Spec):
     x: str | None = None
     """What the axis is called in a picture, where its values are numbers."""
     log_x: bool = False
+    sizes: tuple[str, ...] = ()
+    """Settings whose product is a point's number of examples, where the law of scores by data size is asked for."""
     pictured: tuple[str, ...] = ()
     """Measures that the picture of `layout: measures` shows, on one axis."""
     seeds: tuple[int, ...] = ()

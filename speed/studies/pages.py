@@ -9,6 +9,7 @@ from speed.core.escape import escape
 from speed.runs.tables import Table, escaped, money
 from speed.studies.answer import Answer, Figure, Row
 from speed.studies.definition import Measure
+from speed.studies.law_tables import law_tables
 
 
 def main_table(answer: Answer, narrow: bool = False) -> Table:
@@ -141,6 +142,10 @@ def markdown(answer: Answer, picture: str | None = None) -> str:
     parts = [f"# {escaped(answer.study.title)}", escaped(answer.study.question), main_table(answer).markdown()]
     parts += [f"![{escaped(answer.study.title)}]({picture})"] if picture else []
     parts.append("\n".join(f"- {escaped(each)}" for each in told(answer)))
+    if answer.laws:
+        law = law_tables(answer.laws)
+        told_of_it = "\n".join(f"- {escaped(each)}" for each in law if isinstance(each, str))
+        parts += ["## The law", *(each.markdown() for each in law if isinstance(each, Table)), told_of_it]
     if answer.missing:
         commands = "\n".join(escape(command).replace("\n", " ") for command in answer.missing)
         parts += ["## What is missing", f"```bash\n{commands}\n```"]

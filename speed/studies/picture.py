@@ -84,6 +84,8 @@ def _panel(axes: Any, answer: Answer, marks: Sequence[Mark], paper: bool) -> Non
     if all(mark.x is not None for mark in marks):
         line = "-" if len(shown) > 1 else ""
         axes.errorbar([mark.x for mark in shown], values, yerr=reach, linestyle=line, **style)
+        if not paper:
+            _law(axes, answer)
         axes.set_xscale("log" if study.log_x else "linear")
         axes.set_xticks([mark.x for mark in marks], [on_one_line(mark.name, 12) for mark in marks], fontsize=8)
         axes.minorticks_off()
@@ -98,3 +100,17 @@ def _panel(axes: Any, answer: Answer, marks: Sequence[Mark], paper: bool) -> Non
     if study.layout != "measures":
         axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
+
+
+def _law(axes: Any, answer: Answer) -> None:
+    """The best law of scores by data size, or the first where none is, with its band over seeds."""
+    if answer.laws is None or not answer.laws.laws:
+        return
+    law = next((each for each in answer.laws.laws if each.form == answer.laws.best), answer.laws.laws[0])
+    places = sorted((row.x, law.curve[row.size]) for row in answer.rows if row.x is not None and row.size in law.curve)
+    xs, estimates = [x for x, _ in places], [estimate for _, estimate in places]
+    axes.plot(xs, [each.value for each in estimates], color="0.4", linestyle="--", linewidth=1, label=law.form)
+    bands = [each.seeds for each in estimates]
+    if all(bands):
+        axes.fill_between(xs, [b.low for b in bands if b], [b.high for b in bands if b], color="0.4", alpha=0.15)
+    axes.legend(fontsize=8)

@@ -12,6 +12,7 @@ from speed.studies.answer import Answer
 from speed.studies.collect import answer
 from speed.studies.definition import studies
 from speed.studies.finished_runs import finished_runs
+from speed.studies.pages import markdown
 from speed.studies.statistics import interval
 
 SENIOR = {"revisor": OFF}
@@ -157,3 +158,18 @@ def test_what_all_points_share_is_told(tmp_path: Path) -> None:
     made_run(tmp_path)
     made_run(tmp_path, revisor=OFF)
     assert "Built once, and used by all runs that have it: seed data." in found(tmp_path, "table2").remarks
+
+
+def test_the_law_by_data_size_is_fitted_to_figure_4(tmp_path: Path) -> None:
+    made_run(tmp_path)
+    assert found(tmp_path, "figure4").laws is None, "one size"
+    for factor, score in ((0.125, 47.0), (0.25, 48.0), (0.5, 49.0), (2, 51.0)):
+        made_run(tmp_path, score, scale__factor=factor)
+    page = found(tmp_path, "figure4")
+    assert {row.size: row.x for row in page.rows if row.runs} == {58: 0.125, 115: 0.25, 230: 0.5, 460: 1.0, 920: 2.0}
+    assert page.laws is not None
+    assert page.laws.laws[0].form == "log-linear"
+    assert page.laws.laws[0].points_a_doubling.value == pytest.approx(1.0, abs=0.02)
+    assert found(tmp_path, "figure4", with_laws=False).laws is None
+    assert found(tmp_path, "table2").laws is None
+    assert "points a doubling" in markdown(page)
