@@ -349,6 +349,16 @@ class Evaluator(Backend, ABC):
             UserError: for a task that cannot be read.
         """
 
+    def read_inputs(self, runtime: Runtime, say: Callable[[str], None]) -> None:
+        """Look, before anything is paid for, at data of others that are on this machine already.
+
+        Args:
+            say: takes progress, for a person.
+
+        Raises:
+            UserError: for a task that no score can come of.
+        """
+
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         """Data sets that the evaluation reads from the hub, as far as they are known without asking anybody."""
         return ()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -37,3 +40,25 @@ def evaluation_datasets(benchmark: str, only: Sequence[str] = ()) -> tuple[Evalu
     known = _benchmarks()
     among = known.get(benchmark) or tuple(dict.fromkeys(row for rows in known.values() for row in rows))
     return tuple(row for row in among if not only or row.task in only or row.part_of in only)
+
+
+def is_cached(path: str, revision: str, home: Path) -> bool:
+    """Whether the store's cache, the cache of `datasets` or that of the hub holds this revision of a data set.
+
+    Args:
+        home: root of the store.
+    """
+    from huggingface_hub import constants
+
+    usual = Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME) / "datasets"))
+    for cache in (home / "cache" / "datasets", usual):
+        for folder in cache.iterdir() if cache.is_dir() else ():
+            if _plain(folder.name) == _plain(path) and any(folder.glob(f"*/*/{revision}")):
+                return True
+    kept = Path(constants.HF_HUB_CACHE) / f"datasets--{path.replace('/', '--')}" / "snapshots" / revision
+    return bool(revision) and any(kept.glob("*"))
+
+
+def _plain(name: str) -> str:
+    """A data set's name as the hub or as the folders of `datasets` write it, made alike."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -6,8 +6,6 @@ What lies in the local caches is not asked for. With HF_HUB_OFFLINE=1 the caches
 from __future__ import annotations
 
 import json
-import os
-import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -18,6 +16,7 @@ from typing import Literal, NamedTuple
 from speed.core.content import HubRepository
 from speed.core.errors import UserError
 from speed.core.graph import StageStatus
+from speed.data.evaluation_datasets import is_cached
 from speed.runs.tables import paragraph
 
 SECONDS = 10.0
@@ -92,7 +91,10 @@ def refuse_without_access(found: Sequence[Access]) -> None:
 def _state_of(wanted: HubRepository, home: Path, silent: threading.Event) -> tuple[State, str]:
     from huggingface_hub import constants
 
-    local, lacks = _cached_model(wanted) if wanted.kind == "model" else _cached_dataset(wanted, home)
+    if wanted.kind == "model":
+        local, lacks = _cached_model(wanted)
+    else:
+        local, lacks = is_cached(wanted.name, wanted.revision or "", home), "it is in no local cache"
     if local:
         return "there", "in the local cache"
     if constants.is_offline_mode():
@@ -160,23 +162,3 @@ def _cached_model(wanted: HubRepository) -> tuple[bool, str]:
         if not any(any(folder.glob(pattern)) for pattern in patterns):
             return False, f"the local cache lacks its {what}"
     return True, ""
-
-
-def _cached_dataset(wanted: HubRepository, home: Path) -> tuple[bool, str]:
-    """Whether the store's cache, the cache of `datasets` or that of the hub holds this revision of a data set."""
-    from huggingface_hub import constants
-
-    usual = Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME) / "datasets"))
-    for cache in (home / "cache" / "datasets", usual):
-        for folder in cache.iterdir() if cache.is_dir() else ():
-            if _plain(folder.name) == _plain(wanted.name) and any(folder.glob(f"*/*/{wanted.revision}")):
-                return True, ""
-    kept = Path(constants.HF_HUB_CACHE) / f"datasets--{wanted.name.replace('/', '--')}" / "snapshots"
-    if wanted.revision and any((kept / wanted.revision).glob("*")):
-        return True, ""
-    return False, "it is in no local cache"
-
-
-def _plain(name: str) -> str:
-    """A data set's name as the hub or as the folders of `datasets` write it, made alike."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -25,6 +26,9 @@ class Evaluation(Stage[Scores]):
 
     def check(self, runtime: Runtime) -> None:
         self.evaluator.check()
+
+    def read_inputs(self, runtime: Runtime, say: Callable[[str], None]) -> None:
+        self.evaluator.read_inputs(runtime, say)
 
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         return self.evaluator.hub_repositories()

@@ -8,11 +8,14 @@ name, and would give one local model the scores of another. No result outside th
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
+from speed.backends.evaluation.at_hand import read_gold
+from speed.backends.evaluation.mirror import mirrored
 from speed.backends.evaluation.protocol import EvaluationProtocol
 from speed.backends.runtime.device import fills_gpu
 from speed.core.content import Content, HubRepository
@@ -71,6 +74,17 @@ class MtebEvaluator(ProtocolEvaluator):
 
     def _names(self) -> tuple[str, ...] | None:
         return self.only or None
+
+    def check(self) -> None:
+        """Refuse a mirror that lacks a task's data."""
+        if self.mirror is not None:
+            for each in evaluation_datasets(self.benchmark, self.only):
+                mirrored(self.mirror.path.expanduser(), each.task, each.path, each.revision)
+
+    def read_inputs(self, runtime: Runtime, say: Callable[[str], None]) -> None:
+        """Refuse labels that no score can come from, in data that are on this machine."""
+        mirror = self.mirror.path.expanduser() if self.mirror else None
+        read_gold(self.benchmark, self.only, mirror, runtime.home.expanduser().resolve(), say)
 
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         """The data sets of the tasks, unless a mirror has them."""

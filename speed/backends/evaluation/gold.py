@@ -85,12 +85,16 @@ def _value(kind: str, column: str, value: Json, seen: dict[str, object]) -> Json
     return found if listed else found[0]
 
 
-def no_score(file: Path, reason: str) -> UserError:
+class NoScore(UserError):
+    """A task would give every model the same score, or none."""
+
+
+def no_score(file: Path | str, reason: str) -> NoScore:
     """The refusal of a task that would give every model the same score, or none."""
-    return UserError(f"{file}: no score can come of this task: {reason}")
+    return NoScore(f"{file}: no score can come of this task: {reason}")
 
 
-def refuse_undefined(file: Path, kind: str, rows: Rows) -> None:
+def refuse_undefined(file: Path | str, kind: str, rows: Rows) -> None:
     """Refuse gold values that give every model the same score, or none.
 
     Args:

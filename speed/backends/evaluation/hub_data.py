@@ -10,8 +10,13 @@ from typing import Any
 
 import datasets
 
+from speed.backends.evaluation.loaded_gold import refuse_loaded
+from speed.backends.evaluation.mirror import mirrored
 from speed.core.content import sha256_of
 from speed.core.errors import UserError
+
+LOCAL = "local-"
+"""Beginning of the revision of a mirror's copy."""
 
 
 def take_from_mirror(task: Any, mirror: Path) -> None:
@@ -23,25 +28,22 @@ def take_from_mirror(task: Any, mirror: Path) -> None:
         UserError: when the mirror lacks it.
     """
     name, path, revision = task.metadata.name, task.metadata.dataset["path"], task.metadata.dataset["revision"]
-    folder = next((mirror / place for place in (name, path) if (mirror / place).is_dir()), None)
-    if folder is None:
-        raise UserError(
-            f"the mirror {mirror} lacks {name}: it should hold the folder {path} (a copy of that data set, at "
-            f"revision {revision}) or {name}"
-        )
-    _read_from(task, folder, f"local-{sha256_of(folder)[:12]}")
+    folder = mirrored(mirror, name, path, revision)
+    _read_from(task, folder, f"{LOCAL}{sha256_of(folder)[:12]}")
 
 
 def load_data(task: Any) -> list[str]:
     """Load a task's data: from our cache or the hub, else from the caches of `datasets` or `huggingface_hub`.
 
     Returns:
-        What a reader of the score should know of the data: nothing, since they are the published ones.
+        What a reader of the score should know of the data.
 
     Raises:
-        UserError: when none of them has the data.
+        UserError: when none of them has the data, or no score can come of them.
     """
     ways: list[Callable[[], None]] = [task.load_data, lambda: _from_usual_cache(task), lambda: _from_snapshot(task)]
+    if str(task.metadata.dataset["revision"]).startswith(LOCAL):
+        ways = [lambda: _from_mirror(task)]
     first: Exception | None = None
     for way in ways:
         try:
@@ -49,12 +51,19 @@ def load_data(task: Any) -> list[str]:
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # ConnectionError is an OSError
             first = first or error
         else:
-            return []
+            return refuse_loaded(task)
     raise UserError(
         f"the data of {task.metadata.name} ({task.metadata.dataset['path']}) cannot be loaded: {first}\n"
         "  check the connection to the hub, bring a filled cache (HF_HOME) or a mirror (eval.mirror=DIR), or "
         "evaluate a folder of tasks with eval=local; finished tasks are kept"
     ) from first
+
+
+def _from_mirror(task: Any) -> None:
+    """From a mirror. `datasets` would take what it once prepared from a folder, whatever the files hold by now, so each
+    content is prepared in a place of its own."""
+    with _prepared_in(Path(datasets.config.HF_DATASETS_CACHE) / task.metadata.dataset["revision"]):
+        task.load_data()
 
 
 def _from_usual_cache(task: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib.metadata
 from collections.abc import Callable, Sequence
@@ -107,6 +108,7 @@ def _task_of_mteb(name: str) -> Any:
 
 
 def _hub_job(task: Any, mirror: Path | None) -> Job:
+    task = copy.copy(task)  # mteb hands out one object again and again, and a mirror changes it
     if mirror is not None:
         take_from_mirror(task, mirror)
     return Job(task, functools.partial(load_data, task), None, characters=_characters(task))

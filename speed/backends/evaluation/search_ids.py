@@ -10,7 +10,7 @@ from speed.backends.evaluation.gold import no_score
 Relevant = Mapping[str, Mapping[str, int]]
 
 
-def remarks_on_ids(file: Path, relevant: Relevant, documents: Set[str], queries: Set[str]) -> list[str]:
+def remarks_on_ids(file: Path | str, relevant: Relevant, documents: Set[str], queries: Set[str]) -> list[str]:
     """What a reader should know of judgments that name absent documents or queries; they count as mteb counts them.
 
     Args:
