@@ -211,6 +211,8 @@ class Config(Spec):
     """Name of the run, in its folder and in the ledger of runs."""
     plan: bool = False
     """Print what would be done and what it would cost; build nothing."""
+    plan_details: bool = False
+    """A plan names all that differs from what is built, and not the three most telling differences of a stage."""
     preview: bool = False
     """Print prompts as the teacher would receive them; ask and build nothing."""
     status: bool = False

@@ -93,12 +93,17 @@ class StageStatus:
     """What is still to spend, at least."""
     at_most: Work
     """The same, where every row needs all the tries that it may take."""
-    why: str = ""
+    reasons: tuple[str, ...] = ()
     """For a miss: what differs from the nearest build of the same stage."""
     commit: str = ""
     """Code that built it."""
     damaged: str = ""
     """A file whose checksum failed, if one was noticed."""
+
+    @property
+    def why(self) -> str:
+        """All reasons in one line."""
+        return ", ".join(self.reasons)
 
     @property
     def state(self) -> str:
@@ -132,30 +137,33 @@ def _measured(goal: Goal, store: Store) -> StageStatus:
         built = max(0, goal.rows - sum(min(gap.stop, goal.rows) - min(gap.start, goal.rows) for gap in gaps))
         first = store.shards(node)[:1]
         manifest = store.shard_manifest(node, first[0]) if first else None
-        why = "" if built else _why(node, store)
-        return StageStatus(goal, built, goal.rows, work, at_most, why, _commit_of(manifest))
+        reasons = () if built else _reasons(node, store)
+        return StageStatus(goal, built, goal.rows, work, at_most, reasons, _commit_of(manifest))
     assert isinstance(node, Stage)
     manifest = store.manifest(node)
     if manifest is not None:
         return StageStatus(goal, 1, 1, Work(), Work(), commit=_commit_of(manifest))
-    return StageStatus(goal, 0, 1, node.work(), node.work(), _why(node, store))
+    return StageStatus(goal, 0, 1, node.work(), node.work(), _reasons(node, store))
 
 
 def _commit_of(manifest: Any) -> str:
     return manifest.maker.commit if manifest is not None and manifest.maker is not None else ""
 
 
-def _why(node: Node, store: Store) -> str:
-    nearest, fewest = "", 0
+def _reasons(node: Node, store: Store) -> tuple[str, ...]:
+    """What differs from the nearest build, the most telling first: own settings before upstream stages, outer
+    ones before those deep within."""
+    nearest: list[str] = []
     for sibling in store.siblings(node):
         if sibling.label != node.label:
             continue
         differing = differences(sibling.recipe, dict(node.own_recipe))
         if sibling.version != node.version:
             differing.append(f"version {sibling.version} -> {node.version}")
-        if not nearest or len(differing) < fewest:
-            nearest, fewest = ", ".join(differing), len(differing)
-    return nearest or "not built yet"
+        if not nearest or len(differing) < len(nearest):
+            nearest = differing
+    telling = sorted(nearest, key=lambda each: (each.endswith(" changed"), each.partition(" ")[0].count(".")))
+    return tuple(telling) or ("not built yet",)
 
 
 def differences(old: Json, new: Json, path: str = "") -> list[str]:

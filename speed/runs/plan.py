@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from speed.config import Config
+from speed.core.escape import escape
 from speed.core.graph import StageStatus
 from speed.core.work import Work
 from speed.data.costs.memory import (
@@ -20,9 +21,11 @@ from speed.data.costs.model_shapes import Shape, shape_of
 from speed.data.costs.prices import EXPECTED_TOKENS, SECONDS_A_CALL, SECONDS_A_TOKEN
 from speed.ports import Dpo, EmbedderLoad, Training
 from speed.runs.resources import embedder_hours
-from speed.runs.tables import Table, money
+from speed.runs.tables import Table, money, paragraph
 from speed.stages.embedder import Embedder
 
+TELLING = 3
+"""Differences of a stage that a plan names."""
 WORTH_A_LINE = 100_000_000
 """Weights below which any machine will do."""
 
@@ -31,6 +34,7 @@ def print_plan(config: Config, preset: str, found: list[StageStatus], key: str) 
     """The plan on the screen."""
     print(f"plan of {config.name} (preset {preset}), key {key[:12]}, store {config.runtime.home}")
     print(plan_table(found).text())
+    print("\n".join(["", *reason_lines(found, None if config.plan_details else TELLING)]))
     machines = machine_table(config, found)
     if machines is not None:
         print(f"\n{machines.text()}")
@@ -45,24 +49,34 @@ def print_plan(config: Config, preset: str, found: list[StageStatus], key: str) 
             f"for again with twice the limit,\nso output tokens and dollars may be more than {tries} times those shown"
         )
     if rows := planned_calls(found, config.teacher.tries):
-        print(f"paid calls a row, at least and at most: {rows}")
-    print(_hours(found, config.runtime.concurrency))
+        print(paragraph(f"paid calls a row, at least and at most: {rows}"))
+    print(paragraph(_hours(found, config.runtime.concurrency)))
 
 
 def plan_table(found: list[StageStatus]) -> Table:
-    """State of every stage, what is left to do, and why."""
-    table = Table("stage", "state", "have", "want", "calls", "tokens", "dollars", "to generate", "to train", "why")
+    """State of every stage, and what is left to do."""
+    table = Table("stage", "state", "have", "want", "calls", "tokens", "dollars", "to generate", "to train")
     for status in found:
         table.add(
-            status.goal.label, status.state, f"{status.built:,}", f"{status.wanted:,}",
-            *_work_cells([status]), status.damaged or status.why,
+            status.goal.label, status.state, f"{status.built:,}", f"{status.wanted:,}", *_work_cells([status])
         )  # fmt: skip
-    table.add("total", "", "", "", *_work_cells(found), "")
+    table.add("total", "", "", "", *_work_cells(found))
     brainstorming = [status for status in found if status.goal.node.purpose == "brainstorm"]
     alignment = [status for status in found if status not in brainstorming]
-    table.add("  of which alignment (Table 5)", "", "", "", *_work_cells(alignment), "")
-    table.add("  of which brainstorming", "", "", "", *_work_cells(brainstorming), "")
+    table.add("  of which alignment (Table 5)", "", "", "", *_work_cells(alignment))
+    table.add("  of which brainstorming", "", "", "", *_work_cells(brainstorming))
     return table
+
+
+def reason_lines(found: list[StageStatus], most: int | None) -> list[str]:
+    """Why stages are built: stages with the same reasons in one paragraph, with `most` reasons and how many more."""
+    stages: dict[str, list[str]] = {}
+    for status in found:
+        if status.damaged or status.reasons:
+            rest = len(status.reasons) - (most or len(status.reasons))
+            shown = ", ".join(status.reasons[:most]) + (f" and {rest} more (plan_details=true)" if rest > 0 else "")
+            stages.setdefault(status.damaged or shown, []).append(status.goal.label)
+    return [paragraph(f"{', '.join(labels)}: {escape(why)}") for why, labels in stages.items()]
 
 
 def planned_calls(found: list[StageStatus], tries: int) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from textwrap import fill
+from itertools import zip_longest
+from textwrap import fill, wrap
 from typing import Any
 
 from speed.core.escape import escape
@@ -15,6 +16,10 @@ _FIGURE = re.compile(rf"|-|unknown|{_NUMBER}( (to|±) {_NUMBER})?")
 """A cell of a column of figures: a number, a range, or that there is none."""
 NOTHING = ("", "-", "0", "$0.00")
 """What a column may hold throughout to be left out on a terminal, whose width is dear."""
+
+
+WIDTH = 120
+"""Characters of a line on the screen."""
 
 
 class Table:
@@ -48,9 +53,18 @@ class Table:
         return self._drawn() if sys.stdout.isatty() else self.plain()
 
     def plain(self) -> str:
-        """Columns without a frame; lines are as long as they need to be."""
-        widths = [max(len(line[place]) for line in [self.head, *self.rows]) for place in range(len(self.head))]
-        lines = [self.head, tuple("-" * width for width in widths), *self.rows]
+        """Columns without a frame. Lines have at most `WIDTH` characters: what does not fit is broken between words, in
+        the widest columns first."""
+        columns = [[line[place] for line in [self.head, *self.rows]] for place in range(len(self.head))]
+        widths = [max(map(len, column)) for column in columns]
+        least = [max(len(word) for cell in column for word in ["", *cell.split()]) for column in columns]
+        while sum(widths) + 2 * (len(widths) - 1) > WIDTH:
+            shrinking = [place for place, width in enumerate(widths) if width > least[place]]
+            if not shrinking:
+                break
+            widths[max(shrinking, key=lambda place: widths[place])] -= 1
+        head, *rows = [_broken(line, widths) for line in [self.head, *self.rows]]
+        lines = [*head, tuple("-" * width for width in widths), *(line for row in rows for line in row)]
         aligned = list(zip(widths, self._to_the_right(), strict=True))
         return "\n".join(
             "  ".join(
@@ -97,6 +111,14 @@ def paragraph(text: str, indent: int = 2) -> str:
 
 
 _WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+
+
+def _broken(line: tuple[str, ...], widths: list[int]) -> list[tuple[str, ...]]:
+    """A row as the lines that its cells take in columns of these widths."""
+    cells = [
+        wrap(cell, width, **_WHOLE) if len(cell) > width else [cell] for cell, width in zip(line, widths, strict=True)
+    ]
+    return list(zip_longest(*cells, fillvalue=""))
 
 
 def escaped(cell: str) -> str:

@@ -45,5 +45,15 @@ def test_a_terminal_leaves_out_columns_that_say_nothing(monkeypatch: pytest.Monk
     assert "dollars" in made.plain(), "a pipe gets every column"
 
 
+def test_a_wide_table_is_broken_between_words() -> None:
+    made = Table("stage", "calls", "why")
+    made.add("seed data", "400 to 2,000", "one two " * 30)
+    made.add("topics", "0", "")
+    lines = made.plain().splitlines()
+    assert max(map(len, lines)) <= 120
+    assert " ".join(" ".join(lines[2:-1]).split()) == "seed data 400 to 2,000 " + ("one two " * 30).strip()
+    assert lines[-1].split() == ["topics", "0"]
+
+
 def test_markdown_aligns_columns_of_figures_alone() -> None:
     assert table().markdown().splitlines()[1] == "| --- | --- | ---: | ---: | --- |"

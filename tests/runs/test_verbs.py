@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from speed.core.build import build
 from speed.core.graph import StageStatus, stage_statuses
 from speed.core.store import Store
 from speed.data.costs.prices import seconds
@@ -155,6 +156,31 @@ def test_a_plan_says_what_is_spent_at_least_and_at_most(compose: Any, tmp_path: 
     assert planned_calls(plans[1], 2) == tasks.format(" to 2", " to 6", "2 to 4") + ", revisions 1 to 2"
     calls = int(one["total"][0].replace(",", ""))
     assert three["total"][0] == f"{calls + 10_000:,} to {calls + 60_000:,}"
+
+
+@pytest.mark.parametrize("details", [False, True])
+def test_a_plan_fits_the_screen(
+    details: bool, compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside another preset's store, with ranges in every column."""
+    store = Store(tmp_path / "home").open()
+    build(pipeline(compose("topics=miniature")).goals()[0], store, Runtime(), lambda _: None)
+    others = ("drop_single_letters=true", "min_depth=2", "max_depth=7", "prettify=true", "exclude=[Shopping]")
+    config = compose(
+        "preset=paper", "topics=miniature", *(f"topics.{each}" for each in others), "counts.sft_attempts=3",
+        "scale.attempts=2", f"plan_details={str(details).lower()}",
+    )  # fmt: skip
+    pipe = pipeline(config)
+    found = stage_statuses(pipe.goals(), store)
+    print_plan(config, "paper", found, pipe.key)
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 120
+    [topics] = [status for status in found if status.goal.label == "topics"]
+    assert len(topics.reasons) > 3
+    plain = " ".join(shown.split())
+    assert f"topics: {', '.join(topics.reasons[:3])}" in plain
+    assert (topics.reasons[3] in plain) == details
+    assert (f"and {len(topics.reasons) - 3} more" in plain) != details
 
 
 def test_a_cap_leaves_room_for_answers_that_are_asked_for_again(
