@@ -72,6 +72,14 @@ def test_the_papers_preset_plans_anywhere_and_says_what_a_run_lacks_before_anyth
     assert not list(home.rglob("manifest.json"))
 
 
+def test_a_multirun_whose_points_are_refused_says_so_and_ends_with_its_table(tmp_path: Path) -> None:
+    done = speed_here(tmp_path / "home", "-m", SMOKE, "runtime.max_calls=1", "seed=0,1")
+    refused(done, "more than runtime.max_calls=1", "raise the cap")
+    point = next(line.split() for line in done.out.splitlines() if line.startswith("this recipe"))
+    assert point[2:7] == ["not", "finished", "0", "of", "2"]
+    assert "2 of 2 runs did not finish" in done.out
+
+
 def test_an_empty_topics_file(tmp_path: Path) -> None:
     (tmp_path / "topics.txt").write_text("\n\n")
     refused(speed(tmp_path / "home", SMOKE, f"topics.path={tmp_path}/topics.txt"), "topics.txt")
