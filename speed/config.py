@@ -112,8 +112,9 @@ class Scale(Spec):
     keep: int | None = Field(None, ge=2)
     """Examples of the corpus that the embedder is trained on: the first of each kind, in the proportions of the mix;
     null: all. With it, corpora that lost different shares can be compared."""
-    writer: Literal["models", "teacher"] = "models"
-    """Who writes the corpus: the aligned small models (the paper), or the teacher itself, as a comparison."""
+    writer: Literal["models", "teacher", "instruct"] = "models"
+    """Who writes the corpus: the aligned small models (the paper), or for comparison the teacher itself, or
+    `generator.base` untrained, an instruct model that is prompted through its own chat template."""
     mix: Mix
     """Proportions of the five kinds (paper, 4.1)."""
 

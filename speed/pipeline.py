@@ -14,6 +14,7 @@ from speed.stages.dedup import Dedup
 from speed.stages.embedder import Embedder
 from speed.stages.evaluation import Evaluation
 from speed.stages.field_pairs import FieldPairs
+from speed.stages.instruct import InstructModel
 from speed.stages.junior import Junior
 from speed.stages.preferences import Preferences
 from speed.stages.revision_data import RevisionData
@@ -133,7 +134,10 @@ def pipeline(config: Config) -> Pipeline:
         dpo = config.preference.dpo.model_copy(update={"seed": seed.train})
         writer = Senior(dpo, config.trainer, junior, pairs.take(round(counts.pairs * counts.pairs_factor)))
 
-    # The writer synthesises at scale (3.3). For comparison the teacher may write it all: more rows of seed data (C.2).
+    # The writer synthesises at scale (3.3). For comparison (4.1) an instruct model writes as it came, or the teacher
+    # writes it all: more rows of seed data (C.2).
+    if config.scale.writer == "instruct":
+        writer = InstructModel(config.generator.base, engine)
     samples: Pool[Sample] = Synthesis(
         writer=writer,
         assignment=assignment("synthesis"),

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from speed.core.content import HubRepository
+from speed.core.errors import UserError
 from speed.core.spec import Backend, Spec
 from speed.core.work import Work
 from speed.data.answers.schemas import Form
@@ -158,6 +159,16 @@ class Engine(Backend, ABC):
 
         A call is read when the texts of the one before have been handed out: it may depend on them.
         """
+
+    def adopt(self, base: str, out: Path) -> None:
+        """Write into `out` what `generate` takes as the weights of an instruct model as it came.
+
+        Raises:
+            UserError: for a model that cannot be had, or one that is no instruct model.
+        """
+        raise UserError(
+            f"{type(self).__name__} cannot write with a model that was not trained here: take another engine"
+        )
 
     def check(self, runtime: Runtime) -> None:
         """Refuse, before anything is built, what would have no effect or cannot be carried out.

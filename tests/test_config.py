@@ -49,6 +49,7 @@ def test_what_ships_is_what_these_tests_cover() -> None:
         "ablation_no_dpo",
         "ablation_no_revisor",
         "ablation_sft_only",
+        "baseline_llama3",
         "smoke",
         "speed_920k",
         "teacher_data",

@@ -207,6 +207,26 @@ def test_the_store_may_be_moved_and_an_ablation_shares_it(first: tuple[Path, Fin
     assert " miss " in states["synthesis"]
 
 
+@pytest.mark.slow
+def test_an_instruct_model_writes_the_corpus(first: tuple[Path, Finished], tmp_path: Path) -> None:
+    """Table 1's baseline to scores. Here the instruct model is a trained junior whose tokenizer has a chat template."""
+    home, instruct = tmp_path / "home", tmp_path / "instruct"
+    shutil.copytree(first[0], home, symlinks=True)
+    shutil.copytree(runs(home)[0] / "stages" / "junior" / "model", instruct)
+    (instruct / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0]['content'] + '\\n' }}")
+    done = speed(
+        home, "+experiment=[smoke,baseline_llama3]", "preference=none", "revisor=none", f"generator.base={instruct}"
+    )
+    assert done.code == 0, done.out + done.err
+    stages = {stage["label"]: stage for stage in summary(home)["stages"]}
+    assert set(stages) == {
+        "topics", "tasks for synthesis", "instruct model", "synthesis", "dedup", "embedder", "evaluation"
+    }  # fmt: skip
+    assert stages["tasks for synthesis"]["state"] == "reused"
+    assert stages["synthesis"]["rows_out"] > 0
+    assert summary(home)["scores"]["mean"] > 0
+
+
 def test_a_flipped_bit_in_a_model_is_found_and_mended(first: tuple[Path, Finished], tmp_path: Path) -> None:
     home, _ = first
     copy = tmp_path / "copy"

@@ -28,6 +28,7 @@ from speed.runs.tables import paragraph
 from speed.stages.base import GeneratingPool
 from speed.stages.embedder import Embedder
 from speed.stages.evaluation import Evaluation
+from speed.stages.instruct import InstructModel
 
 WORTH_A_LINE = 100_000_000
 """Weights below which any machine will do."""
@@ -111,8 +112,10 @@ def resources(config: Config, missing: list[StageStatus]) -> Resources:
 def _add_generation(needed: Resources, pool: GeneratingPool[Any], status: StageStatus) -> None:
     prompt, answer = EXPECTED_TOKENS[pool.writes_like]
     needed.disk["rows and journal"] += status.work.generated * record_bytes(prompt, answer)
-    writers = [node.training() for node in pool.upstream.values() if isinstance(node, Node)]
-    base = next((training.base for training in writers if training is not None), "")
+    read = [node for node in pool.upstream.values() if isinstance(node, Node)]
+    bases = [training.base for node in read if (training := node.training()) is not None]
+    bases += [node.base.name for node in read if isinstance(node, InstructModel)]
+    base = next(iter(bases), "")
     shape = _shape(needed, status.goal.label, base)
     if shape is not None:
         hours = generation_hours(shape, status.work.generated, prompt, answer)

@@ -173,8 +173,11 @@ class FineTuning(Stage[Weights], Generic[R]):
 
 
 def bases_under(node: Node) -> tuple[HubRepository, ...]:
-    """What loading a generator that `node` has trained reads from the hub: the base of an adapter, if it is one."""
+    """What loading a generator reads from the hub: the base of an adapter that `node` has trained, or of a model as it
+    came; nothing for weights that were trained as a whole."""
     training: Training | None = node.training()
+    if training is None and isinstance(node, Stage):
+        return node.hub_repositories()
     footprint = None if training is None else training.trainer.footprint()
     whole = training is None or (footprint is not None and footprint.lora is None)
     return () if whole else node.hub_repositories()

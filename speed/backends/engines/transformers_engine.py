@@ -15,7 +15,7 @@ from pydantic import Field
 
 from speed.backends.engines.decoding import Prefix, continuations
 from speed.backends.engines.transcription import Transcription, Written, context_length, format_of
-from speed.backends.engines.weights import Loaded, Precision, end_tokens, load
+from speed.backends.engines.weights import Loaded, Precision, adopt, end_tokens, load
 from speed.backends.runtime.device import device_of, fills_gpu
 from speed.core.errors import UserError
 from speed.ports import Engine, Generate, Generated, Sampling
@@ -44,6 +44,9 @@ class TransformersEngine(Engine):
 
     def alone(self, runtime: Runtime) -> bool:
         return fills_gpu(runtime)
+
+    def adopt(self, base: str, out: Path) -> None:
+        adopt(base, out)
 
     def generate(
         self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context

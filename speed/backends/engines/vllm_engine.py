@@ -23,7 +23,15 @@ from pydantic import Field
 
 from speed.backends.engines.decoding import Prefix
 from speed.backends.engines.transcription import Transcription, Written, context_length, format_of
-from speed.backends.engines.weights import Precision, end_tokens, load_configs, load_tokenizer, read_card, save_merged
+from speed.backends.engines.weights import (
+    Precision,
+    adopt,
+    end_tokens,
+    load_configs,
+    load_tokenizer,
+    read_card,
+    save_merged,
+)
 from speed.backends.runtime.device import fills_gpu, quietly
 from speed.core.content import locate_model
 from speed.core.errors import UserError
@@ -78,6 +86,9 @@ class VllmEngine(Engine):
 
     def alone(self, runtime: Runtime) -> bool:
         return fills_gpu(runtime)
+
+    def adopt(self, base: str, out: Path) -> None:
+        adopt(base, out)
 
     def generate(
         self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context
@@ -242,6 +253,8 @@ def _whole(weights: Path) -> tuple[str, str | None]:
     card = read_card(weights)
     if card is None:
         return locate_model(weights)
+    if not card.trained:
+        return locate_model(card.base)
     if not card.adapter:
         return str(weights / "model"), None
     if card.base.startswith("relative:"):

@@ -14,9 +14,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from speed.backends.engines.prompt_format import PromptFormat
+from speed.backends.engines.prompt_format import PromptFormat, prompt_format
 from speed.backends.runtime.device import quietly
 from speed.core.cache import write_aside
 from speed.core.content import locate_model, package_folder, sha256_of
@@ -38,6 +39,8 @@ class WeightsCard(Spec):
     """Content of the base's folder, or the commit of a hub model."""
     adapter: bool
     """True when `model/` holds only an adapter."""
+    trained: bool = True
+    """False for a base model as it came: there is no `model/`."""
     prompt_format: PromptFormat
 
 
@@ -92,7 +95,9 @@ def load_tokenizer(source: Path | str) -> Any:
     Raises:
         UserError: for a missing or gated model, or a tokenizer that knows no end of a text.
     """
-    folder, revision = locate_model(source) if read_card(source) is None else (str(Path(source) / "model"), None)
+    card = read_card(source)
+    untrained = source if card is None else None if card.trained else card.base
+    folder, revision = (str(Path(source) / "model"), None) if untrained is None else locate_model(untrained)
     tokenizer = _tokenizer(folder, revision)
     if tokenizer.eos_token_id is None:
         raise UserError(f"{source}: the tokenizer has no end-of-text token, so no text could ever end; take another")
@@ -118,6 +123,22 @@ def write_card(payload: Path, card: WeightsCard) -> None:
         aside.write_text(card.model_dump_json(indent=2) + "\n")
 
 
+def adopt(base: str, payload: Path) -> None:
+    """Make a payload of an instruct model as it came, which is prompted through its own chat template.
+
+    Raises:
+        UserError: for a missing or gated model, or one without a chat template.
+    """
+    tokenizer = load_tokenizer(base)
+    if not tokenizer.chat_template:
+        raise UserError(f"{base} has no chat template, so it is no instruct model\n  give one as generator.base")
+    config, _ = load_configs(*locate_model(base))
+    reference, content = base_of(base, payload, SimpleNamespace(config=config))
+    layout = prompt_format("chat", tokenizer)
+    card = WeightsCard(base=reference, base_sha256=content, adapter=False, trained=False, prompt_format=layout)
+    write_card(payload, card)
+
+
 def base_of(source: Path | str, payload: Path, model: Any) -> tuple[str, str]:
     """Reference and content of the base under the weights that a training from `source` writes into `payload`.
 
@@ -141,6 +162,8 @@ def base_of(source: Path | str, payload: Path, model: Any) -> tuple[str, str]:
 
 
 def _payload_model(payload: Path, card: WeightsCard, dtype: Any, for_training: bool) -> Any:
+    if not card.trained:
+        return _base_of_card(payload, card, dtype)
     if not card.adapter:
         return _pretrained(str(payload / "model"), None, dtype)
     from peft import PeftModel

@@ -72,6 +72,7 @@ KNOWN = {
         tied=True, attention_bias=True,
     ),
 }  # fmt: skip
+KNOWN["meta-llama/Meta-Llama-3-8B-Instruct"] = KNOWN["meta-llama/Meta-Llama-3-8B"]
 """From config.json of each model on the hub; tests compare the sums with published numbers of parameters."""
 
 

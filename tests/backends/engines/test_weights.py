@@ -12,7 +12,7 @@ from tiny_generator import completions, context, make_base
 
 from speed.backends.alignment.trainer import TrlTrainer
 from speed.backends.engines.prompt_format import completion_ids, prompt_format, prompt_ids, rendered
-from speed.backends.engines.weights import CARD, base_of, load, read_card
+from speed.backends.engines.weights import CARD, adopt, base_of, load, read_card
 from speed.core.content import locate_model, package_folder
 from speed.core.errors import UserError
 from speed.ports import Sft
@@ -155,3 +155,23 @@ def test_a_completion_ends_once(text: str, base: Path) -> None:
     ids = completion_ids(text, tokenizer)
     assert ids.index(tokenizer.eos_token_id) == len(ids) - 1
     assert tokenizer.decode(ids[:-1]) == text.removesuffix("</s>")
+
+
+def test_an_instruct_model_writes_as_it_came_through_its_own_template(base: Path, tmp_path: Path) -> None:
+    instruct, payload = tmp_path / "instruct", tmp_path / "payload"
+    shutil.copytree(base, instruct)
+    payload.mkdir()
+    with pytest.raises(UserError, match="has no chat template, so it is no instruct model"):
+        adopt(str(instruct), payload)
+    assert not list(payload.iterdir())
+    (instruct / "chat_template.jinja").write_text("<user>{{ messages[0]['content'] }}</user>")
+    adopt(str(instruct), payload)
+    assert [path.name for path in payload.iterdir()] == [CARD], "nothing is copied"
+    loaded = load(payload, "fp32", "cpu")
+    assert loaded.card is not None
+    assert rendered("a", loaded.card.prompt_format.name, loaded.tokenizer) == "<user>a</user>"
+    assert torch.equal(logits(payload), logits(base))
+    weights = instruct / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    with pytest.raises(UserError, match="another base than .* holds now"):
+        load(payload, "fp32", "cpu")
