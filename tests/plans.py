@@ -14,6 +14,7 @@ from conftest import ROOT
 from omegaconf import OmegaConf
 
 from speed.config import Config, validated
+from speed.core.content import noted_absence
 from speed.core.graph import Goal
 from speed.core.stage import Pool
 from speed.core.work import Work
@@ -58,7 +59,8 @@ def config_of(*overrides: str, config: str = "config") -> Config:
 def planned(*overrides: str, config: str = "config") -> Planned:
     """The plan of one command in an empty store."""
     made = config_of(*overrides, config=config)
-    return Planned(round(made.scale.examples * made.scale.factor), *asked(pipeline(made).goals()))
+    with noted_absence():
+        return Planned(round(made.scale.examples * made.scale.factor), *asked(pipeline(made).goals()))
 
 
 def asked(goals: Iterable[Goal]) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from plans import points
 from pydantic import BaseModel
 
 from speed.config import FORMER_OPTIONS, former_options
+from speed.core.content import noted_absence
 from speed.core.errors import UserError
 from speed.data.judging.votes import Judge
 from speed.data.prompts.rendering import PromptsConfig
@@ -50,6 +51,7 @@ def test_what_ships_is_what_these_tests_cover() -> None:
         "ablation_no_revisor",
         "ablation_sft_only",
         "baseline_llama3",
+        "full_data",
         "smoke",
         "speed_920k",
         "teacher_data",
@@ -85,7 +87,9 @@ def test_options(compose: Any, option: str) -> None:
 def test_experiments_change_the_key_under_every_preset(compose: Any, preset: str, experiment: str) -> None:
     plain = pipeline(compose(f"preset={preset}"))
     changed = pipeline(compose(f"preset={preset}", f"+experiment={experiment}"))
-    assert changed.key != plain.key
+    with noted_absence() as absent:  # of the labelled sets, which are the user's
+        assert changed.key != plain.key
+    assert len(absent) == (14 if experiment == "full_data" else 0)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from speed.data.records import Scores
 from speed.pipeline import Pipeline, pipeline
 from speed.runs import report
 from speed.runs.access import LACKING, access_lines, hub_access, lacking
+from speed.runs.labelled_sources import source_lines
 from speed.runs.plan import print_plan
 from speed.runs.preview import previews
 from speed.runs.progress import Screen
@@ -94,6 +95,7 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
     tell_recurring_topics(found, store)
     if config.plan:
         print_plan(config, origin.preset, found, pipe.key)
+        print("\n".join(source_lines(config)))
         _print_obstacles(config, origin, store, found, absent)
         print("\n".join(["", *resource_lines(config, found)]))
         return None

@@ -1,0 +1,140 @@
+"""Labelled sets in the layouts of their public copies: each small file becomes the records that it must."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import HANG, ROOT
+
+from speed.backends.embedder.records import check_sources
+from speed.backends.embedder.settings import Source
+from speed.core.content import noted_absence
+from speed.core.errors import UserError
+from speed.core.graph import stage_statuses
+from speed.core.store import Store
+from speed.data.labelled_layouts import records_in
+from speed.labelled import converted
+from speed.pipeline import pipeline
+from speed.runs.labelled_sources import source_lines
+
+FULL = ("preset=paper", "+experiment=full_data")
+LINES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+    "one of each": (
+        {"query": "q", "positive": "p", "negative": "n", "source": "nq"},
+        [{"query": "q", "positive": "p", "negatives": ["n"]}],
+    ),
+    "lists": (
+        {"query": "q", "pos": ["p", "s"], "neg": ["n", "p"]},
+        [{"query": "q", "positive": "p", "negatives": ["n"]}, {"query": "q", "positive": "s", "negatives": ["n", "p"]}],
+    ),
+    "no negatives": ({"anchor": "q", "positive": "p"}, [{"query": "q", "positive": "p"}]),
+    "MS MARCO": (
+        {
+            "query_id": "1",
+            "query": "q",
+            "positive_passages": [{"docid": "7", "title": "T", "text": "p"}],
+            "negative_passages": [{"docid": "8", "title": "", "text": "n"}, {"docid": "9", "text": "m"}],
+        },
+        [{"query": "q", "positive": "T p", "negatives": ["n", "m"]}],
+    ),
+    "DuReader": (
+        {"question_id": "1", "question": "问", "answer_paragraphs": [{"paragraph_id": "2", "paragraph_text": "答"}]},
+        [{"query": "问", "positive": "答"}],
+    ),
+    "nothing to learn": ({"query": "q", "positive_passages": [], "negative_passages": [{"text": "n"}]}, []),
+}
+
+
+def lines(*rows: dict[str, Any]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("layout", LINES)
+def test_a_line_in_its_layout(tmp_path: Path, layout: str) -> None:
+    row, records = LINES[layout]
+    (tmp_path / "set.jsonl").write_text(lines(row), encoding="utf-8")
+    assert list(records_in(tmp_path / "set.jsonl", Counter())) == records
+
+
+def test_a_file_is_converted_with_counts_and_can_be_trained_on(tmp_path: Path) -> None:
+    rows = [row for row, _ in LINES.values()]
+    (tmp_path / "a.jsonl").write_text(lines(*rows), encoding="utf-8")
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines(*rows[:1]).encode()))
+    to = tmp_path / "labelled" / "nq.jsonl"
+    table = converted([tmp_path / "a.jsonl", tmp_path / "b.jsonl.gz"], to)
+    expected = [record for _, records in LINES.values() for record in records]
+    assert [json.loads(line) for line in to.read_text(encoding="utf-8").splitlines()] == [*expected, expected[0]]
+    assert [list(row) for row in table.rows][-1] == ["all", "7", "4", "2", "1", "1", "7", "2"]
+    check_sources([Source(path=to, kind="retrieval")])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"text": "a"}, "line 2 is in no known layout: it has 'text'; known: query and positive, "),
+        ({"query": "", "positive_passages": []}, "line 2: query must be a text"),
+        ({"query": "q", "positive_passages": "p", "negative_passages": []}, "must be a list of passages"),
+        ({"question": "q", "answer_paragraphs": [{"paragraph_id": "1"}]}, "a passage of answer_paragraphs has no text"),
+    ],
+)
+def test_a_line_that_is_no_record_is_named(tmp_path: Path, row: dict[str, Any], said: str) -> None:
+    (tmp_path / "set.jsonl").write_text(lines(LINES["lists"][0], row))
+    with pytest.raises(UserError, match=said):
+        converted([tmp_path / "set.jsonl"], tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_the_command(tmp_path: Path) -> None:
+    (tmp_path / "set.jsonl").write_text(lines(LINES["MS MARCO"][0]))
+    command = [sys.executable, "-m", "speed.labelled", "set.jsonl", "--to", "labelled/msmarco_passage.jsonl"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=HANG
+    )
+    assert done.returncode == 0, done.stderr
+    assert "without negatives" in done.stdout
+    command[3] = "missing.jsonl"
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=HANG
+    )
+    assert done.returncode == 1
+    assert "missing.jsonl" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_papers_sets_with_their_ratios(compose: Any) -> None:
+    sources = {source.path.path.stem: source for source in compose(*FULL).embedder.sources}
+    assert len(sources) == 14
+    assert {name: source.weight for name, source in sources.items() if source.weight != 1} == {
+        "eli5": 0.1, "msmarco_passage": 0.5, "msmarco_document": 0.2, "quora": 0.1, "t2ranking": 0.5,
+    }  # fmt: skip
+    assert {name for name, source in sources.items() if len(source.tasks) == 2} == {"nli", "quora"}
+    assert all(source.tasks and source.kind for source in sources.values())
+    assert compose(*FULL).embedder.hard_negatives == 1
+
+
+def test_a_plan_says_what_is_there_and_what_is_missing_where(
+    compose: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPEED_LABELLED", str(tmp_path))
+    config = compose(*FULL, f"runtime.home={tmp_path / 'home'}")
+    (tmp_path / "nq.jsonl").write_text(lines({"query": "q", "positive": "p"}) * 30)
+    (tmp_path / "eli5.jsonl").write_text(lines({"query": "q", "positive": "p"}) * 50)
+    with noted_absence() as absent:
+        assert stage_statuses(pipeline(config).goals(), Store(tmp_path / "home"))
+    assert len(absent) == 12
+    assert f"{tmp_path / 'fever.jsonl'} does not exist" in "\n".join(absent)
+    told = "\n".join(source_lines(config))
+    rows = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.startswith(str(tmp_path))}
+    assert rows[str(tmp_path / "nq.jsonl")] == ["there", "30", "1", "30"]
+    assert rows[str(tmp_path / "eli5.jsonl")] == ["there", "50", "0.1", "5"]
+    assert rows[str(tmp_path / "fever.jsonl")] == ["missing", "-", "1", "-"]
+    assert "together 35 labelled records an epoch beside 1,150,000 raw synthetic examples" in " ".join(told.split())
+    assert "12 of 14 sets are missing" in " ".join(told.split())
+    assert source_lines(compose()) == []
