@@ -30,7 +30,7 @@ class Point(Spec):
 
     name: str
     where: dict[str, Json] = {}
-    """Its settings, by dotted key of the config."""
+    """Its settings, by dotted key of the config; `*` stands for any value that is not empty."""
     overrides: tuple[str, ...] = ()
     """What to type for it; its settings themselves where this is empty."""
     presets: tuple[str, ...] = ()
@@ -121,7 +121,10 @@ class Study(Spec):
 
 
 def _has(settings: Mapping[str, Json], wanted: Mapping[str, Json]) -> bool:
-    return all(key in settings and settings[key] == value for key, value in wanted.items())
+    return all(
+        key in settings and (bool(settings[key]) if value == "*" else settings[key] == value)
+        for key, value in wanted.items()
+    )
 
 
 def _typed(value: Json) -> str:

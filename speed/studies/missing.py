@@ -38,7 +38,7 @@ def commands(
         )  # then the sweep has them by itself
         for typed in [[]] if whole else _together(several):
             for seed in _seeds_together(seeds):
-                words = [*start, *typed, *([] if not runs and seed == ["seed=0"] else seed)]
+                words = [*_one_experiment([*start, *typed]), *([] if not runs and seed == ["seed=0"] else seed)]
                 if "--config-name" not in words and any("," in word for word in (*typed, *seed)):
                     words.insert(0, "-m")
                 yield shlex.join(["python", "-m", "speed.run", *words])
@@ -61,7 +61,7 @@ def _of_the_point(study: Study, override: str) -> bool:
     if bare in study.replaced or key in DONE_WITH_A_RUN or key.split(".")[0] in ("seed", "hydra"):
         return True
     typed = {override.split("=")[0] for point in study.expected() for override in point.typed}
-    return key in typed or key in study.axis
+    return key in typed - {"+experiment"} or key in study.axis
 
 
 def _together(points: Sequence[Point]) -> Iterator[list[str]]:
@@ -77,6 +77,16 @@ def _together(points: Sequence[Point]) -> Iterator[list[str]]:
             yield [f"{key}={','.join(axis)}" for key, axis in zip(keys.pop(), axes, strict=True)]
             return
     yield from (list(point.typed) for point in points)
+
+
+def _one_experiment(words: Sequence[str]) -> list[str]:
+    """The same words, with the experiments that they add as one list: Hydra takes no second `+experiment=`."""
+    named = [word.partition("=")[2].strip("[]") for word in words if word.startswith("+experiment=")]
+    if len(named) < 2:
+        return list(words)
+    first = next(place for place, word in enumerate(words) if word.startswith("+experiment="))
+    rest = [word for word in words if not word.startswith("+experiment=")]
+    return [*rest[:first], f"+experiment=[{','.join(named)}]", *rest[first:]]
 
 
 def _seeds_together(seeds: Sequence[Seeds]) -> Iterator[list[str]]:

@@ -89,7 +89,8 @@ def made_run(
     ]  # fmt: skip
     (folder / "summary.json").write_text(json.dumps({"name": "made", "about": {}, "stages": stages, "scores": scores}))
     line = {
-        "run": folder.relative_to(runs).as_posix(), "name": str(config["name"]), "preset": "miniature",
+        "run": folder.relative_to(runs).as_posix(), "name": str(config["name"]),
+        "preset": next((each[7:] for each in overrides if each.startswith("preset=")), "miniature"),
         "overrides": list(overrides), "sweep": sweep, "commit": "c0ffee", "key": key, "seconds": 2.0,
         "built": [stage["label"] for stage in stages if stage["state"] == "built"],
         "calls_now": calls if built > 1 else 0, "mean": score, "types": {"STS": score},

@@ -96,7 +96,8 @@ def test_the_papers_numbers_agree_with_one_another() -> None:
         ("table2", "config", ("+experiment=ablation_no_dpo", "revisor=none", "counts.sft=46"), 3),
         ("table3", "tasks_per_topic", ("diversity=five_tasks",), 3),
         ("table4", "base_model", ("generator=tiny_qwen", "generator.sft.epochs=3"), 2),
-        ("table1", "config", ("+experiment=teacher_data",), 1),
+        ("table1", "config", ("+experiment=smoke", "scale.factor=5"), 1),
+        ("table1", "config", ("preset=paper", "+experiment=speed_920k"), 4),
         ("judge", "judge", ("judge=margin", "seed=3"), 4),
     ],
 )
