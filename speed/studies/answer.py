@@ -13,11 +13,12 @@ class Figure(Spec):
 
     paper: float | None = None
     ours: float | None = None
-    """The mean over seeds."""
+    """The mean over seeds; None where it is undefined for one of them."""
     low: float | None = None
     """Lower end of its 95 % interval over seeds (Student's t); None for fewer than two."""
     high: float | None = None
     seeds: int = 0
+    """How many runs."""
 
 
 class RunOfRow(Spec):

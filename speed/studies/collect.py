@@ -231,15 +231,17 @@ def _wanted_seeds(study: Study, group: Group, seeds: Sequence[int]) -> list[Seed
 
 
 def _figure(measure: Measure, runs: dict[Seeds, FinishedRun], paper: dict[str, float]) -> Figure:
-    found = {seed.name: run.figure(measure.path) for seed, run in runs.items()}
-    values = [value * measure.factor for value in found.values() if value is not None]
+    """The mean over seeds; a blank where one of them has none, since the others say nothing of it."""
+    found = [run.figure(measure.path) for run in runs.values()]
+    known = [value * measure.factor for value in found if value is not None]
+    values = known if len(known) == len(found) else []
     over_seeds = interval(values)
     return Figure(
         paper=paper.get(measure.name),
         ours=sum(values) / len(values) if values else None,
         low=over_seeds.low if over_seeds else None,
         high=over_seeds.high if over_seeds else None,
-        seeds=len(values),
+        seeds=len(runs),
     )
 
 

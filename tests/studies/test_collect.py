@@ -133,10 +133,11 @@ def test_runs_that_were_measured_otherwise_are_left_out_with_the_reason(tmp_path
 
 def test_an_undefined_score_is_a_blank(tmp_path: Path) -> None:
     made_run(tmp_path, None)
+    made_run(tmp_path, 60, seed=1)
     made_run(tmp_path, 62, revisor=OFF)
     page = found(tmp_path, "table2")
-    assert page.rows[0].figures["mean"].ours is None
-    assert len(page.rows[0].runs) == 1
+    assert page.rows[0].figures["mean"].ours is None, "a mean over an undefined score"
+    assert page.rows[0].figures["mean"].seeds == len(page.rows[0].runs) == 2
     assert page.rows[1].difference is None
 
 
