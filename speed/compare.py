@@ -18,6 +18,7 @@ from speed.core.errors import UserError
 from speed.data.evaluation_record import EvaluationRecord, mean, read_evaluation, refuse_other_pins, shown
 from speed.data.evaluation_splits import of_published_scores
 from speed.data.published_scores import published
+from speed.runs.table_one import OwnRow, table_one
 from speed.runs.tables import Table, escaped
 from speed.studies.statistics import Interval, corrected, difference
 
@@ -161,15 +162,11 @@ def _remarks(runs: Sequence[EvaluationRecord], tasks: Sequence[str], columns: Co
 
 
 def _table_1(own: Columns, kinds: dict[str, str]) -> Table:
-    rows = published().table_1.rows
-    types = list(rows[0].types)
-    table = Table("model", "trained on", *types, "Avg")
-    for row in rows:
-        table.add(row.name, f"{row.group}, {row.examples}", *(row.types[kind] for kind in types), row.mean)
-    for name, scores in own.items():
-        means = (mean([scores[task] for task in kinds if kinds[task] == kind]) for kind in types)
-        table.add(name, "this run", *map(shown, means), shown(mean([scores[task] for task in kinds])))
-    return table
+    def means(name: str, scores: TaskScores) -> OwnRow:
+        types = {type: mean([scores[task] for task in kinds if kinds[task] == type]) for type in set(kinds.values())}
+        return OwnRow(name, "this run", types, mean([scores[task] for task in kinds]))
+
+    return table_one(means(name, scores) for name, scores in own.items())
 
 
 def printed(parts: Sequence[Table | str]) -> str:

@@ -21,8 +21,10 @@ from speed.core.stage import Pool
 from speed.core.store import Store
 from speed.data.costs.prices import dollars
 from speed.data.evaluation_record import shown
+from speed.data.published_scores import published
 from speed.data.quality.retention import published_shares
 from speed.data.records import Scores
+from speed.runs.table_one import OwnRow, is_comparable, table_one
 from speed.runs.tables import Table, escaped, money
 
 
@@ -224,6 +226,17 @@ def scores_table(scores: Scores) -> Table:
     return table
 
 
+def beside_table_one(name: str, lines: list[StageLine], scores: Scores) -> list[str]:
+    """The paper's Table 1 with a row of this run; nothing unless the run is scored on all of its tasks."""
+    judged = next((line.metrics["judged"] for line in lines if "judged" in line.metrics), None)
+    if judged is None or not is_comparable(scores.tasks, judged["pins"].get("splits", {})):
+        return []
+    corpus = next((line.rows_out for line in lines if line.label == "dedup"), None)
+    trained_on = "this run" if corpus is None else f"this run, {corpus:,} examples kept"
+    table = table_one([OwnRow(name, trained_on, scores.types, scores.mean)])
+    return ["## The paper's Table 1", table.markdown(), escaped(published().table_1.source)]
+
+
 def measured(lines: list[StageLine]) -> list[str]:
     """How the scores came about: what another run must share to be compared with this one (`speed.compare`)."""
     found = next((line.metrics["judged"] for line in lines if "judged" in line.metrics), None)
@@ -251,6 +264,7 @@ def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: S
         for task, score in scores.tasks.items():
             by_task.add(task, shown(score))
         parts += ["## Scores", scores_table(scores).markdown(), by_task.markdown(), *measured(lines)]
+        parts += beside_table_one(name, lines, scores)
     parts += ["## Stages", stages_table(lines).markdown(), *remarks(lines)]
     asked = [each for line in lines for each in line.ledger]
     parts += ["## Teacher", ledger_table(asked).markdown()] if asked else []
