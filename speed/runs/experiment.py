@@ -126,7 +126,9 @@ def _print_obstacles(config: Config, origin: Origin, store: Store, found: list[S
     access = hub_access(found, store.home)
     if access:
         print("\n".join(["", "needed from the hub (stages that are built need nothing):", *access_lines(access)]))
-    reasons = [*absent, *refusals(config, store, found, [], origin.overrides)]
+    reasons = refusals(config, store, found, [], origin.overrides)
+    unsaid = [each for each in absent if not any(each.partition(":")[0] in reason for reason in reasons)]
+    reasons = [*unsaid, *reasons]
     if lacking(access):
         reasons.append(f"{LACKING}: see above")
     told = [f"as things stand here, the run would be refused: {reason}" for reason in dict.fromkeys(reasons)]

@@ -30,7 +30,8 @@ def test_a_plan_tells_all_and_the_run_refuses_all(
     assert run(config.model_copy(update={"plan": True}), "", ORIGIN) is None
     shown = " ".join(capsys.readouterr().out.split())
     assert "of which brainstorming" in shown
-    assert f"the run would be refused: {topics} does not exist" in shown
+    assert f"the run would be refused: topics.path={topics} does not exist" in shown
+    assert shown.count(f"{topics} does not exist") == 1, "the stage tells it, and the key need not"
     topics.write_text("")
     with pytest.raises(UserError) as refused:
         run(config, "", ORIGIN)

@@ -40,7 +40,7 @@ def test_encoding_takes_two_operations_a_weight_and_token() -> None:
 
 
 def test_the_papers_run_by_hand(compose: Any, tmp_path: Path) -> None:
-    config = compose("preset=paper", "topics=miniature")
+    config = compose("preset=paper", "topics=miniature", "eval.precision=fp32")
     statuses = found(config, tmp_path / "home")
     needed = resources(config, statuses)
     assert list(needed.hours["generation"]) == ["root data", "synthesis", "revision"]
