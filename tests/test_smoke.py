@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from command_line import (
     GUARD,
     SMOKE,
@@ -224,6 +225,30 @@ def test_an_instruct_model_writes_the_corpus(first: tuple[Path, Finished], tmp_p
     }  # fmt: skip
     assert stages["tasks for synthesis"]["state"] == "reused"
     assert stages["synthesis"]["rows_out"] > 0
+    assert summary(home)["scores"]["mean"] > 0
+
+
+@pytest.mark.slow
+def test_labelled_sets_beside_five_times_the_corpus(first: tuple[Path, Finished], tmp_path: Path) -> None:
+    """Table 1's supervised row to scores, on 14 small files; a run without one of them is refused."""
+    home, labelled = tmp_path / "home", tmp_path / "labelled"
+    shutil.copytree(first[0], home, symlinks=True)
+    labelled.mkdir()
+    for name in yaml.safe_load((ROOT / "conf/experiment/full_data.yaml").read_text())["embedder"]["sources"]:
+        file = labelled / Path(name["path"]).name
+        record = {"query": f"what is {file.stem}", "positive": f"{file.stem} is a set", "negatives": ["another thing"]}
+        file.write_text(json.dumps(record) + "\n")
+    command = ("+experiment=[smoke,full_data]", "embedder.epochs=1")
+    (labelled / "nq.jsonl").rename(tmp_path / "nq.jsonl")
+    refused = speed(home, *command, SPEED_LABELLED=str(labelled))
+    assert refused.code == 1
+    assert f"{labelled / 'nq.jsonl'} does not exist" in refused.err
+    (tmp_path / "nq.jsonl").rename(labelled / "nq.jsonl")
+    done = speed(home, *command, SPEED_LABELLED=str(labelled))
+    assert done.code == 0, done.out + done.err
+    stages = {stage["label"]: stage for stage in summary(home)["stages"]}
+    assert stages["synthesis"]["rows_in"] == 230
+    assert stages["embedder"]["state"] == "built"
     assert summary(home)["scores"]["mean"] > 0
 
 
