@@ -242,7 +242,7 @@ def test_labelled_sets_beside_five_times_the_corpus(first: tuple[Path, Finished]
     (labelled / "nq.jsonl").rename(tmp_path / "nq.jsonl")
     refused = speed(home, *command, SPEED_LABELLED=str(labelled))
     assert refused.code == 1
-    assert f"{labelled / 'nq.jsonl'} does not exist" in refused.err
+    assert f"labelled sets are missing (1): {labelled / 'nq.jsonl'}" in refused.err
     (tmp_path / "nq.jsonl").rename(labelled / "nq.jsonl")
     done = speed(home, *command, SPEED_LABELLED=str(labelled))
     assert done.code == 0, done.out + done.err

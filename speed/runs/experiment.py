@@ -25,7 +25,7 @@ from speed.data.records import Scores
 from speed.pipeline import Pipeline, pipeline
 from speed.runs import report
 from speed.runs.access import LACKING, access_lines, hub_access, lacking
-from speed.runs.labelled_sources import source_lines
+from speed.runs.labelled_sources import missing_sources, refuse_missing_sources, source_lines
 from speed.runs.plan import print_plan
 from speed.runs.preview import previews
 from speed.runs.progress import Screen
@@ -77,6 +77,8 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
     if not config.plan and not config.preview:
         store.open()
     load_memory(store.home / "cache" / "hashes.json")
+    if not config.plan:
+        refuse_missing_sources(config)
     try:
         with noted_absence(config.plan) as absent:
             pipe = pipeline(config)
@@ -131,6 +133,9 @@ def _print_obstacles(config: Config, origin: Origin, store: Store, found: list[S
     reasons = [*unsaid, *reasons]
     if lacking(access):
         reasons.append(f"{LACKING}: see above")
+    if sets := missing_sources(config):  # the table above has them, one by one
+        reasons = [reason for reason in reasons if not reason.startswith(tuple(f"{file} " for file in sets))]
+        reasons.append(f"labelled sets are missing: {len(sets)}, see above")
     told = [f"as things stand here, the run would be refused: {reason}" for reason in dict.fromkeys(reasons)]
     if any(status.work.calls for status in found):
         unready = filter(None, dict.fromkeys(teacher.unready(config.runtime) for teacher in config.asked))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from speed.config import Config
+from speed.core.errors import UserError
 from speed.data.text_files import text_lines
 from speed.runs.tables import Table, paragraph
 
@@ -34,3 +35,23 @@ def source_lines(config: Config) -> list[str]:
         )
     ]
     return ["", table.text(), *map(paragraph, told)]
+
+
+def missing_sources(config: Config) -> list[str]:
+    """The files of `embedder.sources` that are not there."""
+    files = (source.path.path for source in getattr(config.embedder, "sources", ()))
+    return [str(file) for file in files if not file.expanduser().is_file()]
+
+
+def refuse_missing_sources(config: Config) -> None:
+    """All labelled sets that are missing, in one message.
+
+    Raises:
+        UserError: naming each file.
+    """
+    if missing := missing_sources(config):
+        raise UserError(
+            f"labelled sets are missing ({len(missing)}): {', '.join(missing)}\n"
+            "  python -m speed.labelled FILE --to PATH writes one (docs/topics_and_data.md), or take it out of "
+            "embedder.sources"
+        )

@@ -39,7 +39,8 @@ def print_plan(config: Config, preset: str, found: list[StageStatus], key: str) 
     if machines is not None:
         print(f"\n{machines.text()}")
     print(
-        "\ncalls are what the teacher will be asked, retries aside; tokens are estimates at the paper's lengths"
+        "\ncalls are what the teacher will be asked, retries aside; what the journal answers, from other runs, is free;"
+        "\ntokens are estimates at the paper's lengths"
         "\n(Table 5, whose 45K calls leave out brainstorming); dollars are list prices of the dated table in speed/data"
     )
     if (tries := config.teacher.tries) > 1:

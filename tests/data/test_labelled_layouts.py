@@ -22,6 +22,7 @@ from speed.core.store import Store
 from speed.data.labelled_layouts import records_in
 from speed.labelled import converted
 from speed.pipeline import pipeline
+from speed.runs.experiment import Origin, run
 from speed.runs.labelled_sources import source_lines
 
 FULL = ("preset=paper", "+experiment=full_data")
@@ -120,7 +121,7 @@ def test_the_papers_sets_with_their_ratios(compose: Any) -> None:
 
 
 def test_a_plan_says_what_is_there_and_what_is_missing_where(
-    compose: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compose: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SPEED_LABELLED", str(tmp_path))
     config = compose(*FULL, f"runtime.home={tmp_path / 'home'}")
@@ -138,3 +139,9 @@ def test_a_plan_says_what_is_there_and_what_is_missing_where(
     assert "together 35 labelled records an epoch beside 1,150,000 raw synthetic examples" in " ".join(told.split())
     assert "12 of 14 sets are missing" in " ".join(told.split())
     assert source_lines(compose()) == []
+    assert run(config.model_copy(update={"plan": True}), "", Origin(preset="paper")) is None
+    shown = capsys.readouterr().out
+    assert "would be refused: labelled sets are missing: 12, see above" in shown
+    assert "fever.jsonl does not exist" not in shown
+    with pytest.raises(UserError, match=r"labelled sets are missing \(12\): .*hotpotqa.jsonl, .*fever.jsonl"):
+        run(config, "", Origin(preset="paper"))
