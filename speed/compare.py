@@ -10,7 +10,6 @@ A published score is compared on tasks of the same name only, and every mean sta
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from speed.core.errors import UserError
 from speed.data.evaluation_record import EvaluationRecord, mean, read_evaluation, refuse_other_pins, shown
 from speed.data.evaluation_splits import of_published_scores
 from speed.data.published_scores import published
+from speed.runs.entry import one_message
 from speed.runs.table_one import OwnRow, table_one
 from speed.runs.tables import Table, escaped
 from speed.studies.statistics import Interval, corrected, difference
@@ -194,12 +194,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry."""
     given = parser().parse_args(arguments)
-    try:
+    with one_message("comparing"):
         runs, against = ([read_evaluation(run) for run in side] for side in (given.runs, given.against))
         print(printed(comparison(runs, not given.no_published, against)))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

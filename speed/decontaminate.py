@@ -29,10 +29,11 @@ from typing import BinaryIO
 
 from speed.backends.evaluation.task_folder import TaskFolder, task_folders
 from speed.core.cache import write_aside
-from speed.core.errors import UserError, explained
+from speed.core.errors import UserError
 from speed.data.labelled_lines import labelled_texts, record_of
 from speed.data.quality.contamination import EvaluationTexts
 from speed.data.text_files import text_lines
+from speed.runs.entry import one_message
 from speed.runs.tables import Table
 
 _CHUNK = 512
@@ -185,15 +186,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the command."""
     given = parser().parse_args(arguments)
-    try:
+    with one_message("looking for texts of tasks"):
         run(given)
-    except UserError as error:
-        sys.exit(str(error))
-    except OSError as error:
-        known = explained(error, "looking for texts of tasks")
-        if known is None:
-            raise
-        sys.exit(str(known))
 
 
 if __name__ == "__main__":

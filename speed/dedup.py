@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from speed.core.errors import UserError, explained
+from speed.core.errors import UserError
 from speed.data.labelled_lines import labelled_texts, record_of
 from speed.data.quality.near_duplicates import MinHashConfig
 from speed.data.quality.retention import (
@@ -34,6 +34,7 @@ from speed.data.quality.retention import (
 )
 from speed.data.records import Kind
 from speed.data.text_files import text_lines
+from speed.runs.entry import one_message
 from speed.runs.tables import Table
 
 COMPARED: tuple[Compared, ...] = ("mixed", "query", "positive", "all")
@@ -138,15 +139,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the command."""
     given = parser().parse_args(arguments)
-    try:
+    with one_message("comparing records"):
         run(given)
-    except UserError as error:
-        sys.exit(str(error))
-    except OSError as error:
-        known = explained(error, "comparing records")
-        if known is None:
-            raise
-        sys.exit(str(known))
 
 
 if __name__ == "__main__":

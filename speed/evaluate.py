@@ -17,21 +17,22 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from speed import compare
 from speed.config import explanation
 from speed.core.content import load_memory, save_memory
-from speed.core.errors import UserError, explained
+from speed.core.errors import UserError
 from speed.core.manifest import commit
 from speed.core.store import Store
 from speed.data.evaluation_record import EvaluationRecord
+from speed.runs.entry import one_message
 from speed.runs.experiment import QUIET, run_folder
 from speed.runs.progress import Screen
 from speed.runs.tables import escaped
-from speed.runtime import Context, Runtime, message_of
+from speed.runtime import Context, Runtime
 
 if TYPE_CHECKING:
     from speed.backends.evaluation.evaluated_model import EvaluatedModel
@@ -207,24 +208,15 @@ def _show_price(model: EvaluatedModel, jobs: Sequence[Job], allowed: float | Non
 def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry."""
     given = parser().parse_args(arguments)
-    try:
-        record, folder = evaluate(given)
+    with one_message("evaluating"):
+        try:
+            record, folder = evaluate(given)
+        except KeyboardInterrupt:
+            kept = "Finished tasks and encoded texts are kept: the same command continues from here."
+            print(f"\nstopped. {kept}", file=sys.stderr)
+            sys.exit(130)
         print(compare.printed(compare.comparison([record], not given.no_published)))
         print(f"\nReport: {folder / 'report.md'}")
-    except UserError as error:
-        _stop(message_of(error))
-    except OSError as error:
-        known = explained(error, "evaluating")
-        if known is None:
-            raise
-        _stop(message_of(known))
-    except KeyboardInterrupt:
-        _stop("\nstopped. Finished tasks and encoded texts are kept: the same command continues from here.", 130)
-
-
-def _stop(message: str, code: int = 1) -> NoReturn:
-    print(message, file=sys.stderr)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from speed.core.cache import write_aside
 from speed.core.errors import CorruptArtifact, UserError, explained
+from speed.runs.entry import one_message
 
 if TYPE_CHECKING:
     from speed.backends.engines.weights import Precision
@@ -172,18 +172,18 @@ def _training(manifest: Manifest) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry of the command."""
     given = parser().parse_args(arguments)
-    try:
-        if given.stage == "dataset":
-            written = export_dataset(given.artifact, given.licence, given.to)
-        else:
-            written = export(given.artifact, given.stage, given.to, given.adapter, given.precision)
+    with one_message("exporting"):
+        try:
+            if given.stage == "dataset":
+                written = export_dataset(given.artifact, given.licence, given.to)
+            else:
+                written = export(given.artifact, given.stage, given.to, given.adapter, given.precision)
+        except OSError as error:
+            place = error.filename or given.to
+            raise explained(error, "exporting") or UserError(
+                f"{place} cannot be written: {error.strerror or error}\n  give another folder as --to"
+            ) from error
         print(f"written: {written}")
-    except UserError as error:
-        sys.exit(str(error))
-    except OSError as error:
-        known = explained(error, "exporting")
-        place = error.filename or given.to
-        sys.exit(str(known or f"{place} cannot be written: {error.strerror or error}\n  give another folder as --to"))
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from speed.core.errors import UserError
 from speed.core.escape import escape
+from speed.runs.entry import one_message
 from speed.runs.tables import Table
 from speed.studies.answer import Answer
 from speed.studies.collect import answer
@@ -112,15 +112,12 @@ def _is_default(root: Path) -> bool:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry."""
     given = parser().parse_args(arguments)
-    try:
+    with one_message("reporting"):
         if given.name is None:
             runs, unread = finished_runs(given.root)
             print("\n".join([overview(runs).text(), *map(escape, unread)]))
         else:
             report(studies()[given.name], given.root, given.seeds, given.like, given.to)
-    except UserError as error:
-        print(escape(str(error)), file=sys.stderr)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,16 +99,18 @@ def test_two_folders_with_a_task_of_one_name(tasks: Path, tmp_path: Path, capsys
         ("\ud8ff", "records.jsonl, line 2 is not UTF-8"),
     ],
 )
-def test_a_line_that_is_no_record(text: str, said: str, tasks: Path, tmp_path: Path) -> None:
+def test_a_line_that_is_no_record(
+    text: str, said: str, tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     records = tmp_path / "records.jsonl"
     records.write_bytes(json.dumps(CLEAN).encode() + b"\n" + text.encode("utf-8", "surrogatepass") + b"\n")
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SystemExit):
         main([str(records), "--tasks", str(tasks), "--to", str(tmp_path / "clean.jsonl")])
-    assert said in str(stop.value)
+    assert said in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == ["records.jsonl", "tasks"]
 
 
-def test_mistakes_in_options_and_tasks(tasks: Path, tmp_path: Path) -> None:
+def test_mistakes_in_options_and_tasks(tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records = lines(tmp_path / "r.jsonl", CLEAN)
     bad = tmp_path / "bad"
     (bad / "Broken").mkdir(parents=True)
@@ -120,6 +123,7 @@ def test_mistakes_in_options_and_tasks(tasks: Path, tmp_path: Path) -> None:
         ([records, "--tasks", tasks, "--to", records], "already exists"),
         ([tmp_path, "--tasks", tasks], "is no file"),
     ):
-        with pytest.raises(SystemExit, match=said):
+        with pytest.raises(SystemExit):
             main([str(argument) for argument in arguments])
+        assert re.search(said, capsys.readouterr().err)
     assert records.read_text() == json.dumps(CLEAN) + "\n"

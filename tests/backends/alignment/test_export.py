@@ -142,7 +142,7 @@ def test_the_card_of_an_embedder_keeps_what_its_training_wrote(adapter: bool, tm
         assert card.text.count(part) == 1
 
 
-def test_what_cannot_be_exported_is_said(made: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_said(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
     with pytest.raises(UserError, match="is there already"):
@@ -151,6 +151,7 @@ def test_what_cannot_be_exported_is_said(made: Path, tmp_path: Path) -> None:
         export(made / "revisor", None, tmp_path / "a", True, "fp32")
     with pytest.raises(UserError, match="holds no trained model"):
         export(tmp_path, None, tmp_path / "b", False, "fp32")
-    with pytest.raises(SystemExit, match="holds no trained model"):
+    with pytest.raises(SystemExit):
         main([str(tmp_path), "--to", str(tmp_path / "c")])
+    assert "holds no trained model" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.partial"))
