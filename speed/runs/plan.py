@@ -6,6 +6,7 @@ from speed.config import Config
 from speed.core.escape import escape
 from speed.core.graph import StageStatus
 from speed.core.work import Work
+from speed.data.costs.call_tokens import PAPER
 from speed.data.costs.memory import (
     GIGABYTE,
     PEAKS,
@@ -18,7 +19,7 @@ from speed.data.costs.memory import (
     training_hours,
 )
 from speed.data.costs.model_shapes import Shape, shape_of
-from speed.data.costs.prices import EXPECTED_TOKENS, SECONDS_A_CALL, SECONDS_A_TOKEN
+from speed.data.costs.prices import CHARACTERS_PER_TOKEN, EXPECTED_TOKENS, SECONDS_A_CALL, SECONDS_A_TOKEN
 from speed.ports import Dpo, EmbedderLoad, Training
 from speed.runs.resources import embedder_hours
 from speed.runs.tables import Table, money, paragraph
@@ -40,9 +41,10 @@ def print_plan(config: Config, preset: str, found: list[StageStatus], key: str) 
         print(f"\n{machines.text()}")
     print(
         "\ncalls are what the teacher will be asked, retries aside; what the journal answers, from other runs, is free;"
-        "\ntokens are estimates at the paper's lengths"
-        "\n(Table 5, whose 45K calls leave out brainstorming); dollars are list prices of the dated table in speed/data"
+        "\nTable 5's 45K leave out brainstorming; dollars are list prices of the dated table in speed/data"
     )
+    if calls := tokens_a_call(found):
+        print(paragraph(calls))
     if (tries := config.teacher.tries) > 1:
         print(
             f"an answer of no use is paid for and asked for again ({config.teacher.tried_again_by}): at most "
@@ -78,6 +80,24 @@ def reason_lines(found: list[StageStatus], most: int | None) -> list[str]:
             shown = ", ".join(status.reasons[:most]) + (f" and {rest} more (plan_details=true)" if rest > 0 else "")
             stages.setdefault(status.damaged or shown, []).append(status.goal.label)
     return [paragraph(f"{', '.join(labels)}: {escape(why)}") for why, labels in stages.items()]
+
+
+def tokens_a_call(found: list[StageStatus]) -> str:
+    """Tokens of a call of each stage that has still to ask a teacher, beside the paper's."""
+    cells, longer = [], False
+    for status in found:
+        if status.work.calls:
+            tokens = (status.work.tokens_in + status.work.tokens_out) / status.work.calls
+            paper = PAPER.get(status.goal.node.purpose)
+            longer |= paper is not None and tokens > 1.1 * paper
+            cells.append(f"{status.goal.label} {tokens:,.0f}" + (f" (the paper's {paper:,.0f})" if paper else ""))
+    if not cells:
+        return ""
+    why = "; the paper's examples were shorter than its prompts ask for: about 156 tokens, by its Table 5"
+    return (
+        "tokens a call, counted on rendered prompts with answers as long as they ask for "
+        f"({CHARACTERS_PER_TOKEN:g} characters a token): {', '.join(cells)}{why if longer else ''}"
+    )
 
 
 def planned_calls(found: list[StageStatus], tries: int) -> str:

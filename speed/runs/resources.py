@@ -80,7 +80,7 @@ def resource_lines(config: Config, found: list[StageStatus]) -> list[str]:
         lines.append(f"the evaluation's arithmetic is fp32 (eval.precision); bf16 takes {share:.0%} of its hours")
     lines.append(
         f"assumed: {UTILISATION:.0%} of {PEAKS[CARD] / 1e12:g} Tflop/s in 16 bits ({PEAK_FP32 / 1e12:g} in fp32) and "
-        f"{BANDWIDTH_USED:.0%} of {BANDWIDTH / 1e12:g} TB/s, as of an A100; texts of the lengths above, written side "
+        f"{BANDWIDTH_USED:.0%} of {BANDWIDTH / 1e12:g} TB/s, as of an A100; texts of the paper's lengths, written side "
         f"by side as vLLM does (engine=transformers is slower); {CHARACTERS_PER_TOKEN:g} characters a token; "
         f"evaluation data uncut; two checkpoints of the largest training; {ROW_BYTES} bytes a row beside its texts"
     )

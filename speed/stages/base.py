@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from speed.core.content import HubRepository, ModelReference, hub_model
 from speed.core.errors import UserError
@@ -17,6 +17,7 @@ from speed.core.stage import Node, Pool, Row, Stage, Take
 from speed.core.work import Work
 from speed.data.answers.accept_or_reject import counts_by_kind, figures_by_kind
 from speed.data.assignment import Assignment, Draft, load_topics
+from speed.data.costs.call_tokens import call_tokens
 from speed.data.costs.prices import EXPECTED_TOKENS
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Kind, Prompt, Sample, TaskList, Topic
@@ -26,10 +27,18 @@ from speed.runtime import Context, Runtime
 R = TypeVar("R", bound=Row)
 
 
-def price_of(teacher: Teacher, purpose: str, calls: int) -> Work:
-    """The work of so many calls of the expected length."""
-    tokens_in, tokens_out = EXPECTED_TOKENS[purpose]
+def price_of(teacher: Teacher, calls: int, tokens: tuple[int, int]) -> Work:
+    """The work of so many calls with (input, output) tokens each."""
+    tokens_in, tokens_out = tokens
     return teacher.price(calls, tokens_in * calls, tokens_out * calls)
+
+
+def tokens_about(pool: Pool[Any], purpose: str) -> tuple[int, int]:
+    """(input, output) tokens of a call about one row of a pool: the paper's where no prompt can be drawn for it."""
+    if not isinstance(pool, AssignedPool):
+        return EXPECTED_TOKENS[purpose]
+    prompts, mix = pool.assignment.prompts.config, pool.assignment.mix
+    return call_tokens(purpose, prompts, mix, getattr(pool, "candidates", 1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ from speed.data.records import Candidates, Pair, Rejected, Sample, Vote
 from speed.ports import Answer, Ask, Check, Teacher
 from speed.runtime import Context
 from speed.stages.asking import ask_all_in_order, readable
-from speed.stages.base import price_of
+from speed.stages.base import price_of, tokens_about
 
 
 class Drawn(NamedTuple):
@@ -68,7 +68,8 @@ class Preferences(Pool[Pair]):
     def work(self, start: int, stop: int) -> Work:
         turns = Counter(vote % len(self.judges) for vote in range(self.judge.votes))
         calls = {judge: (stop - start) * times for judge, times in turns.items()}
-        prices = (price_of(self.judges[judge], self.purpose, n) for judge, n in calls.items())
+        tokens = tokens_about(self.root, self.purpose)
+        prices = (price_of(self.judges[judge], n, tokens) for judge, n in calls.items())
         return sum(prices, Work())
 
     def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:

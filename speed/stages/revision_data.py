@@ -19,7 +19,7 @@ from speed.data.records import Candidates, Rejected, RevisedAnswer
 from speed.ports import Answer, Ask, Check, Teacher
 from speed.runtime import Context
 from speed.stages.asking import ask_in_order, readable
-from speed.stages.base import price_of
+from speed.stages.base import price_of, tokens_about
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RevisionData(Pool[RevisedAnswer]):
     purpose: ClassVar[str] = "revise"
 
     def work(self, start: int, stop: int) -> Work:
-        return price_of(self.teacher, self.purpose, stop - start)
+        return price_of(self.teacher, stop - start, tokens_about(self.root, self.purpose))
 
     def sample_prompts(self, rows: int, ctx: Context) -> Iterator[tuple[str, str]]:
         built = list(ctx.rows(self.take(rows)))

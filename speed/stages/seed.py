@@ -19,7 +19,7 @@ from speed.data.records import UNASKED, Kind, Prompt, Sample
 from speed.ports import Ask, Check, Teacher
 from speed.runtime import Context
 from speed.stages.asking import ask_in_order, readable
-from speed.stages.base import ExamplePool, price_of
+from speed.stages.base import ExamplePool, price_of, tokens_about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,10 @@ class SeedData(ExamplePool):
     unit: ClassVar[str] = "calls"
 
     def work(self, start: int, stop: int) -> Work:
-        return price_of(self.teacher, self.purpose, stop - start)
+        return price_of(self.teacher, stop - start, tokens_about(self, self.purpose))
 
     def work_at_most(self, start: int, stop: int) -> Work:
-        return price_of(self.teacher, self.purpose, self.attempts * (stop - start))
+        return price_of(self.teacher, self.attempts * (stop - start), tokens_about(self, self.purpose))
 
     def sample_prompts(self, rows: int, ctx: Context) -> Iterator[tuple[str, str]]:
         return ((row.prompt.kind, row.prompt.text) for row in self.sample_rows(rows, ctx) if row.prompt.kind)

@@ -11,6 +11,7 @@ from speed.core.work import Work
 from speed.data.answers.parse import parse_tasks
 from speed.data.answers.schemas import tasks_form
 from speed.data.assignment import BrainstormPlan, drawn_tasks, load_topics
+from speed.data.costs.call_tokens import call_tokens
 from speed.data.draws import generator
 from speed.data.prompts.rendering import RolePrompts, brainstorm_prompt
 from speed.data.records import Prompt, Rejected, TaskList, Topic
@@ -47,7 +48,11 @@ class Tasks(Pool[TaskList]):
         return f"tasks for {self.plan.role}"
 
     def work(self, start: int, stop: int) -> Work:
-        return price_of(self.teacher, self.purpose, stop - start)
+        return price_of(
+            self.teacher,
+            stop - start,
+            call_tokens(self.purpose, self.prompts.config, self.plan.mix, request=self.request),
+        )
 
     def sample_rows(self, rows: int, ctx: Context) -> Iterator[TaskList]:
         built = list(ctx.rows(self.take(rows)))

@@ -15,7 +15,8 @@ CHARACTERS_PER_TOKEN = 4.5
 """For English prose and the tokenizers of GPT-4 and LLaMA-3, within about 10 %."""
 
 EXPECTED_TOKENS = {"brainstorm": (280, 125), "seed": (244, 156), "judge": (1_100, 100), "revise": (620, 380)}
-"""(input, output) tokens of a call, for plans. The sums are those of the paper's Table 5 (10M tokens in 25K calls, 12M
+"""(input, output) tokens of a call of the paper's, for the time and memory of small models. The sums are
+those of the paper's Table 5 (10M tokens in 25K calls, 12M
 in 10K, 10M in 10K; without brainstorming); they are split by the lengths of the released prompts (ours)."""
 
 SECONDS_A_CALL, SECONDS_A_TOKEN = 1.0, 1 / 60
