@@ -5,7 +5,7 @@ from __future__ import annotations
 from speed.config import Config
 from speed.core.errors import UserError
 from speed.data.text_files import text_lines
-from speed.runs.tables import Table, paragraph
+from speed.runs.tables import WIDTH, Table, paragraph
 
 PAPER = "the paper has 1.28M and 920K: 2.2M (Table 1)"
 
@@ -34,7 +34,7 @@ def source_lines(config: Config) -> list[str]:
             else ""
         )
     ]
-    return ["", table.text(), *map(paragraph, told)]
+    return ["", table.text(WIDTH), *map(paragraph, told)]
 
 
 def missing_sources(config: Config) -> list[str]:

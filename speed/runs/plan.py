@@ -22,7 +22,7 @@ from speed.data.costs.model_shapes import Shape, shape_of
 from speed.data.costs.prices import CHARACTERS_PER_TOKEN, EXPECTED_TOKENS, SECONDS_A_CALL, SECONDS_A_TOKEN
 from speed.ports import Dpo, EmbedderLoad, Training
 from speed.runs.resources import embedder_hours
-from speed.runs.tables import Table, money, paragraph
+from speed.runs.tables import WIDTH, Table, money, paragraph
 from speed.stages.embedder import Embedder
 
 TELLING = 3
@@ -34,11 +34,11 @@ WORTH_A_LINE = 100_000_000
 def print_plan(config: Config, preset: str, found: list[StageStatus], key: str) -> None:
     """The plan on the screen."""
     print(f"plan of {config.name} (preset {preset}), key {key[:12]}, store {config.runtime.home}")
-    print(plan_table(found).text())
+    print(plan_table(found).text(WIDTH))
     print("\n".join(["", *reason_lines(found, None if config.plan_details else TELLING)]))
     machines = machine_table(config, found)
     if machines is not None:
-        print(f"\n{machines.text()}")
+        print(f"\n{machines.text(WIDTH)}")
     print(
         "\ncalls are what the teacher will be asked, retries aside; what the journal answers, from other runs, is free;"
         "\nTable 5's 45K leave out brainstorming; dollars are list prices of the dated table in speed/data"

@@ -48,28 +48,35 @@ class Table:
             r"\end{tabular}", *(rf"\par\footnotesize {in_latex(note)}" for note in notes), r"\end{table}", "",
         ])  # fmt: skip
 
-    def text(self) -> str:
-        """For printing: drawn by rich on a terminal, plain where the output is piped."""
-        return self._drawn() if sys.stdout.isatty() else self.plain()
+    def text(self, width: int | None = None) -> str:
+        """For printing: drawn by rich on a terminal, plain where the output is piped.
 
-    def plain(self) -> str:
-        """Columns without a frame. Lines have at most `WIDTH` characters: what does not fit is broken between words, in
-        the widest columns first."""
+        Args:
+            width: characters of a plain line at most, see `plain`.
+        """
+        return self._drawn() if sys.stdout.isatty() else self.plain(width)
+
+    def plain(self, width: int | None = None) -> str:
+        """Columns without a frame, a line for each row.
+
+        Args:
+            width: characters of a line at most: what does not fit is broken between words, in the widest columns first.
+        """
         columns = [[line[place] for line in [self.head, *self.rows]] for place in range(len(self.head))]
         widths = [max(map(len, column)) for column in columns]
         least = [max(len(word) for cell in column for word in ["", *cell.split()]) for column in columns]
-        while sum(widths) + 2 * (len(widths) - 1) > WIDTH:
-            shrinking = [place for place, width in enumerate(widths) if width > least[place]]
+        while width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
+            shrinking = [place for place, wide in enumerate(widths) if wide > least[place]]
             if not shrinking:
                 break
             widths[max(shrinking, key=lambda place: widths[place])] -= 1
         head, *rows = [_broken(line, widths) for line in [self.head, *self.rows]]
-        lines = [*head, tuple("-" * width for width in widths), *(line for row in rows for line in row)]
+        lines = [*head, tuple("-" * wide for wide in widths), *(line for row in rows for line in row)]
         aligned = list(zip(widths, self._to_the_right(), strict=True))
         return "\n".join(
             "  ".join(
-                cell.rjust(width) if right else cell.ljust(width)
-                for cell, (width, right) in zip(line, aligned, strict=True)
+                cell.rjust(wide) if right else cell.ljust(wide)
+                for cell, (wide, right) in zip(line, aligned, strict=True)
             ).rstrip()
             for line in lines
         )

@@ -23,7 +23,7 @@ def measure(figures: Figures, machine: Machine, place: Path) -> None:
     shape = TINY if machine.tiny else LLAMA
     figures.add(about="engine=transformers, Llama-3-8B's shape, bf16, temperature 1, the preset's batch")
     base = base_folder(place / "base", shape, "llama")
-    engine = composed("preset=one_gpu").engine
+    engine = composed("preset=one_gpu", "engine=gpu").engine
     if machine.tiny:
         engine = changed(engine, batch_tokens=512, block=16)
     prompt, answer = (12, 8) if machine.tiny else EXPECTED_TOKENS["seed"]

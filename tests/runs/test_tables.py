@@ -49,7 +49,7 @@ def test_a_wide_table_is_broken_between_words() -> None:
     made = Table("stage", "calls", "why")
     made.add("seed data", "400 to 2,000", "one two " * 30)
     made.add("topics", "0", "")
-    lines = made.plain().splitlines()
+    lines = made.plain(120).splitlines()
     assert max(map(len, lines)) <= 120
     assert " ".join(" ".join(lines[2:-1]).split()) == "seed data 400 to 2,000 " + ("one two " * 30).strip()
     assert lines[-1].split() == ["topics", "0"]
