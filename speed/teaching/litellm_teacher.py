@@ -116,9 +116,10 @@ class LitellmTeacher(JournaledTeacher):
             )
         except Exception as error:
             failure: Exception | None = None
-            if sent and '"choices"' in sent[-1]:  # an answer that litellm cannot read is paid for, an error is named
+            body = _undecodable(error) or (sent[-1].encode("utf-8", "surrogatepass") if sent else b"")
+            if b'"choices"' in body:  # an answer that litellm cannot read is paid for, an error is named
                 try:
-                    return _read(sent[-1], self.model.partition("/")[0], self._remedy(401))
+                    return _read(body, self.model.partition("/")[0], self._remedy(401))
                 except (TransportError, UserError) as trouble:
                     failure = trouble
                 except ValueError:
@@ -182,11 +183,18 @@ def _reply(response: Any, sent: list[str], remedy: str) -> Reply:
     provider = str((getattr(response, "_hidden_params", None) or {}).get("custom_llm_provider") or "")
     if sent:
         with suppress(TransportError, ValueError):
-            return _read(sent[-1], provider, remedy)
+            return _read(sent[-1].encode("utf-8", "surrogatepass"), provider, remedy)
     with warnings.catch_warnings():  # pydantic's, on fields of other types than litellm declares
         warnings.simplefilter("ignore")
         return reply_in(response.model_dump(), provider, remedy)
 
 
-def _read(sent: str, provider: str, remedy: str) -> Reply:
-    return reply_in(json_in(sent.encode("utf-8", "surrogatepass")), provider, remedy)
+def _read(body: bytes, provider: str, remedy: str) -> Reply:
+    return reply_in(json_in(body), provider, remedy)
+
+
+def _undecodable(error: BaseException | None) -> bytes:
+    """The body that a client could not decode as UTF-8, which its exception carries; empty where that was not it."""
+    while error is not None and not isinstance(error, UnicodeDecodeError):
+        error = error.__cause__ or error.__context__
+    return b"" if error is None else error.object
