@@ -183,8 +183,8 @@ class _Reading:
                         text, behind_block = text + self._block(self.joined[name]), True
                     else:
                         text += self.texts.get(name) or f"{{{{ {ARGUMENTS.get(self.name, {}).get(name, name)} }}}}"
-                case _:
-                    raise self._unknown(part)
+                case _:  # the line of the whole string, since Pythons before 3.12 know that of no part
+                    raise self._unknown(value)
         return text
 
     def _block(self, listed: str) -> str:
