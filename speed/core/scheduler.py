@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,7 @@ class _Scheduler:
             here, there = self.context.Pipe(duplex=False)
             log = self.logs / _log_name(goal, number)
             arguments = (goal, self.store, self.runtime, there, log, self.made_by, spans)
+            _start_server()
             child = self.context.Process(target=_run_worker, args=arguments, daemon=True)
             child.start()
             there.close()
@@ -232,6 +234,16 @@ class _Scheduler:
             self.running.clear()
             for pool in self.split.values():
                 pool.lock.release()
+
+
+def _start_server() -> None:
+    """Start the server of the workers where there is none. While it imports, Ctrl-C is not for it to answer."""
+    resource_tracker.ensure_running()  # it lets Ctrl-C through again when it has started
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _join_neighbours(blocks: list[Span]) -> list[Span]:

@@ -182,16 +182,11 @@ def finished_runs(home: Path) -> tuple[list[FinishedRun], list[str]]:
 
 def read_run(folder: Path, line: Mapping[str, Any]) -> FinishedRun:
     """The run of one line of the ledger."""
-    config = _plain_values((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     run = FinishedRun(folder, line, Seeds.of(config.get("seed", 0)), settings_of(config), summary)
     _ = run.key, run.scores, run.calls, run.dollars  # a file that lacks one of these is no summary
     return run
-
-
-def _plain_values(text: str) -> Any:
-    """Read YAML that holds plain values and nothing else; libyaml, where PyYAML has it, takes a tenth of the time."""
-    return yaml.load(text, Loader=yaml.CSafeLoader) if yaml.__with_libyaml__ else yaml.safe_load(text)
 
 
 def ledger_lines(home: Path, start: int = 0) -> Iterator[dict[str, Any]]:
