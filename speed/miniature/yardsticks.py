@@ -1,14 +1,17 @@
 """Scores of two encoders without training: one that counts words, and one that knows what all words mean.
 
-    python -m speed.miniature.yardsticks
+    python -m speed.miniature.yardsticks [--write]
 
-An embedder should beat the first; none can beat the second.
+An embedder should beat the first; none can beat the second. `--write` puts the scores where the reports of runs find
+them (`speed/data/yardsticks.json`): to be done whenever the tasks change.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -45,13 +48,17 @@ def _places() -> dict[tuple[str, str], int]:
     return {concept: place for place, concept in enumerate(concepts)}
 
 
+def _jobs(folder: Path) -> list[Any]:
+    from speed.backends.evaluation.jobs import folder_jobs
+
+    return list(folder_jobs(folder, ()))
+
+
 def scores(vector: Vector, folder: Path) -> dict[str, float]:
     """Main score of each task in `folder`, 0 to 100, as mteb computes it."""
     import numpy
     from mteb.models.abs_encoder import AbsEncoder
     from mteb.models.model_meta import ModelMeta
-
-    from speed.backends.evaluation.jobs import folder_jobs
 
     class Plain(AbsEncoder):  # type: ignore[misc]
         """An encoder for mteb around a function from text to vector."""
@@ -65,18 +72,40 @@ def scores(vector: Vector, folder: Path) -> dict[str, float]:
             return numpy.array(rows, dtype=numpy.float32)
 
     by_task = {}
-    for job in folder_jobs(folder, ()):
+    for job in _jobs(folder):
         job.load()
         result = job.task.evaluate(Plain(), "test", encode_kwargs={"batch_size": 512})
         by_task[job.task.metadata.name] = 100 * float(result["default"]["main_score"])
     return by_task
 
 
+ENCODERS: dict[str, tuple[str, Vector]] = {
+    "hashed words": ("words counted in 1,024 places, no training", bag_of_words),
+    "truth": ("knows what every word means", oracle),
+}
+
+
+def measured(folder: Path) -> dict[str, Any]:
+    """Contents of `yardsticks.json` for the tasks in a folder."""
+    revisions = {job.task.metadata.name: job.task.metadata.dataset["revision"] for job in _jobs(folder)}
+    rows = []
+    for name, (about, vector) in ENCODERS.items():
+        by_task = {revisions[task]: round(score, 4) for task, score in scores(vector, folder).items()}
+        rows.append({"name": name, "about": about, "scores": dict(sorted(by_task.items()))})
+    return {"rows": rows}
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as made:
         write_tasks(Path(made))
-        for name, encoder in (("bag of words", bag_of_words), ("oracle", oracle)):
-            by_task = scores(encoder, Path(made))
-            print(f"{name}: {sum(by_task.values()) / len(by_task):.1f} over {len(by_task)} tasks")
-            for task, score in by_task.items():
-                print(f"  {task:34} {score:5.1f}")
+        tasks = {job.task.metadata.dataset["revision"]: job.task.metadata.name for job in _jobs(Path(made))}
+        found = measured(Path(made))
+    for row in found["rows"]:
+        values = row["scores"]
+        print(f"{row['name']} ({row['about']}): {sum(values.values()) / len(values):.1f} over {len(values)} tasks")
+        for revision, task in tasks.items():
+            print(f"  {task:34} {values[revision]:5.1f}")
+    if "--write" in sys.argv[1:]:
+        file = Path(__file__).parents[1] / "data" / "yardsticks.json"
+        file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        print(f"written: {file}")

@@ -178,7 +178,7 @@ def _build_and_report(
         print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
         if asked := [each for line in lines for each in line.ledger]:
             print(report.ledger_table(asked, kinds=False).text() + "\n")
-        print(report.scores_table(scores).text() + "\n")
+        print("\n".join([report.scores_table(lines, scores).text(), *report.beside_the_scores(lines), ""]))
         print(done)
     else:  # the multirun ends with a table of its points
         print(f"{' '.join(origin.overrides) or config.name}: {shown(scores.mean)}; {done}")

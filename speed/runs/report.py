@@ -20,10 +20,11 @@ from speed.core.spec import Json, Spec
 from speed.core.stage import Pool
 from speed.core.store import Store
 from speed.data.costs.prices import dollars
-from speed.data.evaluation_record import shown
+from speed.data.evaluation_record import scores_of, shown
 from speed.data.published_scores import published
 from speed.data.quality.retention import published_shares
 from speed.data.records import Scores
+from speed.data.yardsticks import known_yardsticks, yardsticks
 from speed.runs.table_one import OwnRow, is_comparable, table_one
 from speed.runs.tables import Table, escaped, money
 
@@ -216,19 +217,38 @@ def retention_table(line: StageLine) -> Table | None:
     return table
 
 
-def scores_table(scores: Scores) -> Table:
-    """Main scores by task type, then the two means."""
-    table = Table("task type", "score")
-    for kind, score in scores.types.items():
-        table.add(kind, shown(score))
-    table.add(f"mean over {len(scores.tasks)} tasks", shown(scores.mean))
-    table.add(f"mean over {len(scores.types)} types", shown(scores.mean_of_types))
+def scores_table(lines: list[StageLine], scores: Scores) -> Table:
+    """Main scores by task type, then the two means; beside them those without training, where they are known."""
+    judged = _judged(lines)
+    beside: dict[str, Scores] = {}
+    if judged is not None:
+        known = yardsticks(judged["pins"]["datasets"])
+        beside = {name: scores_of(dict(row), judged["kinds"]) for name, row in known.items()}
+    table = Table("task type", "score", *beside)
+    every = [scores, *beside.values()]
+    for kind in scores.types:
+        table.add(kind, *(shown(each.types[kind]) for each in every))
+    table.add(f"mean over {len(scores.tasks)} tasks", *(shown(each.mean) for each in every))
+    table.add(f"mean over {len(scores.types)} types", *(shown(each.mean_of_types) for each in every))
     return table
+
+
+def beside_the_scores(lines: list[StageLine]) -> list[str]:
+    """What the yardsticks of the table of scores are."""
+    judged = _judged(lines)
+    names = yardsticks(judged["pins"]["datasets"]) if judged is not None else {}
+    told = [f"{each.name}: {each.about}" for each in known_yardsticks() if each.name in names]
+    return [f"Beside the run, without training: {'; '.join(told)}."] if told else []
+
+
+def _judged(lines: list[StageLine]) -> dict[str, Any] | None:
+    """The evaluation record of a run."""
+    return next((line.metrics["judged"] for line in lines if "judged" in line.metrics), None)
 
 
 def beside_table_one(name: str, lines: list[StageLine], scores: Scores) -> list[str]:
     """The paper's Table 1 with a row of this run; nothing unless the run is scored on all of its tasks."""
-    judged = next((line.metrics["judged"] for line in lines if "judged" in line.metrics), None)
+    judged = _judged(lines)
     if judged is None or not is_comparable(scores.tasks, judged["pins"].get("splits", {})):
         return []
     corpus = next((line.rows_out for line in lines if line.label == "dedup"), None)
@@ -239,7 +259,7 @@ def beside_table_one(name: str, lines: list[StageLine], scores: Scores) -> list[
 
 def measured(lines: list[StageLine]) -> list[str]:
     """How the scores came about: what another run must share to be compared with this one (`speed.compare`)."""
-    found = next((line.metrics["judged"] for line in lines if "judged" in line.metrics), None)
+    found = _judged(lines)
     if found is None:
         return []
     pins = found["pins"]
@@ -263,7 +283,8 @@ def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: S
         by_task = Table("task", "score")
         for task, score in scores.tasks.items():
             by_task.add(task, shown(score))
-        parts += ["## Scores", scores_table(scores).markdown(), by_task.markdown(), *measured(lines)]
+        parts += ["## Scores", scores_table(lines, scores).markdown(), *beside_the_scores(lines)]
+        parts += [by_task.markdown(), *measured(lines)]
         parts += beside_table_one(name, lines, scores)
     parts += ["## Stages", stages_table(lines).markdown(), *remarks(lines)]
     asked = [each for line in lines for each in line.ledger]

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
+from speed.backends.evaluation.jobs import folder_jobs
 from speed.backends.evaluation.task_folder import TaskFolder, task_folders
 from speed.core.content import sha256_of
 from speed.core.store import Store
+from speed.data.yardsticks import known_yardsticks, yardsticks
 from speed.miniature.evaluation import MiniatureEvaluator
 from speed.miniature.lexicon import meaning
 from speed.miniature.tasks import write_tasks
 from speed.miniature.world import world
-from speed.miniature.yardsticks import bag_of_words, oracle, scores
+from speed.miniature.yardsticks import ENCODERS, bag_of_words, measured, oracle, scores
 from speed.runtime import Context, Runtime
 
 
@@ -103,6 +105,14 @@ def test_the_evaluator_writes_them_once(tmp_path: Path, folder: Path) -> None:
     assert MiniatureEvaluator(world_seed=1).recipe() != MiniatureEvaluator().recipe()
 
 
+def test_the_yardsticks_are_those_of_these_tasks(folder: Path) -> None:
+    datasets = {job.task.metadata.name: job.task.metadata.dataset["revision"] for job in folder_jobs(folder, ())}
+    known = yardsticks(datasets)
+    assert {name: set(row) for name, row in known.items()} == {name: set(datasets) for name in ENCODERS}
+    assert yardsticks({**datasets, "MiniatureSTS": "local-other"}) == {}
+    assert yardsticks({}) == {}
+
+
 @pytest.mark.slow
 def test_a_bag_of_words_is_far_below_an_oracle(folder: Path) -> None:
     """At or below 70 %, type by type below the oracle; an untruthful task would show as a low oracle."""
@@ -119,3 +129,9 @@ def test_a_bag_of_words_is_far_below_an_oracle(folder: Path) -> None:
     assert sum(truth.values()) / 7 > 90
     assert sum(words.values()) <= 0.7 * sum(truth.values())
     assert all(words[kind] < truth[kind] for kind in truth)
+
+
+@pytest.mark.slow
+def test_the_yardsticks_that_come_with_this_version_are_measured(folder: Path) -> None:
+    known = {row.name: row.scores for row in known_yardsticks()}
+    assert {row["name"]: pytest.approx(row["scores"], abs=0.01) for row in measured(folder)["rows"]} == known

@@ -185,7 +185,7 @@ def test_a_collapsed_embedder_has_no_score_and_the_reader_hears_of_it(
     assert scores.types == {"STS": None}
     assert scores.mean is None
     assert scores.mean_of_types is None
-    assert [row[1] for row in scores_table(scores).rows] == ["-"] * 3, "a blank in tables, no number"
+    assert [row[1] for row in scores_table([], scores).rows] == ["-"] * 3, "a blank in tables, no number"
     [said] = [event["message"] for event in ctx.events if event["event"] == "say"]  # type: ignore[attr-defined]
     assert "same vector" in said
 

@@ -1,0 +1,47 @@
+"""The table of scores: the run's own beside what is scored without training, on the same data only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from speed.data.evaluation_record import scores_of
+from speed.data.yardsticks import known_yardsticks
+from speed.runs.report import StageLine, beside_the_scores, scores_table
+
+HASHED = known_yardsticks()[0].scores
+REVISIONS = sorted(HASHED)[:3]
+KINDS = {"a": "STS", "b": "STS", "c": "Retrieval"}
+
+
+def evaluation(datasets: dict[str, str]) -> StageLine:
+    nothing: dict[str, Any] = {
+        "key": "k", "state": "built", "rows_in": None, "rows_out": None, "rejected": {}, "seconds": 0.0,
+        "gpu_seconds": 0.0, "cost": {}, "dollars": 0.0,
+    }  # fmt: skip
+    judged = {"kinds": KINDS, "pins": {"datasets": datasets}}
+    return StageLine(label="evaluation", **nothing, metrics={"judged": judged})
+
+
+def test_yardsticks_stand_beside_the_scores_of_the_tasks_that_they_were_measured_on() -> None:
+    a, b, c = (HASHED[revision] for revision in REVISIONS)
+    lines = [evaluation(dict(zip("abc", REVISIONS, strict=True)))]
+    table = scores_table(lines, scores_of({"a": 10.0, "b": 20.0, "c": 60.0}, KINDS))
+    assert table.head == ("task type", "score", "hashed words", "truth")
+    assert [row[:3] for row in table.rows] == [
+        ("Retrieval", "60.00", f"{c:.2f}"),
+        ("STS", "15.00", f"{(a + b) / 2:.2f}"),
+        ("mean over 3 tasks", "30.00", f"{(a + b + c) / 3:.2f}"),
+        ("mean over 2 types", "37.50", f"{((a + b) / 2 + c) / 2:.2f}"),
+    ]
+    [said] = beside_the_scores(lines)
+    assert "hashed words: " in said
+    assert "truth: " in said
+
+
+@pytest.mark.parametrize("datasets", [{}, {"a": REVISIONS[0], "b": REVISIONS[1], "c": "local-another"}])
+def test_no_yardstick_stands_beside_other_data(datasets: dict[str, str]) -> None:
+    table = scores_table([evaluation(datasets)], scores_of({"a": 10.0, "b": 20.0, "c": 60.0}, KINDS))
+    assert table.head == ("task type", "score")
+    assert beside_the_scores([evaluation(datasets)]) == []
