@@ -285,7 +285,6 @@ class EmbedderLoad(NamedTuple):
     base: str
     """The base model (a reference, see ModelReference)."""
     footprint: Footprint
-    epochs: int
     chunk: int
     """Padded tokens encoded at once."""
     kept: int
@@ -335,13 +334,17 @@ class EmbedderTrainer(Backend, ABC):
         """What decides over memory and time, for plans; None where that is not known."""
         return None
 
+    def seen(self, examples: int) -> int:
+        """Records seen in a training on a corpus of so many, epochs and labelled records counted."""
+        return examples
+
     @abstractmethod
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
         """Contrastive training on the examples of a JSONL file; sentence-transformers layout into `out/model`."""
 
     @abstractmethod
     def steps(self, examples: int) -> int:
-        """Optimiser steps for so many examples."""
+        """Optimiser steps on a corpus of so many, labelled records counted."""
 
 
 class Evaluator(Backend, ABC):

@@ -1,7 +1,7 @@
 """Labelled records as others write them: JSON lines with a query, its positive, and where they are known its negatives.
 
 The columns are `query` and `positive`, `negative` or `negatives`, or the names of other tools for them: `anchor`
-(sentence-transformers), `pos` and `neg` (FlagEmbedding), `negative_1`, `negative_2` ...
+(sentence-transformers), `pos` and `neg` (FlagEmbedding), `negative_1`, `negative_2` ... All but the query may be lists.
 """
 
 from __future__ import annotations
@@ -97,15 +97,14 @@ def _texts(row: Mapping[str, Json], names: tuple[str, ...], where: str) -> list[
 
 
 def _texts_in(value: Json, name: str, where: str) -> list[str]:
-    """The texts of a column: one, or a list where its name says so; `pos` and `neg` may be either."""
+    """The texts of a column: one, or a list; a query is always one, `negatives` always a list."""
     if value is None:
         return []
     if isinstance(value, str) and name != "negatives":
         return [value]
-    several = name in ("pos", "neg", "negatives")
-    if several and isinstance(value, list) and all(isinstance(text, str) for text in value):
+    if name not in QUERY and isinstance(value, list) and all(isinstance(text, str) for text in value):
         return value
-    wanted = "a list of texts" if several else "a text"
+    wanted = "a text" if name in QUERY else "a list of texts" if name == "negatives" else "a text or a list of texts"
     raise UserError(f"{where}: {name} must be {wanted}, and it is {json.dumps(value)[:80]}")
 
 

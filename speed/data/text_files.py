@@ -9,6 +9,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -48,6 +49,21 @@ def text_lines(file: Path, where: str = "") -> Iterator[Line]:
     where = where or str(file)
     with opened(file, where) as raw, unpacked(raw, file.name, where) as stream:
         yield from lines_of(stream, where)
+
+
+def lines_with_text(file: Path) -> int:
+    """How many lines of a file are not blank; counted once for as long as the file stays as it is.
+
+    Raises:
+        UserError: as `text_lines` does.
+    """
+    state = file.stat()
+    return _lines_with_text(file, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=64)
+def _lines_with_text(file: Path, modified: int, size: int) -> int:
+    return sum(1 for line in text_lines(file) if not line.text.isspace() and line.text)
 
 
 def lines_of(stream: io.BufferedIOBase, where: str) -> Iterator[Line]:

@@ -25,7 +25,7 @@ from speed.data.records import Scores
 from speed.pipeline import Pipeline, pipeline
 from speed.runs import report
 from speed.runs.access import LACKING, access_lines, hub_access, lacking
-from speed.runs.labelled_sources import missing_sources, refuse_missing_sources, source_lines
+from speed.runs.labelled_sources import listed_small, missing_sources, refuse_missing_sources, source_lines
 from speed.runs.plan import print_plan
 from speed.runs.preview import previews
 from speed.runs.progress import Screen
@@ -136,6 +136,8 @@ def _print_obstacles(config: Config, origin: Origin, store: Store, found: list[S
     if sets := missing_sources(config):  # the table above has them, one by one
         reasons = [reason for reason in reasons if not reason.startswith(tuple(f"{file} " for file in sets))]
         reasons.append(f"labelled sets are missing: {len(sets)}, see above")
+    if small := listed_small(config):
+        reasons = [reason.replace(small, "see above") for reason in reasons]
     told = [f"as things stand here, the run would be refused: {reason}" for reason in dict.fromkeys(reasons)]
     if any(status.work.calls for status in found):
         unready = filter(None, dict.fromkeys(teacher.unready(config.runtime) for teacher in config.asked))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from speed.config import Config
 from speed.core.errors import UserError
-from speed.data.text_files import text_lines
 from speed.runs.tables import WIDTH, Table, paragraph
 
 PAPER = "the paper has 1.28M and 920K: 2.2M (Table 1)"
+FEWEST = 0.5
+"""Share of the expected records under which a file is taken for another one, or for one that was sampled already."""
 
 
 def source_lines(config: Config) -> list[str]:
@@ -15,26 +16,57 @@ def source_lines(config: Config) -> list[str]:
     sources = getattr(config.embedder, "sources", ())
     if not sources:
         return []
-    table, seen, missing = Table("labelled data", "state", "records", "weight", "an epoch sees"), 0, 0
-    for source in sources:
-        file = source.path.path.expanduser()
-        if not file.is_file():
-            missing += 1
-            table.add(str(file), "missing", "-", f"{source.weight:g}", "-")
-            continue
-        records = sum(1 for line in text_lines(file) if line.text.strip())
-        seen += round(records * source.weight)
-        table.add(str(file), "there", f"{records:,}", f"{source.weight:g}", f"{round(records * source.weight):,}")
-    synthetic = round(config.scale.examples * config.scale.factor)
-    told = [
-        f"together {seen:,} labelled records an epoch beside {synthetic:,} raw synthetic examples; {PAPER}"
-        + (
-            f". {missing} of {len(sources)} sets are missing: python -m speed.labelled FILE --to PATH writes one"
-            if missing
-            else ""
+    table = Table("labelled data", "state", "records", "weight", "an epoch sees", "expected")
+    few = [place for place, *_ in small_sources(config)]
+    for place, source in enumerate(sources):
+        lines, seen = source.lines(), source.seen()
+        state = "missing" if seen is None else "too few" if place in few else "there"
+        counts = (_shown(lines), f"{source.weight:g}", _shown(seen), _shown(source.expected))
+        table.add(str(source.path.path.expanduser()), state, *counts)
+    synthetic, missing = round(config.scale.examples * config.scale.factor), len(missing_sources(config))
+    labelled, steps = config.embedder.seen(0), config.embedder.steps(synthetic)
+    absent = f", {missing} of {len(sources)} sets as they are expected, since they are missing" if missing else ""
+    told = (
+        f"together {labelled:,} labelled records to train on beside {synthetic:,} raw synthetic examples{absent}: "
+        f"{steps:,} steps; {PAPER}"
+    )
+    return ["", table.text(WIDTH), paragraph(told)]
+
+
+def _shown(count: int | None) -> str:
+    return "-" if count is None else f"{count:,}"
+
+
+def small_sources(config: Config) -> list[tuple[int, str, int, int]]:
+    """Place, file, records an epoch sees and expected ones of the sources that give far fewer than expected."""
+    found = []
+    for place, source in enumerate(getattr(config.embedder, "sources", ())):
+        seen = source.seen()
+        if seen is not None and source.expected is not None and seen < FEWEST * source.expected:
+            found.append((place, str(source.path.path), seen, source.expected))
+    return found
+
+
+def refuse_small_sources(config: Config) -> None:
+    """All labelled sets that give an epoch far fewer records than expected, unless they are asked for by name.
+
+    Raises:
+        UserError: naming each file.
+    """
+    if small := small_sources(config):
+        place = small[0][0]
+        raise UserError(
+            f"labelled sets give an epoch less than half of the records expected ({len(small)}): "
+            f"{listed_small(config)}\n"
+            f"  fetch the whole set; for a copy that was sampled already set embedder.sources.{place}.weight=1; "
+            f"embedder.sources.{place}.expected=null takes it as it is"
         )
-    ]
-    return ["", table.text(WIDTH), *map(paragraph, told)]
+
+
+def listed_small(config: Config) -> str:
+    """The sets that are refused for their size; a plan has them in its table."""
+    small = small_sources(config)
+    return "; ".join(f"{file}: {seen:,} instead of about {expected:,}" for _, file, seen, expected in small)
 
 
 def missing_sources(config: Config) -> list[str]:

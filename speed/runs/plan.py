@@ -19,10 +19,11 @@ from speed.data.costs.memory import (
     training_hours,
 )
 from speed.data.costs.model_shapes import Shape, shape_of
-from speed.data.costs.prices import CHARACTERS_PER_TOKEN, EXPECTED_TOKENS, SECONDS_A_CALL, SECONDS_A_TOKEN
+from speed.data.costs.prices import CHARACTERS_PER_TOKEN, SECONDS_A_CALL, SECONDS_A_TOKEN
 from speed.ports import Dpo, EmbedderLoad, Training
 from speed.runs.resources import embedder_hours
 from speed.runs.tables import WIDTH, Table, money, paragraph
+from speed.stages.base import GeneratingPool, tokens_about
 from speed.stages.embedder import Embedder
 
 TELLING = 3
@@ -139,10 +140,16 @@ def machine_table(config: Config, found: list[StageStatus]) -> Table | None:
         footprint = None if training is None else training.trainer.footprint()
         if training is not None and footprint is not None:
             table.add(status.goal.label, *_training_cells(training, shape, footprint, status.work.trained))
-    trained = next((status.work.trained for status in found if isinstance(status.goal.node, Embedder)), 0)
-    if (load := config.embedder.load()) is not None and (base := shape_of(load.base)) is not None:
-        table.add("embedder", *_embedder_cells(load, base, trained))
-    longest = EXPECTED_TOKENS["seed"][0] + max(config.longest.values())
+    load = config.embedder.load()
+    base = None if load is None else shape_of(load.base)
+    for status in found:
+        if isinstance(status.goal.node, Embedder) and load is not None and base is not None:
+            table.add("embedder", *_embedder_cells(status.goal.node, load, base, status.work.trained))
+    pools = [status.goal.node for status in found if isinstance(status.goal.node, GeneratingPool)]
+    lengths = [tokens_about(pool, pool.writes_like)[0] + max(pool.max_tokens.values()) for pool in pools]
+    if not lengths:
+        return table
+    longest = max(lengths)
     texts = [f"{rows_at_once(shape, longest, size):,} texts of {longest:,} tokens" for size in PEAKS]
     table.add("generation (bf16)", f"{shape.parameters:,}", "-", *texts, "-")
     return table
@@ -161,11 +168,11 @@ def _training_cells(training: Training, shape: Shape, footprint: Footprint, rows
     return [*counts, *(str(one) if one else "does not fit" for one in fits.values()), hours]
 
 
-def _embedder_cells(load: EmbedderLoad, shape: Shape, rows: int) -> list[str]:
+def _embedder_cells(node: Embedder, load: EmbedderLoad, shape: Shape, rows: int) -> list[str]:
     needed = embedder_bytes(shape, load.footprint, load.chunk, load.kept, load.checkpointing) / GIGABYTE + RESERVED
     fits = [f"{needed:.0f} GB" if needed <= size else f"does not fit ({needed:.0f} GB)" for size in PEAKS]
     counts = [f"{shape.parameters:,}", f"{trained_weights(shape, load.footprint):,}"]
-    return [*counts, *fits, f"{embedder_hours(shape, load, rows):,.1f}"]
+    return [*counts, *fits, f"{embedder_hours(node, shape, load, rows):,.1f}"]
 
 
 def _hours(found: list[StageStatus], concurrency: int) -> str:

@@ -12,8 +12,10 @@ from speed.core.graph import StageStatus
 from speed.core.store import Store
 from speed.core.work import Work
 from speed.runs.access import Access, refuse_without_access
+from speed.runs.labelled_sources import refuse_small_sources
 from speed.runs.report import stage_line
 from speed.runs.topic_use import recurring_topics, refuse_recurring_topics
+from speed.stages.embedder import Embedder
 from speed.teaching.journal import Spending
 from speed.teaching.spending import caps_of
 
@@ -40,6 +42,8 @@ def refusals(
             if not config.topics.recur:
                 checks.append(lambda: refuse_recurring_topics(recurring_topics(found, store)))
     checks += [lambda node=status.goal.node: node.check(config.runtime) for status in missing]  # type: ignore[misc]
+    if any(isinstance(status.goal.node, Embedder) for status in missing):
+        checks.append(lambda: refuse_small_sources(config))
     checks.append(lambda: refuse_without_access(access))
     return list(dict.fromkeys(mistake for check in checks for mistake in _mistakes(check)))
 

@@ -22,10 +22,9 @@ from speed.data.costs.gpu_hours import (
 )
 from speed.data.costs.memory import ADAM, GIGABYTE, PEAKS, UTILISATION, Fit, fit, trained_weights, training_hours
 from speed.data.costs.model_shapes import Shape, shape_of
-from speed.data.costs.prices import EXPECTED_TOKENS
 from speed.ports import Dpo, EmbedderLoad, Training
 from speed.runs.tables import paragraph
-from speed.stages.base import GeneratingPool
+from speed.stages.base import GeneratingPool, tokens_about
 from speed.stages.embedder import Embedder
 from speed.stages.evaluation import Evaluation
 from speed.stages.instruct import InstructModel
@@ -36,6 +35,8 @@ CHECKPOINTS = 2
 """Checkpoints of a training on disk while the newer one is written."""
 COPIES = 2
 """Times that the text of evaluation data lies on disk: as it was fetched, and prepared."""
+TOKEN_BYTES = 4
+"""Of a token of a record, in the cache that the embedder's training reads."""
 INSTRUCTION = 30
 """Tokens of a query's instruction."""
 
@@ -80,9 +81,10 @@ def resource_lines(config: Config, found: list[StageStatus]) -> list[str]:
         lines.append(f"the evaluation's arithmetic is fp32 (eval.precision); bf16 takes {share:.0%} of its hours")
     lines.append(
         f"assumed: {UTILISATION:.0%} of {PEAKS[CARD] / 1e12:g} Tflop/s in 16 bits ({PEAK_FP32 / 1e12:g} in fp32) and "
-        f"{BANDWIDTH_USED:.0%} of {BANDWIDTH / 1e12:g} TB/s, as of an A100; texts of the paper's lengths, written side "
-        f"by side as vLLM does (engine=transformers is slower); {CHARACTERS_PER_TOKEN:g} characters a token; "
-        f"evaluation data uncut; two checkpoints of the largest training; {ROW_BYTES} bytes a row beside its texts"
+        f"{BANDWIDTH_USED:.0%} of {BANDWIDTH / 1e12:g} TB/s, as of an A100; texts as long as their prompts ask for "
+        "(the paper's were shorter), written side by side as vLLM does (engine=transformers is slower); "
+        f"{CHARACTERS_PER_TOKEN:g} characters a token; evaluation data uncut; two checkpoints of the largest training; "
+        f"{ROW_BYTES} bytes a row beside its texts"
     )
     return [paragraph(line) for line in lines]
 
@@ -110,7 +112,7 @@ def resources(config: Config, missing: list[StageStatus]) -> Resources:
 
 
 def _add_generation(needed: Resources, pool: GeneratingPool[Any], status: StageStatus) -> None:
-    prompt, answer = EXPECTED_TOKENS[pool.writes_like]
+    prompt, answer = tokens_about(pool, pool.writes_like)
     needed.disk["rows and journal"] += status.work.generated * record_bytes(prompt, answer)
     read = [node for node in pool.upstream.values() if isinstance(node, Node)]
     bases = [training.base for node in read if (training := node.training()) is not None]
@@ -144,15 +146,16 @@ def _add_embedder(needed: Resources, node: Embedder, rows: int) -> float:
     shape = None if load is None else _shape(needed, node.name, load.base)
     if load is None or shape is None:
         return 0.0
-    needed.hours["training"][node.name] = embedder_hours(shape, load, rows)
+    needed.hours["training"][node.name] = embedder_hours(node, shape, load, rows)
+    needed.disk["tokens to train on"] += TOKEN_BYTES * rows * tokens_about(node, "seed")[1]
     trained = trained_weights(shape, load.footprint)
     needed.disk["trained models"] += float(load.footprint.weight_bytes) * shape.parameters + 4.0 * trained
     return CHECKPOINTS * (4.0 + ADAM) * trained
 
 
-def embedder_hours(shape: Shape, load: EmbedderLoad, rows: int) -> float:
-    """GPU-hours of an embedder's training on so many records."""
-    tokens = rows * load.epochs * (EXPECTED_TOKENS["seed"][1] + INSTRUCTION)
+def embedder_hours(node: Embedder, shape: Shape, load: EmbedderLoad, rows: int) -> float:
+    """GPU-hours of an embedder's training in which so many records are seen."""
+    tokens = rows * (tokens_about(node, "seed")[1] + INSTRUCTION)
     return training_hours(shape, load.footprint, tokens, Fit(0, load.footprint.checkpointing, 1, 0.0), CARD)
 
 

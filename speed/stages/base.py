@@ -33,12 +33,26 @@ def price_of(teacher: Teacher, calls: int, tokens: tuple[int, int]) -> Work:
     return teacher.price(calls, tokens_in * calls, tokens_out * calls)
 
 
-def tokens_about(pool: Pool[Any], purpose: str) -> tuple[int, int]:
-    """(input, output) tokens of a call about one row of a pool: the paper's where no prompt can be drawn for it."""
-    if not isinstance(pool, AssignedPool):
-        return EXPECTED_TOKENS[purpose]
+def tokens_about(node: Node, purpose: str) -> tuple[int, int]:
+    """(input, output) tokens of a call about one row of a node, or of what it reads: the paper's where no prompt can be
+    drawn for it.
+
+    Args:
+        purpose: see `speed.data.costs.call_tokens`.
+    """
+    pool = _assigned(node)
+    if pool is None:
+        return EXPECTED_TOKENS.get(purpose, EXPECTED_TOKENS["revise"])
     prompts, mix = pool.assignment.prompts.config, pool.assignment.mix
     return call_tokens(purpose, prompts, mix, getattr(pool, "candidates", 1))
+
+
+def _assigned(node: Node) -> AssignedPool[Any] | None:
+    """The pool whose prompts decide over the lengths of a node's texts: itself, or the nearest that it stands on."""
+    if isinstance(node, AssignedPool):
+        return node
+    read = (upstream.pool if isinstance(upstream, Take) else upstream for upstream in node.upstream.values())
+    return next(filter(None, map(_assigned, read)), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +95,12 @@ class GeneratingPool(Pool[R]):
     max_tokens: dict[Kind, int]
     seed: int
 
-    writes_like: ClassVar[str] = "seed"
-    """Purpose of the teacher's answers whose length its texts have, for plans."""
     whole_blocks: ClassVar[bool] = True
+
+    @property
+    def writes_like(self) -> str:
+        """Purpose of the teacher's answers whose length its texts have, for plans."""
+        return "seed"
 
     @property
     def block(self) -> int:
@@ -154,10 +171,13 @@ class FineTuning(Stage[Weights], Generic[R]):
     trainer: Trainer
     data: Take[R]
 
-    learns_from: ClassVar[str]
-    """What the teacher wrote the rows for: `seed` or `revise`."""
     count: ClassVar[str]
     """The key of the config that says how many rows there are."""
+
+    @property
+    @abstractmethod
+    def learns_from(self) -> str:
+        """Purpose of the teacher's answers whose length the rows have, for plans."""
 
     @abstractmethod
     def completion(self, row: R) -> Completion:
@@ -173,7 +193,7 @@ class FineTuning(Stage[Weights], Generic[R]):
         return hub_model(self.base.name)
 
     def training(self) -> Training:
-        return Training(self.base.name, self.sft, self.trainer, sum(EXPECTED_TOKENS[self.learns_from]))
+        return Training(self.base.name, self.sft, self.trainer, sum(tokens_about(self, self.learns_from)))
 
     def run(self, out: Path, ctx: Context) -> None:
         rows = [self.completion(row) for row in training_rows(self.data, ctx, self.count)]

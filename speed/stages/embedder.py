@@ -28,7 +28,7 @@ class Embedder(Stage[Weights]):
     name: ClassVar[str] = "embedder"
 
     def work(self) -> Work:
-        return Work(trained=self.rows)
+        return Work(trained=self.trainer.seen(self.rows))
 
     def check(self, runtime: Runtime) -> None:
         self.trainer.check(runtime)

@@ -16,8 +16,11 @@ class Junior(FineTuning[Sample]):
     """Supervised fine-tuning of the base model on (prompt, teacher's example)."""
 
     name: ClassVar[str] = "junior"
-    learns_from: ClassVar[str] = "seed"
     count: ClassVar[str] = "counts.sft"
+
+    @property
+    def learns_from(self) -> str:
+        return "seed"
 
     def completion(self, row: Sample) -> Completion:
         assert row.example is not None

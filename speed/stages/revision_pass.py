@@ -16,7 +16,7 @@ from speed.data.quality.guidelines import Guidelines, faults
 from speed.data.records import Rejected, Sample
 from speed.ports import Generate, Generated, Weights
 from speed.runtime import Context
-from speed.stages.base import GeneratingPool
+from speed.stages.base import FineTuning, GeneratingPool
 from speed.stages.generating import generate_in_order, request_seed
 
 
@@ -33,7 +33,10 @@ class RevisionPass(GeneratingPool[Sample]):
 
     name: ClassVar[str] = "revision"
     row: ClassVar[type[Sample]] = Sample
-    writes_like: ClassVar[str] = "revise"
+
+    @property
+    def writes_like(self) -> str:
+        return self.revisor.learns_from if isinstance(self.revisor, FineTuning) else "revise"
 
     def work(self, start: int, stop: int) -> Work:
         return Work(generated=stop - start)

@@ -19,8 +19,11 @@ class Revisor(FineTuning[RevisedAnswer]):
     """Whether the teacher's reason is written before the revision."""
 
     name: ClassVar[str] = "revisor"
-    learns_from: ClassVar[str] = "revise"
     count: ClassVar[str] = "counts.revisions"
+
+    @property
+    def learns_from(self) -> str:
+        return "revise" if self.target == "reason+revision" else "revision"
 
     def completion(self, row: RevisedAnswer) -> Completion:
         answer = {"revision": json.loads(row.revision)}

@@ -9,11 +9,10 @@ from typing import ClassVar
 from speed.core.content import HubRepository
 from speed.core.stage import Stage, Take
 from speed.core.work import Work
-from speed.data.costs.prices import EXPECTED_TOKENS
 from speed.data.records import Pair
 from speed.ports import Dpo, Preference, Trainer, Training, Weights
 from speed.runtime import Context, Runtime
-from speed.stages.base import bases_under, training_rows
+from speed.stages.base import bases_under, tokens_about, training_rows
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Senior(Stage[Weights]):
 
     def training(self) -> Training:
         return self.junior.training()._replace(  # type: ignore[no-any-return]
-            config=self.dpo, trainer=self.trainer, tokens_a_row=2 * sum(EXPECTED_TOKENS["seed"])
+            config=self.dpo, trainer=self.trainer, tokens_a_row=2 * sum(tokens_about(self, "seed"))
         )
 
     def run(self, out: Path, ctx: Context) -> None:

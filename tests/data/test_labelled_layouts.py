@@ -23,7 +23,7 @@ from speed.data.labelled_layouts import records_in
 from speed.labelled import converted
 from speed.pipeline import pipeline
 from speed.runs.experiment import Origin, run
-from speed.runs.labelled_sources import source_lines
+from speed.runs.labelled_sources import refuse_small_sources, source_lines
 
 FULL = ("preset=paper", "+experiment=full_data")
 LINES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
@@ -34,6 +34,10 @@ LINES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "lists": (
         {"query": "q", "pos": ["p", "s"], "neg": ["n", "p"]},
         [{"query": "q", "positive": "p", "negatives": ["n"]}, {"query": "q", "positive": "s", "negatives": ["n", "p"]}],
+    ),
+    "lists under whole names": (
+        {"query": "q", "positive": ["p"], "negative": ["n", "m"]},
+        [{"query": "q", "positive": "p", "negatives": ["n", "m"]}],
     ),
     "no negatives": ({"anchor": "q", "positive": "p"}, [{"query": "q", "positive": "p"}]),
     "MS MARCO": (
@@ -72,7 +76,7 @@ def test_a_file_is_converted_with_counts_and_can_be_trained_on(tmp_path: Path) -
     table = converted([tmp_path / "a.jsonl", tmp_path / "b.jsonl.gz"], to)
     expected = [record for _, records in LINES.values() for record in records]
     assert [json.loads(line) for line in to.read_text(encoding="utf-8").splitlines()] == [*expected, expected[0]]
-    assert [list(row) for row in table.rows][-1] == ["all", "7", "4", "2", "1", "1", "7", "2"]
+    assert [list(row) for row in table.rows][-1] == ["all", "8", "5", "2", "1", "1", "8", "2"]
     check_sources([Source(path=to, kind="retrieval")])  # type: ignore[arg-type]
 
 
@@ -117,6 +121,12 @@ def test_the_papers_sets_with_their_ratios(compose: Any) -> None:
     }  # fmt: skip
     assert {name for name, source in sources.items() if len(source.tasks) == 2} == {"nli", "quora"}
     assert all(source.tasks and source.kind for source in sources.values())
+    wikipedia = {name: source.tasks[0] for name, source in sources.items() if "Wikipedia" in source.tasks[0]}
+    asked = "etrieve Wikipedia passages that answer the question"
+    assert wikipedia == dict.fromkeys(("miracl", "mrtydi", "nq"), f"Given a question, r{asked}") | dict.fromkeys(
+        ("squad", "triviaqa"), f"R{asked}"
+    )
+    assert sum(source.expected or 0 for source in sources.values()) == pytest.approx(1_280_000, rel=0.1)
     assert compose(*FULL).embedder.hard_negatives == 1
 
 
@@ -126,22 +136,48 @@ def test_a_plan_says_what_is_there_and_what_is_missing_where(
     monkeypatch.setenv("SPEED_LABELLED", str(tmp_path))
     config = compose(*FULL, f"runtime.home={tmp_path / 'home'}")
     (tmp_path / "nq.jsonl").write_text(lines({"query": "q", "positive": "p"}) * 30)
-    (tmp_path / "eli5.jsonl").write_text(lines({"query": "q", "positive": "p"}) * 50)
+    (tmp_path / "eli5.jsonl").write_text(lines({"query": "q", "positive": "p"}) * 50 + "\n \n")
     with noted_absence() as absent:
         assert stage_statuses(pipeline(config).goals(), Store(tmp_path / "home"))
     assert len(absent) == 12
     assert f"{tmp_path / 'fever.jsonl'} does not exist" in "\n".join(absent)
     told = "\n".join(source_lines(config))
     rows = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.startswith(str(tmp_path))}
-    assert rows[str(tmp_path / "nq.jsonl")] == ["there", "30", "1", "30"]
-    assert rows[str(tmp_path / "eli5.jsonl")] == ["there", "50", "0.1", "5"]
-    assert rows[str(tmp_path / "fever.jsonl")] == ["missing", "-", "1", "-"]
-    assert "together 35 labelled records an epoch beside 1,150,000 raw synthetic examples" in " ".join(told.split())
-    assert "12 of 14 sets are missing" in " ".join(told.split())
+    assert rows[str(tmp_path / "nq.jsonl")] == ["too", "few", "30", "1", "30", "79,000"]
+    assert rows[str(tmp_path / "eli5.jsonl")] == ["too", "few", "50", "0.1", "5", "30,000"]
+    assert rows[str(tmp_path / "fever.jsonl")] == ["missing", "-", "1", "-", "110,000"]
+    expected = 1_359_000 - 79_000 - 30_000 + 30 + 5
+    assert (
+        f"together {expected:,} labelled records to train on beside 1,150,000 raw synthetic examples, 12 of 14 sets as "
+        f"they are expected, since they are missing: {-(-(1_150_000 + expected) // 1536):,} steps"
+    ) in " ".join(told.split())
     assert source_lines(compose()) == []
     assert run(config.model_copy(update={"plan": True}), "", Origin(preset="paper")) is None
     shown = capsys.readouterr().out
     assert "would be refused: labelled sets are missing: 12, see above" in shown
+    assert "less than half of the records expected (2): see above" in " ".join(shown.split())
+    embedder = next(line for line in shown.splitlines() if line.startswith("embedder"))
+    assert embedder.endswith(f" {1_150_000 + expected:,}"), "what is trained on counts labelled records"
     assert "fever.jsonl does not exist" not in shown
     with pytest.raises(UserError, match=r"labelled sets are missing \(12\): .*hotpotqa.jsonl, .*fever.jsonl"):
         run(config, "", Origin(preset="paper"))
+
+
+def test_a_set_that_is_far_too_small_is_refused_unless_it_is_asked_for(
+    compose: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPEED_LABELLED", str(tmp_path))
+    (tmp_path / "eli5.jsonl").write_text(lines({"query": "q", "positive": "p"}) * 20)
+    enough = ("embedder.sources.0.expected=4", "embedder.sources.0.weight=0.1")
+    refuse_small_sources(compose(*FULL, *enough))
+    small = compose(*FULL, "embedder.sources.0.expected=5")
+    with pytest.raises(
+        UserError, match=r"expected \(1\): .*eli5.jsonl: 2 instead of about 5\n.*sources.0.expected=null"
+    ):
+        refuse_small_sources(small)
+    for asked in ("embedder.sources.0.expected=null", "embedder.sources.0.weight=1"):
+        refuse_small_sources(compose(*FULL, "embedder.sources.0.expected=5", asked))
+    source = small.embedder.sources[0]
+    other = source.model_copy(update={"expected": None})
+    assert other.recipe() == source.recipe(), "what is expected is part of no key"
+    assert small.embedder.model_copy(update={"epochs": 3, "sources": small.embedder.sources[:1]}).seen(100) == 306

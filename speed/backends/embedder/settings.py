@@ -12,8 +12,9 @@ from pydantic import Field, model_validator
 
 from speed.core.content import Content, ModelReference
 from speed.core.errors import UserError
-from speed.core.spec import Spec
+from speed.core.spec import Json, Spec, fields_of
 from speed.data.records import Kind
+from speed.data.text_files import lines_with_text
 from speed.ports import EmbedderTrainer
 from speed.runtime import Runtime
 
@@ -82,6 +83,22 @@ class Source(Spec):
     """Instructions for records that state none, taken in turn (E5-mistral gives NLI and Quora two each)."""
     kind: Kind | None = None
     """Kind of records that state none."""
+    expected: Annotated[int, Field(ge=1)] | None = None
+    """Records that an epoch sees of the right file, about: one that gives less than half is refused. None takes any."""
+
+    def recipe(self) -> Json:
+        """Identity: all fields but `expected`, which decides over no result."""
+        return {name: value for name, value in fields_of(self).items() if name != "expected"}
+
+    def lines(self) -> int | None:
+        """Lines of the file that hold something; None where it is not there."""
+        file = self.path.path.expanduser()
+        return lines_with_text(file) if file.is_file() else None
+
+    def seen(self) -> int | None:
+        """Records that an epoch sees, by lines of the file; None where it is not there."""
+        lines = self.lines()
+        return None if lines is None else round(lines * self.weight)
 
 
 class Development(Spec):
@@ -174,6 +191,15 @@ class ContrastiveSettings(EmbedderTrainer):
         if self.precision == "fp16" and runtime.device == "cpu":
             raise UserError("embedder.precision=fp16 needs a GPU\n  take embedder.precision=fp32 (or bf16) on a CPU")
 
+    def labelled_records(self) -> int:
+        """Records of the sources that an epoch sees; of files that are not there, what is expected."""
+        counts = ((source.seen(), source.expected) for source in self.sources)
+        return sum((expected or 0) if seen is None else seen for seen, expected in counts)
+
+    def seen(self, examples: int) -> int:
+        """See `speed.ports.EmbedderTrainer`."""
+        return self.epochs * (examples + self.labelled_records())
+
     def steps(self, examples: int) -> int:
-        """Optimiser steps for so many examples (with homogeneous batches up to four more an epoch)."""
-        return self.epochs * -(-examples // self.batch_size)
+        """See `speed.ports.EmbedderTrainer`; with homogeneous batches it may be up to four more an epoch."""
+        return self.epochs * -(-(examples + self.labelled_records()) // self.batch_size)

@@ -59,7 +59,7 @@ class ContrastiveTrainer(ContrastiveSettings):
             checkpointing=not self.kept_tokens or self.checkpointing == "all",
         )
         checkpointing = self.checkpointing != "off"
-        return EmbedderLoad(self.base.name, footprint, self.epochs, self.chunk_tokens, self.kept_tokens, checkpointing)
+        return EmbedderLoad(self.base.name, footprint, self.chunk_tokens, self.kept_tokens, checkpointing)
 
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
         """Train on the `Example`s of a JSONL file; the model, in sentence-transformers layout, into `out/model`.

@@ -46,6 +46,7 @@ def call_tokens(
     """(input, output) tokens of a call, as a mean over the kinds of the mix.
 
     Args:
+        purpose: what the ledger calls it; `revision` is `revise` without the reason before it.
         candidates: answers in a list that is judged.
         request: tasks that a brainstorm call asks for.
     """
@@ -69,9 +70,9 @@ def _one(purpose: str, kind: Kind, row: int, prompts: PromptsConfig, candidates:
         case "judge":
             text = judge_prompt(prompt.text, [answer] * candidates, prompts).text
             return estimated_tokens(text), REASON_TOKENS["judge"]
-        case "revise":
+        case "revise" | "revision":
             text = revise_prompt(prompt.text, answer, prompts).text
-            return estimated_tokens(text), REASON_TOKENS["revise"] + estimated_tokens(answer)
+            return estimated_tokens(text), REASON_TOKENS.get(purpose, 0) + estimated_tokens(answer)
     return estimated_tokens(prompt.text), estimated_tokens(answer)
 
 
