@@ -114,6 +114,7 @@ def test_every_setting_is_watched() -> None:
         "batching.by",
         "sources.path",
         "sources.weight",
+        "sources.expected",
         "development.every",
         *ARE_WATCHED_ELSEWHERE,
         *KNOBS,
