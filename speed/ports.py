@@ -114,6 +114,14 @@ class Teacher(Backend, ABC):
     def price(self, calls: int, tokens_in: int, tokens_out: int) -> Work:
         """The work of so many calls, each tried once, priced from the dated table."""
 
+    def journal_key(self, ask: Ask) -> str | None:
+        """What the first answer to a request is kept under in the journal; None where none is kept."""
+        return None
+
+    def journaled(self, keys: Iterable[str], home: Path) -> set[str]:
+        """Those of some keys that the journal under a root has answers to."""
+        return set()
+
     @abstractmethod
     def named(self, model: str) -> Teacher:
         """This teacher with another model: a further judge, reached at the same endpoint."""

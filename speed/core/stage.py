@@ -184,6 +184,15 @@ class Pool(Node, ABC, Generic[R]):
         """The same, where every row needs all the tries that it may take."""
         return self.work(start, stop)
 
+    def known_asks(self, start: int, stop: int, ctx: Context[Any]) -> Iterator[tuple[Any, Any] | None]:
+        """(teacher, request) of the first requests that rows start..stop-1 make, as far as they can be told from what
+        is built; None for a row that asks nothing. A plan looks them up in the journal.
+
+        Args:
+            ctx: its `rows` end where no more are built.
+        """
+        return iter(())
+
     def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
         """What follows from the counts of any number of rows, for manifests and the report. A count whose name has a
         slash is the material of these figures; the report does not show it by itself."""

@@ -22,7 +22,7 @@ from speed.data.answers.parse import parse_tasks
 from speed.data.draws import generator, permutation
 from speed.data.mix import Mix
 from speed.data.prompts.rendering import RolePrompts, data_prompt
-from speed.data.records import STS_INSTRUCTION, Kind, Prompt, Rejected, TaskList
+from speed.data.records import STS_INSTRUCTION, UNASKED, Kind, Prompt, Rejected, TaskList
 from speed.data.topics.sources import topic_index
 
 Role: TypeAlias = Literal["seed", "root", "synthesis"]
@@ -70,6 +70,8 @@ def drawn_tasks(answer: str, count: int, seed: int, role: Role, row: int) -> tup
     return tuple(found[place] for place in order[:count])
 
 
+UNKNOWN = "(not known yet)"
+"""A task that has yet to be brainstormed."""
 ATTEMPT = 10**9
 """Distance between the sample indices of two attempts: more than any pool has rows."""
 
@@ -125,6 +127,24 @@ class Assignment(Spec):
     ) -> Iterator[tuple[int, Prompt | None]]:
         """(row, prompt) of rows start..stop-1; no prompt if the teacher gave no task. Arguments: see `drafts`."""
         return ((draft.row, self.prompt(draft)) for draft in self.drafts(start, stop, tasks, topics))
+
+    def known_prompts(
+        self, start: int, stop: int, tasks: Iterable[TaskList], topics: Sequence[str]
+    ) -> Iterator[tuple[int, Prompt | None]]:
+        """The same without rows whose task is not there yet, since the brainstorm pool ends early."""
+        for draft in self.drafts(start, stop, self._padded(tasks, self.brainstorm_rows(stop)), topics):
+            if draft.about is None or draft.about.task != UNKNOWN:
+                yield draft.row, self.prompt(draft)
+
+    def _padded(self, tasks: Iterable[TaskList], rows: int) -> Iterator[TaskList]:
+        """Some lists, and unknown ones up to so many rows."""
+        built = 0
+        for listed in tasks:
+            yield listed
+            built = listed.row + 1
+        for row in range(built, rows):
+            kind, _ = self._plan.kind_and_call(row)
+            yield TaskList(row=row, kind=kind, topic="", prompt=UNASKED, tasks=(UNKNOWN,))
 
     def prompt(self, draft: Draft, attempt: int = 0) -> Prompt | None:
         """Prompt of a row. Each further attempt draws other slots, and borrows a task if the row has none."""

@@ -25,6 +25,7 @@ from speed.data.records import Scores
 from speed.pipeline import Pipeline, pipeline
 from speed.runs import report
 from speed.runs.access import LACKING, access_lines, hub_access, lacking
+from speed.runs.answered import PLANNED, answered_calls
 from speed.runs.labelled_sources import listed_small, missing_sources, refuse_missing_sources, source_lines
 from speed.runs.plan import print_plan
 from speed.runs.preview import previews
@@ -96,7 +97,10 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
         print(f"note: {remark}", file=sys.stderr)
     tell_recurring_topics(found, store)
     if config.plan:
-        print_plan(config, origin.preset, found, pipe.key)
+        answered = answered_calls(found, store, config.runtime, PLANNED)
+        print_plan(config, origin.preset, found, pipe.key, answered)
+        if origin.sweep is not None:
+            PLANNED.extend(order)
         print("\n".join(source_lines(config)))
         _print_obstacles(config, origin, store, found, absent)
         print("\n".join(["", *resource_lines(config, found)]))

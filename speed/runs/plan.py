@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from speed.config import Config
 from speed.core.escape import escape
 from speed.core.graph import StageStatus
@@ -21,6 +23,7 @@ from speed.data.costs.memory import (
 from speed.data.costs.model_shapes import Shape, shape_of
 from speed.data.costs.prices import CHARACTERS_PER_TOKEN, SECONDS_A_CALL, SECONDS_A_TOKEN
 from speed.ports import Dpo, EmbedderLoad, Training
+from speed.runs.answered import Answered, answered_lines
 from speed.runs.resources import embedder_hours
 from speed.runs.tables import WIDTH, Table, money, paragraph
 from speed.stages.base import GeneratingPool, tokens_about
@@ -32,10 +35,18 @@ WORTH_A_LINE = 100_000_000
 """Weights below which any machine will do."""
 
 
-def print_plan(config: Config, preset: str, found: list[StageStatus], key: str) -> None:
-    """The plan on the screen."""
+def print_plan(
+    config: Config, preset: str, found: list[StageStatus], key: str, answered: Sequence[Answered] = ()
+) -> None:
+    """The plan on the screen.
+
+    Args:
+        answered: the calls of `found` that need not be paid for.
+    """
     print(f"plan of {config.name} (preset {preset}), key {key[:12]}, store {config.runtime.home}")
     print(plan_table(found).text(WIDTH))
+    if known := answered_lines(answered):
+        print("\n".join(["", *known]))
     print("\n".join(["", *reason_lines(found, None if config.plan_details else TELLING)]))
     machines = machine_table(config, found)
     if machines is not None:

@@ -83,6 +83,13 @@ class Preferences(Pool[Pair]):
         asked = ((found.prompt, judge_prompt(found.prompt.text, found.texts, self.prompts.config)) for found in lists)
         return ((about.kind, prompt.text) for about, prompt in asked if about.kind)
 
+    def known_asks(self, start: int, stop: int, ctx: Context) -> Iterator[tuple[Teacher, Ask] | None]:
+        judges = self.judges
+        for one in map(self._drawn, ctx.rows(self.root.take(stop), start)):
+            for place in range(self.judge.votes):
+                asked = place < len(one.votes)
+                yield (judges[place % len(judges)], self._request(one, place)[0]) if asked else None
+
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Pair]:
         drawn = map(self._drawn, ctx.rows(self.root.take(stop), start))
         kept, *given = tee(drawn, len(self.judges) + 1)

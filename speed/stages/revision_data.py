@@ -49,6 +49,11 @@ class RevisionData(Pool[RevisedAnswer]):
     def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
         return edits.figures(counts)
 
+    def known_asks(self, start: int, stop: int, ctx: Context) -> Iterator[tuple[Teacher, Ask] | None]:
+        for drawn in map(self._drawn, ctx.rows(self.root.take(stop), start)):
+            request = self._request(drawn)
+            yield None if request is None else (self.teacher, request[0])
+
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[RevisedAnswer]:
         drawn_rows = map(self._drawn, ctx.rows(self.root.take(stop), start))
         requests = ((drawn, self._request(drawn)) for drawn in drawn_rows)

@@ -14,7 +14,7 @@ from speed.core.work import Work
 from speed.data.answers.accept_or_reject import accept_or_reject
 from speed.data.answers.parse import parse_example
 from speed.data.answers.schemas import example_form
-from speed.data.assignment import Draft
+from speed.data.assignment import Draft, load_topics
 from speed.data.records import UNASKED, Kind, Prompt, Sample
 from speed.ports import Ask, Check, Teacher
 from speed.runtime import Context
@@ -42,6 +42,12 @@ class SeedData(ExamplePool):
 
     def sample_prompts(self, rows: int, ctx: Context) -> Iterator[tuple[str, str]]:
         return ((row.prompt.kind, row.prompt.text) for row in self.sample_rows(rows, ctx) if row.prompt.kind)
+
+    def known_asks(self, start: int, stop: int, ctx: Context) -> Iterator[tuple[Teacher, Ask] | None]:
+        tasks = ctx.rows(self.tasks.take(self.assignment.brainstorm_rows(stop)))
+        for row, prompt in self.assignment.known_prompts(start, stop, tasks, load_topics(ctx.folder(self.topics))):
+            request = self._request(row, prompt, 0)
+            yield None if request is None else (self.teacher, request[0])
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Sample]:
         drafts = self.drafts(start, stop, ctx)

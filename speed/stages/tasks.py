@@ -66,6 +66,10 @@ class Tasks(Pool[TaskList]):
         if self.plan.role == "seed":
             yield from ((row.kind, row.prompt.text) for row in self.sample_rows(rows, ctx))
 
+    def known_asks(self, start: int, stop: int, ctx: Context) -> Iterator[tuple[Teacher, Ask] | None]:
+        prompts = self._prompts(start, stop, load_topics(ctx.folder(self.topics)))
+        return ((self.teacher, self._ask(row, prompt)) for row, prompt in prompts)
+
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[TaskList]:
         prompts = self._prompts(start, stop, load_topics(ctx.folder(self.topics)))
         check = readable(lambda text: parse_tasks(text, "stop"))

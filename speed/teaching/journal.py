@@ -18,7 +18,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -366,6 +366,14 @@ def holds_answers(folder: Path, model: str) -> bool:
         return False
     with closing(Journal(folder)) as journal:
         return any(name == model for (name,) in journal.select("SELECT DISTINCT model FROM entry WHERE answered"))
+
+
+def answered_keys(folder: Path, keys: Iterable[str]) -> set[str]:
+    """Those of some keys that the journal of a folder has answers to; where there is none, none is begun."""
+    if not any(folder.glob("*.jsonl*")):
+        return set()
+    with closing(Journal(folder)) as journal:
+        return {key for key in keys if journal.index.places(key)}
 
 
 def _new_name() -> str:

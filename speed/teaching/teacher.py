@@ -6,6 +6,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -18,7 +19,7 @@ from speed.data.costs import prices as cost
 from speed.ports import Answer, Ask, Check, Teacher
 from speed.runtime import Context, Runtime
 from speed.teaching.errors import Patience, Reply
-from speed.teaching.journal import holds_answers, key
+from speed.teaching.journal import answered_keys, holds_answers, key
 from speed.teaching.requests import Call, Request
 from speed.teaching.session import Asking, Session, session_at
 
@@ -162,6 +163,14 @@ class JournaledTeacher(Teacher):
     def request(self, ask: Ask, check: Check, place: int) -> Request:
         """A request with the first call that is to be made for it."""
         return Request(ask, check, place, self.content_retries, self._call, list(self.ask_again))
+
+    def journal_key(self, ask: Ask) -> str:
+        """See `speed.ports.Teacher`."""
+        return self._call(ask, 0, ask.max_tokens).key
+
+    def journaled(self, keys: Iterable[str], home: Path) -> set[str]:
+        """See `speed.ports.Teacher`."""
+        return answered_keys(home / "journal", keys)
 
     def _call(self, ask: Ask, retry: int, max_tokens: int) -> Call:
         messages: tuple[dict[str, str], ...] = ({"role": "user", "content": ask.prompt},)
