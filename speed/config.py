@@ -19,7 +19,7 @@ from speed.data.judging.votes import Judge
 from speed.data.mix import Mix
 from speed.data.prompts.rendering import PromptsConfig
 from speed.data.quality.guidelines import Guidelines
-from speed.data.quality.near_duplicates import MinHashConfig
+from speed.data.quality.minhash import MinHashConfig
 from speed.data.records import Kind
 from speed.data.topics.sources import TopicsConfig
 from speed.ports import Dpo, EmbedderTrainer, Engine, Evaluator, Sampling, Sft, Teacher, Tracker, Trainer

@@ -5,8 +5,8 @@
 
 RECORDS is a corpus (`stages/dedup/examples.jsonl` of a run with dedup=none), a shard of a pool of examples (rejected
 rows are skipped), or labelled data: JSON lines (plain, .gz or .zst) with `query`, `positive` and, if known, `negative`
-and `kind`. For each choice of texts and each size of shingles the file is read once, and one pass over its signatures
-tells what every threshold keeps. Memory is that of one deduplication, whatever the number of settings.
+and `kind`. For each choice of texts and each size of shingles the file is read twice, which tells what every threshold
+keeps. Memory is that of one deduplication, whatever the number of settings.
 
 The paper's retentions are those of 1.15M examples that models of 8B wrote. Which setting comes nearest can be told from
 such a corpus alone: a smaller one, or one of other models, repeats itself less or more. Nothing is changed.
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from speed.core.errors import UserError
 from speed.data.labelled_lines import labelled_texts, record_of
-from speed.data.quality.near_duplicates import MinHashConfig
+from speed.data.quality.minhash import MinHashConfig
 from speed.data.quality.retention import (
     TABLE_6,
     Compared,
@@ -71,7 +71,7 @@ def calibrate(file: Path, thresholds: Sequence[float], shingles: Sequence[int], 
     for by in compared:
         for words in shingles:
             _say(f"comparing {by} texts by {words} words")
-            found = retentions(records_in(file), by, settings_for(thresholds, words), thresholds, _progress())
+            found = retentions(lambda: records_in(file), by, settings_for(thresholds, words), thresholds, _progress())
             if not found.seen:
                 raise UserError(
                     f"{file}: there is no record in it: give JSON lines such as stages/dedup/examples.jsonl"

@@ -22,7 +22,7 @@ from speed.core.content import noted_absence
 from speed.core.errors import UserError
 from speed.data.judging.votes import Judge
 from speed.data.prompts.rendering import PromptsConfig
-from speed.data.quality.near_duplicates import MinHashConfig
+from speed.data.quality.minhash import MinHashConfig
 from speed.data.topics.sources import TopicsConfig
 from speed.pipeline import pipeline
 from speed.runtime import Runtime

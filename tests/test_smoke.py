@@ -160,7 +160,7 @@ def test_the_corpus_is_exported_with_its_card(first: tuple[Path, Finished], tmp_
     assert (tmp_path / "corpus" / "examples.jsonl").read_bytes() == records(home)["examples"]
     card = (tmp_path / "corpus" / "README.md").read_text()
     assert all(f"| {box} | built |" in card for box in BOXES[: BOXES.index("dedup") + 1])
-    assert "datasketch" in card
+    assert "xxhash" in card
     assert str(home) not in card
 
 

@@ -20,7 +20,7 @@ from speed.core.spec import Json, Spec, digest
 
 PACKAGES = (
     "torch", "transformers", "tokenizers", "accelerate", "deepspeed", "trl", "peft", "vllm", "litellm", "jinja2",
-    "datasets", "datasketch", "xxhash", "mteb", "hydra-core", "pydantic", "numpy",
+    "datasets", "xxhash", "mteb", "hydra-core", "pydantic", "numpy",
 )  # fmt: skip
 """Whatever has a say in texts, weights, hashes or scores, where it is installed."""
 

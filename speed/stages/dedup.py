@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from speed.core.errors import UserError
 from speed.core.stage import Stage, Take
-from speed.data.quality.near_duplicates import MinHashConfig, duplicates
+from speed.data.quality.minhash import MinHashConfig
+from speed.data.quality.near_duplicates import duplicates
 from speed.data.records import Example, Kind, Sample
 from speed.runtime import Context
 
@@ -29,17 +31,18 @@ class Dedup(Stage[Example]):
     """Examples of each kind that are kept, the first ones; None keeps all that are no repeats."""
 
     name: ClassVar[str] = "dedup"
-    packages: ClassVar[tuple[str, ...]] = ("datasketch",)
+    packages: ClassVar[tuple[str, ...]] = ("numpy",)
 
     def run(self, out: Path, ctx: Context) -> None:
         kept: Counter[str] = Counter()
         seen: Counter[str] = Counter()
         repeats: Counter[str] = Counter()
-        verdicts = (
-            duplicates(self._examples(ctx), self.config) if self.config else ((i, None) for i in self._count(ctx))
-        )
+        verdicts: Iterator[tuple[Example, int | None]] = ((example, None) for example in self._examples(ctx))
+        if self.config:
+            hashed = partial(ctx.progress, total=self.samples.rows, unit="examples hashed")
+            verdicts = duplicates(lambda: self._examples(ctx), self.config, hashed)
         with (out / "examples.jsonl").open("w", encoding="utf-8") as file:
-            for done, (example, (_, first)) in enumerate(zip(self._examples(ctx), verdicts, strict=True), 1):
+            for done, (example, first) in enumerate(verdicts, 1):
                 seen[example.kind] += 1
                 if first is not None:
                     repeats[example.kind] += 1
@@ -76,6 +79,3 @@ class Dedup(Stage[Example]):
 
     def _examples(self, ctx: Context) -> Iterator[Example]:
         return (row.example for row in ctx.accepted(self.samples) if row.example is not None)
-
-    def _count(self, ctx: Context) -> Iterator[int]:
-        return (place for place, _ in enumerate(self._examples(ctx)))

@@ -17,7 +17,7 @@ from speed.core.graph import goals
 from speed.core.stage import Pool, silence
 from speed.core.store import Store
 from speed.data.mix import Mix
-from speed.data.quality.near_duplicates import MinHashConfig
+from speed.data.quality.minhash import MinHashConfig
 from speed.data.records import Example, Kind, Prompt, Sample
 from speed.runs.report import markdown, remarks, retention_table, stage_line
 from speed.runtime import Context, Runtime

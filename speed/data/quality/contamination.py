@@ -7,18 +7,15 @@ replaced shares no long run. The usual length of a run is 13 words (GPT-3, arXiv
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from speed.data.quality.near_duplicates import Kept, MinHashConfig, hash_texts, words_of
+from speed.data.quality.minhash import MinHashConfig, words_of
+from speed.data.quality.near_duplicates import BandIndex
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-_CHUNK = 512
 
 
 class Overlap(NamedTuple):
@@ -33,7 +30,7 @@ class Overlap(NamedTuple):
 class EvaluationTexts:
     """Index of the texts of some data sets.
 
-    Memory: 10 bytes for each run of words, and about 1.4 KB for each text (what deduplication keeps of a record).
+    Memory: 10 bytes for each run of words, and for each text 200 bytes and 4 bytes a word.
     """
 
     def __init__(self, datasets: Iterable[Iterable[str]], words: int, similarity: float) -> None:
@@ -44,28 +41,32 @@ class EvaluationTexts:
         self.counts: list[int] = []
         """Number of texts of each data set."""
         self._words = words
-        self._config = MinHashConfig(threshold=similarity)
-        self._kept, self._ends = Kept(self._config), list[int]()
-        runs, owners = array("Q"), array("H")
+        self._of = array("H")
+        """The data set of each text that has words."""
+        self._run_hashes, self._run_owners = array("Q"), array("H")
+        self._index = BandIndex(self._with_words(datasets), MinHashConfig(threshold=similarity))
+        self._runs, self._owners = _sorted(self._run_hashes, self._run_owners)
+        del self._run_hashes, self._run_owners
+
+    def _with_words(self, datasets: Iterable[Iterable[str]]) -> Iterator[str]:
+        """The texts that have words; their runs are noted."""
         for number, texts in enumerate(datasets):
             self.counts.append(0)
-            for chunk in _chunks(texts):
-                self.counts[number] += len(chunk)
-                for text in chunk:
-                    own = runs_of(text, words)
-                    runs.extend(own)
-                    owners.extend([number] * len(own))
-                for compared in hash_texts([(text, 0) for text in chunk if words_of(text)], self._config):
-                    self._kept.add(compared)
-            self._ends.append(len(self._kept))
-        self._runs, self._owners = _sorted(runs, owners)
+            for text in texts:
+                self.counts[number] += 1
+                own = runs_of(text, self._words)
+                self._run_hashes.extend(own)
+                self._run_owners.extend([number] * len(own))
+                if own:
+                    self._of.append(number)
+                    yield text
 
     def overlaps(self, records: Sequence[Sequence[str]]) -> list[Overlap]:
         """Overlap of each record, which is given as its texts."""
         near: list[set[int]] = [set() for _ in records]
         texts = [(place, text) for place, record in enumerate(records) for text in record if words_of(text)]
-        for (place, _), compared in zip(texts, hash_texts([(text, 0) for _, text in texts], self._config), strict=True):
-            near[place].update(bisect_right(self._ends, number) for number in self._kept.find_near(compared))
+        for (place, _), numbers in zip(texts, self._index.near([text for _, text in texts]), strict=True):
+            near[place].update(self._of[number] for number in numbers)
         return [Overlap(self._sharing(record), frozenset(own)) for record, own in zip(records, near, strict=True)]
 
     def _sharing(self, record: Sequence[str]) -> frozenset[int]:
@@ -96,9 +97,3 @@ def _sorted(runs: array[int], owners: array[int]) -> tuple[NDArray[np.uint64], N
     once = np.ones(len(hashes), dtype=bool)
     once[1:] = (hashes[1:] != hashes[:-1]) | (numbers[1:] != numbers[:-1])
     return hashes[once], numbers[once]
-
-
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    whole = iter(texts)
-    while chunk := list(islice(whole, _CHUNK)):
-        yield chunk

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import field_validator
 
 from speed.core.spec import Spec
-from speed.data.quality.near_duplicates import words_of
+from speed.data.quality.minhash import words_of
 from speed.data.records import Example, Kind, Prompt
 
 CAUSES = {

@@ -4,55 +4,29 @@ An example is dropped if it is near an earlier example of its kind that was kept
 verdict on a row depends only on the rows before it: the examples kept of a smaller pool are the first ones of a larger
 pool. In another order, another example of a group would be kept.
 
-Pairs that share a band of datasketch's MinHash are checked by the exact Jaccard similarity of their shingles. So the
-threshold is exact; the bands only decide which pairs are noticed (`MinHashConfig.detection`).
+Pairs that share a band of their MinHash signatures are checked by the exact Jaccard similarity of their shingles. So
+the threshold is exact; the bands only decide which pairs are noticed (`MinHashConfig.detection`).
+
+Texts are read twice. The first pass finds which of them share a band with another; only these are compared in the
+second, so that memory holds no hashes of the others.
 """
 
 from __future__ import annotations
 
-import re
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import Field, model_validator
-
-from speed.core.spec import Spec
+from speed.data.quality.minhash import Hashed, MinHashConfig, bands_of, hashed
 from speed.data.records import Example, Kind
 
-_CHUNK = 512
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-
-class MinHashConfig(Spec):
-    """How similar two examples must be to count as duplicates, and how such pairs are searched for."""
-
-    threshold: float = Field(0.7, gt=0, le=1)
-    """Least Jaccard similarity between the shingles of duplicates (ours; the paper gives none)."""
-    permutations: int = Field(128, ge=16, le=1024)
-    bands: int = Field(25, ge=1)
-    """25 bands of 5 rows notice 99 % of the pairs at similarity 0.7; datasketch's default, 14 of 9, notices 44 %."""
-    rows: int = Field(5, ge=1)
-    word_shingle: int = Field(5, ge=1)
-    """Words per shingle."""
-    character_shingle: int = Field(5, ge=1)
-    """Characters per shingle, for texts too short for word shingles."""
-    short_words: int = Field(10, ge=1)
-    """A text with fewer words is too short for word shingles."""
-    with_positive: tuple[Kind, ...] = (Kind.STS, Kind.SHORT_SHORT)
-    """Kinds that are compared by query and positive, since both are short; the others by the query alone."""
-    seed: int = 1
-    """Seed of the permutations."""
-
-    @model_validator(mode="after")
-    def _bands_fit(self) -> MinHashConfig:
-        if self.bands * self.rows > self.permutations:
-            raise ValueError(f"{self.bands} bands of {self.rows} rows need more than {self.permutations} permutations")
-        return self
-
-    def detection(self, similarity: float) -> float:
-        """Probability that a pair of this similarity is noticed: 1 - (1 - s^rows)^bands."""
-        return 1 - (1 - similarity**self.rows) ** self.bands
+CHUNK = 1024
+"""Texts that are hashed together."""
+T = TypeVar("T")
 
 
 def compared_text(example: Example, config: MinHashConfig) -> str:
@@ -60,154 +34,164 @@ def compared_text(example: Example, config: MinHashConfig) -> str:
     return f"{example.query}\n{example.positive}" if example.kind in config.with_positive else example.query
 
 
-def words_of(text: str) -> list[str]:
-    """Words of a text without case and punctuation."""
-    return re.findall(r"\w+", text.casefold())
+def duplicates(
+    read: Callable[[], Iterable[Example]], config: MinHashConfig, say: Callable[[int], None] = lambda done: None
+) -> Iterator[tuple[Example, int | None]]:
+    """Each example, and the index of the kept example that it duplicates; None if it is kept.
 
+    If it is near several kept examples, the first is named. Memory: 200 bytes for each example, and 4 bytes for each
+    word that is compared of those that share a band with another.
 
-def shingles(text: str, config: MinHashConfig) -> set[str]:
-    """Overlapping runs of words, or of characters if there are few words; without case and punctuation, never empty."""
-    words = words_of(text)
-    if len(words) >= max(config.short_words, config.word_shingle):
-        width = config.word_shingle
-        return {" ".join(words[start : start + width]) for start in range(len(words) - width + 1)}
-    plain, width = " ".join(words) or text.casefold(), config.character_shingle
-    return {plain[start : start + width] for start in range(max(len(plain) - width + 1, 1))}
-
-
-class Shingled(NamedTuple):
-    """Hashes of a text for comparison."""
-
-    hashes: array[int]
-    """Hashes of its shingles: sorted, each once."""
-    bands: list[int]
-
-
-def hash_texts(texts: Sequence[tuple[str, int]], config: MinHashConfig) -> list[Shingled]:
-    """Hash texts, each given with the number of its space. Texts of different spaces share no band."""
-    from datasketch import MinHash
-
-    hashed = [_hashes(shingles(text, config)) for text, _ in texts]
-    signatures = MinHash.generator(
-        hashed, num_perm=config.permutations, seed=config.seed, hashfunc=_itself, scheme="affine32"
-    )
-    return [
-        Shingled(hashes, _bands(signature.hashvalues.tobytes(), space, config))
-        for (_, space), hashes, signature in zip(texts, hashed, signatures, strict=True)
-    ]
-
-
-def duplicates(examples: Iterable[Example], config: MinHashConfig) -> Iterator[tuple[int, int | None]]:
-    """Index of each example, and the index of the kept example that it duplicates; None if it is kept.
-
-    If it is near several kept examples, the first is named. Memory for each kept example: 1 KB, and 4 bytes for each
-    word that is compared.
+    Args:
+        read: begins to read the examples; called twice.
+        say: takes the number of examples hashed so far, in the first pass.
     """
-    kept, indexes = Kept(config), array("Q")
     spaces = {kind: place for place, kind in enumerate(Kind)}
-    numbered = enumerate(examples)
-    while chunk := list(islice(numbered, _CHUNK)):
-        texts = [(compared_text(example, config), spaces[example.kind]) for _, example in chunk]
-        for (index, _), text in zip(chunk, hash_texts(texts, config), strict=True):
-            first = next(kept.find_near(text), None)
+    earlier = Earlier(((compared_text(each, config), spaces[each.kind]) for each in read()), config, say)
+    for chunk in chunks(read()):
+        compared = earlier.compared([compared_text(each, config) for each in chunk])
+        for example, (number, near) in zip(chunk, compared, strict=True):
+            first = next(near, None)
             if first is None:
-                kept.add(text)
-                indexes.append(index)
-            yield index, None if first is None else indexes[first]
+                earlier.keep(number)
+            yield example, first and first[0]
 
 
-class Kept:
-    """Index of the kept texts, numbered from 0: their bands and shingles.
+class Earlier:
+    """Texts in their order, each compared with the kept ones before it that share a band with it.
 
-    A dict for each band, with a set of texts in each place, would take 8 KB for each text, so flat arrays hold
-    everything. A table with open addressing leads from a band to the last entry that has it, and from each entry to the
-    one before it. Entry e is a band of text e // bands.
+    Of each band of each text the last kept text before it is known that has the same band: the links from text to text
+    lead to all of them.
     """
 
-    def __init__(self, config: MinHashConfig) -> None:
-        self._bands, self._threshold = config.bands, config.threshold
-        self._hashes, self._ends = array("I"), array("Q", [0])
-        self._places = array("Q", bytes(8 * 1024))
-        self._last = array("I", bytes(4 * 1024))
-        """For each place, 1 + the last entry of its band; 0 if the place is free."""
-        self._before = array("I")
-        """For each entry, 1 + the entry before it with the same band; 0 for the first."""
-        self._taken = 0
-        """Number of places in use."""
+    def __init__(
+        self, texts: Iterable[tuple[str, int]], config: MinHashConfig, say: Callable[[int], None] = lambda done: None
+    ) -> None:
+        """Args:
+        texts: each with the number of its space. Only texts of one space are compared.
+        say: takes the number of texts hashed so far.
+        """
+        import numpy as np
+
+        self._config = config
+        bands, spaces, done = [np.empty((0, config.bands), dtype=np.uint32)], bytearray(), 0
+        for chunk in chunks(texts):
+            bands.append(bands_of(hashed([text for text, _ in chunk], config), config))
+            spaces.extend(space for _, space in chunk)
+            done += len(chunk)
+            say(done)
+        self.count = done
+        """Number of the texts."""
+        self._spaces = np.frombuffer(spaces, dtype=np.uint8)
+        self._linked = np.zeros(len(spaces), dtype=bool)
+        """Whether a text shares a band with another."""
+        self._links = np.concatenate(bands)
+        """A row for each text, a column for each band: 1 + the number of the text before; 0 where there is none."""
+        for column in self._links.T:
+            keys = sorted_band(column)
+            same = keys[1:] >> 32 == keys[:-1] >> 32
+            later, before = (part[same].astype(np.uint32) for part in (keys[1:], keys[:-1]))
+            column[:] = 0
+            column[later] = before + 1
+            self._linked[later] = self._linked[before] = True
+        self._kept = np.zeros(len(spaces), dtype=bool)
+        self._hashes: dict[int, NDArray[np.uint32]] = {}
+        """Those of each kept text that shares a band with another."""
+        self._own: NDArray[np.uint32] | None = None
+        self._next = 0
+
+    def compared(self, texts: Sequence[str]) -> Iterator[tuple[int, Iterator[tuple[int, float]]]]:
+        """The number of each of the next texts, and the kept ones that are near it, in order, with their similarity."""
+        linked = self._linked[self._next : self._next + len(texts)].tolist()
+        sets, place = hashed([text for text, own in zip(texts, linked, strict=True) if own], self._config).as_sets(), 0
+        for own in linked:
+            number, self._next = self._next, self._next + 1
+            self._own = sets.of(place) if own else None
+            place += own
+            yield number, iter(()) if self._own is None else self._near(number, self._own)
+
+    def keep(self, number: int) -> None:
+        """Keep the text that was compared last."""
+        self._kept[number] = True
+        if self._own is not None:
+            self._hashes[number] = self._own.copy()
+
+    def _near(self, number: int, own: NDArray[np.uint32]) -> Iterator[tuple[int, float]]:
+        for other in self._candidates(number):
+            if self._spaces[other] == self._spaces[number]:
+                similarity = jaccard(own, self._hashes[other])
+                if similarity >= self._config.threshold:
+                    yield other, similarity
+
+    def _candidates(self, number: int) -> list[int]:
+        import numpy as np
+
+        bands = np.flatnonzero(self._links[number])
+        before, found = self._links[number, bands].astype(np.int64) - 1, set[int]()
+        # A text that was dropped leads to nothing but kept ones, since its own links were set right in its turn.
+        before = np.where(self._kept[before], before, self._links[before, bands].astype(np.int64) - 1)
+        self._links[number, bands] = before + 1
+        while (more := before >= 0).any():
+            bands, before = bands[more], before[more]
+            found.update(before.tolist())
+            before = self._links[before, bands].astype(np.int64) - 1
+        return sorted(found)
+
+
+class BandIndex:
+    """Some texts, for finding those that share a band with others, and are near."""
+
+    def __init__(self, texts: Iterable[str], config: MinHashConfig) -> None:
+        import numpy as np
+
+        self._config = config
+        sets = [hashed(chunk, config).as_sets() for chunk in chunks(texts)]
+        bands = [np.empty((0, config.bands), dtype=np.uint32), *(bands_of(each, config) for each in sets)]
+        self._bands = [sorted_band(column) for column in np.concatenate(bands).T]
+        sizes = [np.zeros(0, dtype=np.intp), *(np.diff(each.ends, prepend=0) for each in sets)]
+        hashes = [np.empty(0, dtype=np.uint32), *(each.hashes for each in sets)]
+        self._texts = Hashed(np.concatenate(hashes), np.cumsum(np.concatenate(sizes)))
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self._texts.ends)
 
-    def find_near(self, text: Shingled) -> Iterator[int]:
-        """Find the kept texts that share a band with a text and are near it, in order."""
-        return (number for number, _ in self.similar(text))
+    def near(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """For each text the numbers of those that are near it, in order."""
+        import numpy as np
 
-    def similar(self, text: Shingled) -> Iterator[tuple[int, float]]:
-        """The same, with their similarity."""
-        own = set(text.hashes)
-        for number in self._candidates(text.bands):
-            similarity = _jaccard(own, self._hashes[self._ends[number] : self._ends[number + 1]])
-            if similarity >= self._threshold:
-                yield number, similarity
-
-    def add(self, text: Shingled) -> None:
-        """Keep another text."""
-        self._hashes.extend(text.hashes)
-        self._ends.append(len(self._hashes))
-        if 3 * (self._taken + len(text.bands)) > 2 * len(self._places):
-            self._grow()
-        for band in text.bands:
-            place = self._place(band)
-            self._taken += not self._last[place]
-            self._places[place] = band
-            self._before.append(self._last[place])
-            self._last[place] = len(self._before)
-
-    def _candidates(self, bands: Sequence[int]) -> list[int]:
-        numbers = set()
-        for band in bands:
-            entry = self._last[self._place(band)]
-            while entry:
-                numbers.add((entry - 1) // self._bands)
-                entry = self._before[entry - 1]
-        return sorted(numbers)
-
-    def _place(self, band: int) -> int:
-        """Place of a band in the table, or the free place where it belongs."""
-        places, last, mask = self._places, self._last, len(self._places) - 1
-        place = band & mask
-        while last[place] and places[place] != band:
-            place = (place + 1) & mask
-        return place
-
-    def _grow(self) -> None:
-        places, last = self._places, self._last
-        self._places, self._last = array("Q", bytes(16 * len(places))), array("I", bytes(8 * len(last)))
-        for band, entry in zip(places, last, strict=True):
-            if entry:
-                place = self._place(band)
-                self._places[place], self._last[place] = band, entry
+        sets, candidates = hashed(texts, self._config).as_sets(), [set[int]() for _ in texts]
+        for column, keys in zip(bands_of(sets, self._config).T.astype(np.uint64), self._bands, strict=True):
+            first, behind = (np.searchsorted(keys, value << 32) for value in (column, column + 1))
+            for place in np.flatnonzero(first < behind).tolist():
+                candidates[place].update((keys[first[place] : behind[place]] & np.uint64(2**32 - 1)).tolist())
+        for place, numbers in enumerate(candidates):
+            own = sets.of(place)
+            yield [
+                number for number in sorted(numbers) if jaccard(own, self._texts.of(number)) >= self._config.threshold
+            ]
 
 
-def _bands(signature: bytes, space: int, config: MinHashConfig) -> list[int]:
-    """64-bit hashes of the bands of a signature of 32-bit values; they differ between spaces."""
-    from xxhash import xxh64_intdigest
+def sorted_band(column: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """The values of one band with the numbers of their texts in their lower halves, sorted."""
+    import numpy as np
 
-    width, first = 4 * config.rows, config.bands * space
-    return [xxh64_intdigest(signature[band * width : (band + 1) * width], first + band) for band in range(config.bands)]
-
-
-def _hashes(texts: Iterable[str]) -> array[int]:
-    """32-bit hashes of shingles, the same in every process."""
-    from xxhash import xxh32_intdigest
-
-    return array("I", sorted({xxh32_intdigest(text.encode("utf-8", "surrogatepass")) for text in texts}))
+    keys: NDArray[np.uint64] = column.astype(np.uint64) << np.uint64(32) | np.arange(len(column), dtype=np.uint64)
+    keys.sort()
+    return keys
 
 
-def _itself(value: int) -> int:
-    return value
+def jaccard(left: NDArray[np.uint32], right: NDArray[np.uint32]) -> float:
+    """Jaccard similarity of two sets, each given as its members."""
+    import numpy as np
+
+    both = np.concatenate((left, right))
+    both.sort()
+    common = int(np.count_nonzero(both[1:] == both[:-1]))
+    return common / (len(both) - common)
 
 
-def _jaccard(left: set[int], right: array[int]) -> float:
-    common = len(left.intersection(right))
-    return common / (len(left) + len(right) - common)
+def chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    """Items in lists of a size that is hashed together."""
+    waiting = iter(items)
+    while chunk := list(islice(waiting, CHUNK)):
+        yield chunk

@@ -1,8 +1,8 @@
 """What share of each kind deduplication keeps, by how texts are compared, beside the paper's Table 6.
 
-The paper gives what was left of each kind and no parameter of its MinHash. `retentions` compares a file's records in
-one pass over their signatures for any number of thresholds: a text is indexed if it is kept at one of them at least,
-and for each text it is known at which.
+The paper gives what was left of each kind and no parameter of its MinHash. `retentions` compares a file's records once
+for any number of thresholds: a text is kept for comparison if it is kept at one of them at least, and for each text it
+is known at which.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from typing import Literal, NamedTuple
 
-from speed.data.quality.near_duplicates import Kept, MinHashConfig, hash_texts
+from speed.data.quality.minhash import MinHashConfig
+from speed.data.quality.near_duplicates import Earlier, chunks
 from speed.data.records import Kind
 
 TABLE_6: dict[str, tuple[int, int]] = {
@@ -27,7 +27,6 @@ TABLE_6: dict[str, tuple[int, int]] = {
 NOTICED = 0.98
 """Least chance that a pair at the lowest threshold is noticed."""
 PERMUTATIONS = 128
-_CHUNK = 512
 
 Compared = Literal["mixed", "query", "positive", "all"]
 """Texts of a record that are compared; `mixed` is the query, and the positive with it where both are short, as the
@@ -92,7 +91,7 @@ def settings_for(thresholds: Sequence[float], words: int) -> MinHashConfig:
 
 
 def retentions(
-    records: Iterable[Record],
+    read: Callable[[], Iterable[Record]],
     by: Compared,
     config: MinHashConfig,
     thresholds: Sequence[float],
@@ -101,24 +100,27 @@ def retentions(
     """What is kept of each kind at each threshold.
 
     Args:
+        read: begins to read the records; called twice.
         config: its threshold is at most the lowest one.
-        say: takes the number of records compared so far.
+        say: takes the number of records read so far, over both passes.
     """
-    index, kept_at, spaces = Kept(config), array("Q"), dict[str, int]()
+    spaces, kept_at = dict[str, int](), array("Q")
+    texts = ((compared(record, by), spaces.setdefault(record.kind, len(spaces))) for record in read())
+    earlier = Earlier(texts, config, say)
     found = Retention(Counter(), {threshold: Counter() for threshold in thresholds})
-    waiting = iter(records)
-    while chunk := list(islice(waiting, _CHUNK)):
-        texts = [(compared(record, by), spaces.setdefault(record.kind, len(spaces))) for record in chunk]
-        for record, text in zip(chunk, hash_texts(texts, config), strict=True):
+    for chunk in chunks(read()):
+        for record, (number, near) in zip(
+            chunk, earlier.compared([compared(record, by) for record in chunk]), strict=True
+        ):
             found.seen[record.kind] += 1
-            near = [(similarity, kept_at[number]) for number, similarity in index.similar(text)]
+            kept_there = [(similarity, kept_at[other]) for other, similarity in near]
             mask = 0
             for place, threshold in enumerate(thresholds):
-                if not any(similarity >= threshold and at >> place & 1 for similarity, at in near):
+                if not any(similarity >= threshold and at >> place & 1 for similarity, at in kept_there):
                     found.kept[threshold][record.kind] += 1
                     mask |= 1 << place
             if mask:
-                index.add(text)
-                kept_at.append(mask)
-        say(found.seen.total())
+                earlier.keep(number)
+            kept_at.append(mask)
+        say(earlier.count + found.seen.total())
     return found

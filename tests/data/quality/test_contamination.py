@@ -7,7 +7,7 @@ import random
 import pytest
 
 from speed.data.quality.contamination import EvaluationTexts, Overlap, runs_of
-from speed.data.quality.near_duplicates import MinHashConfig, shingles
+from speed.data.quality.minhash import MinHashConfig, shingles
 
 WORDS = [f"word{number}" for number in range(2_000)]
 NONE: frozenset[int] = frozenset()

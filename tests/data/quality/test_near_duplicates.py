@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from xxhash import xxh32_intdigest
 
-from speed.data.quality.near_duplicates import MinHashConfig, compared_text, duplicates, shingles
+from speed.data.quality.minhash import MinHashConfig, hashed, shingles, signatures
+from speed.data.quality.near_duplicates import Earlier, compared_text, duplicates
 from speed.data.records import Example, Kind
 
 CONFIG = MinHashConfig()
@@ -22,6 +24,12 @@ WORDS = [f"word{number}" for number in range(3_000)]
 
 def retrieval(query: str, positive: str = "p") -> Example:
     return Example(kind=Kind.RETRIEVAL, task="t", query=query, positive=positive, negative="n")
+
+
+def verdicts(examples: Sequence[Example], config: MinHashConfig = CONFIG) -> list[int | None]:
+    found = list(duplicates(lambda: iter(examples), config))
+    assert [example for example, _ in found] == list(examples)
+    return [first for _, first in found]
 
 
 @cache
@@ -52,7 +60,7 @@ def texts_with_copies(seed: int, groups: int) -> list[str]:
 
 def test_against_brute_force() -> None:
     texts = texts_with_copies(0, 60)
-    found = dict(duplicates((retrieval(text) for text in texts), CONFIG))
+    found = verdicts([retrieval(text) for text in texts])
     kept: list[int] = []
     missed = 0
     for index, text in enumerate(texts):
@@ -79,32 +87,31 @@ def test_candidates_are_those_of_datasketchs_own_index() -> None:
         expected.append(next(near, None))
         if expected[-1] is None:
             lsh.insert(index, signature)
-    assert [first for _, first in duplicates((retrieval(text) for text in texts), CONFIG)] == expected
+    assert verdicts([retrieval(text) for text in texts]) == expected
     assert 300 < sum(first is None for first in expected) < 800
 
 
 def test_verdicts_depend_on_earlier_rows_alone() -> None:
     examples = [retrieval(text) for text in texts_with_copies(1, 30)]
-    whole = list(duplicates(examples, CONFIG))
+    whole = verdicts(examples)
     for size in (1, 50, 51, len(examples)):
-        assert list(duplicates(examples[:size], CONFIG)) == whole[:size]
-    assert [index for index, _ in whole] == list(range(len(examples)))
+        assert verdicts(examples[:size]) == whole[:size]
 
 
 def test_what_is_kept_has_no_duplicates_left() -> None:
     examples = [retrieval(text) for text in texts_with_copies(2, 30)]
-    kept = [examples[index] for index, first in duplicates(examples, CONFIG) if first is None]
-    assert [first for _, first in duplicates(kept, CONFIG)] == [None] * len(kept)
+    kept = [example for example, first in zip(examples, verdicts(examples), strict=True) if first is None]
+    assert verdicts(kept) == [None] * len(kept)
 
 
 def test_kinds_are_apart_and_compare_their_own_texts() -> None:
     text = "the same words stand in all of these texts and in their long documents too"
     short = [Example(kind=kind, task="t", query=text, positive=text) for kind in (Kind.SHORT_SHORT, Kind.LONG_LONG)]
-    assert [first for _, first in duplicates([retrieval(text), *short], CONFIG)] == [None] * 3
+    assert verdicts([retrieval(text), *short]) == [None] * 3
     other = "nothing of what is said here occurs anywhere else, and that is how it should be for once"
-    assert [first for _, first in duplicates([retrieval(text, "a"), retrieval(text, other)], CONFIG)] == [None, 0]
+    assert verdicts([retrieval(text, "a"), retrieval(text, other)]) == [None, 0]
     pairs = [Example(kind=Kind.SHORT_SHORT, task="t", query=text, positive=positive) for positive in (text, other)]
-    assert [first for _, first in duplicates(pairs, CONFIG)] == [None, None]
+    assert verdicts(pairs) == [None, None]
     assert compared_text(pairs[1], CONFIG) == f"{text}\n{other}"
 
 
@@ -118,7 +125,7 @@ def test_kinds_are_apart_and_compare_their_own_texts() -> None:
     ],
 )  # fmt: skip
 def test_short_texts_are_compared_by_characters(left: str, right: str, same: bool) -> None:
-    verdict = [first for _, first in duplicates([retrieval(left), retrieval(right)], CONFIG)]
+    verdict = verdicts([retrieval(left), retrieval(right)])
     assert verdict == [None, 0 if same else None]
 
 
@@ -127,7 +134,7 @@ def test_threshold_is_exact() -> None:
     for tail in range(0, 40, 2):
         other = " ".join(WORDS[: 60 - tail] + WORDS[100 : 100 + tail])
         similarity = jaccard(base, other)
-        dropped = list(duplicates([retrieval(base), retrieval(other)], MinHashConfig(bands=64, rows=2)))[1][1] == 0
+        dropped = verdicts([retrieval(base), retrieval(other)], MinHashConfig(bands=64, rows=2))[1] == 0
         assert dropped == (similarity >= CONFIG.threshold), similarity
 
 
@@ -140,9 +147,7 @@ def test_the_s_curve_is_what_is_found() -> None:
     for _ in range(pairs):
         words = rng.sample(WORDS, 200)
         left, right = words[:150], words[50:]
-        found += [first for _, first in duplicates([retrieval(" ".join(left)), retrieval(" ".join(right))], config)][
-            1
-        ] == 0
+        found += verdicts([retrieval(" ".join(left)), retrieval(" ".join(right))], config)[1] == 0
     expected = config.detection(0.5)
     assert abs(found / pairs - expected) < 4 * (expected * (1 - expected) / pairs) ** 0.5
 
@@ -150,10 +155,45 @@ def test_the_s_curve_is_what_is_found() -> None:
 @given(st.lists(st.text(max_size=30), max_size=8))
 @settings(max_examples=50)
 def test_any_text(texts: list[str]) -> None:
-    verdicts = dict(duplicates([retrieval(text) for text in texts], CONFIG))
+    found = verdicts([retrieval(text) for text in texts])
     for left, right in combinations(range(len(texts)), 2):
         if texts[left] == texts[right]:
-            assert verdicts[right] is not None
+            assert found[right] is not None
+
+
+ODD = [
+    "", "?!", "jazz", "ab " * 9, "one two " * 300, "\ud800 abc " * 12, "x" * 70_000 + " a b c d e f g h i j k",
+    "Ünïcode wörd Ärger " * 5, "日本 の 首都 は どこ です か 日本 の",
+    "K _x_ \x85 \xa0 a b c d e f g h i j k\x1cl",
+]  # fmt: skip
+
+
+@given(st.lists(st.text("abcdefgh AB\n_.,'é0-", max_size=400), max_size=30))
+@settings(max_examples=5, deadline=None)
+@pytest.mark.parametrize(
+    "config", [CONFIG, MinHashConfig(word_shingle=12), MinHashConfig(word_shingle=1, short_words=1)]
+)
+def test_signatures_are_datasketchs(config: MinHashConfig, texts: list[str]) -> None:
+    texts = [*ODD, *texts, *(" ".join(WORDS[number : number + 40]) for number in range(40))]
+    found = hashed(texts, config)
+    sets, lowest = found.as_sets(), signatures(found, config)
+    for place, text in enumerate(texts):
+        own = {xxh32_intdigest(shingle.encode("utf-8", "surrogatepass")) for shingle in shingles(text, config)}
+        assert sets.of(place).tolist() == sorted(own)
+        signature = MinHash(config.permutations, seed=config.seed, hashfunc=lambda value: value, scheme="affine32")
+        signature.update_batch(sorted(own))
+        assert (signature.hashvalues[: len(lowest)] == lowest[:, place]).all()
+
+
+def test_a_text_that_stands_there_a_hundred_times_has_one_candidate() -> None:
+    first, other = (" ".join(WORDS[start : start + 60]) for start in (0, 100))
+    texts = [first, other] * 100
+    assert verdicts([retrieval(text) for text in texts]) == [None, None, *[0, 1] * 99]
+    earlier = Earlier(((text, 0) for text in texts), CONFIG)
+    for number, near in earlier.compared(texts):
+        assert len(list(near)) == (number > 1), "links lead around what was dropped"
+        if number < 2:
+            earlier.keep(number)
 
 
 def test_too_many_bands_are_refused() -> None:

@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from speed.data.quality.near_duplicates import MinHashConfig, compared_text, duplicates
+from speed.data.quality.minhash import MinHashConfig
+from speed.data.quality.near_duplicates import compared_text, duplicates
 from speed.data.quality.retention import (
     NOTICED,
     TABLE_6,
@@ -41,7 +42,7 @@ def records(seed: int, count: int) -> list[Record]:
 @pytest.mark.parametrize("by", ["mixed", "query"])
 def test_each_threshold_keeps_what_its_own_deduplication_keeps(by: Compared) -> None:
     made, config = records(0, 400), settings_for(THRESHOLDS, 5)
-    found = retentions(made, by, config, THRESHOLDS, lambda done: None)
+    found = retentions(lambda: made, by, config, THRESHOLDS, lambda done: None)
     for threshold in THRESHOLDS:
         alone = config.model_copy(update={"threshold": threshold})
         if by == "query":
@@ -49,7 +50,7 @@ def test_each_threshold_keeps_what_its_own_deduplication_keeps(by: Compared) -> 
         examples = [
             Example(kind=Kind(record.kind), task="t", query=record.query, positive=record.positive) for record in made
         ]
-        kept = Counter(str(examples[index].kind) for index, first in duplicates(iter(examples), alone) if first is None)
+        kept = Counter(str(made.kind) for made, first in duplicates(examples.copy, alone) if first is None)
         assert found.kept[threshold] == kept, threshold
     totals = [found.kept[threshold].total() for threshold in THRESHOLDS]
     assert totals == sorted(totals)
