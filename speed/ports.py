@@ -185,6 +185,13 @@ class Engine(Backend, ABC):
             UserError: with the remedy.
         """
 
+    def check_base(self, base: str) -> None:
+        """Refuse, before anything is built or paid for, an instruct model that `adopt` cannot take; see `Trainer`.
+
+        Raises:
+            UserError: with the remedy.
+        """
+
     def divisible(self, runtime: Runtime) -> bool:
         """Whether several processes may generate on this machine at the same time, as on the cores of a CPU."""
         return False
@@ -271,6 +278,18 @@ class Trainer(Backend, ABC):
             UserError: with the remedy.
         """
 
+    def check_base(self, base: str, config: Sft | Dpo) -> None:
+        """Refuse, before anything is built or paid for, a base model that this training cannot use. It is on this
+        machine, or can be fetched; weights are not read.
+
+        Raises:
+            UserError: with the remedy.
+        """
+
+    def read_prompt(self, base: str, prompt: str) -> str:
+        """A prompt exactly as the model will read it, as text and token ids, for previews; empty where not known."""
+        return ""
+
     def footprint(self) -> Footprint | None:
         """What of its settings decides over memory, for plans; None where that is not known."""
         return None
@@ -323,6 +342,17 @@ class EmbedderTrainer(Backend, ABC):
         Raises:
             UserError: with the remedy.
         """
+
+    def check_base(self) -> None:
+        """Refuse, before anything is built or paid for, a base model that the settings do not fit; see `Trainer`.
+
+        Raises:
+            UserError: with the remedy.
+        """
+
+    def read_query(self, task: str) -> str:
+        """A query of this task exactly as the model will read it, for previews; empty where not known."""
+        return ""
 
     def read_inputs(self, runtime: Runtime, say: Callable[[str], None]) -> None:
         """Read whole, before anything is paid for, the user's files of which `check` reads the beginning.

@@ -31,6 +31,9 @@ class Runtime(stage.BuildSettings):
     """The same in tokens, input and output together."""
     max_calls: int | None = Field(None, ge=0)
     """The same in answers."""
+    request_seconds: float = Field(300.0, gt=0)
+    """How long a teacher may take for one answer before the request is sent again; a slow server of one's own needs
+    more (and then `watchdog_seconds` too)."""
     watchdog_seconds: float = Field(900.0, gt=0)
     """A run ends, with the reason, when a teacher says nothing for so long while calls are in flight."""
     checkpoint_seconds: float = 60.0

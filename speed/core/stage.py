@@ -102,6 +102,14 @@ class Node:
             UserError: with the remedy.
         """
 
+    def check_models(self) -> None:
+        """Refuse, before anything is built or paid for, base models that it cannot use. They are on this machine, or
+        can be fetched; weights are not read.
+
+        Raises:
+            UserError: with the remedy.
+        """
+
     def read_inputs(self, runtime: Any, say: Callable[[str], None]) -> None:
         """Read whole, before anything is paid for, the user's files of which `check` reads the beginning.
 
@@ -125,6 +133,10 @@ class Node:
             ctx: its `rows` end where no more are built.
         """
         return iter(())
+
+    def model_prompt(self, ctx: Context[Any]) -> str:
+        """The first prompt of a training exactly as its model will read it; empty where there is none."""
+        return ""
 
     @property
     def upstream(self) -> dict[str, Upstream]:

@@ -6,6 +6,7 @@ What lies in the local caches is not asked for. With HF_HUB_OFFLINE=1 the caches
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,9 @@ NAMED = 5
 """Data sets of one state that are named."""
 
 LACKING = "models or data sets of the hub that this run needs cannot be had"
+AT_HUB = "at the hub"
+DESCRIPTION = ("*.json", "*.model", "*.txt", "*.jinja")
+"""Files of a model that say what it is; weights are not among them."""
 
 State = Literal["there", "gated", "missing", "unknown"]
 
@@ -88,6 +92,19 @@ def refuse_without_access(found: Sequence[Access]) -> None:
         raise UserError(f"{LACKING}:\n" + "\n".join(access_lines(found)))
 
 
+def fetch_descriptions(found: Sequence[Access]) -> bool:
+    """Fetch config and tokenizer, some megabytes, of each model that lies at the hub alone; whether there is one."""
+    from huggingface_hub import snapshot_download
+
+    away = [each.wanted for each in found if each.wanted.kind == "model" and each.detail == AT_HUB]
+    for wanted in away:
+        try:
+            snapshot_download(wanted.name, revision=wanted.revision, allow_patterns=list(DESCRIPTION))
+        except Exception as error:
+            print(f"note: {wanted.title} is not checked before its stage: {type(error).__name__}", file=sys.stderr)
+    return bool(away)
+
+
 def _state_of(wanted: HubRepository, home: Path, silent: threading.Event) -> tuple[State, str]:
     from huggingface_hub import constants
 
@@ -137,7 +154,7 @@ def _asked(wanted: HubRepository, silent: threading.Event) -> tuple[State, str]:
             silent.set()
             return "unknown", unanswered
         return "unknown", f"{constants.ENDPOINT} answers HTTP {answer.status_code}, so it will show when it is needed"
-    return "there", "at the hub"
+    return "there", AT_HUB
 
 
 def _cached_model(wanted: HubRepository) -> tuple[bool, str]:

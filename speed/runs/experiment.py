@@ -24,13 +24,13 @@ from speed.data.evaluation_record import shown
 from speed.data.records import Scores
 from speed.pipeline import Pipeline, pipeline
 from speed.runs import report
-from speed.runs.access import LACKING, access_lines, hub_access, lacking
+from speed.runs.access import LACKING, access_lines, fetch_descriptions, hub_access, lacking
 from speed.runs.answered import PLANNED, answered_calls
 from speed.runs.labelled_sources import listed_small, missing_sources, refuse_missing_sources, source_lines
 from speed.runs.plan import print_plan
-from speed.runs.preview import previews
+from speed.runs.preview import model_prompts, previews
 from speed.runs.progress import Screen
-from speed.runs.refusals import refusals, refuse, work_at_most
+from speed.runs.refusals import model_refusals, refusals, refuse, work_at_most
 from speed.runs.rejections import NearlyAllRejected, refuse_nearly_all_rejected
 from speed.runs.resources import resource_lines
 from speed.runs.status import record_events, runs_to_show, status_of, status_text
@@ -108,11 +108,15 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
     if config.preview:
         for text in previews(order, store, config.runtime):
             print(text)
+        for text in model_prompts(order, store, config.runtime):
+            print(text)
         return None
     access = hub_access(found, store.home)
     for line in access_lines([each for each in access if each.state == "unknown"]):
         print(f"note: {line}", file=sys.stderr)
     refuse(refusals(config, store, found, access, origin.overrides))
+    if fetch_descriptions(access):
+        refuse(model_refusals(found))
     for status in found:
         if status.state != "hit":
             status.goal.node.read_inputs(config.runtime, lambda message: print(message, file=sys.stderr))

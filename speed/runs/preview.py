@@ -24,6 +24,15 @@ ROWS = 500
 """Rows looked at: enough for five of the rarest kind."""
 
 
+def model_prompts(order: Iterable[Goal], store: Store, runtime: Runtime) -> Iterator[str]:
+    """The first prompt of each training exactly as its model will read it: text and token ids."""
+    with TemporaryDirectory() as scratch:
+        glance = Glance(store, runtime, scratch=Path(scratch))
+        for goal in order:
+            if text := goal.node.model_prompt(glance):
+                yield f"=== what the model reads in its training ({goal.label}), the first prompt\n{escape(text)}\n"
+
+
 def previews(order: Iterable[Goal], store: Store, runtime: Runtime) -> Iterator[str]:
     """The prompts, one text each under a line that says what it is."""
     with TemporaryDirectory() as scratch:

@@ -44,7 +44,14 @@ def refusals(
     checks += [lambda node=status.goal.node: node.check(config.runtime) for status in missing]  # type: ignore[misc]
     if any(isinstance(status.goal.node, Embedder) for status in missing):
         checks.append(lambda: refuse_small_sources(config))
+    checks += [status.goal.node.check_models for status in missing]
     checks.append(lambda: refuse_without_access(access))
+    return list(dict.fromkeys(mistake for check in checks for mistake in _mistakes(check)))
+
+
+def model_refusals(found: list[StageStatus]) -> list[str]:
+    """What speaks against the base models alone, once those of the hub are described on this machine."""
+    checks = [status.goal.node.check_models for status in found if status.state != "hit"]
     return list(dict.fromkeys(mistake for check in checks for mistake in _mistakes(check)))
 
 

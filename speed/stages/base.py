@@ -189,6 +189,9 @@ class FineTuning(Stage[Weights], Generic[R]):
     def check(self, runtime: Runtime) -> None:
         self.trainer.check(self.sft, runtime)
 
+    def check_models(self) -> None:
+        self.trainer.check_base(self.base.name, self.sft)
+
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         return hub_model(self.base.name)
 

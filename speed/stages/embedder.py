@@ -14,6 +14,9 @@ from speed.data.records import Example
 from speed.ports import EmbedderTrainer, Weights
 from speed.runtime import Context, Runtime
 
+TASK = "Given a web search query, retrieve relevant passages that answer the query"
+"""A task as brainstorming words them, for previews."""
+
 
 @dataclass(frozen=True)
 class Embedder(Stage[Weights]):
@@ -32,6 +35,12 @@ class Embedder(Stage[Weights]):
 
     def check(self, runtime: Runtime) -> None:
         self.trainer.check(runtime)
+
+    def check_models(self) -> None:
+        self.trainer.check_base()
+
+    def model_prompt(self, ctx: Context) -> str:
+        return self.trainer.read_query(TASK)
 
     def read_inputs(self, runtime: Runtime, say: Callable[[str], None]) -> None:
         self.trainer.read_inputs(runtime, say)

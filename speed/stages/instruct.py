@@ -21,6 +21,9 @@ class InstructModel(Stage[Weights]):
 
     name: ClassVar[str] = "instruct model"
 
+    def check_models(self) -> None:
+        self.engine.check_base(self.base.name)
+
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         return hub_model(self.base.name)
 

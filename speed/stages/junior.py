@@ -8,6 +8,7 @@ from typing import ClassVar
 from speed.data.answers.parse import example_json
 from speed.data.records import Sample
 from speed.ports import Completion
+from speed.runtime import Context
 from speed.stages.base import FineTuning
 
 
@@ -21,6 +22,11 @@ class Junior(FineTuning[Sample]):
     @property
     def learns_from(self) -> str:
         return "seed"
+
+    def model_prompt(self, ctx: Context) -> str:
+        rows = self.data.pool.sample_rows(1, ctx)
+        first = next((row.prompt.text for row in rows if row.prompt.text), "")
+        return self.trainer.read_prompt(self.base.name, first) if first else ""
 
     def completion(self, row: Sample) -> Completion:
         assert row.example is not None

@@ -104,8 +104,8 @@ class Patience:
     """Seconds before the first resending; doubles each time."""
     cap: float = 30.0
     """Longest pause that is our own choice, in seconds."""
-    timeout: float = 300.0
-    """Seconds for one sending."""
+    timeout: float | None = None
+    """Seconds for one sending; None: what the runtime says."""
     window: int = 64
     """Failed requests in a row after which the provider counts as gone."""
 

@@ -7,7 +7,9 @@ does not know which, and learns both limits from what was taken:
   law the number in flight that the server bears), by at least a twentieth and at most a half;
 - rate: none until the first refusal, then the rate at which requests are taken, but never less than one a round trip (a
   server that refuses at random must not starve the run); a little faster after every round trip without a refusal, and
-  none again once it no longer binds.
+  none again once it no longer binds;
+- a server that queues instead of refusing: a run begins with four places and doubles them each round trip, but no
+  further than to where a round trip would take half as long as a request may.
 
 Either shrinks at most once a round trip, so that one burst counts once. A request that waits for its next try holds
 no place.
@@ -20,6 +22,8 @@ import heapq
 
 MARGIN = 1.2
 """How far above what was taken the limits stay: a little is refused, nothing is left unused."""
+FIRST = 4
+"""Places that a run begins with, where it is known how long a request may take."""
 CREDIT = 0.02
 """Seconds of sending that may be made up for at once: timers are no finer."""
 
@@ -27,10 +31,14 @@ CREDIT = 0.02
 class Pacer:
     """Places in flight and the gaps between sendings. Lives on one event loop; not thread-safe."""
 
-    def __init__(self, ceiling: int) -> None:
+    def __init__(self, ceiling: int, seconds: float | None = None) -> None:
         self.ceiling = max(1, ceiling)
         """Places at most; may be set at any time."""
-        self.limit = float(self.ceiling)
+        self.seconds = seconds
+        """How long a request may take; None where nothing is known of it."""
+        self.limit = float(self.ceiling if seconds is None else min(FIRST, self.ceiling))
+        self._doubles = seconds is not None
+        """Whether the places are still doubled each round trip."""
         self.rate: float | None = None
         """Sendings a second; None while nothing limits them."""
         self.in_flight = 0
@@ -75,8 +83,10 @@ class Pacer:
         self._taken += not crowded
         if answered:
             self._round_trip = 0.8 * self._round_trip + 0.2 * seconds if self._round_trip else seconds
-            self.limit = min(float(self.ceiling), self.limit + 1.0 / self.limit)
+            if not self._doubles and self._in_time(self.limit + 1.0):
+                self.limit = min(float(self.ceiling), self.limit + 1.0 / self.limit)
         self._refused |= crowded
+        self._doubles &= not crowded
         if crowded and epoch == self._epoch and now - self._decreased >= self._round_trip:
             self._decrease(now)
         if now - self._round_began >= max(self._round_trip, 0.1) and self._round_trip:
@@ -101,7 +111,16 @@ class Pacer:
             self.rate *= 1.05
             if self.rate > 2.0 * self._speed:
                 self.rate = None
+        if self._doubles and speed:
+            self._doubles = 2.0 * self.limit < self.ceiling and self._in_time(2.0 * self.limit)
+            if self._in_time(2.0 * self.limit):
+                self.limit = min(float(self.ceiling), 2.0 * self.limit)
         self._round_began, self._taken, self._refused = now, 0, False
+
+    def _in_time(self, places: float) -> bool:
+        """Whether so many requests in flight would be answered in half the time that they may take, if the server is no
+        faster with more of them (Little's law)."""
+        return self.seconds is None or not self._speed or places / self._speed < self.seconds / 2
 
     def _dispatch(self) -> None:
         """Let go of those that have a place and whose time has come."""

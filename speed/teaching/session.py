@@ -51,12 +51,16 @@ class Session:
         self._paces: dict[tuple[str, str], tuple[Pacer, Neighbours]] = {}
         self._lock = threading.Lock()
 
-    def pace(self, endpoint: str, model: str, concurrency: int) -> tuple[Pacer, Neighbours]:
-        """The pace of an endpoint and model, and the processes that share its places."""
+    def pace(self, endpoint: str, model: str, concurrency: int, seconds: float) -> tuple[Pacer, Neighbours]:
+        """The pace of an endpoint and model, and the processes that share its places.
+
+        Args:
+            seconds: how long a request may take.
+        """
         with self._lock:
             place = (endpoint, model)
             if place not in self._paces:
-                self._paces[place] = Pacer(concurrency), Neighbours(self.journal, endpoint, model)
+                self._paces[place] = Pacer(concurrency, seconds), Neighbours(self.journal, endpoint, model)
             return self._paces[place]
 
     async def hold(self, amount: Spending, caps: Caps) -> None:
@@ -105,7 +109,11 @@ class Asking:
         self._journal, self._loop = session.journal, session.loop
         self._patience, self._caps = teacher.patience, caps_of(ctx.runtime)
         self._endpoint = teacher.endpoint(ctx.runtime)
-        self._pacer, self._neighbours = session.pace(self._endpoint, teacher.model_name, self._concurrency)
+        self._seconds = self._patience.timeout or ctx.runtime.request_seconds
+        """How long one sending may take."""
+        self._pacer, self._neighbours = session.pace(
+            self._endpoint, teacher.model_name, self._concurrency, self._seconds
+        )
         self._dialect = Dialect(session.journal, self._endpoint, teacher.model_name, ctx.say)
         self._ahead: deque[Request] = deque()
         self._tasks: dict[Request, asyncio.Task[None]] = {}
@@ -118,7 +126,7 @@ class Asking:
         """Whether any request was answered, by the teacher or the journal."""
         self._alive = time.monotonic()
         """When the teacher last said anything; later, where it asked for a pause."""
-        self._hung = False
+        self._hung = self._told_timeout = False
         self._awaited: Request | None = None
         self._news = threading.Event()
 
@@ -233,7 +241,7 @@ class Asking:
             self._stop = self._stop or asyncio.CancelledError()
             landed = threading.Event()
             self._loop.call_soon_threadsafe(self._cancel_unsent, landed)
-            landed.wait(5.0 if self._hung else self._patience.timeout)
+            landed.wait(5.0 if self._hung else self._seconds)
         self._journal.flush()
 
     # -- the event loop ------------------------------------------------------------------------------------------------
@@ -335,11 +343,23 @@ class Asking:
                     self._session.release(held)
         except TransportError as trouble:
             crowded = trouble.crowded
+            if trouble.cause == "timeout":
+                self._tell_timeout()
             if trouble.cause not in ("timeout", "connection"):
                 self._alive = time.monotonic() + (trouble.retry_after or 0.0)
             raise
         finally:
             self._pacer.leave(epoch, crowded=crowded, answered=answered, seconds=time.monotonic() - sent)
+
+    def _tell_timeout(self) -> None:
+        """Say once that requests are sent again, which a server works on twice."""
+        if not self._told_timeout:
+            self._told_timeout = True
+            self._ctx.say(
+                f"the teacher {self._teacher.model_name} has not answered a request within {self._seconds:g} s "
+                f"(runtime.request_seconds): it is sent again; give a slow server more, or fewer requests at once "
+                f"(runtime.concurrency={self._concurrency})"
+            )
 
     async def _replied(self, call: Call) -> Reply:
         """Send a call in the words that the server takes, which are learnt from its refusal of others."""
@@ -347,7 +367,7 @@ class Asking:
         while True:
             spoken = self._dialect.spoken(call.params, setting)
             try:
-                return await self._teacher.send(call._replace(params=spoken), self._ctx.runtime, self._patience.timeout)
+                return await self._teacher.send(call._replace(params=spoken), self._ctx.runtime, self._seconds)
             except TransportError as trouble:
                 if not self._dialect.learns(trouble.wants, spoken, setting):
                     raise

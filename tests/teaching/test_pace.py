@@ -150,3 +150,31 @@ def test_places_go_to_the_oldest_and_a_cancelled_wait_takes_none() -> None:
         assert pacer.in_flight == 0
 
     virtual_time.run(scenario())
+
+
+@pytest.mark.parametrize(("places", "seconds"), [(1, 20.0), (4, 60.0), (64, 2.0)])
+def test_a_server_that_queues_is_not_flooded(places: int, seconds: float) -> None:
+    """It answers so many side by side and refuses nobody: requests wait there, and none may wait for 300 s."""
+
+    class Queue(Server):
+        def __init__(self) -> None:
+            super().__init__(None, None, lambda: seconds)
+            self.turns = asyncio.Semaphore(places)
+            self.slowest = 0.0
+
+        async def serve(self) -> bool:
+            begun = asyncio.get_running_loop().time()
+            async with self.turns:
+                answered = await super().serve()
+            self.slowest = max(self.slowest, asyncio.get_running_loop().time() - begun)
+            return answered
+
+    async def scenario() -> Queue:
+        server = Queue()
+        await storm(server, Pacer(32, 300.0), 200, Patience())
+        return server
+
+    server = virtual_time.run(scenario())
+    assert server.slowest < 300.0
+    ideal = 200 / min(places, 32) * seconds
+    assert server.answered[-1] < 1.1 * ideal + 5 * seconds, "and it is kept busy"

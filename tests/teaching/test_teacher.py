@@ -610,6 +610,21 @@ def test_a_silent_server_ends_the_run_with_the_reason(provider: Provider, tmp_pa
     assert [entry.messages[-1]["content"] for entry in Journal(tmp_path / "journal")] == ["fine"]
 
 
+def test_a_request_that_is_sent_again_is_told_once(provider: Provider, tmp_path: Path) -> None:
+    """Of 300 s by default; here the limit is another."""
+    said: list[dict[str, Any]] = []
+    ctx = context(tmp_path, provider, request_seconds=0.5)
+    ctx.send = said.append
+    patient = teacher(patience=dataclasses.replace(QUICK, timeout=None, attempts=500))
+    assert [answer.cause for answer in answers([f"row {row} | hang ok" for row in range(3)], ctx, by=patient)] == [
+        "ok"
+    ] * 3
+    told = [event["message"] for event in said if "runtime.request_seconds" in str(event.get("message"))]
+    assert len(told) == 1
+    assert "has not answered a request within 0.5 s" in told[0]
+    assert ctx.tally.cost["resent"] >= 3
+
+
 def test_a_server_that_only_refuses_is_not_silent(provider: Provider, tmp_path: Path) -> None:
     """It asks for pauses that are longer in all than the watchdog waits."""
     patient = teacher(patience=dataclasses.replace(LONG, attempts=10_000))

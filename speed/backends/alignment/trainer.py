@@ -51,6 +51,16 @@ class TrlTrainer(TrlOptions, Trainer):
     def check(self, config: Sft | Dpo, runtime: Runtime) -> None:
         refuse_unusable(self, config, runtime)
 
+    def check_base(self, base: str, config: Sft | Dpo) -> None:
+        from speed.backends.engines.base_check import check_generator
+
+        check_generator(base, self.prompt_format, config.max_length, ["embed_tokens"] if self.embeddings else [])
+
+    def read_prompt(self, base: str, prompt: str) -> str:
+        from speed.backends.engines.base_check import read_prompt
+
+        return read_prompt(base, self.prompt_format, prompt)
+
     def alone(self, runtime: Runtime) -> bool:
         return fills_gpu(runtime)
 

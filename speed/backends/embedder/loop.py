@@ -210,7 +210,7 @@ def adapted(model: Any, config: ContrastiveSettings, seed: int) -> Any:
     """The model with fresh adapters on it, or with all its weights trainable.
 
     Raises:
-        UserError: when the base has no layer of the names in `lora.targets`.
+        UserError: when the base has no layer of the names in `embedder.lora.targets`.
     """
     if config.lora is None:
         return model.requires_grad_(True)
@@ -230,4 +230,7 @@ def adapted(model: Any, config: ContrastiveSettings, seed: int) -> Any:
         with quietly(), drawn_from(seed, torch.device("cpu")):
             return get_peft_model(model, adapter)
     except ValueError as error:
-        raise UserError(f"lora.targets {config.lora.targets} do not fit {config.base.name}: {error}") from error
+        raise UserError(
+            f"embedder.lora.targets={list(config.lora.targets)} do not fit {config.base.name}: {error}\n"
+            "  set embedder.lora.targets to names of its layers (or [all-linear]), or embedder.lora=null"
+        ) from error

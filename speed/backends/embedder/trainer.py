@@ -43,6 +43,16 @@ class ContrastiveTrainer(ContrastiveSettings):
         if self.masks.guide is not None:
             _check_guide(self.masks.guide.name)
 
+    def check_base(self) -> None:
+        from speed.backends.embedder.base_check import check_embedder
+
+        check_embedder(self)
+
+    def read_query(self, task: str) -> str:
+        from speed.backends.embedder.base_check import read_query
+
+        return read_query(self, task)
+
     def read_inputs(self, runtime: Runtime, say: Callable[[str], None]) -> None:
         """Read the labelled sources whole, once for the same content."""
         read_sources(self.sources, runtime.home.expanduser() / "cache" / "read", say)

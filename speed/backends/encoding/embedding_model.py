@@ -34,6 +34,18 @@ def tokenizer_of(source: str, revision: str | None) -> Any:
         return transformers.AutoTokenizer.from_pretrained(source, revision=revision)
 
 
+def config_of(source: str, revision: str | None) -> Any:
+    """The config of a folder or hub model.
+
+    Raises:
+        UserError: when it cannot be read.
+    """
+    import transformers
+
+    with quietly(), _explained(source):
+        return transformers.AutoConfig.from_pretrained(source, revision=revision)
+
+
 def transformer(source: str, revision: str | None, dtype: Any) -> tuple[Any, Any]:
     """(model without a language-model head, tokenizer) of a folder or hub model; an adapter is merged into its base.
 

@@ -33,6 +33,8 @@ TEXTS = 128
 """Texts of a request at most; OpenAI accepts 2,048, small servers 32 to 256."""
 CHARACTERS = 200_000
 """Characters of a request at most, unless one text alone is longer; OpenAI accepts 300,000 tokens."""
+SECONDS = 300.0
+"""How long one request may take."""
 PROBE = "the quick brown fox"
 
 
@@ -188,7 +190,7 @@ class EndpointEncoder:
             fields["dimensions"] = self.model.dimensions
         model = self.model
         remedy = f"the URL {public_url(model.url)}, the model {model.model}"
-        url, seconds = f"{model.url}/embeddings", self.patience.timeout
+        url, seconds = f"{model.url}/embeddings", self.patience.timeout or SECONDS
         body = await posted(url, fields, seconds, remedy, model.variable, "the endpoint")
         vectors, tokens = read_as(body, lambda answer: _vectors_in(answer, len(texts)))
         if self.dimension and vectors.shape[1] != self.dimension:

@@ -48,6 +48,11 @@ class TransformersEngine(Engine):
     def adopt(self, base: str, out: Path) -> None:
         adopt(base, out)
 
+    def check_base(self, base: str) -> None:
+        from speed.backends.engines.base_check import check_generator
+
+        check_generator(base, "chat")
+
     def generate(
         self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context
     ) -> Iterator[list[Generated]]:

@@ -212,6 +212,18 @@ def end_tokens(tokenizer: Any, generation_config: Any) -> list[int]:
 
 def _pretrained(folder: str, revision: str | None, dtype: Any) -> Any:
     from transformers import AutoModelForCausalLM
+
+    refuse_adapter(folder, revision)
+    with _explain_load_errors(folder):
+        return AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=dtype, trust_remote_code=False)
+
+
+def refuse_adapter(folder: str, revision: str | None) -> None:
+    """Refuse a base that is an adapter.
+
+    Raises:
+        UserError: with the remedy.
+    """
     from transformers.utils import find_adapter_config_file
 
     adapter = find_adapter_config_file(folder, revision=revision)
@@ -221,8 +233,6 @@ def _pretrained(folder: str, revision: str | None, dtype: Any) -> Any:
             f"{folder} is an adapter (of {base}), and a generator's base is a whole model\n"
             "  merge them first: PeftModel.merge_and_unload, or for a run of speed python -m speed.export RUN --to DIR"
         )
-    with _explain_load_errors(folder):
-        return AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=dtype, trust_remote_code=False)
 
 
 def _tokenizer(folder: str, revision: str | None) -> Any:
