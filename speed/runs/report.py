@@ -25,6 +25,7 @@ from speed.data.published_scores import published
 from speed.data.quality.retention import published_shares
 from speed.data.records import Scores
 from speed.data.yardsticks import known_yardsticks, yardsticks
+from speed.runs.quiet_faults import quiet_faults
 from speed.runs.table_one import OwnRow, is_comparable, table_one
 from speed.runs.tables import Table, escaped, money
 
@@ -193,7 +194,7 @@ def remarks(lines: list[StageLine]) -> list[str]:
         calls = ", ".join(taken)
         found.append(f"Calls that a usable row took, second tries and answers from the journal included: {calls}.")
     found += [_noticed(line.label, line.metrics["detection"]) for line in lines if "detection" in line.metrics]
-    return found
+    return found + quiet_faults(lines)
 
 
 def _noticed(label: str, curve: dict[str, Any]) -> str:

@@ -108,10 +108,12 @@ def train(steps: Steps, done: int, examples: Path, checkpoints: Path, identity: 
                 scores = {name: value for name, value in figures.items() if name.startswith("development")}
                 ctx.tally.metrics["development"] = scores
             ctx.metric(step, **figures)
+            if step == 0:
+                ctx.tally.metrics["first_loss"] = figures["loss"]
             speed = figures["tokens_per_second"]
             ctx.progress(step + 1, len(plan), "steps", loss=figures["loss"], tokens_per_second=speed)
             if last:
-                ctx.tally.metrics["last"] = figures
+                ctx.tally.metrics |= {"last": figures, "last_loss": figures["loss"]}
                 return None
             due, ends = ranks.broadcast(time.monotonic() - saved >= ctx.runtime.checkpoint_seconds, stop.wanted)
             if due or ends:
