@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,7 +16,7 @@ from pydantic import Field, model_validator
 
 from speed.core.content import HubRepository
 from speed.core.errors import UserError
-from speed.core.spec import Backend, Spec
+from speed.core.spec import Backend, Json, Spec
 from speed.core.work import Work
 from speed.data.answers.schemas import Form
 from speed.data.costs.memory import Footprint
@@ -424,9 +425,49 @@ class Evaluator(Backend, ABC):
         """Main scores of the model in folder `embedder`; full results in mteb's own JSON under `out`."""
 
 
-class Tracker(Backend, ABC):
-    """Mirrors a run's own record to a service. It can never fail a run."""
+@dataclass(frozen=True)
+class TrackedRun:
+    """What a tracker is told of a run when it begins."""
+
+    folder: Path
+    """The run's folder: `config.yaml` from the start; `report.md`, `summary.json` and `stages/` at the end."""
+    key: str
+    """Of all that the run builds. The same command after a kill has the same one."""
+    preset: str
+    sweep: str | None
+    home: Path
+    """Root of the store."""
+    directory: Path
+    """Where the tracker may keep files."""
+
+
+class Follower(ABC):
+    """Follows one run. None of its methods raises, and only `finish` and `fail` wait."""
 
     @abstractmethod
-    def mirror(self, run: Path, runtime_dir: Path) -> None:
-        """Send the finished run in folder `run` (config, curves, scores)."""
+    def event(self, label: str, event: dict[str, Json]) -> None:
+        """An event of a stage as it happens: `metric` (a point of a training), `progress`, `done`, `alert` ..."""
+
+    @abstractmethod
+    def records(self, label: str, read: Callable[[], list[dict[str, Json]]]) -> None:
+        """Some of the records that a stage wrote.
+
+        Args:
+            read: reads them; called by whoever shows them, when it likes.
+        """
+
+    @abstractmethod
+    def finish(self) -> None:
+        """The run is complete, and its folder as well."""
+
+    @abstractmethod
+    def fail(self) -> None:
+        """The run ends without scores: it failed or was interrupted."""
+
+
+class Tracker(Backend, ABC):
+    """Mirrors a run's own record to a service while it runs. It can never fail a run."""
+
+    @abstractmethod
+    def follow(self, run: TrackedRun) -> Follower:
+        """Begin to follow a run."""

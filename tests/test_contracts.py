@@ -22,7 +22,18 @@ from speed.core.store import Store
 from speed.data.draws import generator
 from speed.data.prompts.rendering import PromptsConfig, data_prompt
 from speed.data.records import Kind, Scores
-from speed.ports import Ask, EmbedderTrainer, Engine, Evaluator, Generate, Sampling, Teacher, Tracker, Trainer
+from speed.ports import (
+    Ask,
+    EmbedderTrainer,
+    Engine,
+    Evaluator,
+    Generate,
+    Sampling,
+    Teacher,
+    TrackedRun,
+    Tracker,
+    Trainer,
+)
 from speed.runtime import Context, Runtime
 
 PORTS = (Teacher, Engine, Trainer, EmbedderTrainer, Evaluator, Tracker)
@@ -163,7 +174,11 @@ def test_engines_read_a_call_when_the_one_before_is_answered(ctx: Context) -> No
 
 @pytest.mark.parametrize("name", ["NoTracker", "WandbTracker"])
 def test_trackers_never_fail_a_run(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made(name).mirror(tmp_path / "nothing is here", tmp_path)
+    nothing = tmp_path / "nothing is here"
+    run = TrackedRun(folder=nothing, key="k" * 64, preset="", sweep=None, home=tmp_path, directory=tmp_path)
+    follower = made(name).follow(run)
+    follower.event("senior", {"event": "metric", "step": 1, "figures": {"loss": 1.0}})
+    follower.finish()
     said = capsys.readouterr().err
     assert ("W&B was not written" in said) == (name == "WandbTracker")
 

@@ -6,6 +6,8 @@ import json
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from speed.core.closing import closing
@@ -46,7 +48,8 @@ def build(
 def _build_stage(stage: Stage[Any], store: Store, ctx: Context[Any], made_by: Maker) -> None:
     out = store.partial(stage)
     begun = time.monotonic()
-    with (out / "curves.jsonl").open("a", encoding="utf-8") as curves:
+    left = list(_points(out / "curves.jsonl"))  # by a build that was interrupted
+    with (out / "curves.jsonl").open("w", encoding="utf-8") as curves:
         send = ctx.send
 
         def record(event: dict[str, Json]) -> None:
@@ -56,12 +59,22 @@ def _build_stage(stage: Stage[Any], store: Store, ctx: Context[Any], made_by: Ma
             send(event)
 
         ctx.send = record
+        for point in left:
+            ctx.metric(point.pop("step"), **point)
         stage.run(out, ctx)
     if not (out / "curves.jsonl").stat().st_size:
         (out / "curves.jsonl").unlink()
     (out / "manifest.json").unlink(missing_ok=True)
     manifest = _manifest(stage, ctx.tally, time.monotonic() - begun, ctx.gpus, made_by)
     store.publish(stage, manifest.model_copy(update={"outputs": outputs_of(out)}))
+
+
+def _points(curves: Path) -> Iterator[dict[str, Any]]:
+    """Points of a training; the last line may be half written."""
+    if curves.is_file():
+        for line in curves.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError):
+                yield json.loads(line)
 
 
 def _build_rows(pool: Pool[Any], gap: Span, store: Store, ctx: Context[Any], made_by: Maker) -> None:
@@ -78,7 +91,9 @@ def _build_rows(pool: Pool[Any], gap: Span, store: Store, ctx: Context[Any], mad
                 tally.metrics.update(pool.figures(tally.counts, tally.rejected))
                 manifest = _manifest(pool, tally, time.monotonic() - begun, ctx.gpus, made_by, Span(start, stop))
                 store.write_shard(pool, Span(start, stop), shard, manifest)
-            ctx.send({"event": "shard", "start": start, "stop": stop, "calls": ctx.calls, "dollars": ctx.spent})
+            rejected = sum(row.rejected is not None and row.rejected not in pool.choices for row in shard)
+            event = {"event": "shard", "start": start, "stop": stop, "rejected": rejected}
+            ctx.send({**event, "calls": ctx.calls, "dollars": ctx.spent})
             start = stop
 
 

@@ -195,14 +195,19 @@ class Store:
                 break
             if span.start != position:
                 break
-            for row in self._read_shard(take.pool, span):
+            for row in self.shard_rows(take.pool, span):
                 if row.row < take.rows:
                     yield row
             position = span.stop
         if position < take.rows:
             raise FileNotFoundError(f"{take.pool.label} holds {position} of {take.rows} rows")
 
-    def _read_shard(self, pool: Pool[R], span: Span) -> Iterator[R]:
+    def shard_rows(self, pool: Pool[R], span: Span) -> Iterator[R]:
+        """The rows of one shard, which is checked before its first row is handed out.
+
+        Raises:
+            CorruptArtifact: when its bytes differ from its sha256.
+        """
         path = self._shard(pool, span)
         manifest = self.shard_manifest(pool, span)
         if manifest is None or not manifest.outputs:

@@ -15,30 +15,28 @@ from speed.core.content import load_memory, noted_absence, save_memory
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.graph import Goal, StageStatus, stage_statuses
 from speed.core.manifest import commit
-from speed.core.scheduler import build_all
-from speed.core.spec import Json, Spec
+from speed.core.spec import Spec
 from speed.core.stage import Pool, Stage
 from speed.core.store import Store
 from speed.core.work import Work
 from speed.data.evaluation_record import shown
 from speed.data.records import Scores
 from speed.pipeline import Pipeline, pipeline
+from speed.ports import TrackedRun
 from speed.runs import report
 from speed.runs.access import LACKING, access_lines, fetch_descriptions, hub_access, lacking
 from speed.runs.answered import PLANNED, answered_calls
+from speed.runs.building import Building
 from speed.runs.labelled_sources import listed_small, missing_sources, refuse_missing_sources, source_lines
 from speed.runs.plan import print_plan
 from speed.runs.preview import model_prompts, previews
-from speed.runs.progress import Screen
 from speed.runs.refusals import model_refusals, refusals, refuse, work_at_most
-from speed.runs.rejections import NearlyAllRejected, refuse_nearly_all_rejected
+from speed.runs.rejections import NearlyAllRejected
 from speed.runs.resources import resource_lines
-from speed.runs.status import record_events, runs_to_show, status_of, status_text
+from speed.runs.status import runs_to_show, status_of, status_text
 from speed.runs.tables import money, paragraph
 from speed.runs.topic_use import tell_recurring_topics
 
-PRELOAD = ("hydra", "speed.pipeline")
-"""Modules that every stage's process needs."""
 QUIET = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # litellm otherwise asks the network for prices when it is imported
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -169,8 +167,32 @@ def _build_and_report(
     (folder / "config.yaml").write_text(composed, encoding="utf-8")
     todo = {status.goal.key for status in found if status.state != "hit"}
     print(_opening(config, origin, found, folder), file=sys.stderr)
+    tracked = config.tracker.follow(
+        TrackedRun(
+            folder=folder,
+            key=pipe.key,
+            preset=origin.preset,
+            sweep=origin.sweep,
+            home=store.home,
+            directory=config.runtime.tracking_dir or folder,
+        )
+    )
+    planned = {status.goal.label: status.work.dollars for status in found}
+    building = Building(config, store, order, todo, folder, begun, planned, tracked)
     try:
-        _build(config, store, order, todo, folder, begun)
+        mean = _report_what_is_built(building, origin, pipe)
+    except BaseException:
+        tracked.fail()
+        raise
+    tracked.finish()
+    return mean
+
+
+def _report_what_is_built(building: Building, origin: Origin, pipe: Pipeline) -> float | None:
+    config, store, order, todo = building.config, building.store, building.order, building.todo
+    folder, begun = building.folder, building.begun
+    try:
+        building.build()
     except NearlyAllRejected as stop:
         lines = [line for goal in order if (line := report.stage_line(goal, store, goal.key in todo)).rows_in]
         about = _about(config, origin, pipe, begun)
@@ -188,39 +210,13 @@ def _build_and_report(
         print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
         if asked := [each for line in lines for each in line.ledger]:
             print(report.ledger_table(asked, kinds=False).text() + "\n")
-        print("\n".join([report.scores_table(lines, scores).text(), *report.beside_the_scores(lines), ""]))
+        print(
+            "\n".join([report.scores_table(lines, scores).text(), *map(paragraph, report.beside_the_scores(lines)), ""])
+        )
         print(done)
     else:  # the multirun ends with a table of its points
         print(f"{' '.join(origin.overrides) or config.name}: {shown(scores.mean)}; {done}")
-    config.tracker.mirror(folder, config.runtime.tracking_dir or folder)
     return scores.mean
-
-
-def _build(config: Config, store: Store, order: list[Goal], todo: set[str], folder: Path, begun: float) -> None:
-    """Build what is missing.
-
-    Raises:
-        NearlyAllRejected: where a stage that something is still to be built from, built now or before, is of no use.
-    """
-    read = {key for goal in order if goal.key in todo for key in goal.after}
-    for goal in order:
-        if goal.key in read - todo:
-            refuse_nearly_all_rejected(goal, store)
-    if todo:
-        labels = tuple(goal.label for goal in order)
-        missing = tuple(goal.label for goal in order if goal.key in todo)
-        with Screen() as screen, record_events(folder, config.name, " ".join(sys.argv), labels, missing) as events:
-
-            def listen(label: str, event: dict[str, Json]) -> None:
-                events.write(json.dumps({"at": round(time.monotonic() - begun, 3), "stage": label, **event}) + "\n")
-                events.flush()
-                screen.show(label, event)
-                if event["event"] == "done":
-                    for goal in order:
-                        if goal.label == label and goal.key in read & todo:
-                            refuse_nearly_all_rejected(goal, store)
-
-            build_all(order, store, config.runtime, listen, folder / "logs", PRELOAD)
 
 
 def _about(config: Config, origin: Origin, pipe: Pipeline, begun: float) -> dict[str, Any]:

@@ -78,6 +78,8 @@ class Screen:
                 self.bars.update(self.tasks[label], total=end, completed=end)
         elif name in ("say", "corrupt"):
             self._line(f"{label}: {event['message']}")
+        elif name == "alert":
+            self._line(f"ALERT {label}: {event['message']}")
 
     def _progress(self, label: str, event: dict[str, Json], now: float) -> None:
         done, total = event["done"], event["total"]

@@ -67,6 +67,8 @@ class Status(Spec):
     last: str
     """The last event, in words."""
     boxes: dict[str, Box]
+    alerts: tuple[str, ...] = ()
+    """What its alerts said, first to last."""
 
     @property
     def calls(self) -> int:
@@ -115,8 +117,12 @@ def status_of(folder: Path) -> Status:
     boxes = {label: Box(state="waiting" if label in about.todo else "done") for label in about.stages}
     first: dict[str, tuple[float, int]] = {}
     last: dict[str, Json] = {}
+    alerts = []
     for event in _events(events):
         label = str(event["stage"])
+        if event["event"] == "alert":
+            alerts.append(f"{label}: {event['message']}")
+            continue
         boxes[label] = _updated_by(boxes.get(label, Box()), event, first)
         last = event
     said = f"{last['stage']}: {_event_text(last)}" if last else "nothing yet"
@@ -124,7 +130,10 @@ def status_of(folder: Path) -> Status:
     state = "running" if alive else "finished" if (folder / "summary.json").exists() else "dead"
     seconds = (now if alive else last_at) - about.begun
     quiet = max(0.0, now - last_at)
-    return Status(folder=str(folder), about=about, state=state, seconds=seconds, quiet=quiet, last=said, boxes=boxes)
+    return Status(
+        folder=str(folder), about=about, state=state, seconds=seconds, quiet=quiet, last=said, boxes=boxes,
+        alerts=tuple(alerts),
+    )  # fmt: skip
 
 
 def status_text(status: Status) -> str:
@@ -146,6 +155,7 @@ def status_text(status: Status) -> str:
         table.text(),
         f"{status.calls:,} teacher calls, {money(status.dollars)} so far",
         f"last event, {status.quiet:,.0f} s ago: {on_one_line(status.last, 200)}",
+        *(f"ALERT {on_one_line(alert, 200)}" for alert in status.alerts),
     ]
     return "\n".join(lines)
 

@@ -12,7 +12,7 @@ from toys import Card, Doubled, Failing, Number, Numbers, OnCard, Report, Shared
 
 from speed.core.build import attempt_build, build
 from speed.core.errors import CorruptArtifact, UserError
-from speed.core.graph import goals, stage_statuses
+from speed.core.graph import Goal, goals, stage_statuses
 from speed.core.scheduler import StageFailed, build_all
 from speed.core.stage import silence
 from speed.core.store import FORMAT, Span, Store
@@ -99,6 +99,20 @@ def test_a_flipped_bit_in_a_shard_costs_that_shard_alone(store: Store, tmp_path:
     build_here(store, numbers.take(12))
     assert log.read_text().split() == ["4", "5", "6", "7"]
     assert [row.row for row in store.rows(numbers.take(12))] == list(range(12))
+
+
+def test_points_of_a_training_that_was_interrupted_are_told_again(store: Store) -> None:
+    stage = Sum(Numbers(3).take(4))
+    partial = store.partial(stage)
+    (partial / "curves.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    events: list[dict[str, Any]] = []
+    for node, rows in ((Numbers(3), 4), (stage, 0)):
+        build(Goal(node, rows, ()), store, Runtime(home=store.home), events.append)
+    told = [event for event in events if event["event"] == "metric"]
+    assert told[0] == {"event": "metric", "step": 1, "figures": {"loss": 2.0}}
+    kept = [json.loads(line) for line in (store.payload(stage) / "curves.jsonl").read_text().splitlines()]
+    assert [{"step": e["step"], **e["figures"]} for e in told] == kept, "the half line is gone, and spoils no other"
+    assert len(kept) > 1
 
 
 def test_an_interrupted_build_is_never_taken_for_complete(store: Store) -> None:

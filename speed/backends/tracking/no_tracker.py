@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
-from speed.ports import Tracker
+from speed.core.spec import Json
+from speed.ports import Follower, TrackedRun, Tracker
 
 
 class NoTracker(Tracker):
     """Writes nothing."""
 
-    def mirror(self, run: Path, runtime_dir: Path) -> None:
-        """Do nothing."""
+    def follow(self, run: TrackedRun) -> Follower:
+        """Follow nothing."""
+        return _Nobody()
+
+
+class _Nobody(Follower):
+    def event(self, label: str, event: dict[str, Json]) -> None:
+        """Leave it."""
+
+    def records(self, label: str, read: Callable[[], list[dict[str, Json]]]) -> None:
+        """Leave them."""
+
+    def finish(self) -> None:
+        """Nothing is waiting."""
+
+    def fail(self) -> None:
+        """Nothing is waiting."""

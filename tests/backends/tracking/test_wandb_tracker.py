@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +16,12 @@ import pytest
 
 from speed.backends.tracking import wandb_tracker
 from speed.backends.tracking.wandb_tracker import WandbTracker
+from speed.ports import TrackedRun
 
 SENIOR = {"kl_reference": 0.25, "rewards_accuracies": 0.75, "logps_chosen": -12.5, "logps_rejected": -20.5}
 WRITING = {"written_valid_json": 0.5, "reference_valid_json": 1.0, "length_drift": 1.25}
 BLOCK = 32 * 1024
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def run_folder(run: Path) -> Path:
@@ -31,6 +36,12 @@ def run_folder(run: Path) -> Path:
     (run / "summary.json").write_text(json.dumps({"about": about, "scores": scores, "stages": [stage]}))
     (run / "config.yaml").write_text("preference: {dpo: {beta: 0.1}}\n")
     return run
+
+
+def tracked(run: Path) -> TrackedRun:
+    """What a tracker is told of it."""
+    home = run.parent
+    return TrackedRun(folder=run, key="k" * 64, preset="miniature", sweep="beta", home=home, directory=home)
 
 
 def finished_records(file: Path) -> list[Any]:
@@ -64,22 +75,34 @@ def records_so_far(file: Path) -> Iterator[Any]:
             parts = b""
 
 
+def points_of(records: list[Any]) -> list[dict[str, Any]]:
+    """Everything that was logged, in order."""
+    found = ({item.key or "/".join(item.nested_key): item.value_json for item in r.history.item} for r in records)
+    return [{name: json.loads(value) for name, value in point.items()} for point in found if point]
+
+
+def summary_of(records: list[Any]) -> dict[str, Any]:
+    """The summary at the end."""
+    found: dict[str, Any] = {}
+    for record in records:
+        found |= {item.key or "/".join(item.nested_key): item.value_json for item in record.summary.update}
+    return {name: json.loads(value) for name, value in found.items()}
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_figures_of_a_training_and_its_curve_reach_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    WandbTracker().mirror(run_folder(tmp_path / "run"), tmp_path)
+    WandbTracker().follow(tracked(run_folder(tmp_path / "run"))).finish()
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    summary, curve = {}, []
-    for record in finished_records(file):
-        summary |= {item.key or "/".join(item.nested_key): item.value_json for item in record.summary.update}
-        point = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
-        curve += [point] if "senior/loss" in point else []
-    found = {name: json.loads(value) for name, value in summary.items()}
+    records = finished_records(file)
+    found, curve = summary_of(records), [point for point in points_of(records) if "senior/loss" in point]
     for name, value in (SENIOR | WRITING).items():
         assert found[f"senior/{name}"] == value
     assert found["senior/rejected/over_max_length"] == 2
     assert found["mteb/mean"] == 40.0
-    assert [json.loads(point["senior/rewards_accuracies"]) for point in curve] == [0.25, 0.5]
+    assert [point["senior/rewards_accuracies"] for point in curve] == [0.25, 0.5]
+    assert {each.metric.step_metric for each in records if each.metric.glob_name == "senior/*"} == {"senior/step"}
+    assert [each.artifact.type for each in records if each.artifact.type] == ["report"]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -91,7 +114,7 @@ def test_a_server_that_does_not_answer_leaves_the_run_offline_and_says_so(
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     assert wandb_tracker.SECONDS_TO_ANSWER == 10
     monkeypatch.setattr(wandb_tracker, "SECONDS_TO_ANSWER", 1.0)
-    WandbTracker().mirror(run_folder(tmp_path / "run"), tmp_path)
+    WandbTracker().follow(tracked(run_folder(tmp_path / "run"))).finish()
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     said = capsys.readouterr().err
     assert "W&B did not take the run within 1 s" in said
@@ -101,3 +124,77 @@ def test_a_server_that_does_not_answer_leaves_the_run_offline_and_says_so(
     assert any(
         item.nested_key == ["mteb/mean"] or item.key == "mteb/mean" for r in records for item in r.summary.update
     )
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from speed.backends.tracking.wandb_tracker import WandbTracker
+from speed.ports import TrackedRun
+
+home = Path(sys.argv[1])
+run = home / "killed"
+run.mkdir()
+(run / "config.yaml").write_text("name: smoke")
+follower = WandbTracker().follow(
+    TrackedRun(folder=run, key="k" * 64, preset="miniature", sweep=None, home=home, directory=home)
+)
+for step in range(1, 31):
+    follower.event("senior", {"event": "metric", "step": step, "figures": {"loss": 1 / step}})
+follower.records("seed data", lambda: (home / "all is sent").write_text("") and [] or [])
+while True:
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_after_a_kill_the_same_wandb_run_goes_on_and_has_each_point_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # a service of its own
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, env=own)
+    memory = tmp_path / "tracking" / ("k" * 16 + ".json")
+    try:
+        while not (tmp_path / "all is sent").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    first = json.loads(memory.read_text())["id"]
+    run = run_folder(tmp_path / "run")
+    (run / "stages" / "junior").mkdir()
+    (run / "stages" / "junior" / "curves.jsonl").write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.0}\n')
+    follower = WandbTracker().follow(tracked(run))
+    for step in (*range(1, 31), *range(25, 41)):  # what the killed one did, and on from its last checkpoint
+        follower.event("senior", {"event": "metric", "step": step, "figures": {"loss": 1 / step}})
+    follower.records("seed data", lambda: [{"row": 3, "text": "<b>bold</b>"}])
+    follower.event("seed data", {"event": "progress", "done": 1, "total": 2, "calls": 7, "dollars": 0.5})
+    follower.finish()
+    [file] = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert file.stem == f"run-{first}", "one run, under the name of the first"
+    points = points_of(finished_records(file))
+    assert [point["senior/step"] for point in points if "senior/step" in point] == list(range(1, 41))
+    assert [point["junior/step"] for point in points if "junior/step" in point] == [1, 2]
+    assert {"cost/calls": 7, "cost/dollars": 0.5}.items() <= next(p for p in points if "cost/calls" in p).items()
+    assert any(name.startswith("seed-data/records") for point in points for name in point)
+    assert not memory.exists(), "the next run of this experiment is a W&B run of its own"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_failed_run_ends_as_failed_with_its_last_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("name: smoke")
+    follower = WandbTracker().follow(tracked(run))
+    follower.event("senior", {"event": "metric", "step": 1, "figures": {"loss": 0.5}})
+    follower.event("seed data", {"event": "shard", "start": 0, "stop": 2, "rejected": 0, "calls": 9, "dollars": None})
+    follower.fail()
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    records = finished_records(file)
+    assert [record.exit.exit_code for record in records if record.WhichOneof("record_type") == "exit"] == [1]
+    assert summary_of(records)["senior/loss"] == 0.5
+    assert summary_of(records)["cost/calls"] == 9
+    assert "cost/dollars" not in summary_of(records), "an unknown price is in no sum"
