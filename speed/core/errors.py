@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 
@@ -11,6 +12,14 @@ class UserError(Exception):
 
     The message names the key or file, the value, and what to do.
     """
+
+
+class SeveralMistakes(UserError):
+    """What several checks have found, to be told one by one."""
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = tuple(mistakes)
 
 
 class StoreError(UserError):
@@ -24,6 +33,31 @@ class CorruptArtifact(Exception):
         super().__init__(f"{path}: {why}")
         self.path = path
         self.why = why
+
+
+def mistakes_of(checks: Iterable[Callable[[], object]]) -> list[str]:
+    """Make all checks; what they refuse, each once."""
+    found: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except SeveralMistakes as several:
+            found += several.mistakes
+        except UserError as mistake:
+            found.append(str(mistake))
+    return list(dict.fromkeys(found))
+
+
+def refuse_for(mistakes: Sequence[str]) -> None:
+    """Refuse for all of some mistakes, if there are any.
+
+    Raises:
+        UserError: with the one, or all.
+    """
+    if len(mistakes) == 1:
+        raise UserError(mistakes[0])
+    if mistakes:
+        raise SeveralMistakes(mistakes)
 
 
 def explained(error: OSError, doing: str, where: Path | None = None) -> StoreError | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from speed.core.errors import CorruptArtifact, UserError
 from speed.core.graph import Goal, StageStatus
 from speed.core.stage import Pool
 from speed.core.store import Store
@@ -52,7 +53,13 @@ def answered_calls(
     asking = [status for status in found if status.work.calls and isinstance(status.goal.node, Pool)]
     with TemporaryDirectory() as scratch:
         glance = Glance(store, runtime, scratch=Path(scratch))
-        return [_answered(status, glance, before) for status in asking]
+        told: list[Answered] = []
+        for status in asking:
+            try:
+                told.append(_answered(status, glance, before))
+            except (UserError, CorruptArtifact):  # topics that cannot be read, or damage: both are told elsewhere
+                told.append(Answered(status, 0, 0, 0, status.work.calls))
+        return told
 
 
 def _answered(status: StageStatus, glance: Glance, before: Sequence[Goal]) -> Answered:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from speed.config import Config
-from speed.core.errors import UserError
+from speed.core.errors import UserError, mistakes_of
 from speed.core.graph import StageStatus
 from speed.core.store import Store
 from speed.core.work import Work
@@ -46,20 +46,12 @@ def refusals(
         checks.append(lambda: refuse_small_sources(config))
     checks += [status.goal.node.check_models for status in missing]
     checks.append(lambda: refuse_without_access(access))
-    return list(dict.fromkeys(mistake for check in checks for mistake in _mistakes(check)))
+    return mistakes_of(checks)
 
 
 def model_refusals(found: list[StageStatus]) -> list[str]:
     """What speaks against the base models alone, once those of the hub are described on this machine."""
-    checks = [status.goal.node.check_models for status in found if status.state != "hit"]
-    return list(dict.fromkeys(mistake for check in checks for mistake in _mistakes(check)))
-
-
-def _mistakes(check: Callable[[], None]) -> Iterator[str]:
-    try:
-        check()
-    except UserError as mistake:
-        yield str(mistake)
+    return mistakes_of(status.goal.node.check_models for status in found if status.state != "hit")
 
 
 def refuse(reasons: list[str]) -> None:

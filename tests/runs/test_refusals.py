@@ -130,3 +130,29 @@ def test_the_default_teacher_is_served_and_priced(compose: Any, tmp_path: Path) 
     config = compose("preset=paper")
     config.teacher.check(Runtime(home=tmp_path))
     assert config.teacher.dollars(1_000_000, 0) is not None
+
+
+def test_a_stage_tells_all_its_mistakes(compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One check of a stage may refuse several things, and each is told by itself."""
+    (tmp_path / "mirror").mkdir()
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.jsonl").write_text("nothing\n")
+    sources = ",".join(f"{{path: {tmp_path / name}.jsonl, kind: sts}}" for name in ("first", "second"))
+    config = compose(
+        *("preset=paper", "topics=miniature", "engine.step_tokens=1", f"eval.mirror={tmp_path / 'mirror'}"),
+        *(f"embedder.sources=[{sources}]", "runtime.strategy=ddp", f"runtime.home={tmp_path / 'home'}"),
+    )
+    assert run(config.model_copy(update={"plan": True}), "", ORIGIN) is None
+    shown = " ".join(capsys.readouterr().out.split())
+    with pytest.raises(UserError) as refused:
+        run(config, "", ORIGIN)
+    for reason in (
+        "this engine is vLLM, which is not installed",
+        "engine.step_tokens=1 is less than engine.step_texts=",
+        f"{tmp_path / 'first.jsonl'}, line 1 is not JSON",
+        f"{tmp_path / 'second.jsonl'}, line 1 is not JSON",
+        f"the mirror {tmp_path / 'mirror'} lacks AmazonPolarityClassification",
+        f"the mirror {tmp_path / 'mirror'} lacks 64 more data sets",
+    ):
+        assert f"the run would be refused: {reason}" in shown
+        assert f"\n- {reason}" in str(refused.value)

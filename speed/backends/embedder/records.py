@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from speed.backends.embedder.settings import Source
-from speed.core.errors import UserError
+from speed.core.errors import UserError, mistakes_of, refuse_for
 from speed.core.spec import Json, digest
 from speed.data.labelled_lines import KNOWN, is_text_column, json_object, labelled_texts
 from speed.data.records import Kind
@@ -72,12 +73,15 @@ def check_sources(sources: Sequence[Source]) -> None:
     """Read the first records of each source: the embedder is trained when all else is built and paid for.
 
     Raises:
-        UserError: for a source that is missing or empty, or a line in its head that is no record.
+        UserError: for sources that are missing or empty, or have a line in their head that is no record.
     """
-    for place, source in enumerate(sources):
+
+    def check(place: int, source: Source) -> None:
         file = source.path.path.expanduser()
         if not sum(1 for _ in islice(_of_file(file, place, source), HEAD)):
             raise _no_records(file)
+
+    refuse_for(mistakes_of(partial(check, place, source) for place, source in enumerate(sources)))
 
 
 def read_sources(sources: Sequence[Source], read: Path, say: Callable[[str], None]) -> None:

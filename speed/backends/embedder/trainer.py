@@ -15,7 +15,7 @@ from speed.backends.embedder.settings import ContrastiveSettings
 from speed.backends.runtime.device import fills_gpu
 from speed.backends.runtime.processes import Job, run_in_processes, several
 from speed.core.content import HubRepository, hub_model, locate_model
-from speed.core.errors import UserError
+from speed.core.errors import UserError, mistakes_of, refuse_for
 from speed.data.costs.memory import Footprint
 from speed.ports import EmbedderLoad
 from speed.runtime import Context, Runtime
@@ -38,10 +38,10 @@ class ContrastiveTrainer(ContrastiveSettings):
         Raises:
             UserError: with the remedy.
         """
-        super().check(runtime)
-        check_sources(self.sources)
-        if self.masks.guide is not None:
-            _check_guide(self.masks.guide.name)
+        guide = self.masks.guide
+        checks = [lambda: super(ContrastiveTrainer, self).check(runtime), lambda: check_sources(self.sources)]
+        checks += [] if guide is None else [lambda: _check_guide(guide.name)]
+        refuse_for(mistakes_of(checks))
 
     def check_base(self) -> None:
         from speed.backends.embedder.base_check import check_embedder

@@ -34,7 +34,7 @@ from speed.backends.engines.weights import (
 )
 from speed.backends.runtime.device import fills_gpu, quietly
 from speed.core.content import locate_model
-from speed.core.errors import UserError
+from speed.core.errors import UserError, refuse_for
 from speed.ports import Engine, Generate, Generated, Sampling
 from speed.runtime import Context, Runtime
 
@@ -73,16 +73,18 @@ class VllmEngine(Engine):
     freely. An answer that goes on from a given beginning is never guided."""
 
     def check(self, runtime: Runtime) -> None:
+        mistakes = []
         if find_spec("vllm") is None:
-            raise UserError(
+            mistakes.append(
                 "this engine is vLLM, which is not installed\n"
                 '  pip install -e ".[vllm]" (on a machine with a GPU), or take engine=gpu'
             )
         if self.step_tokens < self.step_texts:
-            raise UserError(
+            mistakes.append(
                 f"engine.step_tokens={self.step_tokens} is less than engine.step_texts={self.step_texts}: "
                 "each text needs a token of each pass\n  raise the one, or lower the other"
             )
+        refuse_for(mistakes)
 
     def alone(self, runtime: Runtime) -> bool:
         return fills_gpu(runtime)

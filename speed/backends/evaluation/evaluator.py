@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +20,7 @@ from speed.backends.evaluation.mirror import mirrored
 from speed.backends.evaluation.protocol import EvaluationProtocol
 from speed.backends.runtime.device import fills_gpu
 from speed.core.content import Content, HubRepository
+from speed.core.errors import mistakes_of, refuse_for
 from speed.core.spec import Json
 from speed.data.evaluation_datasets import evaluation_datasets
 from speed.data.evaluation_splits import SEVERAL, published_splits
@@ -28,6 +30,9 @@ from speed.runtime import Context, Runtime
 
 if TYPE_CHECKING:
     from speed.backends.evaluation.jobs import Job
+
+NAMED = 3
+"""Data sets that a mirror lacks, of which each is told by itself."""
 
 
 class ProtocolEvaluator(EvaluationProtocol):
@@ -78,8 +83,11 @@ class MtebEvaluator(ProtocolEvaluator):
     def check(self) -> None:
         """Refuse a mirror that lacks a task's data."""
         if self.mirror is not None:
-            for each in evaluation_datasets(self.benchmark, self.only):
-                mirrored(self.mirror.path.expanduser(), each.task, each.path, each.revision)
+            mirror = self.mirror.path.expanduser()
+            wanted = evaluation_datasets(self.benchmark, self.only)
+            lacking = mistakes_of(partial(mirrored, mirror, each.task, each.path, each.revision) for each in wanted)
+            more = len(lacking) - NAMED
+            refuse_for(lacking[:NAMED] + [f"the mirror {mirror} lacks {more} more data sets"] * (more > 0))
 
     def read_inputs(self, runtime: Runtime, say: Callable[[str], None]) -> None:
         """Refuse labels that no score can come from, in data that are on this machine."""
@@ -149,9 +157,8 @@ class LocalEvaluator(FolderEvaluator):
         """Refuse a task without the files and columns that it needs."""
         from speed.backends.evaluation.task_folder import task_folders
 
-        for task in task_folders(self.tasks.path.expanduser()):
-            if not self.only or task.name in self.only:
-                task.check()
+        folders = task_folders(self.tasks.path.expanduser())
+        refuse_for(mistakes_of(task.check for task in folders if not self.only or task.name in self.only))
 
     def load(self) -> EvaluationLoad:
         """As many characters as the files of the folder have bytes."""
