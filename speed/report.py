@@ -3,8 +3,8 @@
     python -m speed.report                     the studies, and how much of each is there
     python -m speed.report table2              one of them: what it says, what is missing, and the command that makes it
 
-A study finds its runs by what their configs differ in. Written are a page (Markdown), a table (LaTeX), numbers (CSV and
-JSON) and a picture (PNG and SVG), into `<root>/studies/`.
+A study finds its runs by what their configs differ in. Written are a page (Markdown and HTML), a table (LaTeX),
+numbers (CSV and JSON) and a picture (PNG and SVG), into `<root>/studies/`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from speed.studies.finished_runs import FinishedRun, finished_runs
 from speed.studies.law_tables import law_tables
 from speed.studies.pages import comma_separated, latex, main_table, markdown, told
 from speed.studies.picture import draw
+from speed.studies.web_page import html
 
 DEFAULT_ROOT = "speed_home"
 
@@ -70,7 +71,14 @@ def write(found: Answer, folder: Path) -> list[str]:
         old.unlink(missing_ok=True)
     without = draw(found, pictures)
     page = markdown(found, None if without else f"{name}.svg")
-    texts = {"md": page, "tex": latex(found), "csv": comma_separated(found), "json": found.model_dump_json(indent=1)}
+    svg = None if without else pictures[-1].read_text(encoding="utf-8")
+    texts = {
+        "md": page,
+        "html": html(found, svg),
+        "tex": latex(found),
+        "csv": comma_separated(found),
+        "json": found.model_dump_json(indent=1),
+    }
     for ending, text in texts.items():
         (folder / f"{name}.{ending}").write_text(text, encoding="utf-8")
     endings = ", ".join([*texts, *([] if without else ["png", "svg"])])

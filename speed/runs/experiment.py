@@ -28,6 +28,7 @@ from speed.runs.access import LACKING, access_lines, fetch_descriptions, hub_acc
 from speed.runs.answered import PLANNED, answered_calls
 from speed.runs.building import Building
 from speed.runs.labelled_sources import listed_small, missing_sources, refuse_missing_sources, source_lines
+from speed.runs.page import of_run
 from speed.runs.plan import print_plan
 from speed.runs.preview import model_prompts, previews
 from speed.runs.refusals import model_refusals, refusals, refuse, work_at_most
@@ -197,15 +198,17 @@ def _report_what_is_built(building: Building, origin: Origin, pipe: Pipeline) ->
         lines = [line for goal in order if (line := report.stage_line(goal, store, goal.key in todo)).rows_in]
         about = _about(config, origin, pipe, begun)
         written = report.write_stopped(folder, config.name, about, lines, str(stop))
+        of_run.write(folder, config.name, about, order, store, lines, None, str(stop))
         print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
         raise UserError(f"{stop}\n  report: {_near(written)}") from None
     lines = [report.stage_line(goal, store, goal.key in todo) for goal in order]
     scores = _scores(pipe, store)
     about = _about(config, origin, pipe, begun)
     written = report.write(folder, config.name, about, lines, scores)
+    page = of_run.write(folder, config.name, about, order, store, lines, scores)
     _link(folder, order, store)
     _append_to_ledger(store, folder, config, origin, about, lines, scores, todo)
-    done = f"{len(todo)} of {len(order)} stages built, {about['seconds']} s. Report: {_near(written)}"
+    done = f"{len(todo)} of {len(order)} stages built, {about['seconds']} s. Report: {_near(page or written)}"
     if origin.sweep is None:
         print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
         if asked := [each for line in lines for each in line.ledger]:

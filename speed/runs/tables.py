@@ -35,12 +35,12 @@ class Table:
 
     def markdown(self) -> str:
         """A Markdown table; whatever could be markup in a cell is shown as text."""
-        rule = tuple("---:" if right else "---" for right in self._to_the_right())
+        rule = tuple("---:" if right else "---" for right in self.to_the_right())
         return "\n".join("| " + " | ".join(map(escaped, line)) + " |" for line in [self.head, rule, *self.rows])
 
     def latex(self, caption: str, label: str, notes: Sequence[str] = ()) -> str:
         """A LaTeX table (package booktabs); whatever could be a command in a cell is shown as text."""
-        columns = "".join("r" if right else "l" for right in self._to_the_right())
+        columns = "".join("r" if right else "l" for right in self.to_the_right())
         lines = [" & ".join(map(in_latex, line)) + r" \\" for line in [self.head, *self.rows]]
         return "\n".join([
             r"\begin{table}", r"\centering", rf"\caption{{{in_latex(caption)}}}", rf"\label{{{label}}}",
@@ -72,7 +72,7 @@ class Table:
             widths[max(shrinking, key=lambda place: widths[place])] -= 1
         head, *rows = [_broken(line, widths) for line in [self.head, *self.rows]]
         lines = [*head, tuple("-" * wide for wide in widths), *(line for row in rows for line in row)]
-        aligned = list(zip(widths, self._to_the_right(), strict=True))
+        aligned = list(zip(widths, self.to_the_right(), strict=True))
         return "\n".join(
             "  ".join(
                 cell.rjust(wide) if right else cell.ljust(wide)
@@ -92,7 +92,7 @@ class Table:
             place for place in range(len(self.head)) if not place or any(row[place] not in NOTHING for row in self.rows)
         ]
         for place in told:
-            drawn.add_column(Text(self.head[place]), justify="right" if self._to_the_right()[place] else "left")
+            drawn.add_column(Text(self.head[place]), justify="right" if self.to_the_right()[place] else "left")
         for row in self.rows:
             drawn.add_row(*(Text(row[place]) for place in told))
         console = Console()
@@ -100,8 +100,8 @@ class Table:
             console.print(drawn)
         return captured.get().rstrip()
 
-    def _to_the_right(self) -> list[bool]:
-        """Whether a column, but for the first, holds nothing but figures."""
+    def to_the_right(self) -> list[bool]:
+        """For each column but the first, whether it holds nothing but figures."""
         return [
             place > 0 and all(_FIGURE.fullmatch(row[place]) for row in self.rows) for place in range(len(self.head))
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ CURVE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 @dataclass(frozen=True)
 class Dedup(Stage[Example]):
-    """The training corpus: `examples.jsonl`, in the order of the rows."""
+    """The training corpus: `examples.jsonl`, in the order of the rows; and `repeats.jsonl`, lines of a row that was
+    dropped and the kept row that it repeats."""
 
     config: MinHashConfig | None
     """None keeps everything."""
@@ -37,15 +39,29 @@ class Dedup(Stage[Example]):
         kept: Counter[str] = Counter()
         seen: Counter[str] = Counter()
         repeats: Counter[str] = Counter()
-        verdicts: Iterator[tuple[Example, int | None]] = ((example, None) for example in self._examples(ctx))
+        rows = array("Q")
+        """Row of each example; filled as examples are read."""
+
+        def read() -> Iterator[Example]:
+            del rows[:]
+            for row in ctx.accepted(self.samples):
+                if row.example is not None:
+                    rows.append(row.row)
+                    yield row.example
+
+        verdicts: Iterator[tuple[Example, int | None]] = ((example, None) for example in read())
         if self.config:
             hashed = partial(ctx.progress, total=self.samples.rows, unit="examples hashed")
-            verdicts = duplicates(lambda: self._examples(ctx), self.config, hashed)
-        with (out / "examples.jsonl").open("w", encoding="utf-8") as file:
+            verdicts = duplicates(read, self.config, hashed)
+        with (
+            (out / "examples.jsonl").open("w", encoding="utf-8") as file,
+            (out / "repeats.jsonl").open("w", encoding="utf-8") as dropped,
+        ):
             for done, (example, first) in enumerate(verdicts, 1):
                 seen[example.kind] += 1
                 if first is not None:
                     repeats[example.kind] += 1
+                    dropped.write(f"[{rows[done - 1]}, {rows[first]}]\n")
                 elif self.keep is None or kept[example.kind] < self.keep[example.kind]:
                     kept[example.kind] += 1
                     file.write(example.model_dump_json() + "\n")
@@ -76,6 +92,3 @@ class Dedup(Stage[Example]):
                 f"scale.keep={sum((self.keep or {}).values())} wants more examples than are left: there are {missing}\n"
                 "  take a smaller scale.keep, or a larger scale.examples"
             )
-
-    def _examples(self, ctx: Context) -> Iterator[Example]:
-        return (row.example for row in ctx.accepted(self.samples) if row.example is not None)

@@ -1,0 +1,106 @@
+"""Pictures of a run: how its trainings went, and its scores by task type."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from speed.core.graph import Goal
+from speed.core.stage import Stage
+from speed.core.store import Store
+from speed.data.records import Scores
+from speed.runs.page.drawing import BLUE, GREEN, INK, ORANGE, drawn
+
+POINTS = 400
+"""Points of a curve that are drawn."""
+MEASURES = {
+    "loss": "loss",
+    "rewards_accuracies": "pairs told right",
+    "rewards_margins": "margin of rewards",
+}
+"""What is drawn of a training, in this order."""
+
+
+class Curve(NamedTuple):
+    """One measure of one training."""
+
+    picture: Any
+    caption: str
+
+
+def curves(order: Sequence[Goal], store: Store) -> list[Curve]:
+    """All trainings of a run, those of adjacent stages beside one another; none where matplotlib is not installed."""
+    found = []
+    for goal in order:
+        if isinstance(goal.node, Stage):
+            steps = _steps(store.folder(goal.node) / "curves.jsonl")
+            for measure, told in MEASURES.items():
+                points = [
+                    (step["step"], step[measure]) for step in steps if isinstance(step.get(measure), (int, float))
+                ]
+                if len(points) > 1 and (picture := _curve(goal.label, told, points)) is not None:
+                    first, last = points[0][1], points[-1][1]
+                    caption = f"{goal.label}, {told}: {first:.3g} to {last:.3g} in {points[-1][0]:,} steps"
+                    found.append(Curve(picture, caption))
+    return found
+
+
+def _steps(file: Path) -> list[dict[str, Any]]:
+    """Lines of a file of curves, as many as are drawn; a training that was resumed wrote some steps again."""
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8") as lines:
+        by_step = {step["step"]: step for step in map(json.loads, lines)}
+    steps = [by_step[step] for step in sorted(by_step)]
+    return steps[:: max(1, len(steps) // POINTS)]
+
+
+def _curve(label: str, told: str, points: Sequence[tuple[float, float]]) -> Any:
+    def draw(figure: Any) -> None:
+        axes = figure.add_axes((0.14, 0.15, 0.83, 0.8))
+        axes.plot(*zip(*points, strict=True), color=BLUE if told == "loss" else GREEN, linewidth=1.5)
+        axes.locator_params(axis="x", nbins=4, integer=True)
+        axes.locator_params(axis="y", nbins=4)
+        axes.tick_params(length=0)
+
+    return drawn(draw, 3.3, 1.9, f"{label}: {told} by step")
+
+
+def scores_by_type(scores: Scores, kinds: dict[str, str], paper: dict[str, float], band: Any) -> Any:
+    """Tasks and means of each type, the mean over all with its band, and the paper's SPEED.
+
+    Args:
+        kinds: type of each task.
+        paper: scores of the paper by type.
+        band: (low, high) of the mean over tasks, or None.
+    """
+    types = [kind for kind, value in scores.types.items() if value is not None]
+    tasks = [(kinds[name], value) for name, value in scores.tasks.items() if value is not None and name in kinds]
+    if not types or scores.mean is None:
+        return None
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_axes((0.29, 0.11, 0.67, 0.74))
+        rows = [*types, "mean over tasks"]
+        places = {name: place for place, name in enumerate(rows)}
+        dots = [(value, places[kind]) for kind, value in tasks if kind in places]
+        if len(dots) > len(types):
+            axes.plot(*zip(*dots, strict=True), "|", color=BLUE, markersize=11, label="a task")
+        values = [scores.types[kind] for kind in types] + [scores.mean]
+        axes.plot(values, range(len(rows)), "o", color=BLUE, markersize=6, linestyle="", label="this run")
+        if band is not None:
+            style = {"color": BLUE, "linewidth": 2.5, "solid_capstyle": "butt", "label": "95 % over tasks"}
+            axes.plot([band.low, band.high], [len(types)] * 2, **style)
+        beside = [(paper[name], places[name]) for name in rows if name in paper]
+        if beside:
+            style = {"color": ORANGE, "markersize": 6, "fillstyle": "none", "label": "the paper's SPEED"}
+            axes.plot(*zip(*beside, strict=True), "D", **style)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.axhline(len(types) - 0.5, color=INK, linewidth=0.6)
+        axes.tick_params(length=0)
+        figure.legend(loc="upper center", ncols=4, fontsize=8, handletextpad=0.3, columnspacing=1.2)
+
+    return drawn(draw, 5.2, 0.8 + 0.27 * (len(types) + 1), "scores by task type")

@@ -1,0 +1,261 @@
+"""The page of a run: which records it holds, what it says of them, and that nothing of theirs is markup or code."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import random
+import re
+import shutil
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up_run import MadeUpRun, made_up_run
+
+from speed.core.store import Store
+from speed.data.records import Kind
+from speed.runs.page import of_run
+from speed.runs.page.drawing import BLUE, drawn, inlined
+from speed.runs.page.flow import flow
+from speed.runs.page.lives import lives
+from speed.runs.page.packing import LONGEST, packed, packed_records, unpacked
+from speed.runs.page.spread import Spread
+from speed.runs.page.telling import told
+
+HOSTILE = "<script>alert(1)</script><!--</SCRIPT><img src=x onerror=alert(2)>\u2028\u2029\u202e\x1b[31m{{7*7}}\"' "
+
+
+class Reader(HTMLParser):
+    """Everything that a page says and asks for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.styles: list[str] = []
+        self.words: list[str] = []
+        self._within = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._within = tag if tag in ("script", "style") else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._within = ""
+
+    def handle_data(self, data: str) -> None:
+        {"script": self.scripts, "style": self.styles}.get(self._within, self.words).append(data)
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """What the page's script finds."""
+        return list(unpacked(self.scripts[0].strip('"'))["records"])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> MadeUpRun:
+    """A run whose texts would break a careless page."""
+    return made_up_run(tmp_path_factory.mktemp("made-up"), "scale.examples=300", hostile=HOSTILE)
+
+
+@pytest.fixture(scope="module")
+def read(run: MadeUpRun) -> Reader:
+    """Its page."""
+    return Reader(of_run.html(HOSTILE, {**run.about, "command": HOSTILE}, run.order, run.store, run.lines, run.scores))
+
+
+def test_a_sample_is_spread_over_groups_and_depends_on_names_alone() -> None:
+    def sample(order: list[int]) -> list[int]:
+        spread: Spread[int] = Spread(30)
+        for number in order:
+            spread.add(
+                ("rare",) if number % 100 == 0 else ("some",) if number % 10 == 0 else ("common",), str(number), number
+            )
+        assert spread.counts == {("rare",): 10, ("some",): 90, ("common",): 900}
+        return spread.items()
+
+    found = sample(list(range(1000)))
+    sizes = Counter("rare" if number % 100 == 0 else "some" if number % 10 == 0 else "common" for number in found)
+    assert sizes == {"rare": 10, "some": 10, "common": 10}
+    assert sample(list(reversed(range(1000)))) == found
+    assert len(sample(list(range(1000)))) == 30
+    few: Spread[int] = Spread(30)
+    few.add(("only",), "1", 1)
+    assert few.items() == [1]
+
+
+def test_what_is_packed_comes_back_with_control_characters_spelt_out_and_long_texts_cut() -> None:
+    assert unpacked(packed({"a": [HOSTILE, 1, None]})) == {
+        "a": [HOSTILE.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e"), 1, None]
+    }
+    assert packed({"a": 1}) == packed({"a": 1})
+    assert re.fullmatch(r"[A-Za-z0-9+/=]+", packed([HOSTILE]))
+    cut = unpacked(packed("x" * (LONGEST + 5)))
+    assert cut.startswith("x" * LONGEST + " ... 5 characters")
+    assert unpacked(packed("\ud800")) == "\\ud800"
+    noise = [str(random.Random(number).random()) * 40 for number in range(64)]
+    text, count = packed_records({}, noise, most=600)
+    assert len(text) <= 600
+    assert 1 <= count < 64
+    assert unpacked(text)["records"] == noise[:: 64 // count]
+
+
+def test_every_life_is_counted_and_told_with_its_end(run: MadeUpRun) -> None:
+    found = lives(run.order, run.store)
+    rows = {line.label: line for line in run.lines}
+    ends = Counter((ending.life, ending.outcome) for ending, count in found.counts.items() for _ in range(count))
+    assert ends["corpus", "kept"] == rows["dedup"].rows_out
+    assert ends["corpus", "repeat"] == rows["dedup"].rejected["duplicate"]
+    assert ends["corpus", "rejected"] == _rejected_rows(run)
+    assert ends["lists", "kept"] + ends["lists", "rejected"] == 8
+    assert ends["seed", "kept"] == rows["seed data"].rows_out
+    records = {record["id"]: record for record in (told(life, found) for life in found.sample)}
+    assert len(records) == found.counts.total(), "few records are all in the page"
+    repeat = next(record for record in records.values() if record["outcome"] == "repeat")
+    steps = {step["name"]: step for step in repeat["steps"]}
+    assert list(steps) == ["topic", "task", "prompt", "example", "revision", "repeat"] or "revision" not in steps
+    assert ["link", f"corpus/{repeat['row'] - 10}", f"to row {repeat['row'] - 10}"] in steps["repeat"]["blocks"]
+    assert any(block[0] == "diff" for block in steps["repeat"]["blocks"])
+    assert any(block[0] == "list" and block[3] == [0] for block in steps["task"]["blocks"]), (
+        "the task among its siblings"
+    )
+    assert any("Deep/Down" in block[-1] for block in steps["topic"]["blocks"])
+
+
+def _rejected_rows(run: MadeUpRun) -> int:
+    """Rejected rows among those that deduplication reads."""
+    goal = next(goal for goal in run.order if goal.node.name == "dedup")
+    return sum(row.rejected is not None for row in run.store.rows(goal.node.samples))  # type: ignore[attr-defined]
+
+
+def test_a_judged_list_has_its_answers_verdict_reason_pair_and_revision(run: MadeUpRun) -> None:
+    found = lives(run.order, run.store)
+    record = next(told(life, found) for life in found.sample if life.ending.life == "lists" and life.row == 0)
+    steps = {step["name"]: step for step in record["steps"]}
+    answers = next(block for block in steps["4 answers"]["blocks"] if block[0] == "answers")[2]
+    assert [answer["mark"] for answer in answers] == ["", "", "best", "worst"]
+    assert answers[3]["text"].endswith("no JSON")
+    assert "no_json" in answers[3]["note"]
+    assert ["text", "the judge's reason", f"{HOSTILE}It fits best."] in steps["judgement"]["blocks"]
+    assert any("answer 3 before answer 4" in str(block) for block in steps["pair"]["blocks"])
+    assert any(block[0] == "diff" for block in steps["revision of answer 2"]["blocks"])
+
+
+def test_rare_ends_and_all_kinds_are_in_a_small_sample(run: MadeUpRun) -> None:
+    found = lives(run.order, run.store, size=60)
+    assert len(found.sample) == 60
+    assert {life.ending.kind for life in found.sample} == {str(kind) for kind in Kind}
+    assert {life.ending.outcome for life in found.sample} == {"kept", "rejected", "repeat"}
+    assert found.sample == lives(run.order, run.store, size=60).sample
+    assert found.counts == lives(run.order, run.store).counts
+
+
+def test_a_run_that_stopped_tells_what_it_has(run: MadeUpRun, tmp_path: Path) -> None:
+    shutil.copytree(run.store.home, tmp_path / "home")
+    store = Store(tmp_path / "home")
+    for name in ("dedup", "embedder", "evaluation", "revision"):
+        shutil.rmtree(tmp_path / "home" / "store" / name)
+    lines = [line for line in run.lines if line.label not in ("dedup", "embedder", "evaluation", "revision")]
+    read = Reader(of_run.html("stopped", run.about, run.order, store, lines, None, "synthesis: nearly all\n  a remedy"))
+    assert "a remedy" in read.words
+    assert {record["outcome"] for record in read.records if record["life"] == "corpus"} == {"undecided", "rejected"}
+
+
+def test_nothing_of_a_page_is_fetched_and_only_its_own_script_runs(read: Reader) -> None:
+    policy = next(
+        about["content"] for tag, about in read.elements if about.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    data, script = read.scripts
+    (style,) = read.styles
+    assert re.fullmatch(r'"[A-Za-z0-9+/=]+"', data)
+    for text, kind in ((script, "script-src"), (style, "style-src")):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{kind} 'sha256-{digest}'" in policy
+    for tag, about in read.elements:
+        assert tag not in ("iframe", "object", "embed", "base", "form" if about.get("action") else "object"), tag
+        assert not [name for name in about if name.startswith("on") or name in ("style", "srcdoc")], (tag, about)
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            assert (about.get(name) or "#").startswith(("#", "data:,")), (tag, about)
+    assert "http" not in style
+    assert not re.search(r"\beval\b|innerHTML|insertAdjacentHTML|document\.write|new Function|outerHTML", script)
+
+
+def test_hostile_texts_are_texts(read: Reader) -> None:
+    assert Counter(tag for tag, _ in read.elements)["script"] == 2
+    assert not any(tag == "img" for tag, _ in read.elements)
+    heading = next(words for words in read.words if words.startswith("<script>alert(1)"))
+    assert "{{7*7}}" in heading
+    assert "\x1b" not in heading
+    assert "\u202e" not in heading
+    record = next(record for record in read.records if record["outcome"] == "kept" and record["life"] == "corpus")
+    assert record["title"].startswith("<script>alert(1)</script>")
+
+
+def test_a_page_says_what_the_report_says(read: Reader, run: MadeUpRun) -> None:
+    said = " ".join(" ".join(read.words).split())
+    assert "39.25" in said
+    for line in run.lines:
+        assert line.label in said
+    parts = {about["href"] for tag, about in read.elements if tag == "a" and (about.get("href") or "").startswith("#")}
+    there = {f"#{about['id']}" for _, about in read.elements if about.get("id")}
+    assert parts <= there, "every link leads somewhere"
+    assert {"#pipeline", "#scores", "#training", "#deduplication", "#records", "#costs", "#stages"} <= parts
+
+
+def test_the_picture_of_the_pipeline_is_figure_2(run: MadeUpRun) -> None:
+    drawn_flow = flow(run.order, run.lines)
+    arrows = {arrow.of for arrow in drawn_flow.arrows}
+    assert {
+        ("topics", "tasks"), ("tasks", "seed data"), ("seed data", "junior"), ("junior", "root data"),
+        ("root data", "preferences"), ("preferences", "senior"), ("senior", "synthesis"), ("root data", "revisions"),
+        ("revisions", "revisor"), ("revisor", "revision"), ("synthesis", "revision"), ("revision", "dedup"),
+        ("dedup", "embedder"), ("embedder", "evaluation"), ("tasks", "root data"), ("tasks", "synthesis"),
+    } == arrows  # fmt: skip
+    corners = [(box.x, box.y) for box in drawn_flow.boxes]
+    assert len(set(corners)) == len(corners)
+    for box in drawn_flow.boxes:
+        assert box.x + 172 <= drawn_flow.width
+        assert box.y + 84 <= drawn_flow.height
+    to_dedup = next(arrow for arrow in drawn_flow.arrows if arrow.of == ("revision", "dedup"))
+    assert to_dedup.lost.startswith("-")
+
+
+@pytest.mark.parametrize(
+    "overrides", [("preference=none",), ("revisor=none",), ("scale.writer=teacher", "preference=none", "revisor=none")]
+)
+def test_ablations_have_pages_too(overrides: tuple[str, ...], tmp_path: Path) -> None:
+    run = made_up_run(tmp_path, *overrides)
+    read = Reader(of_run.html("ablation", run.about, run.order, run.store, run.lines, run.scores))
+    assert any(record["life"] == "corpus" for record in read.records)
+
+
+def test_a_page_that_cannot_be_made_is_a_warning(
+    run: MadeUpRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = [line.model_copy(update={"metrics": {"best_by_place": 7}}) for line in run.lines]
+    assert of_run.write(tmp_path, "run", run.about, run.order, run.store, broken, run.scores) is None
+    told_of = capsys.readouterr().err
+    assert told_of.startswith("warning: report.html could not be made (TypeError")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_have_no_styles_and_keep_texts_apart_from_markup() -> None:
+    def draw(figure: Any) -> None:
+        figure.add_axes((0.1, 0.1, 0.8, 0.8)).plot([1, 2], [1, 2], color=BLUE, label="<b>&")
+        figure.legend()
+
+    picture = drawn(draw, 3, 2, 'a "name"')
+    assert picture is not None
+    read = Reader(str(picture))
+    assert all("style" not in about and "xmlns" not in about for _, about in read.elements)
+    assert "<b>&" in read.words
+    assert dict(read.elements[0][1])["aria-label"] == 'a "name"'
+    assert "script" not in inlined('<svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>', "x")
