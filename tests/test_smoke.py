@@ -116,6 +116,9 @@ def test_causes_sum_to_the_requests_of_every_stage(first: tuple[Path, Finished])
         tokens = sum(line["tokens_in"] + line["tokens_out"] for line in stage["ledger"])
         assert tokens == stage["cost"].get("tokens_in", 0) + stage["cost"].get("tokens_out", 0)
     assert "## Teacher" in (runs(first[0])[0] / "report.md").read_text()
+    page = (runs(first[0])[0] / "report.html").read_text()
+    assert 'id="data"' in page, "with its records"
+    assert page.count("Content-Security-Policy") == 1
 
 
 def test_the_second_run_finds_everything(first: tuple[Path, Finished]) -> None:

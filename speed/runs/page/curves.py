@@ -22,6 +22,11 @@ MEASURES = {
 }
 """What is drawn of a training, in this order."""
 
+MARKS: tuple[dict[str, Any], ...] = (
+    {"marker": "s", "color": INK}, {"marker": "^", "color": GREEN}, {"marker": "D", "color": ORANGE},
+)  # fmt: skip
+"""Marks of two yardsticks and the paper, told apart by their shape too."""
+
 
 class Curve(NamedTuple):
     """One measure of one training."""
@@ -68,13 +73,13 @@ def _curve(label: str, told: str, points: Sequence[tuple[float, float]]) -> Any:
     return drawn(draw, 3.3, 1.9, f"{label}: {told} by step")
 
 
-def scores_by_type(scores: Scores, kinds: dict[str, str], paper: dict[str, float], band: Any) -> Any:
-    """Tasks and means of each type, the mean over all with its band, and the paper's SPEED.
+def scores_by_type(scores: Scores, kinds: dict[str, str], beside: dict[str, Scores], paper: dict[str, float]) -> Any:
+    """Tasks and means of each type, the mean over all, and what to read them beside.
 
     Args:
         kinds: type of each task.
-        paper: scores of the paper by type.
-        band: (low, high) of the mean over tasks, or None.
+        beside: yardsticks by name, at most two.
+        paper: scores of the paper's SPEED by type, where they compare.
     """
     types = [kind for kind, value in scores.types.items() if value is not None]
     tasks = [(kinds[name], value) for name, value in scores.tasks.items() if value is not None and name in kinds]
@@ -90,13 +95,13 @@ def scores_by_type(scores: Scores, kinds: dict[str, str], paper: dict[str, float
             axes.plot(*zip(*dots, strict=True), "|", color=BLUE, markersize=11, label="a task")
         values = [scores.types[kind] for kind in types] + [scores.mean]
         axes.plot(values, range(len(rows)), "o", color=BLUE, markersize=6, linestyle="", label="this run")
-        if band is not None:
-            style = {"color": BLUE, "linewidth": 2.5, "solid_capstyle": "butt", "label": "95 % over tasks"}
-            axes.plot([band.low, band.high], [len(types)] * 2, **style)
-        beside = [(paper[name], places[name]) for name in rows if name in paper]
-        if beside:
-            style = {"color": ORANGE, "markersize": 6, "fillstyle": "none", "label": "the paper's SPEED"}
-            axes.plot(*zip(*beside, strict=True), "D", **style)
+        others: list[tuple[str, dict[str, Any]]] = [
+            (name, {**each.types, "mean over tasks": each.mean}) for name, each in beside.items()
+        ]
+        for (name, means), style in zip([*others, ("the paper's SPEED", paper)], MARKS, strict=False):
+            there = [(means[row], places[row]) for row in rows if means.get(row) is not None]
+            if there:
+                axes.plot(*zip(*there, strict=True), linestyle="", markersize=6, fillstyle="none", label=name, **style)
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.axhline(len(types) - 0.5, color=INK, linewidth=0.6)

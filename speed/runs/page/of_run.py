@@ -11,10 +11,11 @@ from typing import Any
 
 from speed.core.graph import Goal
 from speed.core.store import Store
-from speed.data.evaluation_record import shown
+from speed.data.evaluation_record import scores_of, shown
 from speed.data.published_scores import published
 from speed.data.quality.retention import published_shares
 from speed.data.records import Scores
+from speed.data.yardsticks import known_yardsticks, yardsticks
 from speed.runs import report
 from speed.runs.page.curves import curves, scores_by_type
 from speed.runs.page.document import page
@@ -141,27 +142,31 @@ def _scores(name: str, lines: Sequence[StageLine], scores: Scores) -> dict[str, 
     judged: dict[str, Any] = next((line.metrics["judged"] for line in lines if "judged" in line.metrics), {})
     comparable = is_comparable(scores.tasks, judged.get("pins", {}).get("splits", {}))
     speed = next(row for row in published().table_1.rows if row.name == "SPEED" and row.group == "synthetic data only")
-    by_type = Table("task type", "this run", "tasks", "the paper's SPEED")
     kinds = judged.get("kinds", {})
-    tasks = Counter(kinds.values())
-    for kind, score in scores.types.items():
-        by_type.add(kind, shown(score), tasks[kind] or "-", shown(speed.types.get(kind)))
-    by_type.add("mean over tasks", shown(scores.mean), len(scores.tasks), shown(speed.mean))
-    by_type.add("mean over types", shown(scores.mean_of_types), len(scores.types), "-")
+    known = yardsticks(judged.get("pins", {}).get("datasets", {}))
+    beside = {name: scores_of(dict(row), kinds) for name, row in known.items()}
+    every, tasks = [scores, *beside.values()], Counter(kinds.values())
+    by_type = Table("task type", "tasks", "this run", *beside, "the paper's SPEED")
+    for kind in scores.types:
+        cells = (shown(each.types.get(kind)) for each in every)
+        by_type.add(kind, tasks[kind] or "-", *cells, shown(speed.types.get(kind)))
+    by_type.add("mean over tasks", len(scores.tasks), *(shown(each.mean) for each in every), shown(speed.mean))
+    by_type.add("mean over types", len(scores.types), *(shown(each.mean_of_types) for each in every), "-")
     by_task = Table("task", "type", "score")
     for task, score in scores.tasks.items():
         by_task.add(task, kinds.get(task, "-"), shown(score))
     corpus = next((line.rows_out for line in lines if line.label == "dedup"), None)
     own = OwnRow(name, f"this run, {corpus:,} examples kept" if corpus else "this run", scores.types, scores.mean)
-    band = None
     paper = {**speed.types, "mean over tasks": speed.mean} if comparable else {}
-    caption = "Strokes are tasks, dots are means."
+    caption = "Strokes are tasks, dots are means." + "".join(
+        f" {each.name.capitalize()}: {each.about}." for each in known_yardsticks() if each.name in beside
+    )
     if not comparable:
         caption += (
             " The paper's scores are over 56 other tasks: levels do not compare, so they stand in the table alone."
         )
     return {
-        "picture": scores_by_type(scores, kinds, paper, band),
+        "picture": scores_by_type(scores, kinds, beside, paper),
         "caption": caption,
         "types": by_type,
         "tasks": by_task,
