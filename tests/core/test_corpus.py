@@ -68,6 +68,29 @@ def test_too_few_are_said_with_what_is_there(tmp_path: Path) -> None:
         corpus(tmp_path, Dedup(MinHashConfig(), Written().take(60), MIX.counts(60)))
 
 
+def test_each_repeat_is_recorded_with_the_row_that_it_repeats(tmp_path: Path) -> None:
+    def texts(stage: Dedup) -> tuple[list[tuple[str, str]], str]:
+        kept = corpus(tmp_path, stage)
+        return [(str(each.kind), each.query) for each in kept], (
+            Store(tmp_path).payload(stage) / "repeats.jsonl"
+        ).read_text()
+
+    rows = {row.row: row for row in Written().build(0, 60, Context(Store(tmp_path), Runtime()))}
+    kept, recorded = texts(Dedup(MinHashConfig(), Written().take(60)))
+    repeats = dict(map(json.loads, recorded.splitlines()))
+    accepted = {row: sample for row, sample in rows.items() if sample.example is not None and not sample.rejected}
+    assert repeats
+    assert len(kept) + len(repeats) == len(accepted)
+    for row, first in repeats.items():
+        one, other = rows[row].example, rows[first].example
+        assert first < row
+        assert one is not None
+        assert other is not None
+        assert (one.kind, one.query) == (other.kind, other.query)
+        assert (str(other.kind), other.query) in kept
+    assert texts(Dedup(None, Written().take(60)))[1] == "", "nothing is a repeat where none is looked for"
+
+
 def test_what_bands_notice_is_told_by_hand_counted_chances(tmp_path: Path) -> None:
     store = Store(tmp_path).open()
     stages = [Dedup(config, Written().take(30)) for config in (MinHashConfig(bands=2, rows=1), None)]

@@ -123,8 +123,11 @@ def test_the_command_writes_every_format(tmp_path: Path, capsys: pytest.CaptureF
     told = capsys.readouterr().out
     assert studies()[name].title in told
     written = sorted(path.name for path in (home / "studies").iterdir())
-    assert written == [f"{name}.{ending}" for ending in ("csv", "json", "md", "png", "svg", "tex")]
+    assert written == [f"{name}.{ending}" for ending in ("csv", "html", "json", "md", "png", "svg", "tex")]
     assert json.loads((home / "studies" / f"{name}.json").read_text())["study"]["name"] == name
+    page = (home / "studies" / f"{name}.html").read_text()
+    assert page.count("<svg") == 1, "the picture stands in the page"
+    assert "style=" not in page
     assert f"]({name}.svg)" in (home / "studies" / f"{name}.md").read_text()
     before = (home / "studies" / f"{name}.svg").read_bytes()
     main([name, "--root", str(home), "--seeds", "0,1"])
@@ -138,7 +141,7 @@ def test_without_matplotlib_everything_else_is_written_and_the_remedy_told(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     main(["seeds", "--root", str(tmp_path), "--to", str(tmp_path / "out")])
     assert "matplotlib is not installed; pip install" in capsys.readouterr().out
-    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".csv", ".json", ".md", ".tex"]
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".csv", ".html", ".json", ".md", ".tex"]
     assert "![" not in (tmp_path / "out" / "seeds.md").read_text()
 
 
