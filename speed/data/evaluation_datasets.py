@@ -11,6 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
+DATA = (".parquet", ".jsonl", ".json", ".gz", ".zst", ".csv", ".tsv", ".arrow")
+"""Endings of files that hold rows: `datasets` leaves the page of a data set in the hub's cache, whatever came of it."""
+
 
 class EvaluationDataset(NamedTuple):
     """What one task of mteb reads."""
@@ -56,7 +59,7 @@ def is_cached(path: str, revision: str, home: Path) -> bool:
             if _plain(folder.name) == _plain(path) and any(folder.glob(f"*/*/{revision}")):
                 return True
     kept = Path(constants.HF_HUB_CACHE) / f"datasets--{path.replace('/', '--')}" / "snapshots" / revision
-    return bool(revision) and any(kept.glob("*"))
+    return bool(revision) and any(file.suffix in DATA and file.is_file() for file in kept.rglob("*"))
 
 
 def _plain(name: str) -> str:

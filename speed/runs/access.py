@@ -166,13 +166,15 @@ def _cached_model(wanted: HubRepository) -> tuple[bool, str]:
     if not isinstance(config, str):
         return False, "it is not in the local cache"
     folder = Path(config).parent
-    shards: set[str] = set()
-    for index in folder.glob("*.index.json"):
+    absent: list[str] = []
+    for index in sorted(folder.glob("*.index.json"), reverse=True):  # safetensors last: it is read where there is one
         try:
-            shards |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (OSError, ValueError, KeyError, AttributeError):
             return False, f"its {index.name} in the local cache cannot be read"
-    absent = sorted(name for name in shards if not (folder / name).is_file())
+        absent = sorted(name for name in shards if not (folder / name).is_file())
+        if not absent:
+            break
     if absent:
         return False, f"the local cache lacks {len(absent)} of its files ({absent[0]} ...)"
     for what, patterns in (("weights", ("*.safetensors", "*.bin")), ("tokenizer", ("tokenizer*", "vocab*"))):

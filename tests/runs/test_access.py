@@ -17,11 +17,12 @@ from speed.core.content import HubRepository, hub_model
 from speed.core.errors import UserError
 from speed.core.graph import stage_statuses
 from speed.core.store import Store
-from speed.data.evaluation_datasets import evaluation_datasets
+from speed.data.evaluation_datasets import evaluation_datasets, is_cached
 from speed.pipeline import pipeline
-from speed.runs.access import Access, access_lines, hub_access
+from speed.runs.access import Access, _cached_model, access_lines, hub_access
 from speed.runs.experiment import Origin, run
 
+REVISION = "6b5d328eaae8ef408dd7d775040245cf86f92e9d"
 GATED, NOWHERE, ODD = "someone/gated", "someone/nowhere", "someone/odd"
 
 
@@ -50,6 +51,14 @@ class Hub(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"{}")
 
+    def do_HEAD(self) -> None:
+        """A file of a repository, as `hf_hub_download` asks for it."""
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", REVISION)
+        self.send_header("ETag", f'"{abs(hash(self.path)):x}"')
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+
     def do_POST(self) -> None:
         self.called.append(self.path)
         self.send_error(500)
@@ -65,6 +74,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, 
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "huggingface"))
@@ -156,7 +166,11 @@ def test_offline_only_the_caches_are_looked_at(
     snapshot = tmp_path / "hub" / f"datasets--{first.path.replace('/', '--')}" / "snapshots" / first.revision
     prepared = tmp_path / "huggingface" / "datasets" / second.path.replace("/", "___").lower()
     kept = tmp_path / "home" / "cache" / "datasets" / third.path.replace("/", "___")
-    for file in (snapshot / "a", prepared / "en/0.0.0" / second.revision / "a", kept / "en/0.0.0/another" / "a"):
+    for file in (
+        snapshot / "data/a.parquet",
+        prepared / "en/0.0.0" / second.revision / "a",
+        kept / "en/0.0.0/another" / "a",
+    ):
         file.parent.mkdir(parents=True)
         file.touch()
     found = access(config, tmp_path / "home")
@@ -205,3 +219,64 @@ def test_a_mirror_and_built_stages_need_no_hub(compose: Any, tmp_path: Path) -> 
     assert len(evaluator.hub_repositories()) == 10
     assert evaluator.model_copy(update={"mirror": tmp_path}).hub_repositories() == ()
     assert len(evaluation_datasets("any", ["CQADupstackRetrieval", "NoSuchTask"])) == 12
+
+
+# -- caches as the libraries lay them out ------------------------------------------------------------------------------
+
+
+def test_a_data_set_that_datasets_prepared_is_found_by_its_revision(
+    hub: tuple[str, type[Hub]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+    from datasets.data_files import DataFilesDict, DataFilesList
+    from datasets.packaged_modules.json.json import Json
+
+    name, cache = "mteb/AmazonReviewsClassification", tmp_path / "home" / "cache" / "datasets"
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": 0}\n')
+    made = Json(
+        cache_dir=str(cache), repo_id=name, dataset_name=name.partition("/")[2], config_name="en", hash=REVISION
+    )
+    rows = DataFilesList([str(tmp_path / "rows.jsonl")], [("rows",)])
+    made.config.data_files = DataFilesDict({"test": rows})
+    assert not is_cached(name, REVISION, tmp_path / "home")
+    made.download_and_prepare()
+    assert is_cached(name, REVISION, tmp_path / "home")
+    assert not is_cached(name, "another", tmp_path / "home")
+    assert not is_cached("mteb/AmazonReviews", REVISION, tmp_path / "home")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    assert len(datasets.load_dataset(name, "en", cache_dir=str(cache))["test"]) == 1, "and datasets finds it, too"
+    [prepared] = cache.glob(f"*/*/*/{REVISION}")
+    prepared.rename(prepared.with_name(f"{REVISION}.incomplete"))
+    assert not is_cached(name, REVISION, tmp_path / "home")
+
+
+def test_downloads_of_the_hub_are_found_once_they_hold_data(hub: tuple[str, type[Hub]], tmp_path: Path) -> None:
+    from huggingface_hub import hf_hub_download
+
+    def fetch(name: str, file: str, kind: str) -> None:
+        hf_hub_download(name, file, repo_type=kind, revision=revision, cache_dir=tmp_path / "hub")
+
+    name, revision = "mteb/arxiv-clustering-p2p", REVISION
+    fetch(name, "README.md", "dataset")
+    assert not is_cached(name, REVISION, tmp_path / "home"), "its page alone"
+    fetch(name, "data/test-00000-of-00001.parquet", "dataset")
+    assert is_cached(name, REVISION, tmp_path / "home")
+    assert not is_cached(name, "another", tmp_path / "home")
+
+    base, revision = "someone/base", "main"
+    wanted = hub_model(base)[0]
+    assert _cached_model(wanted) == (False, "it is not in the local cache")
+    fetch(base, "config.json", "model")
+    assert _cached_model(wanted) == (False, "the local cache lacks its weights")
+    fetch(base, "model.safetensors", "model")
+    assert _cached_model(wanted) == (False, "the local cache lacks its tokenizer")
+    fetch(base, "tokenizer.json", "model")
+    assert _cached_model(wanted) == (True, "")
+    assert _cached_model(hub_model(f"{base}@{REVISION}")[0]) == (True, "")
+    assert _cached_model(hub_model(f"{base}@another")[0]) == (False, "it is not in the local cache")
+    snapshot = tmp_path / "hub" / "models--someone--base" / "snapshots" / REVISION
+    for index, shard in (("model.safetensors", "model.safetensors"), ("pytorch_model.bin", "pytorch_model-1.bin")):
+        (snapshot / f"{index}.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    assert _cached_model(wanted) == (True, ""), "weights in one of two formats are enough"
+    (snapshot / "model.safetensors").unlink()
+    assert _cached_model(wanted)[1].startswith("the local cache lacks 1 of its files (model.safetensors")
