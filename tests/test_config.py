@@ -134,7 +134,11 @@ FORMER = [f"{group}={option}" for group, option in FORMER_OPTIONS]
 
 def written(option: str) -> dict[str, Any]:
     """What an option's own file says, without its defaults list."""
-    values = yaml.safe_load((CONF / f"{option.replace('=', '/')}.yaml").read_text()) or {}
+    text, group = (CONF / f"{option.replace('=', '/')}.yaml").read_text(), option.partition("=")[0]
+    values = yaml.safe_load(text) or {}
+    if text.startswith("# @package _global_"):  # it sets values of other groups too
+        others = {key: value for key, value in values.items() if key not in (group, "defaults")}
+        values = values.get(group, {}) | ({"others": others} if others else {})
     return {key: value for key, value in values.items() if key != "defaults"}
 
 
@@ -142,7 +146,8 @@ def parents(option: str) -> list[str]:
     """The options of its own group that an option's file inherits from, nearest last."""
     group, name = option.split("=")
     listed = (yaml.safe_load((CONF / group / f"{name}.yaml").read_text()) or {}).get("defaults", [])
-    return [f"{group}={item}" for item in listed if isinstance(item, str) and item != "_self_"]
+    own = [item.partition("@")[0] for item in listed if isinstance(item, str) and item != "_self_"]
+    return [f"{group}={item}" for item in own]
 
 
 def leaves(values: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

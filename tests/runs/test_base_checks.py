@@ -180,6 +180,22 @@ def test_what_can_work_passes(llama: Path, encoder: Path, compose: Any, tmp_path
         goal.node.check_models()
 
 
+def test_the_encoders_that_conf_names_have_the_layers_that_are_trained(compose: Any) -> None:
+    """Of their authors' architecture, made without weights."""
+    from transformers import BertConfig, ModernBertConfig
+
+    from speed.backends.embedder.base_check import refuse_absent_targets
+
+    modern = compose("embedder=modernbert").embedder
+    refuse_absent_targets("modernbert", ModernBertConfig(num_hidden_layers=1), modern.lora.targets)
+    with pytest.raises(UserError, match="targets names Wqkv, Wo, Wi"):
+        refuse_absent_targets("bert", BertConfig(num_hidden_layers=1), modern.lora.targets)
+    for option in ("minilm", "bge_small", "e5_small", "modernbert"):
+        config = compose(f"embedder={option}", "preset=laptop")
+        assert (config.embedder.instructs, config.eval.instructs) == (False, False)
+        assert config.embedder.pooling == ("cls" if option == "bge_small" else "mean")
+
+
 def test_a_preview_has_the_first_prompts_as_the_models_read_them(
     llama: Path, encoder: Path, compose: Any, tmp_path: Path
 ) -> None:

@@ -25,6 +25,10 @@ class Shape(Spec):
     """Whether input and output embeddings are one matrix."""
     attention_bias: bool = False
     """Whether queries, keys and values have biases (Qwen-2.5)."""
+    norms: int = 2
+    """Normalisations of a block's width (Gemma 3: 4)."""
+    head_norms: bool = False
+    """Whether queries and keys are normalised (Qwen 3, Gemma 3)."""
 
     @property
     def linears(self) -> list[tuple[int, int]]:
@@ -37,7 +41,8 @@ class Shape(Spec):
     def parameters(self) -> int:
         """Number of weights."""
         biases = (self.heads + 2 * self.key_heads) * self.head if self.attention_bias else 0
-        block = sum(wide * out for wide, out in self.linears) + biases + 2 * self.hidden
+        norms = self.norms * self.hidden + (2 * self.head if self.head_norms else 0)
+        block = sum(wide * out for wide, out in self.linears) + biases + norms
         return self.embedding * (1 if self.tied else 2) + self.layers * block + self.hidden
 
     @property
@@ -71,7 +76,36 @@ KNOWN = {
         vocabulary=151_936, hidden=896, feed_forward=4_864, layers=24, heads=14, key_heads=2, head=64,
         tied=True, attention_bias=True,
     ),
+    "HuggingFaceTB/SmolLM2-135M": Shape(
+        vocabulary=49_152, hidden=576, feed_forward=1_536, layers=30, heads=9, key_heads=3, head=64, tied=True
+    ),
+    "HuggingFaceTB/SmolLM2-360M": Shape(
+        vocabulary=49_152, hidden=960, feed_forward=2_560, layers=32, heads=15, key_heads=5, head=64, tied=True
+    ),
+    "Qwen/Qwen3-0.6B-Base": Shape(
+        vocabulary=151_936, hidden=1_024, feed_forward=3_072, layers=28, heads=16, key_heads=8, head=128,
+        tied=True, head_norms=True,
+    ),
+    "Qwen/Qwen3-8B-Base": Shape(
+        vocabulary=151_936, hidden=4_096, feed_forward=12_288, layers=36, heads=32, key_heads=8, head=128,
+        head_norms=True,
+    ),
+    "google/gemma-3-270m": Shape(
+        vocabulary=262_144, hidden=640, feed_forward=2_048, layers=18, heads=4, key_heads=1, head=256,
+        tied=True, norms=4, head_norms=True,
+    ),
+    "google/gemma-3-1b-pt": Shape(
+        vocabulary=262_144, hidden=1_152, feed_forward=6_912, layers=26, heads=4, key_heads=1, head=256,
+        tied=True, norms=4, head_norms=True,
+    ),
+    "meta-llama/Llama-3.2-1B": Shape(
+        vocabulary=128_256, hidden=2_048, feed_forward=8_192, layers=16, heads=32, key_heads=8, head=64, tied=True
+    ),
+    "mistralai/Mistral-7B-v0.3": Shape(
+        vocabulary=32_768, hidden=4_096, feed_forward=14_336, layers=32, heads=32, key_heads=8, head=128
+    ),
 }  # fmt: skip
+KNOWN["meta-llama/Llama-3.1-8B"] = KNOWN["meta-llama/Meta-Llama-3-8B"]
 KNOWN["meta-llama/Meta-Llama-3-8B-Instruct"] = KNOWN["meta-llama/Meta-Llama-3-8B"]
 """From config.json of each model on the hub; tests compare the sums with published numbers of parameters."""
 

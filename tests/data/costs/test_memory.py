@@ -43,6 +43,15 @@ FULL = Footprint(lora=None, weight_bytes=2, checkpointing=True)
         ("google/gemma-7b", 8_537_680_896),
         ("Qwen/Qwen2.5-7B", 7_615_616_512),
         ("Qwen/Qwen2.5-0.5B", 494_032_768),
+        ("HuggingFaceTB/SmolLM2-135M", 134_515_008),
+        ("HuggingFaceTB/SmolLM2-360M", 361_821_120),
+        ("Qwen/Qwen3-0.6B-Base", 596_049_920),
+        ("Qwen/Qwen3-8B-Base", 8_190_735_360),
+        ("google/gemma-3-270m", 268_098_176),
+        ("google/gemma-3-1b-pt", 999_885_952),
+        ("meta-llama/Llama-3.2-1B", 1_235_814_400),
+        ("meta-llama/Llama-3.1-8B", 8_030_261_248),
+        ("mistralai/Mistral-7B-v0.3", 7_248_023_552),
     ],
 )
 def test_parameters_are_the_published_ones(base: str, parameters: int) -> None:
