@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from plans import Planned, config_of, planned, points, together
+from plans import Planned, config_of, planned, points, together, work_of
 
+from speed.core.content import noted_absence
 from speed.data.assignment import BrainstormPlan
 from speed.data.records import Kind
 from speed.data.topics.sources import TopicsConfig, read_topics
@@ -109,6 +111,32 @@ def test_the_sizes_in_sentences_are_those_of_the_plans() -> None:
     assert 25_000 - seed[Kind.STS] == 17_392
     assert [round(25_000 * float(point[0].split("=")[1])) for point in points("sft")][-1] == 100_000
     assert [round(10_000 * float(point[0].split("=")[1])) for point in points("revisions")][-1] == 50_000
+
+
+GOLDEN: dict[str, dict[str, list[int]]] = json.loads((ROOT / "tests" / "golden_plans.json").read_text())
+"""Rows, calls, texts to generate and records to train on, by stage: the rows of Table 1 that can be made (as its study
+has them), and the points of Table 3 and Figure 4, at preset=paper."""
+
+
+def golden_commands() -> list[str]:
+    """Command lines without `preset=paper`."""
+    table_1 = ("teacher_data", "baseline_llama3", "baseline_llama3 scale.factor=5", "speed_920k", "full_data")
+    sweeps = ("tasks_per_topic", "scaling")
+    named = [f"+experiment={each}" for each in table_1]
+    return named + [" ".join((f"--config-name {name}", *point)) for name in sweeps for point in points(name, "paper")]
+
+
+@pytest.mark.parametrize("command", golden_commands())
+def test_golden_plans(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = command.removeprefix("--config-name ").split()
+    config = words.pop(0) if words != command.split() else "config"
+    monkeypatch.setenv("SPEED_LABELLED", "nowhere")
+    with noted_absence():
+        goals = pipeline(config_of("preset=paper", *words, config=config)).goals()
+        found = {goal.label: (goal, work_of(goal)) for goal in goals}
+    assert {
+        label: [goal.rows, work.calls, work.generated, work.trained] for label, (goal, work) in found.items()
+    } == GOLDEN[command]
 
 
 def test_the_topics_that_a_corpus_needs() -> None:
