@@ -20,7 +20,7 @@ from speed.core.spec import Backend, Json, Spec
 from speed.core.work import Work
 from speed.data.answers.schemas import Form
 from speed.data.costs.memory import Footprint
-from speed.data.records import Kind, Scores
+from speed.data.records import Kind, Prompt, Scores
 from speed.runtime import Context, Runtime
 
 
@@ -122,6 +122,10 @@ class Teacher(Backend, ABC):
     def journaled(self, keys: Iterable[str], home: Path) -> set[str]:
         """Those of some keys that the journal under a root has answers to."""
         return set()
+
+    def truth(self, prompt: Prompt, text: str) -> list[str] | None:
+        """What is wrong with an example, in sentences; None where the teacher does not know the truth, as real ones."""
+        return None
 
     @abstractmethod
     def named(self, model: str) -> Teacher:

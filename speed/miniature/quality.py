@@ -114,8 +114,12 @@ def written_text(row: Sample) -> str:
 
 def points(prompt: Prompt, text: str) -> float:
     """Points of an answer by the hidden facts: 0 without a fault, -1 for each fault, -20 if it cannot be read."""
-    faults = _judged(prompt, text)[1]
-    return -sum(20.0 if not fault.key else 1.0 for fault in faults)
+    return -sum(20.0 if not fault.key else 1.0 for fault in faults_of(prompt, text))
+
+
+def faults_of(prompt: Prompt, text: str) -> list[Fault]:
+    """All faults of an answer."""
+    return _judged(prompt, text)[1]
 
 
 def win_rate(left: Iterable[tuple[Prompt, str]], right: Iterable[tuple[Prompt, str]]) -> float:

@@ -13,7 +13,9 @@ from pydantic import Field
 
 from speed.core.errors import UserError
 from speed.core.spec import Json
+from speed.data.records import Prompt
 from speed.miniature.prompt_reading import read_prompt
+from speed.miniature.quality import faults_of
 from speed.miniature.rules import ERROR_RATE, LENGTH_BIAS, answer_prompt, knows_topic
 from speed.ports import Answer, Ask, Check
 from speed.runtime import Context, Runtime
@@ -67,6 +69,12 @@ class RulesTeacher(LitellmTeacher):
             else:
                 ctx.tally.counts["topics_unknown_to_teacher"] += 1
                 yield answer.model_copy(update={"detail": "; ".join(filter(None, (answer.detail, UNKNOWN)))})
+
+    def truth(self, prompt: Prompt, text: str) -> list[str] | None:
+        """Every fault of an example, of form and of content, by all facts of the world."""
+        if prompt.kind is None:
+            return None
+        return [fault.sentence for fault in faults_of(prompt, text)]
 
     def options(self, call: Call) -> dict[str, Any]:
         """Options that the rules need beside the prompt."""

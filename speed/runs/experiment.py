@@ -29,6 +29,8 @@ from speed.runs.answered import PLANNED, answered_calls
 from speed.runs.building import Building
 from speed.runs.labelled_sources import listed_small, missing_sources, refuse_missing_sources, source_lines
 from speed.runs.page import of_run
+from speed.runs.page.lives import lives_if_readable
+from speed.runs.page.story import coloured, story
 from speed.runs.plan import print_plan
 from speed.runs.preview import model_prompts, previews
 from speed.runs.refusals import model_refusals, refusals, refuse, work_at_most
@@ -205,7 +207,8 @@ def _report_what_is_built(building: Building, origin: Origin, pipe: Pipeline) ->
     scores = _scores(pipe, store)
     about = _about(config, origin, pipe, begun)
     written = report.write(folder, config.name, about, lines, scores)
-    page = of_run.write(folder, config.name, about, order, store, lines, scores)
+    found = lives_if_readable(order, store)
+    page = of_run.write(folder, config.name, about, order, store, lines, scores, found=found) if found else None
     _link(folder, order, store)
     _append_to_ledger(store, folder, config, origin, about, lines, scores, todo)
     done = f"{len(todo)} of {len(order)} stages built, {about['seconds']} s. Report: {_near(page or written)}"
@@ -213,9 +216,10 @@ def _report_what_is_built(building: Building, origin: Origin, pipe: Pipeline) ->
         print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
         if asked := [each for line in lines for each in line.ledger]:
             print(report.ledger_table(asked, kinds=False).text() + "\n")
-        print(
-            "\n".join([report.scores_table(lines, scores).text(), *map(paragraph, report.beside_the_scores(lines)), ""])
-        )
+        if found:
+            print(coloured(story(found, config.teacher.truth)))
+        print(report.scores_table(lines, scores).text())
+        print("\n".join([*map(paragraph, report.beside_the_scores(lines)), ""]))
         print(done)
     else:  # the multirun ends with a table of its points
         print(f"{' '.join(origin.overrides) or config.name}: {shown(scores.mean)}; {done}")

@@ -16,13 +16,14 @@ import pytest
 from made_up_run import MadeUpRun, made_up_run
 
 from speed.core.store import Store
-from speed.data.records import Kind
+from speed.data.records import Kind, Prompt
 from speed.runs.page import of_run
 from speed.runs.page.drawing import BLUE, drawn, inlined
 from speed.runs.page.flow import flow
 from speed.runs.page.lives import lives
 from speed.runs.page.packing import LONGEST, packed, packed_records, unpacked
 from speed.runs.page.spread import Spread
+from speed.runs.page.story import coloured, difference, story
 from speed.runs.page.telling import told
 
 HOSTILE = "<script>alert(1)</script><!--</SCRIPT><img src=x onerror=alert(2)>\u2028\u2029\u202e\x1b[31m{{7*7}}\"' "
@@ -259,3 +260,37 @@ def test_pictures_have_no_styles_and_keep_texts_apart_from_markup() -> None:
     assert "<b>&" in read.words
     assert dict(read.elements[0][1])["aria-label"] == 'a "name"'
     assert "script" not in inlined('<svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>', "x")
+
+
+def test_one_example_is_told_from_its_topic_to_the_verdict(run: MadeUpRun) -> None:
+    asked: list[tuple[Kind | None, str]] = []
+
+    def truth(prompt: Prompt, text: str) -> list[str]:
+        asked.append((prompt.kind, text))
+        return ["Before."] if len(asked) == 1 else ["After.", "And more."]
+
+    lines = story(lives(run.order, run.store), truth)
+    text = "\n".join(lines)
+    assert [line for line in lines if len(line) > 80] == []
+    assert [kind for kind, _ in asked] == [Kind.RETRIEVAL] * 2
+    assert asked[0][1] != asked[1][1], "one that a revision has changed"
+    names = [line[2:12].strip() for line in lines if line.startswith("  ") and line[2:3].strip()]
+    assert names[:5] == ["topic", "task", "prompt", "written", "revised"]
+    assert names[-4:] == ["task", "chosen", "rejected", "judge"]
+    assert "Before: Before. Now: After. And more." in " ".join(text.split())
+    assert "\x1b" not in text, "what a record says cannot steer a terminal"
+
+
+def test_a_story_needs_no_truth(run: MadeUpRun) -> None:
+    lines = story(lives(run.order, run.store), lambda prompt, text: None)
+    assert lines
+    assert not any(line.startswith("  truth") for line in lines)
+
+
+def test_what_a_revision_changed_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = difference("a b c d", "a x c d e")
+    assert told == "a [-b-] {+x+} c d {+e+}"
+    assert difference(" ".join("abcdefghijklmnop"), " ".join("abcdefghijklmnop")) == "a b c d e ... l m n o p"
+    assert coloured([told]) == told
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert coloured([told]) == "a \x1b[31mb\x1b[0m \x1b[32mx\x1b[0m c d \x1b[32me\x1b[0m"

@@ -8,6 +8,7 @@ life have the same number, so pools are read side by side, once, and only the sa
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -103,6 +104,15 @@ def lives(order: Sequence[Goal], store: Store, size: int = SAMPLE) -> Lives:
     topics = {life.written.prompt.topic for life in found.sample}
     found.paths = {topic.topic: topic.path for topic in _topics(order, store) if topic.topic in topics}
     return found
+
+
+def lives_if_readable(order: Sequence[Goal], store: Store) -> Lives | None:
+    """The lives of a run's records, or a warning: no run is lost for what is told of it."""
+    try:
+        return lives(order, store)
+    except Exception as error:
+        print(f"warning: the records could not be read again ({type(error).__name__}: {error})", file=sys.stderr)
+        return None
 
 
 def _faults(life: Life) -> tuple[str, ...]:

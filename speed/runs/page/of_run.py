@@ -51,15 +51,17 @@ def write(
     lines: Sequence[StageLine],
     scores: Scores | None,
     stopped: str = "",
+    found: Lives | None = None,
 ) -> Path | None:
     """Write the page of a run; where that fails, say so and leave the run alone.
 
     Args:
+        found: the lives of its records, where they were read already.
         scores: None where the run stopped before.
         stopped: why it did.
     """
     try:
-        text = html(name, about, order, store, lines, scores, stopped)
+        text = html(name, about, order, store, lines, scores, stopped, found)
         (folder / "report.html").write_text(text, encoding="utf-8")
     except Exception as error:  # a run that took days is not lost for its picture
         print(
@@ -79,9 +81,10 @@ def html(
     lines: Sequence[StageLine],
     scores: Scores | None,
     stopped: str = "",
+    found: Lives | None = None,
 ) -> str:
     """The page of a run."""
-    found = lives(order, store)
+    found = found or lives(order, store)
     records = [told(life, found) for life in found.sample]
     data, held = packed_records({}, records) if records else ("", 0)
     asked = [each for line in lines for each in line.ledger]
