@@ -1,7 +1,7 @@
 """Build many goals, independent ones at the same time, each in a process of its own.
 
 The blocks of one pool are built by several processes where no other goal could use the place. Processes are forked
-from a server that has imported the heavy packages once; when a process ends, its memory is free for the next stage. A
+from servers that have imported the heavy packages once; when a process ends, its memory is free for the next stage. A
 damaged artifact that a stage meets is set aside and built again.
 """
 
@@ -18,7 +18,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from filelock import BaseFileLock
 
 from speed.core.build import attempt_build
 from speed.core.errors import StoreError, UserError
+from speed.core.fork_servers import ForkServers
 from speed.core.graph import Goal, stage_statuses
 from speed.core.manifest import Maker, maker
 from speed.core.spec import Json
@@ -51,8 +51,8 @@ def build_all(
     """
     built = _built(order, store)
     todo = [goal for goal in order if goal.key not in built]
-    packages = sorted({package for goal in todo for package in goal.node.heavy})
-    scheduler = _Scheduler(store, runtime, logs, ("speed.core.scheduler", *preload, *packages))
+    needs = [goal.node.heavy for goal in todo for _ in range(2 if isinstance(goal.node, Pool) else 1)]
+    scheduler = _Scheduler(store, runtime, logs, ForkServers(needs, ("speed.core.scheduler", *preload)))
     repairs = 0
     try:
         while len(built) < len(order) or scheduler.running:
@@ -123,7 +123,7 @@ _FINAL = ("done", "user_error", "crash", "corrupt")
 class _Scheduler:
     """The worker processes: one a goal, or several for a pool whose blocks can be built at the same time."""
 
-    def __init__(self, store: Store, runtime: BuildSettings, logs: Path, preload: tuple[str, ...]) -> None:
+    def __init__(self, store: Store, runtime: BuildSettings, logs: Path, servers: ForkServers) -> None:
         self.store, self.runtime, self.logs = store, runtime, logs
         self.running: list[_Worker] = []
         self.split: dict[str, _SplitPool] = {}
@@ -134,7 +134,7 @@ class _Scheduler:
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[variable] = str(runtime.threads)
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(list(preload))
+        self.servers = servers
 
     def has(self, goal: Goal) -> bool:
         """Whether a goal is being built, or has just ended."""
@@ -154,9 +154,8 @@ class _Scheduler:
             here, there = self.context.Pipe(duplex=False)
             log = self.logs / _log_name(goal, number)
             arguments = (goal, self.store, self.runtime, there, log, self.made_by, spans)
-            _start_server()
             child = self.context.Process(target=_run_worker, args=arguments, daemon=True)
-            child.start()
+            self.servers.start(child, goal.node.heavy)
             there.close()
             rows = sum(span.stop - span.start for span in spans or ())
             self.running.append(_Worker(goal, child, here, log, rows))
@@ -234,16 +233,6 @@ class _Scheduler:
             self.running.clear()
             for pool in self.split.values():
                 pool.lock.release()
-
-
-def _start_server() -> None:
-    """Start the server of the workers where there is none. While it imports, Ctrl-C is not for it to answer."""
-    resource_tracker.ensure_running()  # it lets Ctrl-C through again when it has started
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _join_neighbours(blocks: list[Span]) -> list[Span]:

@@ -1,4 +1,4 @@
-"""The server that starts workers: Ctrl-C is the run's to answer, also while the server imports."""
+"""The servers that start workers: each imports what its goals share, and Ctrl-C is the run's to answer meanwhile."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 from conftest import HANG, ROOT
 
+from speed.core.fork_servers import server_imports
+
 SLOW = """
 import pathlib, time
 pathlib.Path("began").touch()
@@ -16,27 +18,47 @@ time.sleep(0.5)
 pathlib.Path("ended").touch()
 """
 PROGRAM = """
-import os, pathlib, signal, time
-from multiprocessing import forkserver
-from speed.core.scheduler import _start_server
+import os, pathlib, signal, sys, threading, time
+from multiprocessing import get_context
+from speed.core.fork_servers import ForkServers
 
-forkserver.set_forkserver_preload(["slow_to_import"])
-_start_server()
-server = forkserver._forkserver._forkserver_pid
-while not pathlib.Path("began").exists():
-    time.sleep(0.01)
-os.kill(server, signal.SIGINT)
-while not pathlib.Path("ended").exists() and os.waitpid(server, os.WNOHANG) == (0, 0):
-    time.sleep(0.01)
-print(pathlib.Path("ended").exists())
+servers = ForkServers([["slow_to_import"], ["slow_to_import"], ["json"]], ["json"])
+
+def interrupt():
+    while not pathlib.Path("began").exists():
+        time.sleep(0.01)
+    os.kill(servers._servers[0][1]._forkserver_pid, signal.SIGINT)
+
+def imported():
+    sys.exit(7 if "slow_to_import" in sys.modules else 8)
+
+if __name__ == "__main__":
+    threading.Thread(target=interrupt).start()
+    for packages in (["slow_to_import"], ["slow_to_import", "shelve"], ["json"], ["damaged"]):
+        process = get_context("forkserver").Process(target=imported)
+        servers.start(process, packages)
+        process.join()
+        print(process.exitcode, end=" ")
+    print(pathlib.Path("ended").exists())
 """
+
+
+def test_goals_that_share_a_package_share_a_server_which_imports_what_several_need() -> None:
+    found = server_imports(
+        [("asking",), ("tensors", "training"), (), ("asking",), ("tensors", "scoring"), ("training",)]
+    )
+    assert found == [
+        ({"asking"}, ["asking"]),
+        ({"tensors", "training", "scoring"}, ["tensors", "training"]),
+    ]
 
 
 def test_ctrl_c_does_not_reach_the_server_while_it_imports(tmp_path: Path) -> None:
     (tmp_path / "slow_to_import.py").write_text(SLOW)
+    (tmp_path / "program.py").write_text(PROGRAM)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG
+        [sys.executable, "program.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG
     )
-    assert done.stdout == "True\n", done.stderr
+    assert done.stdout == "7 7 8 8 True\n", done.stderr
     assert "Traceback" not in done.stderr
