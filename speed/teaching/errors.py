@@ -9,18 +9,19 @@ import asyncio
 import email.utils
 import json
 import os
+import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import count
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from speed.core.errors import UserError
 from speed.core.spec import Json
 
-if TYPE_CHECKING:
-    from tenacity import AsyncRetrying, RetryCallState
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +91,7 @@ class TransportError(Exception):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long transport failures are borne. Nothing here can change an answer.
-
-    tenacity carries the tries out, and its waits are used. The rest is ours: tenacity's `stop_after_attempt` counts
-    every failure alike, where rate limits do not count; and it knows no Retry-After.
-    """
+    """How long transport failures are borne. Nothing here can change an answer."""
 
     attempts: int = 8
     """Sendings of one request that may fail, rate limits aside."""
@@ -109,49 +106,36 @@ class Patience:
     window: int = 64
     """Failed requests in a row after which the provider counts as gone."""
 
-    def tries(self) -> AsyncRetrying:
-        """The tries of one request: calls a coroutine function until it is answered or there is no more patience.
+    async def resend(self, send: Callable[[int], Awaitable[T]]) -> T:
+        """Send a request until it is answered or there is no more patience.
+
+        Args:
+            send: takes how often it was sent before.
 
         Raises:
             TransportError: the last trouble.
         """
-        from tenacity import AsyncRetrying
+        begun, failed = time.monotonic(), 0
+        for resent in count():
+            try:
+                return await send(resent)
+            except TransportError as trouble:
+                failed += not trouble.limited
+                too_late = trouble.limited and time.monotonic() - begun > self.limited_seconds
+                if not trouble.again or too_late or failed >= self.attempts:
+                    raise
+                await asyncio.sleep(self.pause(trouble, resent))
+        raise AssertionError("unreachable")
 
-        failed = 0
-
-        def is_over(state: RetryCallState) -> bool:
-            nonlocal failed
-            trouble = _trouble(state)
-            failed += not trouble.limited
-            too_late = trouble.limited and (state.seconds_since_start or 0.0) > self.limited_seconds
-            return too_late or failed >= self.attempts
-
-        return AsyncRetrying(sleep=asyncio.sleep, retry=_is_worth_a_try, stop=is_over, wait=self.pause, reraise=True)
-
-    def pause(self, state: RetryCallState) -> float:
+    def pause(self, trouble: TransportError, resent: int) -> float:
         """Seconds to wait after a failure: exponential, one half of it drawn at random, at least Retry-After.
 
         After a rate limit the pauses stay short: the pacer slows down for all, and a request that is asleep when the
         server has room again leaves that room unused.
         """
-        from tenacity import wait_exponential, wait_random_exponential
-
-        trouble = _trouble(state)
-        half, cap = self.base / 2, (min(self.cap, 4.0 * self.base) if trouble.limited else self.cap) / 2
-        wait = wait_exponential(half, cap) + wait_random_exponential(half, cap)
-        own = float(wait(state))
+        longest = min(self.cap, 4.0 * self.base) if trouble.limited else self.cap
+        own = min(longest, self.base * 2.0 ** min(resent, 60)) * random.uniform(0.5, 1.0)
         return own if trouble.retry_after is None else trouble.retry_after + 0.1 * own
-
-
-def _trouble(state: RetryCallState) -> TransportError:
-    trouble = state.outcome.exception() if state.outcome is not None else None
-    assert isinstance(trouble, TransportError)
-    return trouble
-
-
-def _is_worth_a_try(state: RetryCallState) -> bool:
-    error = state.outcome.exception() if state.outcome is not None and state.outcome.failed else None
-    return isinstance(error, TransportError) and error.again
 
 
 _FILTERED = (

@@ -52,6 +52,8 @@ class Request:
     """Whether the answer stood in the provider's field for reasoning."""
     answer: Answer | None = None
     error: BaseException | None = None
+    resent: int = 0
+    """Times that its present call was sent before."""
     sending: bool = False
     """Whether an answer is awaited, or not yet written down."""
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -142,11 +143,10 @@ class Asking:
             while True:
                 # As many at once as fly at once: two threads that take turns for every single request spend more on
                 # changing turns than on everything else.
-                if len(self._ahead) <= most - self._concurrency:
-                    wanted = most - len(self._ahead)
-                    room = islice(source, wanted)
+                while not over and len(self._ahead) <= most - self._concurrency:
+                    room = islice(source, self._concurrency)
                     read = [self._teacher.request(ask, check, place) for place, (ask, check) in room]
-                    over = len(read) < wanted
+                    over = len(read) < self._concurrency
                     self._ahead.extend(read)
                     self._launch([request for request in read if not self._from_journal(request)])
                 if not self._ahead:
@@ -294,16 +294,12 @@ class Asking:
 
     async def _paid(self, request: Request) -> Entry:
         """Send a call until it is answered or given up; what came of it is written down before anyone reads it."""
-        call, begun, tries = request.call, time.monotonic(), self._patience.tries()
-
-        def resent() -> int:
-            return int(tries.statistics["attempt_number"]) - 1
-
+        begun = time.monotonic()
         try:
-            return await tries(self._sent, request, begun, resent)
+            return await self._patience.resend(partial(self._sent, request, begun))
         except TransportError as trouble:
             unanswered = {"cause": trouble.cause, "detail": trouble.detail, "answered": False, "dollars": 0.0}
-            entry = self._entry(call, resent(), begun, **unanswered)
+            entry = self._entry(request.call, request.resent, begun, **unanswered)
             self._journal.append(entry)
             self._failures_in_a_row += trouble.again
             self._refused_in_a_row += trouble.refused
@@ -318,8 +314,9 @@ class Asking:
                 ) from None
             return entry
 
-    async def _sent(self, request: Request, begun: float, resent: Callable[[], int]) -> Entry:
+    async def _sent(self, request: Request, begun: float, resent: int) -> Entry:
         """One sending, in its place in flight and within the caps; its answer is written down."""
+        request.resent = resent
         epoch = await self._pacer.enter(request.place)
         crowded = answered = False
         sent = time.monotonic()
@@ -334,7 +331,7 @@ class Asking:
                 self._alive = time.monotonic()
                 self._failures_in_a_row = self._refused_in_a_row = 0
                 self._any_answer = True
-                entry = self._answer(request.call, reply, resent(), begun)
+                entry = self._answer(request.call, reply, resent, begun)
                 self._journal.append(entry)
                 return entry
             finally:

@@ -8,7 +8,7 @@ if [ -z "${PYTHON:-}" ] && [ -x "$root/.venv/bin/python" ]; then python=$root/.v
 most=$((25 * 1024 * 1024))
 packages=(
   annotated-types datasets datasketch dill hydra-core multiprocess omegaconf pydantic pydantic_core
-  tenacity trl typing_extensions typing-inspection zstandard
+  trl typing_extensions typing-inspection zstandard
 )
 pure=(antlr4-python3-runtime) # comes as source only
 platforms=(manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64)

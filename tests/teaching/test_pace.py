@@ -8,18 +8,9 @@ from collections.abc import Callable
 
 import pytest
 import virtual_time
-from tenacity import AsyncRetrying, RetryCallState
 
 from speed.teaching.errors import Patience, TransportError
 from speed.teaching.pace import Pacer
-
-
-def failed(times: int, trouble: TransportError) -> RetryCallState:
-    """What tenacity knows of a request after so many failures."""
-    state = RetryCallState(AsyncRetrying(), None, (), {})
-    state.attempt_number = times
-    state.set_exception((type(trouble), trouble, None))
-    return state
 
 
 class Server:
@@ -71,8 +62,8 @@ async def storm(server: Server, pacer: Pacer, rows: int, patience: Patience) -> 
             pacer.leave(epoch, crowded=not answered, answered=answered, seconds=seconds)
             if answered:
                 break
+            await asyncio.sleep(patience.pause(TransportError("http_4xx", "", limited=True), failures))
             failures += 1
-            await asyncio.sleep(patience.pause(failed(failures, TransportError("http_4xx", "", limited=True))))
         ahead.release()
 
     tasks = []

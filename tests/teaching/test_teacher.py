@@ -21,7 +21,6 @@ from typing import Any, ClassVar
 import pytest
 import virtual_time
 from provider import Provider
-from test_pace import failed
 
 from speed.core.errors import UserError
 from speed.core.ledger import total
@@ -161,9 +160,9 @@ def test_retry_after_is_obeyed_and_backoff_is_jittered(provider: Provider, tmp_p
     for first, second in provider.times.values():
         assert second - first >= 0.3
     patience, trouble = Patience(base=1.0, cap=8.0), TransportError("http_5xx", "")
-    pauses = [[patience.pause(failed(failures, trouble)) for _ in range(50)] for failures in range(1, 7)]
-    for failures, drawn in enumerate(pauses):
-        highest = min(8.0, 2.0**failures)
+    pauses = [[patience.pause(trouble, resent) for _ in range(50)] for resent in range(6)]
+    for resent, drawn in enumerate(pauses):
+        highest = min(8.0, 2.0**resent)
         assert all(highest / 2 <= pause <= highest for pause in drawn)
         assert len(set(drawn)) == 50
 
@@ -172,14 +171,16 @@ def test_rate_limits_are_borne_for_longer_than_failures() -> None:
     limited, failing = TransportError("http_4xx", "", limited=True), TransportError("http_5xx", "")
 
     def sendings(troubles: list[TransportError]) -> int:
-        waiting, tries = iter(troubles), Patience(attempts=3, base=0.0).tries()
+        sent = []
 
-        async def send() -> None:
-            raise next(waiting)
+        async def send(resent: int) -> None:
+            sent.append(resent)
+            raise troubles[resent]
 
-        with pytest.raises((TransportError, RuntimeError)):
-            virtual_time.run(tries(send))
-        return int(tries.statistics["attempt_number"])
+        with pytest.raises(TransportError):
+            virtual_time.run(Patience(attempts=3, base=0.0).resend(send))
+        assert sent == list(range(len(sent)))
+        return len(sent)
 
     assert sendings([failing] * 9) == 3
     assert sendings([limited] * 5 + [failing] * 9) == 8

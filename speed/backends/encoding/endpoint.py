@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -156,15 +157,11 @@ class EndpointEncoder:
         Args:
             whole: False for a text that has been cut already.
         """
-        tries = self.patience.tries()
         try:
-            return await tries(self._asked, texts)
+            return await self.patience.resend(partial(self._asked, texts))
         except TransportError as trouble:
             if trouble.cause != "too_long":
                 raise
-        finally:
-            if again := tries.statistics["attempt_number"] - 1:
-                self.ctx.tally.cost["retries"] += again
         if len(texts) > 1:
             middle = len(texts) // 2
             left, right = await self._vectors(texts[:middle]), await self._vectors(texts[middle:])
@@ -174,13 +171,15 @@ class EndpointEncoder:
         self.cut += whole
         return await self._vectors([texts[0][: len(texts[0]) * 3 // 4]], whole=False)
 
-    async def _asked(self, texts: list[str]) -> tuple[Vectors, int]:
+    async def _asked(self, texts: list[str], resent: int) -> tuple[Vectors, int]:
         """One request.
 
         Raises:
             TransportError: a failure after which another try may succeed.
             UserError: a refusal, or vectors of another width.
         """
+        if resent:
+            self.ctx.tally.cost["retries"] += 1
         fields: dict[str, Json] = {
             "model": self.model.model,
             "input": [text or " " for text in texts],  # some servers reject an empty text
