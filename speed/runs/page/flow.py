@@ -107,7 +107,9 @@ def _box(name: str, group: Sequence[StageLine], place: tuple[int, int]) -> Box:
     seen = sum(line.rows_in or 0 for line in group)
     kept = [line.rows_out for line in group if line.rows_out is not None]
     states = {line.state for line in group}
-    if not kept:
+    if name == "evaluation":
+        rows = f"{sum(kept):,} tasks"
+    elif not kept:
         rows = f"{seen:,} rows learned" if seen else ""
     else:
         rows = f"{sum(kept):,} of {seen:,} rows" if seen and sum(kept) != seen else f"{sum(kept):,} rows"

@@ -23,6 +23,7 @@ from speed.runs.page.flow import duration, flow
 from speed.runs.page.lives import Ending, Lives, lives
 from speed.runs.page.packing import packed_records
 from speed.runs.page.telling import meaning, told
+from speed.runs.quiet_faults import quiet_faults
 from speed.runs.report import StageLine
 from speed.runs.table_one import OwnRow, is_comparable, table_one
 from speed.runs.tables import Table, money
@@ -87,14 +88,15 @@ def html(
     found = found or lives(order, store)
     records = [told(life, found) for life in found.sample]
     data, held = packed_records({}, records) if records else ("", 0)
-    asked = [each for line in lines for each in line.ledger]
+    asked, faults = [each for line in lines for each in line.ledger], quiet_faults(lines)
     values: dict[str, Any] = {
         "title": name,
         "eyebrow": f"a run of SPEED, {about.get('preset', '')}, {folder_date(about)}".strip(", "),
         "about": about,
         "stopped": [line.strip() for line in stopped.splitlines()],
         "tiles": _tiles(lines, scores, about),
-        "remarks": report.remarks(list(lines)),
+        "faults": faults,
+        "remarks": [remark for remark in report.remarks(list(lines)) if remark not in faults],
         "flow": flow(order, lines),
         "scores": _scores(name, lines, scores) if scores else None,
         "curves": curves(order, store),
@@ -161,12 +163,13 @@ def _scores(name: str, lines: Sequence[StageLine], scores: Scores) -> dict[str, 
     corpus = next((line.rows_out for line in lines if line.label == "dedup"), None)
     own = OwnRow(name, f"this run, {corpus:,} examples kept" if corpus else "this run", scores.types, scores.mean)
     paper = {**speed.types, "mean over tasks": speed.mean} if comparable else {}
-    caption = "Strokes are tasks, dots are means." + "".join(
-        f" {each.name.capitalize()}: {each.about}." for each in known_yardsticks() if each.name in beside
+    caption = "Strokes are tasks, dots are means. " if len(scores.tasks) > len(scores.types) else ""
+    caption += "".join(
+        f"{each.name.capitalize()}: {each.about}. " for each in known_yardsticks() if each.name in beside
     )
     if not comparable:
         caption += (
-            " The paper's scores are over 56 other tasks: levels do not compare, so they stand in the table alone."
+            "The paper's scores are over 56 other tasks: levels do not compare, so they stand in the table alone."
         )
     return {
         "picture": scores_by_type(scores, kinds, beside, paper),

@@ -183,7 +183,7 @@
       if (state.id) place.replaceChildren(make("p", "hint", `${state.id} is not among the records that this page holds whole.`));
       return;
     }
-    const badges = [found.life, found.kind, found.outcome, found.cause, ...found.faults.map((fault) => "breaks " + fault)].filter(Boolean);
+    const badges = [found.life, found.kind, found.outcome, found.cause, ...found.faults.map((fault) => "fault: " + fault)].filter(Boolean);
     const tones = ["kept", "rejected", "repeat"];
     place.replaceChildren(
       make("h3", "words", found.title),
