@@ -280,19 +280,26 @@ def test_an_answer_that_comes_twice_is_never_given_to_the_next_prompt(tmp_path: 
                 await asyncio.sleep(0.02)
                 writer.write(message)
         except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
             writer.close()
 
-    loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0))
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    ctx = Context(Store(tmp_path).open(), Runtime(api_base=url, concurrency=3))
-    prompts = [f"row {row}" for row in range(60)]
-    patient = teacher(patience=Patience(attempts=30, base=0.001, cap=0.01, timeout=5.0))
-    assert [answer.text for answer in answers(prompts, ctx, by=patient)] == prompts
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(5)
+    with asyncio.Runner() as runner:  # which ends what still serves, and closes its loop
+        loop = runner.get_loop()
+        server = runner.run(asyncio.start_server(serve, "127.0.0.1", 0))
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        ctx = Context(Store(tmp_path).open(), Runtime(api_base=url, concurrency=3))
+        prompts = [f"row {row}" for row in range(60)]
+        patient = teacher(patience=Patience(attempts=30, base=0.001, cap=0.01, timeout=5.0))
+        try:
+            found = answers(prompts, ctx, by=patient)
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            server.close()
+    assert [answer.text for answer in found] == prompts
 
 
 # -- content -----------------------------------------------------------------------------------------------------------
