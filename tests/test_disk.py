@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import SMOKE, speed
+from command_line import SMOKE, speed, speed_here
 
 
 @pytest.fixture
@@ -29,11 +29,11 @@ def test_a_disk_that_fills_up_and_one_that_may_only_be_read(small_disk: Path) ->
     assert "run the same command again" in done.err
     assert "Traceback" not in done.out + done.err
     subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
-    again = speed(home, SMOKE, "plan=true", cwd=small_disk.parent)
+    again = speed_here(home, SMOKE, "plan=true")
     states = [line.split()[1] for line in again.out.splitlines() if line.startswith("topics ")]
     assert states == ["hit"]
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    refused = speed(home, SMOKE, cwd=small_disk.parent)
+    refused = speed_here(home, SMOKE)
     assert refused.code == 1
     assert "no permission to write" in refused.err
     assert "Traceback" not in refused.out + refused.err

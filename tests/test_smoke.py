@@ -41,7 +41,7 @@ PLANTED = "sk-planted-5f3c9a"
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
     """A finished smoke run in a store of its own, with keys in its environment that must not show up anywhere."""
     home = tmp_path_factory.mktemp("smoke") / "home"
-    planned = speed(home, SMOKE, "plan=true")
+    planned = speed_here(home, SMOKE, "plan=true")
     assert planned.code == 0, planned.err
     assert not home.exists()
     guarded = {"PYTHONPATH": f"{GUARD}:{ROOT}", "NETWORK_LOG": str(home.parent / "network.txt")}
@@ -93,7 +93,7 @@ def test_what_was_previewed_was_sent(first: tuple[Path, Finished], tmp_path: Pat
     home, _ = first
     sent = {entry.messages[-1]["content"] for entry in Journal(home / "journal")}
     for root, wanted in ((tmp_path / "empty", ("tasks for seed",)), (home, BOXES)):
-        shown = speed(root, SMOKE, "preview=true", cwd=tmp_path)
+        shown = speed_here(root, SMOKE, "preview=true")
         assert shown.code == 0, shown.err
         parts = [part.partition("\n") for part in f"\n{shown.out}".split("\n=== ")[1:]]
         texts = {text.rstrip("\n") for head, _, text in parts if head.partition(",")[0] in wanted}
@@ -103,7 +103,7 @@ def test_what_was_previewed_was_sent(first: tuple[Path, Finished], tmp_path: Pat
 
 
 def test_the_status_of_a_run_that_is_over(first: tuple[Path, Finished]) -> None:
-    done = speed(first[0], SMOKE, "status=true")
+    done = speed_here(first[0], SMOKE, "status=true")
     assert done.code == 0, done.err
     assert "smoke: finished" in done.out
     assert all(f"{box} " in done.out for box in BOXES)
@@ -205,7 +205,7 @@ def test_the_store_may_be_moved_and_an_ablation_shares_it(first: tuple[Path, Fin
     home, _ = first
     moved = tmp_path / "elsewhere"
     shutil.copytree(home, moved, symlinks=True)
-    done = speed(moved, SMOKE, "preference=none", "plan=true")
+    done = speed_here(moved, SMOKE, "preference=none", "plan=true")
     states = {line[:20].strip(): line for line in done.out.splitlines()}
     assert " hit " in states["junior"]
     assert " miss " in states["synthesis"]
