@@ -122,6 +122,7 @@ def test_every_life_is_counted_and_told_with_its_end(run: MadeUpRun) -> None:
     assert list(steps) == ["topic", "task", "prompt", "example", "revision", "repeat"] or "revision" not in steps
     assert ["link", f"corpus/{repeat['row'] - 10}", f"to row {repeat['row'] - 10}"] in steps["repeat"]["blocks"]
     assert any(block[0] == "diff" for block in steps["repeat"]["blocks"])
+    assert steps["example"]["by"] == "senior"
     assert any(block[0] == "list" and block[3] == [0] for block in steps["task"]["blocks"]), (
         "the task among its siblings"
     )

@@ -29,6 +29,7 @@ from speed.stages.revision_data import RevisionData
 from speed.stages.revision_pass import RevisionPass
 from speed.stages.root import RootData
 from speed.stages.seed import SeedData
+from speed.stages.synthesis import Synthesis
 from speed.stages.topics import Topics
 
 SAMPLE = 2_000
@@ -61,6 +62,8 @@ class Life:
     revision: RevisedAnswer | None = None
     first: int | None = None
     """Row of the example that it repeats."""
+    author: str = "teacher"
+    """Who wrote an example: the teacher, or the label of a model."""
 
 
 @dataclass
@@ -181,6 +184,7 @@ def _corpus(order: Sequence[Goal], store: Store, firsts: dict[int, Example]) -> 
         pool, rows = goal.node.samples.pool, goal.node.samples.rows
         inner = pool.samples if isinstance(pool, RevisionPass) else pool
         writer = _at(order, inner).label
+        author = inner.writer.label if isinstance(inner, Synthesis) else "teacher"
         written = _rows(store, _at(order, inner), rows)
         last = pool if store.shards(pool) else inner
         both = zip(written, _rows(store, _at(order, last), rows), strict=False)
@@ -188,7 +192,7 @@ def _corpus(order: Sequence[Goal], store: Store, firsts: dict[int, Example]) -> 
             for first, final in both:
                 cause = final.rejected
                 ending = Ending("corpus", _kind(final), "rejected" if cause else "undecided", cause or "")
-                yield Life(ending, final.row, writer, first, final=None if last is inner else final)
+                yield Life(ending, final.row, writer, first, final=None if last is inner else final, author=author)
             continue
         folder = store.payload(goal.node)
         wanted = set(nsmallest(SAMPLE, (first for _, first in _repeats(folder / "repeats.jsonl")), key=_scattered))
@@ -208,7 +212,7 @@ def _corpus(order: Sequence[Goal], store: Store, firsts: dict[int, Example]) -> 
                     ending = ending._replace(outcome="left over" if left else "repeat")
                 revised = None if last is inner else final
                 of = its_first if final.row == repeat else None
-                yield Life(ending, final.row, writer, first, final=revised, first=of)
+                yield Life(ending, final.row, writer, first, final=revised, first=of, author=author)
                 if final.row == repeat:
                     repeat, its_first = next(repeats, (-1, -1))
 

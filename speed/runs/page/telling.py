@@ -132,16 +132,15 @@ def _written(row: Sample | Candidates, life: Life) -> list[dict[str, Any] | None
     if isinstance(row, Candidates):
         return [_candidates(row, life), *_judged(life), _repaired(life.revision, row) if life.revision else None]
     if not row.prompt.text and not row.text:
-        return [_step("no example", life.writer, _why(row.rejected, row.detail))]
+        return [_step("no example", life.author, _why(row.rejected, row.detail))]
     told_of = [f"{row.attempt + 1} attempts"] if row.attempt else []
     told_of += [f"mended {each}" for each in row.mended]
     told_of += [f"{row.tokens} tokens"] if row.tokens else []
     told_of += [f"ended with {row.finish_reason}"] if row.finish_reason not in ("", "stop") else []
-    by = "teacher" if life.writer == "seed data" else life.writer
     return [
         _step(
             "example",
-            by,
+            life.author,
             _read(row.example, row.text),
             _why(row.rejected, row.detail),
             _broken(row.faults),
