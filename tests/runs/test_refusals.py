@@ -141,12 +141,16 @@ def test_a_stage_tells_all_its_mistakes(compose: Any, tmp_path: Path, capsys: py
     config = compose(
         *("preset=paper", "topics=miniature", "engine.step_tokens=1", f"eval.mirror={tmp_path / 'mirror'}"),
         *(f"embedder.sources=[{sources}]", "runtime.strategy=ddp", f"runtime.home={tmp_path / 'home'}"),
+        *("trainer.packing=true", "trainer.padding_free=true"),
     )
     assert run(config.model_copy(update={"plan": True}), "", ORIGIN) is None
     shown = " ".join(capsys.readouterr().out.split())
     with pytest.raises(UserError) as refused:
         run(config, "", ORIGIN)
     for reason in (
+        "trainer.padding_free=true has no effect on a preference training",
+        "trainer.packing=true has no effect on a preference training",
+        "trainer.padding_free=true has no effect beside trainer.packing=true",
         "this engine is vLLM, which is not installed",
         "engine.step_tokens=1 is less than engine.step_texts=",
         f"{tmp_path / 'first.jsonl'}, line 1 is not JSON",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from typing import Literal
 
@@ -11,7 +12,7 @@ from speed.backends.alignment import zero3
 from speed.backends.engines.prompt_format import FormatName
 from speed.backends.engines.weights import Precision
 from speed.backends.runtime.device import device_for
-from speed.core.errors import UserError
+from speed.core.errors import UserError, mistakes_of, refuse_for
 from speed.core.spec import Spec
 from speed.ports import Dpo, Sft
 from speed.runtime import Runtime
@@ -65,29 +66,38 @@ def refuse_unusable(options: TrlOptions, config: Sft | Dpo, runtime: Runtime) ->
     """Refuse options that would have no effect on a training, and those that these processes cannot carry out.
 
     Raises:
-        UserError: naming the option, why, and what to set instead.
+        UserError: naming each option, why, and what to set instead.
     """
-    preference = isinstance(config, Dpo)
+    checks = (_refuse_without_effect, _refuse_impossible)
+    refuse_for(mistakes_of(partial(check, options, config, runtime) for check in checks))
+
+
+def _refuse_without_effect(options: TrlOptions, config: Sft | Dpo, runtime: Runtime) -> None:
+    preference, mistakes = isinstance(config, Dpo), list[str]()
     if options.padding_free and preference:
-        raise UserError(
+        mistakes.append(
             "trainer.padding_free=true has no effect on a preference training: TRL 1.16 accepts it and pads\n"
             "  set it to false, or give a trainer with it to the revisor alone (revisor.trainer)"
         )
     if options.packing and preference:
-        raise UserError(
+        mistakes.append(
             "trainer.packing=true has no effect on a preference training: TRL 1.16 packs supervised ones alone\n"
             "  set it to false, or give a trainer with it to the revisor alone (revisor.trainer)"
         )
     if options.packing and options.padding_free:
-        raise UserError(
+        mistakes.append(
             "trainer.padding_free=true has no effect beside trainer.packing=true: packs hold no padding\n"
             "  set one of the two to false"
         )
     if options.precompute_reference and preference and runtime.strategy == "zero3":
-        raise UserError(
+        mistakes.append(
             "trainer.precompute_reference=true needs whole models, and runtime.strategy=zero3 cuts them up\n"
             "  set trainer.precompute_reference=false, or runtime.strategy=ddp"
         )
+    refuse_for(mistakes)
+
+
+def _refuse_impossible(options: TrlOptions, config: Sft | Dpo, runtime: Runtime) -> None:
     if options.liger and find_spec("liger_kernel") is None:
         raise UserError("trainer.liger=true, and it is not installed\n  set it to false, or pip install liger-kernel")
     if runtime.strategy == "zero3":
