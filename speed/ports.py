@@ -385,6 +385,11 @@ class EmbedderTrainer(Backend, ABC):
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
         """Contrastive training on the examples of a JSONL file; sentence-transformers layout into `out/model`."""
 
+    def untrained(self, out: Path, ctx: Context) -> Path | None:
+        """The base as an embedder without any training, written below `out` in the layout of `train`; None where that
+        is not known, or not worth it: a large base takes GPUs as long as the run's own evaluation."""
+        return None
+
     @abstractmethod
     def steps(self, examples: int) -> int:
         """Optimiser steps on a corpus of so many, labelled records counted."""

@@ -29,6 +29,9 @@ from speed.runs.quiet_faults import quiet_faults
 from speed.runs.table_one import OwnRow, is_comparable, table_one
 from speed.runs.tables import Table, escaped, money
 
+UNTRAINED = "untrained"
+"""Heading of the column of the embedder's base."""
+
 
 class StageLine(Spec):
     """One stage of a finished run."""
@@ -225,6 +228,8 @@ def scores_table(lines: list[StageLine], scores: Scores) -> Table:
     if judged is not None:
         known = yardsticks(judged["pins"]["datasets"])
         beside = {name: scores_of(dict(row), judged["kinds"]) for name, row in known.items()}
+    if (untrained := _untrained(lines)) is not None:
+        beside = {UNTRAINED: untrained, **beside}
     table = Table("task type", "score", *beside)
     every = [scores, *beside.values()]
     for kind in scores.types:
@@ -239,7 +244,15 @@ def beside_the_scores(lines: list[StageLine]) -> list[str]:
     judged = _judged(lines)
     names = yardsticks(judged["pins"]["datasets"]) if judged is not None else {}
     told = [f"{each.name}: {each.about}" for each in known_yardsticks() if each.name in names]
+    if _untrained(lines) is not None:
+        told.insert(0, f"{UNTRAINED}: the embedder's base as it came, under the protocol of the run")
     return [f"Beside the run, without training: {'; '.join(told)}."] if told else []
+
+
+def _untrained(lines: list[StageLine]) -> Scores | None:
+    """Scores of the embedder's base without training, where the run has them."""
+    found = next((line.metrics["untrained"] for line in lines if "untrained" in line.metrics), None)
+    return None if found is None else Scores.model_validate(found)
 
 
 def _judged(lines: list[StageLine]) -> dict[str, Any] | None:
@@ -295,7 +308,7 @@ def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: S
     for line in lines:
         figures = {
             **line.noted,
-            **{name: value for name, value in line.metrics.items() if name not in ("scores", "judged")},
+            **{name: value for name, value in line.metrics.items() if name not in ("scores", "judged", "untrained")},
         }
         if figures:
             parts += [f"### {line.label}", _figures(figures)]

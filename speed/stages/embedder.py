@@ -48,5 +48,9 @@ class Embedder(Stage[Weights]):
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         return self.trainer.hub_repositories()
 
+    def untrained(self, out: Path, ctx: Context) -> Path | None:
+        """See `EmbedderTrainer.untrained`."""
+        return self.trainer.untrained(out, ctx)
+
     def run(self, out: Path, ctx: Context) -> None:
         self.trainer.train(ctx.folder(self.corpus) / "examples.jsonl", out, self.seed, ctx)

@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from speed.core.content import HubRepository
+from speed.core.errors import UserError
 from speed.core.stage import Stage
 from speed.data.records import Scores
 from speed.ports import Evaluator, Weights
@@ -34,7 +36,24 @@ class Evaluation(Stage[Scores]):
         return self.evaluator.hub_repositories()
 
     def run(self, out: Path, ctx: Context) -> None:
+        untrained = self._untrained(out, ctx)
         scores = self.evaluator.evaluate(ctx.folder(self.embedder), out, ctx)
         (out / "scores.json").write_text(json.dumps(scores.model_dump(mode="json"), indent=1), encoding="utf-8")
         ctx.tally.counts["out"] = len(scores.tasks)
         ctx.tally.metrics["scores"] = scores.model_dump(mode="json")
+        if untrained is not None:
+            ctx.tally.metrics["untrained"] = untrained.model_dump(mode="json")
+
+    def _untrained(self, out: Path, ctx: Context) -> Scores | None:
+        """Scores of the embedder's base without training, under the same protocol, for the report: they show what the
+        training is worth. A base that cannot be scored costs no run its scores."""
+        export = getattr(self.embedder, "untrained", None)
+        if export is None:
+            return None
+        with TemporaryDirectory() as folder, ctx.fresh_tally():
+            try:
+                model = export(Path(folder), ctx)
+                return None if model is None else self.evaluator.evaluate(model, out / "untrained", ctx)
+            except UserError as error:
+                ctx.say(f"the base without training is not scored: {error}")
+                return None

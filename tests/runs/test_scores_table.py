@@ -40,6 +40,18 @@ def test_yardsticks_stand_beside_the_scores_of_the_tasks_that_they_were_measured
     assert "truth: " in said
 
 
+def test_the_base_without_training_stands_next_to_the_run() -> None:
+    before = scores_of({"a": 1.0, "b": 2.0, "c": 3.0}, KINDS)
+    line = evaluation({})
+    line = line.model_copy(update={"metrics": {**line.metrics, "untrained": before.model_dump(mode="json")}})
+    table = scores_table([line], scores_of({"a": 10.0, "b": 20.0, "c": 60.0}, KINDS))
+    assert table.head == ("task type", "score", "untrained")
+    assert table.rows[0] == ("Retrieval", "60.00", "3.00")
+    assert table.rows[2] == ("mean over 3 tasks", "30.00", "2.00")
+    [said] = beside_the_scores([line])
+    assert "the embedder's base as it came" in said
+
+
 @pytest.mark.parametrize("datasets", [{}, {"a": REVISIONS[0], "b": REVISIONS[1], "c": "local-another"}])
 def test_no_yardstick_stands_beside_other_data(datasets: dict[str, str]) -> None:
     table = scores_table([evaluation(datasets)], scores_of({"a": 10.0, "b": 20.0, "c": 60.0}, KINDS))

@@ -21,10 +21,10 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData
 
 from speed.backends.embedder.settings import ContrastiveSettings
-from speed.backends.encoding.embedding_model import BASE, ignores_later_tokens, vectors
+from speed.backends.encoding.embedding_model import BASE, ignores_later_tokens, transformer, vectors
 from speed.backends.encoding.encoder import Encoder
 from speed.backends.encoding.instructions import instruction_table
-from speed.backends.encoding.token_rows import Frame, token_rows
+from speed.backends.encoding.token_rows import Frame, token_rows, training_frame
 from speed.core.cache import write_aside
 from speed.core.content import locate_model, sha256_of
 from speed.core.spec import Json
@@ -86,6 +86,16 @@ def export(
             raise RuntimeError(
                 f"the embedder as it was saved gives vectors that differ by {worst} from the trained one's"
             )
+
+
+def export_untrained(config: ContrastiveSettings, out: Path) -> None:
+    """Write `out/model`: the base as it is, with the pooling, special tokens and prompts of a training."""
+    source, revision = locate_model(config.base.name)
+    model, tokenizer = transformer(source, revision, torch.float32)
+    frame = training_frame(tokenizer, config.pooling, config.bos)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+    whole = config.model_copy(update={"lora": None})
+    export(whole, model, tokenizer, frame, pad, out, torch.float32, {"steps": 0})
 
 
 def write_adapter(

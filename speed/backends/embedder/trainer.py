@@ -17,9 +17,12 @@ from speed.backends.runtime.processes import Job, run_in_processes, several
 from speed.core.content import HubRepository, hub_model, locate_model
 from speed.core.errors import UserError, mistakes_of, refuse_for
 from speed.data.costs.memory import Footprint
+from speed.data.costs.model_shapes import shape_of
 from speed.ports import EmbedderLoad
 from speed.runtime import Context, Runtime
 
+LARGE = 1_000_000_000
+"""Weights of a base above which it is not scored without training: that takes GPUs as long as the run's evaluation."""
 WORKER = "speed.backends.embedder.worker"
 
 
@@ -70,6 +73,16 @@ class ContrastiveTrainer(ContrastiveSettings):
         )
         checkpointing = self.checkpointing != "off"
         return EmbedderLoad(self.base.name, footprint, self.chunk_tokens, self.kept_tokens, checkpointing)
+
+    def untrained(self, out: Path, ctx: Context) -> Path | None:
+        """See `EmbedderTrainer.untrained`."""
+        shape = shape_of(self.base.name)
+        if shape is not None and shape.parameters > LARGE:
+            return None
+        from speed.backends.embedder.export import export_untrained
+
+        export_untrained(self, out)
+        return out / "model"
 
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
         """Train on the `Example`s of a JSONL file; the model, in sentence-transformers layout, into `out/model`.

@@ -26,6 +26,7 @@ from speed.backends.embedder.token_table import query_text
 from speed.backends.embedder.trainer import ContrastiveTrainer
 from speed.backends.encoding.encoder import Encoder
 from speed.backends.encoding.token_rows import token_rows, training_frame
+from speed.core.content import ModelReference
 from speed.core.errors import UserError
 from speed.core.spec import digest
 from speed.data.records import Example, Kind
@@ -358,3 +359,17 @@ def test_weights_below_two_dimensions_are_not_decayed(base: Path, tmp_path: Path
     assert decayed["weight_decay"] == 0.1
     assert plain["weight_decay"] == 0.0
     assert all(weight.ndim == 1 for weight in plain["params"])
+
+
+def test_the_base_without_training_is_exported_as_it_is(trainer: Any, tmp_path: Path) -> None:
+    """Its vectors are those of the base under the trainer's pooling and special tokens; nothing is trained on it."""
+    made = trainer()
+    assert made.untrained(tmp_path / "one", context(tmp_path / "home")) == tmp_path / "one" / "model"
+    before, again = (made.model_copy(update=more) for more in ({}, {"lora": None}))
+    assert again.untrained(tmp_path / "two", context(tmp_path / "home"))
+    one, two = (Encoder.load(tmp_path / name / "model") for name in ("one", "two"))
+    assert np.array_equal(one.encode(["a query", "another"]), two.encode(["a query", "another"]))
+    assert one.how == before.pooling
+    assert one.prompts == two.prompts
+    large = made.model_copy(update={"base": ModelReference(name="mistralai/Mistral-7B-v0.1")})
+    assert large.untrained(tmp_path / "large", context(tmp_path / "home")) is None
