@@ -88,7 +88,7 @@ class Screen:
         if done < before:  # the next gap of a pool that is built in several
             began, before = self.first[work] = (now, done)
         speed = (done - before) / (now - began) if now > began and done > before else None
-        rate = "" if speed is None else f"{speed:,.1f}/s"
+        rate = "" if speed is None else f"{speed:,.1f}/s" if speed >= 0.1 else f"{1 / speed:,.0f} s each"
         self.spent[label] = event.get("dollars")
         figures = " ".join(f"{key} {value:.4g}" for key, value in event["figures"].items())
         cost = self._cost()
@@ -99,7 +99,7 @@ class Screen:
             )  # fmt: skip
         elif self.bars is None and now - self.said.get(label, 0.0) > 5.0:
             self.said[label] = now
-            left = f"{(total - done) / speed:,.0f} s left" if total and speed else ""
+            left = f"{(total - done) / speed:,.0f} s left" if speed and done < total else ""
             whole = f" of {total:,}" if total else ""
             line = ", ".join(part for part in (f"{done:,}{whole} {event['unit']}", rate, left) if part)
             self._line(f"{label}: {line} {figures} {cost}".rstrip())

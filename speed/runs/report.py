@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from speed.core.escape import escape
 from speed.core.graph import Goal
 from speed.core.ledger import Line, gathered
 from speed.core.ledger import total as sum_of
@@ -290,7 +291,7 @@ def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: S
         scores: None where the run stopped before.
         stopped: why it did.
     """
-    parts = [f"# {name}", "\n".join(f"- {key}: {escaped(str(value))}" for key, value in about.items())]
+    parts = [f"# {name}", "\n".join(f"- {key}: {_about(key, str(value))}" for key, value in about.items())]
     if stopped:
         parts += ["## Stopped", "\n".join(f"- {escaped(line.strip())}" for line in stopped.splitlines())]
     if scores is not None:
@@ -314,6 +315,12 @@ def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: S
             parts += [f"### {line.label}", _figures(figures)]
     parts += ["## Keys", "\n".join(f"- {line.label}: `{line.key}`" for line in lines)]
     return "\n\n".join(parts) + "\n"
+
+
+def _about(key: str, value: str) -> str:
+    """A value of a report's head; what is typed into a terminal as code, so that it can be copied."""
+    is_code = key in ("command", "overrides") and "`" not in value and "\n" not in value
+    return f"`{escape(value)}`" if is_code and value != "none" else escaped(value)
 
 
 def _figures(figures: dict[str, Json]) -> str:

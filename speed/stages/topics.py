@@ -58,7 +58,9 @@ class Topics(Stage[Topic]):
             for topic in self.topics(met):
                 file.write(topic.model_dump_json() + "\n")
                 count += 1
-                ctx.progress(count, 0, "topics")
+                if count % 1_000 == 0:
+                    ctx.progress(count, 0, "topics")
+        ctx.progress(count, count, "topics")
         ctx.tally.counts.update({"in": met.pop("read"), "out": count, "malformed": met.pop("malformed", 0)})
         del met["kept"]
         ctx.tally.rejected.update(met)

@@ -44,6 +44,13 @@ def test_a_rate_leaves_out_the_imports(clock: Clock, capsys: pytest.CaptureFixtu
     assert second.endswith("junior: 11 of 100 steps, 1.0/s, 89 s left")
 
 
+def test_slow_steps_are_told_in_seconds(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """And after the last one nothing is left to say of the time."""
+    _, slow, last = lines(clock, capsys, [(10.0, 1), (50.0, 3), (2000.0, 100)])
+    assert slow.endswith("junior: 3 of 100 steps, 20 s each, 1,940 s left")
+    assert last.endswith("junior: 100 of 100 steps, 20 s each")
+
+
 def test_a_rate_leaves_out_what_an_interrupted_build_had_done(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     _, second = lines(clock, capsys, [(6.0, 61), (16.0, 66)])
     assert second.endswith("junior: 66 of 100 steps, 0.5/s, 68 s left")
@@ -60,7 +67,7 @@ def test_a_rate_is_that_of_what_is_counted_now(clock: Clock, capsys: pytest.Capt
     ]:
         shown.show("junior", event)
     _, whole, first, second = capsys.readouterr().err.splitlines()
-    assert whole.endswith("junior: 500 of 500 rows read, 49.9/s, 0 s left")
+    assert whole.endswith("junior: 500 of 500 rows read, 49.9/s")
     assert first.endswith("junior: 1 of 100 steps")
     assert second.endswith("junior: 11 of 100 steps, 1.0/s, 89 s left")
 

@@ -135,6 +135,8 @@ def carry_out(training: Training, out: Path, ctx: Context) -> None:
         )
     _refuse_broken(trainer)
     # in every rank: under ZeRO-3 each holds a part of the weights
+    if training.after:  # it writes texts, which takes a CPU a minute
+        ctx.say("the last step is done; what the model writes now is measured")
     measured = training.after(trainer) if training.after else {}
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if ctx.runtime.strategy == "zero3" else None
     if trainer.is_world_process_zero():
