@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from speed.config import Config
 from speed.core.escape import escape
 from speed.core.graph import StageStatus
+from speed.core.stage import Pool
 from speed.core.work import Work
 from speed.data.costs.call_tokens import PAPER
 from speed.data.costs.memory import (
@@ -48,6 +49,8 @@ def print_plan(
     if known := answered_lines(answered):
         print("\n".join(["", *known]))
     print("\n".join(["", *reason_lines(found, None if config.plan_details else TELLING)]))
+    for line in whole_block_lines(found):
+        print(paragraph(line))
     machines = machine_table(config, found)
     if machines is not None:
         print(f"\n{machines.text(WIDTH)}")
@@ -92,6 +95,27 @@ def reason_lines(found: list[StageStatus], most: int | None) -> list[str]:
             shown = ", ".join(status.reasons[:most]) + (f" and {rest} more (plan_details=true)" if rest > 0 else "")
             stages.setdefault(status.damaged or shown, []).append(status.goal.label)
     return [paragraph(f"{', '.join(labels)}: {escape(why)}") for why, labels in stages.items()]
+
+
+def whole_block_lines(found: list[StageStatus]) -> list[str]:
+    """Why stages write more rows than are wanted of them."""
+    wanted: dict[int, list[str]] = {}
+    for status in found:
+        pool = status.goal.node
+        if (
+            isinstance(pool, Pool)
+            and pool.whole_blocks
+            and (rest := -status.wanted % pool.block)
+            and status.work.generated
+        ):
+            wanted.setdefault(pool.block, []).append(
+                f"{status.goal.label} {status.wanted + rest:,} for {status.wanted:,}"
+            )
+    return [
+        f"rows are generated in whole blocks of engine.block={block}, more than are wanted: {', '.join(stages)}; a "
+        "smaller block, which is part of keys, wastes less (engine=laptop: 46)"
+        for block, stages in wanted.items()
+    ]
 
 
 def tokens_a_call(found: list[StageStatus]) -> str:

@@ -20,7 +20,7 @@ from speed.data.costs.prices import seconds
 from speed.pipeline import pipeline
 from speed.ports import Ask
 from speed.runs.experiment import point_to
-from speed.runs.plan import plan_table, planned_calls, print_plan
+from speed.runs.plan import plan_table, planned_calls, print_plan, whole_block_lines
 from speed.runs.preview import previews
 from speed.runs.refusals import refuse_over_caps, work_at_most
 from speed.runs.status import record_events, runs_to_show, status_of, status_text
@@ -40,6 +40,15 @@ def test_five_prompts_of_each_kind_without_building_anything(compose: Any, tmp_p
     assert len(set(texts)) == len(texts)
     assert not (tmp_path / "home").exists()
     assert texts == list(previews(pipeline(config).goals(), Store(tmp_path / "home"), Runtime()))
+
+
+def test_a_plan_says_why_more_is_generated_than_is_kept(compose: Any, tmp_path: Path) -> None:
+    few = compose("counts.pairs=23", "counts.revisions=23", "scale.examples=92")
+    found = stage_statuses(pipeline(few).goals(), Store(tmp_path))
+    [line] = whole_block_lines(found)
+    assert "engine.block=230" in line
+    assert "root data 230 for 23, revision 230 for 92" in line
+    assert not whole_block_lines(stage_statuses(pipeline(compose("preset=laptop")).goals(), Store(tmp_path)))
 
 
 def event(at: float, stage: str, name: str, **fields: object) -> str:
