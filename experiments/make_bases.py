@@ -12,6 +12,7 @@ lower-case word.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import random
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from miniature_corpus import advice, texts
+from miniature_pairs import train_pairs
+from muon import Muon
 
 from speed.core.content import package_folder
 from speed.core.spec import Spec
@@ -280,7 +283,7 @@ def blocks(tokenizer: Any, seed: int, length: int, phase: Phase) -> Iterator[lis
     waiting: list[int] = []
     while True:
         if rng.random() < phase.repeats:
-            yield repeats(rng, length)
+            yield repeats(rng, length, len(tokenizer))
             continue
         text = waiting
         while len(waiting) < length:
@@ -290,22 +293,22 @@ def blocks(tokenizer: Any, seed: int, length: int, phase: Phase) -> Iterator[lis
         waiting = text if len(text) < length else waiting[length:]
 
 
-def repeats(rng: random.Random, length: int) -> list[int]:
+def repeats(rng: random.Random, length: int, vocabulary: int) -> list[int]:
     """A block of random runs of tokens that are repeated, among other tokens that are not.
 
     Only copying makes it easier, over any distance. So it teaches a model to look back further than texts do.
     """
-    runs = [_noise(rng, rng.randint(3, 32)) for _ in range(rng.randint(2, max(5, length // 40)))]
+    runs = [_noise(rng, rng.randint(3, 32), vocabulary) for _ in range(rng.randint(2, max(5, length // 40)))]
     block = [BOS_ID]
     while len(block) < length:
         if rng.random() < 0.25:
-            block += _noise(rng, rng.randint(1, 40))
+            block += _noise(rng, rng.randint(1, 40), vocabulary)
         block += rng.choice(runs)
     return block[:length]
 
 
-def _noise(rng: random.Random, length: int) -> list[int]:
-    return [rng.randrange(FIRST_TOKEN, VOCABULARY) for _ in range(length)]
+def _noise(rng: random.Random, length: int, vocabulary: int) -> list[int]:
+    return [rng.randrange(FIRST_TOKEN, vocabulary) for _ in range(length)]
 
 
 def copying(model: Any, gaps: tuple[int, ...] = (0, 100, 250, 450)) -> dict[str, float]:
@@ -317,9 +320,10 @@ def copying(model: Any, gaps: tuple[int, ...] = (0, 100, 250, 450)) -> dict[str,
 
     nats_by_gap = {}
     for gap in gaps:
-        rng = seeded("copying", gap)
-        listed = [_noise(rng, 14) for _ in range(16)]
-        batch = torch.tensor([[BOS_ID, *_noise(rng, 30), *tokens, *_noise(rng, gap), *tokens] for tokens in listed])
+        rng, size = seeded("copying", gap), model.config.vocab_size
+        listed = [_noise(rng, 14, size) for _ in range(16)]
+        rows = [[BOS_ID, *_noise(rng, 30, size), *tokens, *_noise(rng, gap, size), *tokens] for tokens in listed]
+        batch = torch.tensor(rows)
         with torch.no_grad():
             likely = model(input_ids=batch).logits[:, :-1].log_softmax(-1)
         again = likely.gather(2, batch[:, 1:, None])[:, -13:]
@@ -359,7 +363,7 @@ def train(model: Any, phase: Phase, seed: int, tokenizer: Any, log: TextIO) -> N
 
 
 def _optimizers(model: Any, phase: Phase) -> list[tuple[Any, float]]:
-    """Muon for the matrices and AdamW for the rest, each with its peak learning rate (needs torch >= 2.9).
+    """Muon for the matrices and AdamW for the rest, each with its peak learning rate.
 
     After 80 steps the loss was 2.84, where AdamW alone at its best rate had 3.57.
     """
@@ -368,7 +372,7 @@ def _optimizers(model: Any, phase: Phase) -> list[tuple[Any, float]]:
     inner = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     outer = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [
-        (torch.optim.Muon(inner, lr=phase.muon_rate, weight_decay=0.01, momentum=0.95), phase.muon_rate),
+        (Muon(inner, lr=phase.muon_rate, weight_decay=0.01, momentum=0.95), phase.muon_rate),
         (torch.optim.AdamW(outer, lr=phase.learning_rate, betas=(0.9, 0.95), weight_decay=0.0), phase.learning_rate),
     ]
 
@@ -380,8 +384,11 @@ def _say(log: TextIO, **values: object) -> None:
     log.flush()
 
 
-def make(name: str, folder: Path, first_phase: int = 0) -> None:
-    """Train one base and write it into `folder`. From a later phase on, start from the weights in that folder."""
+def make(name: str, folder: Path, first_phase: int = 0, pairs: int = 0) -> None:
+    """Train one base and write it into `folder`. From a later phase on, start from the weights in that folder.
+
+    `pairs` are steps of contrastive training on words and their synonyms, after all phases.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -395,7 +402,10 @@ def make(name: str, folder: Path, first_phase: int = 0) -> None:
     with (folder / "training.log").open("a" if first_phase else "w") as log:
         for number, phase in enumerate(base.phases[first_phase:], start=first_phase):
             train(model, phase, base.seed + 10_000 * number, tokenizer, log)
-    model.to(torch.float16).save_pretrained(folder)
+            copy.deepcopy(model).to(torch.float16).save_pretrained(folder)  # --first-phase goes on from here
+        if pairs:
+            train_pairs(model, tokenizer, pairs, base.seed, lambda **values: _say(log, **values))
+            model.to(torch.float16).save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
 
 
@@ -405,9 +415,12 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(CATALOGUE), help=f"of {', '.join(CATALOGUE)}")
     parser.add_argument("--out", type=Path, default=BASES)
     parser.add_argument("--first-phase", type=int, default=0, help="go on from the weights in the folder")
+    parser.add_argument(
+        "--pairs", type=int, default=0, help="steps on words and synonyms at the end (experiments/miniature.md)"
+    )
     arguments = parser.parse_args()
     for name in arguments.names:
-        make(name, arguments.out / name, arguments.first_phase)
+        make(name, arguments.out / name, arguments.first_phase, arguments.pairs)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from make_bases import BASES, CATALOGUE
+from muon import Muon, orthogonal
 
 from speed.miniature.lexicon import domains, lexicon
 
@@ -44,3 +45,31 @@ def test_the_llama_base_reads_a_path_in_whole_words() -> None:
     levels = [form for slot in ("things", "aspect") for forms in lexicon()[slot].values() for form in forms]
     for level in (*levels, *(domain.lower() for domain in domains())):
         assert tokenizer.tokenize(f"/{level.capitalize()}/")[1:-1] == [level.capitalize()]
+
+
+@pytest.mark.parametrize("shape", [(24, 8), (8, 24), (8, 8)])
+def test_a_step_of_muon_is_orthogonal_whatever_the_size_of_the_gradient(shape: tuple[int, int]) -> None:
+    import torch
+
+    gradient = 1000 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    matrix = torch.nn.Parameter(torch.ones(shape))
+    matrix.grad = gradient.clone()
+    Muon([matrix], lr=0.02, weight_decay=0.5).step()
+    step = (1 - 0.02 * 0.5 - matrix.detach()) / (0.02 * max(1.0, shape[0] / shape[1]) ** 0.5)
+    assert all(0.5 < value < 1.3 for value in torch.linalg.svdvals(step))
+    assert torch.allclose(step, orthogonal(gradient), atol=1e-3)
+    assert (step * gradient).sum() > 0
+
+
+def test_muon_remembers_gradients() -> None:
+    import torch
+
+    matrix = torch.nn.Parameter(torch.zeros(4, 4))
+    muon = Muon([matrix], lr=0.1, weight_decay=0.0, momentum=0.5)
+    first, second = torch.eye(4), torch.diag(torch.tensor([1.0, 1.0, 1.0, -0.1]))
+    for gradient in (first, second):
+        before = matrix.detach().clone()
+        matrix.grad = gradient
+        muon.step()
+    # in the last place the mean of the gradients is 0.2, and the update, halfway to it, 0.05
+    assert (before - matrix.detach())[3, 3] > 0

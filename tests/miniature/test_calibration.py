@@ -1,0 +1,65 @@
+"""The calibration spoils what it says and nothing else, and its smallest difference is that of the tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from calibrate_miniature import KINDS, SPOILT, in_other_words, seeds_for, smallest_difference, spoilt
+
+from speed.miniature.lexicon import meaning
+from speed.miniature.world import seeded
+
+PLACES = ("coast", "forest", "village", "desert", "river", "hills", "market", "station")
+ROWS: list[dict[str, Any]] = [
+    {
+        "kind": "retrieval",
+        "task": "Given a question, find notes.",
+        "query": f"repair of boats near the {place}",
+        "positive": f"Mending of vessels near the {place} for students.",
+        "negative": f"Repair of cars near the {place}.",
+    }
+    for place in PLACES
+]
+FEWER = [row | {"query": f"other {number}"} for number, row in enumerate(ROWS)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dose_spoils_so_many_examples(kind: str) -> None:
+    half, whole = (spoilt(ROWS, FEWER, kind, dose, 0, len(ROWS)) for dose in (50, 100))
+    assert spoilt(ROWS, FEWER, kind, 0, 0, len(ROWS)) == ROWS
+    if kind == "half as many":
+        assert (len(half), len(whole)) == (6, 4)
+        assert all(row in ROWS for row in whole)
+        return
+    changed = [place for place, row in enumerate(half) if row != ROWS[place]]
+    assert len(changed) == 4
+    assert all(row != good for row, good in zip(whole, ROWS, strict=True))
+    assert all(half[place] == whole[place] for place in changed if kind == "query copied")
+
+
+def test_what_is_spoilt() -> None:
+    rng = seeded("test")
+    row = {name: spoil(ROWS[0], ROWS, rng) for name, spoil in SPOILT.items()}
+    assert row["wrong positive"]["positive"] in {each["positive"] for each in ROWS[1:]}
+    assert row["easy negative"]["negative"] in {each["negative"] for each in ROWS[1:]}
+    assert row["query copied"]["positive"] == ROWS[0]["query"]
+    right = row["negative that is right"]
+    assert meaning(right["negative"]) == meaning(right["positive"])
+    assert right["negative"] != right["positive"]
+    pair = {"kind": "short_short", "query": "a", "positive": "b"}
+    assert SPOILT["easy negative"](pair, [pair], rng) == SPOILT["negative that is right"](pair, [pair], rng) == pair
+
+
+def test_other_words_keep_the_meaning() -> None:
+    text = "Mending of vessels for pupils."
+    other = in_other_words(text, seeded("words"))
+    assert meaning(other) == meaning(text)
+    assert not {"Mending", "vessels", "pupils"} & set(other.strip(".").split())
+
+
+def test_smallest_difference() -> None:
+    """Of a two-sided paired t-test at 5 % with power 0.8: 1.68 standard deviations of five pairs, 0.50 of 34."""
+    assert smallest_difference(1.0, 5) == pytest.approx(1.68, abs=0.01)
+    assert smallest_difference(2.0, 5) == pytest.approx(3.36, abs=0.02)
+    assert seeds_for(2.0, 1.0) == 34
