@@ -229,7 +229,7 @@ class Bench:
         print(f"seed {seed}: {base}, {condition}", flush=True)
         out = self.home / "work" / name
         out.mkdir(parents=True, exist_ok=True)
-        ctx = Context(Store(self.root).open(), Runtime(home=self.root, device="cpu", threads=1), condition)
+        ctx = Context(Store(self.root).open(), Runtime(home=self.root, devices="cpu", threads=1), condition)
         figures: dict[str, Any] = {"base": base, "condition": condition, "seed": seed}
         model = self.folder(base, seed)
         if trained:

@@ -89,7 +89,7 @@ def evaluate(given: argparse.Namespace) -> tuple[EvaluationRecord, Path]:
     load_memory(store.home / "cache" / "hashes.json")
     runtime = Runtime(
         home=store.home,
-        device=given.device,
+        devices="cpu" if given.device == "cpu" else (0,) if given.device == "cuda" else "auto",
         threads=given.threads,
         concurrency=given.concurrency,
         max_usd=given.max_usd,

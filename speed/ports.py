@@ -197,9 +197,9 @@ class Engine(Backend, ABC):
             UserError: with the remedy.
         """
 
-    def divisible(self, runtime: Runtime) -> bool:
-        """Whether several processes may generate on this machine at the same time, as on the cores of a CPU."""
-        return False
+    def group(self, base: str, runtime: Runtime) -> int:
+        """GPUs that share one model of this base while it generates; 1 where one is large enough."""
+        return 1
 
 
 class Sft(Spec):
@@ -295,6 +295,10 @@ class Trainer(Backend, ABC):
         """A prompt exactly as the model will read it, as text and token ids, for previews; empty where not known."""
         return ""
 
+    def devices(self, config: Sft | Dpo, runtime: Runtime) -> tuple[int, ...]:
+        """Numbers of GPUs of one machine that can share this training."""
+        return (1,)
+
     def footprint(self) -> Footprint | None:
         """What of its settings decides over memory, for plans; None where that is not known."""
         return None
@@ -372,6 +376,10 @@ class EmbedderTrainer(Backend, ABC):
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         """Models that the training reads from the hub."""
         return ()
+
+    def devices(self, runtime: Runtime) -> tuple[int, ...]:
+        """Numbers of GPUs of one machine that can share the training."""
+        return (1,)
 
     def load(self) -> EmbedderLoad | None:
         """What decides over memory and time, for plans; None where that is not known."""

@@ -177,6 +177,7 @@ def _stop(message: str, in_sweep: bool) -> NoReturn:
 def main() -> None:
     """Console entry: `speed ...` is `python -m speed.run ...`."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "0")
+    _refuse_former_options(sys.argv[1:])
     signal.signal(signal.SIGTERM, _terminated)
     try:
         hydra.main(version_base="1.3", config_path=CONF, config_name="config")(_job)()
@@ -185,6 +186,17 @@ def main() -> None:
         sys.exit(143 if isinstance(how, Terminated) else 130)
     finally:
         _end_of_sweep()
+
+
+def _refuse_former_options(arguments: list[str]) -> None:
+    """End with a message that names what took the place of options which are no longer there."""
+    typed = {argument.lstrip("+~").partition("=")[0] for argument in arguments}
+    if not any(name.startswith("runtime.") for name in typed):
+        return
+    from speed.runtime import FORMER, former_option
+
+    if former := [former_option(name) for name in FORMER if f"runtime.{name}" in typed]:
+        _stop("\n".join(former), in_sweep=False)
 
 
 class Terminated(KeyboardInterrupt):

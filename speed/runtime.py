@@ -8,10 +8,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from speed.core import stage
-from speed.core.errors import StoreError
+from speed.core.errors import StoreError, UserError
+from speed.core.machine import gpus
+
+FORMER = {
+    "device": "runtime.devices=auto, cpu or [0,1] says where models run",
+    "processes": "a training takes as many of runtime.devices=auto or [0,1] as its batch divides by, a process on each",
+    "generation_gpus": "each of runtime.devices=auto or [0,1] generates, and a model that is too large for one of "
+    "runtime.device_gb is shared by as many as it needs",
+}
+"""Options that are no longer there, and what took their place."""
+
+
+def former_option(name: str) -> str:
+    """The refusal of an option that is no longer there."""
+    return f"runtime.{name} is no longer there: {FORMER[name]}"
 
 
 class Runtime(stage.BuildSettings):
@@ -19,8 +33,8 @@ class Runtime(stage.BuildSettings):
 
     home: Path = Path("speed_home")
     """Root of everything built; the environment variable SPEED_HOME sets its default."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where models run; auto takes a GPU if there is one."""
+    device_gb: float | None = Field(None, gt=0)
+    """Memory of each GPU in GB: found, or declared for a plan of another machine."""
     concurrency: int = 32
     """Requests to a teacher in flight, of all stages and processes of a root together."""
     api_base: str | None = None
@@ -40,19 +54,47 @@ class Runtime(stage.BuildSettings):
     """Time between two checkpoints of a training."""
     tracking_dir: Path | None = None
     """Folder of W&B's files; inside the run's folder when null."""
-    processes: int = Field(default=1, ge=1)
-    """Training processes of one stage, all nodes together; more than one needs a distributed trainer."""
     strategy: Literal["ddp", "zero3"] = "ddp"
     """How processes share a training: each with the whole model, or with a part of it each (ZeRO-3: DeepSpeed's for
     generators, torch's own fully_shard for embedders)."""
-    generation_gpus: int = Field(default=1, ge=1)
-    """GPUs that share a model which generates (vLLM's tensor parallelism)."""
-    nodes: int = Field(default=1, ge=1)
-    """Machines that the processes stand on: nodes of the Slurm job, or machines where the printed command is typed."""
     rendezvous: str | None = None
     """HOST:PORT where several machines meet; from Slurm's variables, or this machine's name, when null."""
     vectors_gb: float = Field(default=50.0, ge=0)
     """Largest cache of text vectors on disk (`cache/vectors` under the root); 0 keeps none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _today(cls, values: object) -> object:
+        if isinstance(values, dict) and (former := [name for name in FORMER if name in values]):
+            raise ValueError("; ".join(map(former_option, former)))
+        return values
+
+    def on_this_machine(self) -> Runtime:
+        """The same with what is found of the machine in the place of `auto`: its GPUs and their memory.
+
+        Declared devices stay, so that a plan can be made for another machine; `check_devices` refuses to run there.
+        """
+        there = () if self.devices == "cpu" else gpus()
+        devices = tuple(range(len(there))) if self.devices == "auto" else self.devices
+        used = [there[number] for number in devices if isinstance(number, int) and number < len(there)]
+        sizes = [gpu.gigabytes for gpu in used if gpu.gigabytes is not None]
+        smallest = round(min(sizes), 1) if sizes else None
+        return self.model_copy(update={"devices": devices or "cpu", "device_gb": self.device_gb or smallest})
+
+    def check_devices(self) -> None:
+        """Refuse devices that this machine does not have.
+
+        Raises:
+            UserError: naming those that it has.
+        """
+        there = len(gpus())
+        if isinstance(self.devices, tuple) and (lacking := [str(one) for one in self.devices if one >= there]):
+            have = f"has {there} that torch can use" if there else "has no usable GPU"
+            listed = ",".join(map(str, self.devices))
+            raise UserError(
+                f"runtime.devices=[{listed}] names GPU {', '.join(lacking)}, and this machine {have}\n"
+                "  take runtime.devices=auto or cpu; plan=true plans for declared devices anywhere"
+            )
 
 
 Context: TypeAlias = stage.Context[Runtime]

@@ -72,8 +72,8 @@ def test_presets(compose: Any, preset: str) -> None:
 
 def test_the_papers_preset_shares_models_among_processes(compose: Any) -> None:
     assert compose("preset=paper").runtime == compose("runtime.strategy=zero3").runtime
-    changed = compose("preset=paper", "runtime.strategy=ddp", "runtime.processes=8", "runtime.max_usd=20").runtime
-    assert (changed.strategy, changed.processes, changed.max_usd) == ("ddp", 8, 20)
+    changed = compose("preset=paper", "runtime.strategy=ddp", "runtime.devices=[0,1]", "runtime.max_usd=20").runtime
+    assert (changed.strategy, changed.devices, changed.max_usd) == ("ddp", (0, 1), 20)
     assert compose("preset=paper", "runtime=default").runtime == compose().runtime
 
 

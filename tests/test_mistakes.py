@@ -44,7 +44,12 @@ def refused(done: Finished, *parts: str) -> None:
         (["embedder.base=/models/mistal"], ["no base model '/models/mistal'", "give an existing folder"]),
         (["eval=local", "eval.tasks=nowhere"], ["nowhere", "does not exist"]),
         (["engine._target_=os.system"], ["engine._target_", "only parts of speed"]),
-        (["runtime.generation_gpus=2"], ["runtime.generation_gpus=2", "one GPU", "engine=vllm"]),
+        (["runtime.generation_gpus=2"], ["runtime.generation_gpus is no longer there", "runtime.devices", "device_gb"]),
+        (["runtime.processes=8"], ["runtime.processes is no longer there", "runtime.devices=auto or [0,1]"]),
+        (["runtime.device=cuda"], ["runtime.device is no longer there", "runtime.devices=auto, cpu or [0,1]"]),
+        (["runtime.devices=cuda"], ["runtime.devices", "take auto, cpu, or numbers of different GPUs", "cuda"]),
+        (["runtime.devices=[0,99]"], ["runtime.devices=[0,99] names GPU", "99", "this machine has", "plan=true"]),
+        (["runtime.threads=0"], ["runtime.threads", "take auto, or a number from 1 on"]),
     ],
 )
 def test_a_mistake_in_the_command_is_one_message(tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
@@ -67,8 +72,8 @@ def test_the_papers_preset_plans_anywhere_and_says_what_a_run_lacks_before_anyth
     assert "45,000" in plan.out
     assert f"the run would be refused: {lacks}" in plan.out
     refused(speed_here(home, "preset=paper"), lacks, "pip install", "runtime.strategy=ddp")
-    shared = speed_here(home, "preset=paper", "plan=true", "runtime.strategy=ddp", "runtime.processes=16")
-    assert "a batch of 24 cannot be computed by 16 processes" in shared.out
+    shared = speed_here(home, "preset=paper", "plan=true", "runtime.strategy=ddp", "runtime.nodes=16")
+    assert "a batch of 24 cannot be shared by runtime.nodes=16" in shared.out
     assert not list(home.rglob("manifest.json"))
 
 

@@ -41,7 +41,10 @@ CHANGES: list[tuple[str, list[str]]] = [
     ("+experiment=teacher_data", ["dedup", "embedder", "evaluation"]),
     ("embedder.temperature=0.1", ["embedder", "evaluation"]),
     ("runtime.side_by_side=1", []),
-    ("runtime.device=cpu", []),
+    ("runtime.devices=cpu", []),
+    ("runtime.devices=[0,1,2,3,4,5,6,7]", []),
+    ("runtime.device_gb=80", []),
+    ("runtime.threads=3", []),
     ("tracker=none", []),
 ]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from speed.core.allocation import Grant, Share
 from speed.core.closing import closing
 from speed.core.errors import CorruptArtifact, StoreError, UserError, explained
 from speed.core.graph import Goal
@@ -20,6 +21,9 @@ from speed.core.stage import BuildSettings, Context, Node, Pool, Row, Send, Stag
 from speed.core.store import Span, Store
 from speed.core.work import Tally
 
+GRANT = "share.json"
+"""File beside what an interrupted stage has left: what it had of the machine."""
+
 
 def build(
     goal: Goal,
@@ -27,26 +31,34 @@ def build(
     runtime: BuildSettings,
     send: Send,
     made_by: Maker | None = None,
-    spans: Sequence[Span] | None = None,
+    spans: Iterable[Span] | None = None,
+    grant: Grant | None = None,
 ) -> None:
-    """Build one goal if it is missing, under its lock; or these spans of a pool, whose lock the caller holds."""
+    """Build one goal if it is missing, under its lock; or these spans of a pool, whose lock the caller holds.
+
+    Args:
+        grant: what of the machine the build has for itself; none where nobody shares it out.
+    """
     made_by = made_by or maker()
     node = goal.node
+    ctx = Context(store, runtime, node.label, send, granted=grant)
     if spans is not None:
         assert isinstance(node, Pool)
-        for span in spans:
-            _build_rows(node, span, store, Context(store, runtime, node.label, send), made_by)
+        with ctx.several_blocks():
+            for span in spans:
+                _build_rows(node, span, store, ctx, made_by)
         return
     with store.lock(node):
         if isinstance(node, Pool):
             for gap in store.missing(node, goal.rows):
-                _build_rows(node, gap, store, Context(store, runtime, node.label, send), made_by)
+                _build_rows(node, gap, store, ctx, made_by)
         elif isinstance(node, Stage) and store.manifest(node) is None:
-            _build_stage(node, store, Context(store, runtime, node.label, send), made_by)
+            _build_stage(node, store, ctx, made_by)
 
 
 def _build_stage(stage: Stage[Any], store: Store, ctx: Context[Any], made_by: Maker) -> None:
     out = store.partial(stage)
+    (out / GRANT).write_text(_share(ctx).model_dump_json(), encoding="utf-8")
     begun = time.monotonic()
     left = list(_points(out / "curves.jsonl"))  # by a build that was interrupted
     with (out / "curves.jsonl").open("w", encoding="utf-8") as curves:
@@ -64,8 +76,9 @@ def _build_stage(stage: Stage[Any], store: Store, ctx: Context[Any], made_by: Ma
         stage.run(out, ctx)
     if not (out / "curves.jsonl").stat().st_size:
         (out / "curves.jsonl").unlink()
-    (out / "manifest.json").unlink(missing_ok=True)
-    manifest = _manifest(stage, ctx.tally, time.monotonic() - begun, ctx.gpus, made_by)
+    for own in ("manifest.json", GRANT):
+        (out / own).unlink(missing_ok=True)
+    manifest = _manifest(stage, ctx, ctx.tally, time.monotonic() - begun, made_by)
     store.publish(stage, manifest.model_copy(update={"outputs": outputs_of(out)}))
 
 
@@ -89,7 +102,7 @@ def _build_rows(pool: Pool[Any], gap: Span, store: Store, ctx: Context[Any], mad
                 shard = _next_rows(pool, rows, start, stop, watch)
                 _count(shard, tally)
                 tally.metrics.update(pool.figures(tally.counts, tally.rejected))
-                manifest = _manifest(pool, tally, time.monotonic() - begun, ctx.gpus, made_by, Span(start, stop))
+                manifest = _manifest(pool, ctx, tally, time.monotonic() - begun, made_by, Span(start, stop))
                 store.write_shard(pool, Span(start, stop), shard, manifest)
             rejected = sum(row.rejected is not None and row.rejected not in pool.choices for row in shard)
             event = {"event": "shard", "start": start, "stop": stop, "rejected": rejected}
@@ -117,8 +130,21 @@ def _count(rows: list[Row], tally: Tally) -> None:
             tally.rejected[row.rejected] += 1
 
 
+def _share(ctx: Context[Any]) -> Share:
+    return Share(devices=len(ctx.grant.devices), threads=ctx.grant.threads)
+
+
+def kept_share(stage: Stage[Any], store: Store) -> Share | None:
+    """What an interrupted build of a stage had of the machine: it goes on with as much."""
+    file = store.unfinished(stage) / GRANT
+    try:
+        return Share.model_validate_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def _manifest(
-    node: Node, tally: Tally, seconds: float, gpus: int, made_by: Maker, span: Span | None = None
+    node: Node, ctx: Context[Any], tally: Tally, seconds: float, made_by: Maker, span: Span | None = None
 ) -> Manifest:
     return Manifest(
         key=node.key,
@@ -135,7 +161,8 @@ def _manifest(
         ledger=tally.ledger.lines(),
         metrics=tally.metrics,
         seconds=round(seconds, 3),
-        gpu_seconds=round(seconds * gpus, 3),
+        gpu_seconds=round(seconds * ctx.gpus, 3),
+        share=_share(ctx),
         finished=now(),
         maker=made_by,
     )
@@ -147,12 +174,13 @@ def attempt_build(
     runtime: BuildSettings,
     send: Send,
     made_by: Maker | None = None,
-    spans: Sequence[Span] | None = None,
+    spans: Iterable[Span] | None = None,
+    grant: Grant | None = None,
 ) -> dict[str, Json]:
     """Build a goal, or these spans of it, and report as an event how that ended: `done`, `user_error`, `crash`, or
     `corrupt` where a damaged file was met that must be set aside and built again."""
     try:
-        build(goal, store, runtime, send, made_by, spans)
+        build(goal, store, runtime, send, made_by, spans, grant)
     except CorruptArtifact as corrupt:
         return {"event": "corrupt", "message": str(corrupt), "path": str(corrupt.path)}
     except UserError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from speed.core.allocation import Share
 from speed.core.cache import file_sha256, write_aside
 from speed.core.errors import CorruptArtifact
 from speed.core.ledger import Line
@@ -65,6 +66,8 @@ class Manifest(Spec):
     metrics: dict[str, Json] = {}
     seconds: float = 0.0
     gpu_seconds: float = 0.0
+    share: Share | None = None
+    """What of the machine it was built with; the same share gives the same result."""
     finished: str = ""
     """UTC, ISO 8601."""
     maker: Maker | None = None

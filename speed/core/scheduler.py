@@ -1,8 +1,9 @@
-"""Build many goals, independent ones at the same time, each in a process of its own.
+"""Build many goals, independent ones at the same time, each in a process of its own that sees its devices alone.
 
-The blocks of one pool are built by several processes where no other goal could use the place. Processes are forked
-from servers that have imported the heavy packages once; when a process ends, its memory is free for the next stage. A
-damaged artifact that a stage meets is set aside and built again.
+The blocks of a pool are built by as many workers as there is room for: each takes the next block when it has finished
+one. A worker that dies is replaced, and its block is done again. Processes are forked from servers that have
+imported the heavy packages once; when a process ends, its memory is free for the next stage. A damaged artifact that a stage
+meets is set aside and built again.
 """
 
 from __future__ import annotations
@@ -13,28 +14,35 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock
 
-from speed.core.build import attempt_build
+from speed.core.allocation import Grant, Machine, Ready, Share, most_of, next_starts, shares
+from speed.core.build import attempt_build, kept_share
 from speed.core.errors import StoreError, UserError
 from speed.core.fork_servers import ForkServers
 from speed.core.graph import Goal, stage_statuses
+from speed.core.machine import VISIBLE, cores, gpus
 from speed.core.manifest import Maker, maker
 from speed.core.spec import Json
-from speed.core.stage import BuildSettings, Pool
+from speed.core.stage import BuildSettings, Pool, Stage
 from speed.core.store import Span, Store
 
 Listener = Callable[[str, dict[str, Json]], None]
 """Receives (label of the goal, event)."""
+
+TRIES = 3
+"""Deaths of workers on one block after which the pool has failed."""
+DEATHS = 2
+"""Deaths of workers in a row, without a block done, after which a device is lost."""
 
 
 class StageFailed(Exception):
@@ -52,20 +60,12 @@ def build_all(
     built = _built(order, store)
     todo = [goal for goal in order if goal.key not in built]
     needs = [goal.node.heavy for goal in todo for _ in range(2 if isinstance(goal.node, Pool) else 1)]
-    scheduler = _Scheduler(store, runtime, logs, ForkServers(needs, ("speed.core.scheduler", *preload)))
+    scheduler = _Scheduler(order, store, runtime, logs, ForkServers(needs, ("speed.core.scheduler", *preload)))
     repairs = 0
     try:
         while len(built) < len(order) or scheduler.running:
-            waiting = [goal for goal in order if goal.key not in built and not scheduler.has(goal)]
-            ready = [goal for goal in waiting if all(key in built for key in goal.after)]
-            for place, goal in enumerate(ready):
-                room = max(1, runtime.side_by_side) - len(scheduler.running)
-                if scheduler.built_here or room < 1:
-                    break
-                if goal.node.alone(runtime) and any(worker.goal.node.alone(runtime) for worker in scheduler.running):
-                    continue
-                listen(goal.label, {"event": "start", "rows": goal.rows})
-                scheduler.start(goal, listen, room - len(ready[place + 1 :]))
+            waiting = [goal for goal in order if goal.key not in built]
+            scheduler.start([goal for goal in waiting if all(key in built for key in goal.after)], listen)
             for goal, event in scheduler.events():
                 listen(goal.label, event)
                 if event["event"] == "done":
@@ -87,33 +87,58 @@ def build_all(
         scheduler.close()
 
 
+def plan_shares(order: list[Goal], runtime: BuildSettings, store: Store | None = None) -> dict[str, Share]:
+    """How much of the machine each goal gets, by key.
+
+    Args:
+        store: where interrupted stages lie, which go on with what they had.
+    """
+    devices = runtime.devices if isinstance(runtime.devices, tuple) else ()
+    threads = None if runtime.threads == "auto" else runtime.threads
+    found = shares(
+        {goal.key: goal.node.demand(runtime) for goal in order},
+        {goal.key: goal.after for goal in order},
+        Machine(devices, cores(), runtime.side_by_side),
+        threads,
+    )
+    for goal in order if store is not None else ():
+        node = goal.node
+        kept = kept_share(node, store) if store and isinstance(node, Stage) and node.demand(runtime).devices else None
+        if kept is not None and bool(kept.devices) == bool(devices) and kept.devices <= len(devices):
+            found[goal.key] = kept if threads is None else kept.model_copy(update={"threads": threads})
+    return found
+
+
 def _built(order: list[Goal], store: Store) -> set[str]:
     return {status.goal.key for status in stage_statuses(order, store) if status.state == "hit"}
 
 
 @dataclass
 class _Worker:
-    """A goal, or some spans of a pool, in a process of its own."""
+    """A goal, or one block of a pool after another, in a process of its own."""
 
     goal: Goal
     process: Any
     pipe: Connection
     log: Path
-    rows: int = 0
-    """Of its spans, where several workers build the pool."""
+    grant: Grant
+    block: Span | None = None
+    """That it builds; None for a whole goal, and when it has been told that nothing is left."""
     done: int = 0
+    """Rows of it."""
 
 
 @dataclass
-class _SplitPool:
-    """A pool that several workers build."""
+class _Blocks:
+    """A pool that is built block by block."""
 
     lock: BaseFileLock
     rows: int
+    left: deque[Span]
     done: int = 0
-    """Rows of workers that have ended."""
-    broken: bool = False
-    """A worker has ended in another way than `done`: what is missing is built again."""
+    """Rows of finished blocks."""
+    deaths: Counter[Span] = field(default_factory=Counter)
+    """Workers that died on a block."""
 
 
 _FINAL = ("done", "user_error", "crash", "corrupt")
@@ -121,101 +146,206 @@ _FINAL = ("done", "user_error", "crash", "corrupt")
 
 
 class _Scheduler:
-    """The worker processes: one a goal, or several for a pool whose blocks can be built at the same time."""
+    """The worker processes: one a goal, or several for a pool, each with devices or a place of its own."""
 
-    def __init__(self, store: Store, runtime: BuildSettings, logs: Path, servers: ForkServers) -> None:
+    def __init__(
+        self, order: list[Goal], store: Store, runtime: BuildSettings, logs: Path, servers: ForkServers
+    ) -> None:
         self.store, self.runtime, self.logs = store, runtime, logs
+        self.shares = plan_shares(order, runtime, store)
+        self.devices = list(runtime.devices) if isinstance(runtime.devices, tuple) else []
+        """Those that work."""
+        self.deaths: Counter[int] = Counter()
+        """Workers in a row that died on a device."""
         self.running: list[_Worker] = []
-        self.split: dict[str, _SplitPool] = {}
-        """The pools that several workers build, by key."""
-        self.built_here: list[tuple[Goal, dict[str, Json]]] = []
+        self.blocks: dict[str, _Blocks] = {}
+        """The pools that are built block by block, by key."""
+        self.soon: list[tuple[Goal, dict[str, Json]]] = []
+        """Events that no process sends."""
+        self.told: dict[str, str] = {}
+        """By key, why a goal waits, as it was said."""
+        self.begun: set[str] = set()
         self.made_by = maker()
         logs.mkdir(parents=True, exist_ok=True)
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ[variable] = str(runtime.threads)
+            os.environ[variable] = "1" if runtime.threads == "auto" else str(runtime.threads)
         self.context = multiprocessing.get_context("forkserver")
         self.servers = servers
 
-    def has(self, goal: Goal) -> bool:
-        """Whether a goal is being built, or has just ended."""
-        return bool(self._workers(goal)) or any(goal.key == other.key for other, _ in self.built_here)
+    def start(self, ready: list[Goal], listen: Listener) -> None:
+        """Begin what there is room for. What needs no heavy package is built here, before the others, so that the user
+        reads of its mistakes before any is imported."""
+        for goal in ready:
+            if not goal.node.heavy:
+                listen(goal.label, {"event": "start", "rows": goal.rows})
+                send = partial(listen, goal.label)
+                self.soon.append((goal, attempt_build(goal, self.store, self.runtime, send, self.made_by)))
+        if self.soon:
+            return
+        goals = {goal.key: goal for goal in ready}
+        wishes = [wish for goal in ready if (wish := self._wish(goal)).workers]
+        held = {device for worker in self.running for device in worker.grant.devices}
+        free = [device for device in self.devices if device not in held]
+        places = self.runtime.side_by_side - sum(not worker.grant.devices for worker in self.running)
+        for key, devices in next_starts(wishes, free, places):
+            self._start_worker(goals[key], devices, listen)
+        for wish in wishes:
+            self._tell_why_waiting(goals[wish.key], wish, listen)
+
+    def _wish(self, goal: Goal) -> Ready:
+        """How many workers a goal could use beside those that it has."""
+        demand, devices = goal.node.demand(self.runtime), self.shares[goal.key].devices
+        if devices > len(self.devices):  # some have been lost
+            devices = most_of(demand.devices, len(self.devices))
+        if isinstance(goal.node, Pool) and demand.workers:
+            if goal.key not in self.blocks and not self._workers(goal):
+                self._divide(goal, goal.node)
+            if goal.key in self.blocks:
+                return Ready(goal.key, devices, len(self.blocks[goal.key].left), pool=True)
+        return Ready(goal.key, devices, workers=0 if self._workers(goal) else 1)
+
+    def _divide(self, goal: Goal, pool: Pool[Any]) -> None:
+        """Divide what is missing of a pool into blocks; unless another run builds it, for which one worker waits."""
+        lock = self.store.try_lock(pool)
+        if lock is None:
+            return
+        gaps = self.store.missing(pool, goal.rows)
+        blocks = deque(
+            Span(start, min(start + pool.block, gap.stop))
+            for gap in gaps
+            for start in range(gap.start, gap.stop, pool.block)
+        )
+        if blocks:
+            self.blocks[goal.key] = _Blocks(lock, sum(gap.stop - gap.start for gap in gaps), blocks)
+        else:  # another run has just built it: one worker finds that out
+            lock.release()
 
     def _workers(self, goal: Goal) -> list[_Worker]:
         return [worker for worker in self.running if worker.goal.key == goal.key]
 
-    def start(self, goal: Goal, listen: Listener, room: int) -> None:
-        """Build a goal in up to `room` processes; or here when it needs no heavy package, so that the user
-        reads of its mistakes before any is imported."""
-        if not goal.node.heavy:
-            send = partial(listen, goal.label)
-            self.built_here.append((goal, attempt_build(goal, self.store, self.runtime, send, self.made_by)))
-            return
-        for number, spans in enumerate(self._split_spans(goal, room) or [None]):
-            here, there = self.context.Pipe(duplex=False)
-            log = self.logs / _log_name(goal, number)
-            arguments = (goal, self.store, self.runtime, there, log, self.made_by, spans)
-            child = self.context.Process(target=_run_worker, args=arguments, daemon=True)
-            self.servers.start(child, goal.node.heavy)
-            there.close()
-            rows = sum(span.stop - span.start for span in spans or ())
-            self.running.append(_Worker(goal, child, here, log, rows))
+    def _start_worker(self, goal: Goal, devices: tuple[int, ...], listen: Listener) -> None:
+        processes = max(1, len(devices)) * self.runtime.nodes
+        grant = Grant(devices=devices, threads=self.shares[goal.key].threads, processes=processes)
+        where = f"GPU {', '.join(map(str, devices))}" if devices else f"threads {grant.threads}"
+        if goal.key not in self.begun:
+            self.begun.add(goal.key)
+            listen(goal.label, {"event": "start", "rows": goal.rows, "grant": grant.model_dump(mode="json")})
+        if devices:
+            listen(goal.label, {"event": "say", "message": f"runs on {where}"})
+        blocks = self.blocks.get(goal.key)
+        block = blocks.left.popleft() if blocks is not None else None
+        here, there = self.context.Pipe()
+        logs = {worker.log for worker in self.running}
+        log = next(log for number in range(len(logs) + 1) if (log := self.logs / _log_name(goal, number)) not in logs)
+        arguments = (goal, self.store, self.runtime, there, log, self.made_by, block, grant, self._visible(devices))
+        child = self.context.Process(target=_run_worker, args=arguments, daemon=True)
+        self.servers.start(child, goal.node.heavy)
+        there.close()
+        self.running.append(_Worker(goal, child, here, log, grant, block))
 
-    def _split_spans(self, goal: Goal, room: int) -> list[list[Span]]:
-        """What each of several processes builds of a pool; nothing where one process is to build all."""
-        pool = goal.node
-        if room < 2 or not isinstance(pool, Pool) or not pool.divisible(self.runtime):
-            return []
-        lock = self.store.try_lock(pool)
-        if lock is None:  # another run builds it: one worker waits for that
-            return []
-        blocks = [
-            Span(start, min(start + pool.block, gap.stop))
-            for gap in self.store.missing(pool, goal.rows)
-            for start in range(gap.start, gap.stop, pool.block)
-        ]
-        parts = min(room, len(blocks))
-        if parts < 2:
-            lock.release()
-            return []
-        self.split[goal.key] = _SplitPool(lock, sum(block.stop - block.start for block in blocks))
-        cuts = [len(blocks) * number // parts for number in range(parts + 1)]
-        return [_join_neighbours(blocks[start:stop]) for start, stop in pairwise(cuts)]
+    def _visible(self, devices: tuple[int, ...]) -> str | None:
+        """How the driver names these devices; declared ones that are not there by their numbers."""
+        if not isinstance(self.runtime.devices, tuple):
+            return None
+        names = [gpu.name for gpu in gpus()]
+        return ",".join(names[device] if device < len(names) else str(device) for device in devices)
+
+    def _tell_why_waiting(self, goal: Goal, wish: Ready, listen: Listener) -> None:
+        if self._workers(goal) or not wish.devices:
+            return
+        others = "; ".join(
+            f"{worker.goal.label} has GPU {', '.join(map(str, worker.grant.devices))}"
+            for worker in self.running
+            if worker.grant.devices
+        )
+        why = f"waits for {wish.devices} GPU{'s' * (wish.devices > 1)}: {others}"
+        if self.told.get(goal.key) != why:
+            self.told[goal.key] = why
+            listen(goal.label, {"event": "say", "message": why})
 
     def events(self) -> Iterator[tuple[Goal, dict[str, Json]]]:
-        """Wait for events; a worker that ends without a final one has crashed."""
-        yield from self.built_here
-        self.built_here.clear()
+        """Wait for events; a worker that ends without a final one has died."""
+        yield from self._soon()
         if not self.running:
             return
         for connection in wait([worker.pipe for worker in self.running]):
-            worker = next(worker for worker in self.running if worker.pipe is connection)
+            worker = next((worker for worker in self.running if worker.pipe is connection), None)
+            if worker is None:
+                continue
+            died = False
             try:
                 event = json.loads(worker.pipe.recv_bytes())
-            except EOFError:
+            except (EOFError, OSError):
                 worker.process.join()
+                died = True
                 event = {"event": "crash", "message": f"its process ended with code {worker.process.exitcode}"}
             if event["event"] in _FINAL:
                 event["log"] = str(worker.log)
                 worker.process.join()
                 worker.pipe.close()
                 self.running.remove(worker)
-            if worker.goal.key in self.split:
-                event = self._merged(worker, event)
-            if event is not None:
-                yield worker.goal, event
+            blocks = self.blocks.get(worker.goal.key)
+            merged = event if blocks is None else self._event_of_pool(worker, blocks, event, died)
+            if merged is not None:
+                if merged["event"] in _FINAL:
+                    self.begun.discard(worker.goal.key)
+                yield worker.goal, merged
+            yield from self._soon()
 
-    def _merged(self, worker: _Worker, event: dict[str, Json]) -> dict[str, Json] | None:
-        """What an event of one worker means for the whole pool, which is done when its last worker is."""
-        pool, others = self.split[worker.goal.key], self._workers(worker.goal)
+    def _soon(self) -> list[tuple[Goal, dict[str, Json]]]:
+        found, self.soon = self.soon, []
+        return found
+
+    def _event_of_pool(
+        self, worker: _Worker, blocks: _Blocks, event: dict[str, Json], died: bool
+    ) -> dict[str, Json] | None:
+        """What an event of one worker means for the whole pool, which is done when its last block is."""
+        others = [other for other in self._workers(worker.goal) if other is not worker]
         if event["event"] == "progress":
             worker.done = event["done"]
-            return {**event, "done": pool.done + sum(other.done for other in others), "total": pool.rows}
-        if event["event"] in _FINAL:
-            pool.done += worker.rows
-            pool.broken = pool.broken or event["event"] != "done"
-            if not others:
-                self.split.pop(worker.goal.key).lock.release()
-        return None if event["event"] == "done" and (others or pool.broken) else event
+            whole = blocks.done + worker.done + sum(other.done for other in others)
+            return {**event, "done": whole, "total": blocks.rows}
+        if event["event"] == "next":
+            assert worker.block is not None
+            blocks.done += worker.block.stop - worker.block.start
+            worker.done = 0
+            self.deaths.subtract({device: self.deaths[device] for device in worker.grant.devices})
+            worker.block = blocks.left.popleft() if blocks.left else None
+            with suppress(OSError):  # it has died just now, and its end is the next event
+                worker.pipe.send_bytes(json.dumps(worker.block).encode())
+            return None
+        if event["event"] not in _FINAL:
+            return event
+        if worker.block is not None:
+            blocks.left.appendleft(worker.block)
+        if event["event"] == "crash" and (died or worker.grant.devices) and self._outlived(worker, blocks, event):
+            event = {"event": "done"}
+        if blocks.left or others:
+            return None if event["event"] == "done" else event
+        self.blocks.pop(worker.goal.key).lock.release()
+        return event
+
+    def _outlived(self, worker: _Worker, blocks: _Blocks, event: dict[str, Json]) -> bool:
+        """Whether the pool goes on after the death of a worker: its block is done again, elsewhere where a device has
+        been lost."""
+        if worker.block is not None:
+            blocks.deaths[worker.block] += 1
+            if blocks.deaths[worker.block] >= TRIES:
+                event["message"] += f", the third time at rows {worker.block.start:,} to {worker.block.stop - 1:,}"
+                return False
+        lost = []
+        for device in worker.grant.devices:
+            self.deaths[device] += 1
+            if self.deaths[device] >= DEATHS and device in self.devices:
+                self.devices.remove(device)
+                lost.append(str(device))
+        rest = f"; GPU {', '.join(lost)} is not used any more in this run" if lost else ""
+        if worker.grant.devices and not self.devices:
+            event["message"] += f"{rest}, and no other is left"
+            return False
+        message = f"a worker died ({event['message']}; log: {worker.log}); its block is done again{rest}"
+        self.soon.append((worker.goal, {"event": "say", "message": message}))
+        return True
 
     def close(self) -> None:
         """End what still runs. A training answers by saving a checkpoint, for which there is some time."""
@@ -231,19 +361,8 @@ class _Scheduler:
                 worker.process.join(5)
                 worker.pipe.close()
             self.running.clear()
-            for pool in self.split.values():
-                pool.lock.release()
-
-
-def _join_neighbours(blocks: list[Span]) -> list[Span]:
-    """Neighbouring blocks as one span."""
-    found: list[Span] = []
-    for block in blocks:
-        if found and found[-1].stop == block.start:
-            found[-1] = Span(found[-1].start, block.stop)
-        else:
-            found.append(block)
-    return found
+            for blocks in self.blocks.values():
+                blocks.lock.release()
 
 
 def _log_name(goal: Goal, worker: int = 0) -> str:
@@ -258,21 +377,39 @@ def _run_worker(
     parent: Connection,
     log: Path,
     made_by: Maker,
-    spans: Sequence[Span] | None,
+    block: Span | None,
+    grant: Grant,
+    visible: str | None,
 ) -> None:
-    """Body of a stage's process: everything it prints goes to its log, what it has to say goes up the pipe."""
+    """Body of a stage's process: everything it prints goes to its log, what it has to say goes up the pipe.
+
+    Args:
+        block: the first block of a pool, after which it asks for others; None where it builds the whole goal.
+        visible: the GPUs that it may see, as the driver names them; None leaves that as it is.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with log.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    if visible is not None:
+        os.environ[VISIBLE] = visible
     lock = threading.Lock()
 
     def send(event: dict[str, Json]) -> None:
         with lock, suppress(BrokenPipeError):
             parent.send_bytes(json.dumps(event, default=float).encode())
 
-    send(attempt_build(goal, store, runtime, send, made_by, spans))
+    def assigned() -> Iterator[Span]:
+        mine = block
+        while mine is not None:
+            yield mine
+            send({"event": "next"})
+            answer = json.loads(parent.recv_bytes())
+            mine = None if answer is None else Span(*answer)
+
+    spans = None if block is None else assigned()
+    send(attempt_build(goal, store, runtime, send, made_by, spans, grant))
     parent.close()
 
 

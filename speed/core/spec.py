@@ -41,10 +41,6 @@ class Backend(Spec):
     heavy: ClassVar[tuple[str, ...]] = ()
     """Modules that are slow to import: worth importing once for all the stages that use this part."""
 
-    def alone(self, runtime: Any) -> bool:
-        """Whether it needs a device of this machine for itself: then no other such part works at the same time."""
-        return False
-
     def recipe(self) -> Json:
         """Identity of the part: its class, its version and its fields."""
         return {"class": type(self).__name__, "version": self.version, **fields_of(self)}

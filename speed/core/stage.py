@@ -11,13 +11,17 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
+from pydantic import Field, field_validator
+
+from speed.core.allocation import Demand, Grant
 from speed.core.content import HubRepository
+from speed.core.machine import cores
 from speed.core.spec import Backend, Json, Spec, digest, recipe
 from speed.core.work import Tally, Work
 
@@ -73,9 +77,9 @@ class Node:
         """Slow modules of this node and its backends; none means that it is built without a process of its own."""
         return tuple(dict.fromkeys(sum((part.heavy for part in self._backends()), self.packages)))
 
-    def alone(self, runtime: Any) -> bool:
-        """Whether a backend of it needs a device for itself: two models of 8B do not fit into one GPU."""
-        return any(part.alone(runtime) for part in self._backends())
+    def demand(self, runtime: Any) -> Demand:
+        """What its build can use of the machine's devices and cores."""
+        return Demand()
 
     def _backends(self) -> list[Backend]:
         parts = [getattr(self, field.name) for field in fields(self)]
@@ -179,10 +183,6 @@ class Pool(Node, ABC, Generic[R]):
     def build(self, start: int, stop: int, ctx: Context[Any]) -> Iterator[R]:
         """Rows start..stop-1, in order. Where `whole_blocks`, start and stop are multiples of `block`."""
 
-    def divisible(self, runtime: Any) -> bool:
-        """Whether several processes may build blocks of it on this machine at the same time."""
-        return False
-
     def rows_needed(self, upstream: str, rows: int) -> int:
         """Rows of the upstream pool in field `upstream` that the first `rows` rows of this one read."""
         return rows
@@ -237,12 +237,35 @@ Upstream: TypeAlias = "Node | Take[Any]"
 class BuildSettings(Spec):
     """What the builder itself must know of the machine. `speed.runtime.Runtime` adds what stages and backends need."""
 
-    side_by_side: int = 2
-    """Independent stages that may run at the same time."""
-    threads: int = 1
-    """Arithmetic threads of one stage (torch and OpenMP)."""
+    devices: Literal["auto", "cpu"] | tuple[int, ...] = "auto"
+    """GPUs that may be used: all that are found, none, or these, counted from 0 as torch counts them."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines that the processes of a training stand on: nodes of the Slurm job, or machines where the printed command
+    is typed."""
+    side_by_side: int = Field(default=2, ge=1)
+    """Independent builds that may run on this machine's cores at the same time."""
+    threads: Literal["auto"] | int = "auto"
+    """Arithmetic threads of a process; auto: all cores for a stage that runs alone, shared by those side by side."""
     grace_seconds: float = 60.0
     """How long a run that must end waits for the checkpoints of its trainings."""
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        if value == "auto" or value == "cpu":
+            return value
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers)
+        if not numbers or not whole or len(set(numbers)) < len(numbers):
+            raise ValueError("take auto, cpu, or numbers of different GPUs, such as [0,1]")
+        return tuple(numbers)
+
+    @field_validator("threads", mode="before")
+    @classmethod
+    def _counted(cls, value: object) -> object:
+        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError("take auto, or a number from 1 on")
+        return value
 
 
 S = TypeVar("S", bound=BuildSettings)
@@ -260,8 +283,8 @@ class Built(Protocol):
     home: Path
     """Root of the store; caches lie in `cache/` below it."""
 
-    def rows(self, take: Take[R]) -> Iterator[R]:
-        """The rows of a take, in order, each shard checked against its sha256 as it is read."""
+    def rows(self, take: Take[R], start: int = 0) -> Iterator[R]:
+        """The rows of a take from `start` on, in order, each shard checked against its sha256 as it is read."""
 
     def payload(self, stage: Stage[Any]) -> Path:
         """The folder of a built stage, each file checked against its sha256."""
@@ -281,6 +304,8 @@ class Context(Generic[S]):
     send: Send = silence
     """Where progress goes."""
     tally: Tally = field(default_factory=Tally)
+    granted: Grant | None = None
+    """What of the machine the build has for itself; None where nobody shares it out."""
     gpus: int = 0
     """GPUs that the build computes on; a backend that takes some says so here."""
     spent: float | None = 0.0
@@ -288,10 +313,39 @@ class Context(Generic[S]):
     calls: int = 0
     """Calls of the tallies that are closed."""
     _last: float = 0.0
+    _kept: tuple[ExitStack, dict[str, Any]] | None = None
+
+    @property
+    def grant(self) -> Grant:
+        """What the build has for itself; where nobody shares the machine out, the threads that the runtime says."""
+        threads = self.runtime.threads
+        return self.granted or Grant(threads=cores() if threads == "auto" else threads)
+
+    @contextmanager
+    def several_blocks(self) -> Iterator[None]:
+        """Inside, what is `kept` stays open from one block to the next."""
+        with ExitStack() as stack:
+            self._kept = (stack, {})
+            try:
+                yield
+            finally:
+                self._kept = None
+
+    @contextmanager
+    def kept(self, name: str, make: Callable[[], AbstractContextManager[T]]) -> Iterator[T]:
+        """What `make` opens, such as a loaded model: for this use alone, or for all of `several_blocks`."""
+        if self._kept is None:
+            with make() as made:
+                yield made
+            return
+        stack, found = self._kept
+        if name not in found:
+            found[name] = stack.enter_context(make())
+        yield found[name]
 
     def rows(self, take: Take[R], start: int = 0) -> Iterator[R]:
         """The rows of a take from `start` on, in order, each shard checked against its sha256 as it is read."""
-        return (row for row in self.store.rows(take) if row.row >= start)
+        return self.store.rows(take, start)
 
     def accepted(self, take: Take[R]) -> Iterator[R]:
         """The rows of a take that were not rejected."""

@@ -122,10 +122,14 @@ class Store:
 
     def partial(self, stage: Stage[Any]) -> Path:
         """The folder in which a stage is built; holds the checkpoint of an interrupted build."""
-        folder = self.folder(stage)
-        partial = folder.with_name(folder.name + ".partial")
+        partial = self.unfinished(stage)
         partial.mkdir(parents=True, exist_ok=True)
         return partial
+
+    def unfinished(self, stage: Stage[Any]) -> Path:
+        """The same folder, which may not be there."""
+        folder = self.folder(stage)
+        return folder.with_name(folder.name + ".partial")
 
     def publish(self, stage: Stage[Any], manifest: Manifest) -> None:
         """Write the manifest into the partial folder and give the folder its name."""
@@ -183,8 +187,8 @@ class Store:
         output = Output(path=path.name, sha256=hashlib.sha256(lines).hexdigest(), bytes=len(lines))
         manifest.model_copy(update={"outputs": (output,)}).write(path.with_suffix(".json"))
 
-    def rows(self, take: Take[R]) -> Iterator[R]:
-        """The rows of a take in order; each shard is checked before its first row is handed out.
+    def rows(self, take: Take[R], start: int = 0) -> Iterator[R]:
+        """The rows of a take from `start` on, in order; each shard is checked before its first row is handed out.
 
         Raises:
             CorruptArtifact: when a shard's bytes differ from its sha256.
@@ -195,8 +199,8 @@ class Store:
                 break
             if span.start != position:
                 break
-            for row in self.shard_rows(take.pool, span):
-                if row.row < take.rows:
+            for row in self.shard_rows(take.pool, span) if span.stop > start else ():
+                if start <= row.row < take.rows:
                     yield row
             position = span.stop
         if position < take.rows:

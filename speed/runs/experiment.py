@@ -76,6 +76,7 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
     if config.status:
         print_status(store)
         return None
+    config = config.model_copy(update={"runtime": config.runtime.on_this_machine()})
     if not config.plan and not config.preview:
         store.open()
     load_memory(store.home / "cache" / "hashes.json")

@@ -41,6 +41,8 @@ def refusals(
             checks.append(lambda: refuse_small_models(config, typed))
             if not config.topics.recur:
                 checks.append(lambda: refuse_recurring_topics(recurring_topics(found, store)))
+    if any(status.goal.node.demand(config.runtime).devices for status in missing):
+        checks.append(config.runtime.check_devices)
     checks += [lambda node=status.goal.node: node.check(config.runtime) for status in missing]  # type: ignore[misc]
     if any(isinstance(status.goal.node, Embedder) for status in missing):
         checks.append(lambda: refuse_small_sources(config))

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from speed.core.allocation import Demand
 from speed.core.content import HubRepository, ModelReference, hub_model
 from speed.core.errors import UserError
 from speed.core.spec import Json
@@ -106,8 +107,10 @@ class GeneratingPool(Pool[R]):
     def block(self) -> int:
         return self.engine.block
 
-    def divisible(self, runtime: Runtime) -> bool:
-        return self.engine.divisible(runtime)
+    def demand(self, runtime: Runtime) -> Demand:
+        read = [node for node in self.upstream.values() if isinstance(node, Node)]
+        base = next((training.base for node in read if (training := node.training()) is not None), "")
+        return Demand((self.engine.group(base, runtime),), workers=True)
 
     def check(self, runtime: Runtime) -> None:
         self.engine.check(runtime)
@@ -194,6 +197,9 @@ class FineTuning(Stage[Weights], Generic[R]):
 
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         return hub_model(self.base.name)
+
+    def demand(self, runtime: Runtime) -> Demand:
+        return Demand(self.trainer.devices(self.sft, runtime))
 
     def training(self) -> Training:
         return Training(self.base.name, self.sft, self.trainer, sum(tokens_about(self, self.learns_from)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from speed.core.allocation import Demand
 from speed.core.content import HubRepository
 from speed.core.stage import Stage
 from speed.core.work import Work
@@ -44,6 +45,9 @@ class Embedder(Stage[Weights]):
 
     def read_inputs(self, runtime: Runtime, say: Callable[[str], None]) -> None:
         self.trainer.read_inputs(runtime, say)
+
+    def demand(self, runtime: Runtime) -> Demand:
+        return Demand(self.trainer.devices(runtime))
 
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         return self.trainer.hub_repositories()

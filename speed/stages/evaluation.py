@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar
 
+from speed.core.allocation import Demand
 from speed.core.content import HubRepository
 from speed.core.errors import UserError
 from speed.core.stage import Stage
@@ -31,6 +32,9 @@ class Evaluation(Stage[Scores]):
 
     def read_inputs(self, runtime: Runtime, say: Callable[[str], None]) -> None:
         self.evaluator.read_inputs(runtime, say)
+
+    def demand(self, runtime: Runtime) -> Demand:
+        return Demand((1,))
 
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         return self.evaluator.hub_repositories()

@@ -22,6 +22,12 @@ Write: TypeAlias = Callable[[Sequence[Generate]], list[Generated]]
 @contextmanager
 def writing(engine: Engine, weights: Path, sampling: Sampling, ctx: Context) -> Iterator[Write]:
     """A function that writes one block of requests after another; the model is loaded once, with the first of them."""
+    with ctx.kept("writer", lambda: _loaded(engine, weights, sampling, ctx)) as write:
+        yield write
+
+
+@contextmanager
+def _loaded(engine: Engine, weights: Path, sampling: Sampling, ctx: Context) -> Iterator[Write]:
     blocks: deque[Sequence[Generate]] = deque()
     with closing(engine.generate(weights, iter(blocks.popleft, None), sampling, ctx)) as answers:
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from speed.core.allocation import Demand
 from speed.core.content import HubRepository
 from speed.core.stage import Stage, Take
 from speed.core.work import Work
@@ -31,6 +32,9 @@ class Senior(Stage[Weights]):
 
     def check(self, runtime: Runtime) -> None:
         self.trainer.check(self.dpo, runtime)
+
+    def demand(self, runtime: Runtime) -> Demand:
+        return Demand(self.trainer.devices(self.dpo, runtime))
 
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         return bases_under(self.junior)

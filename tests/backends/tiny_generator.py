@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from speed.core.allocation import Grant
 from speed.core.store import Store
 from speed.ports import Completion, Preference
 from speed.runtime import Context, Runtime
@@ -52,9 +53,10 @@ def make_base(folder: Path, config_class: str = "LlamaConfig", spread: float = 0
     return folder
 
 
-def context(home: Path, **runtime: Any) -> Context:
-    """A context that keeps what it is told in `events`."""
-    ctx = Context(store=Store(home), runtime=Runtime(device="cpu", threads=1, **runtime), label="test")
+def context(home: Path, processes: int = 1, **runtime: Any) -> Context:
+    """A context that keeps what it is told in `events`; its trainings are shared by so many processes."""
+    settings, grant = Runtime(devices="cpu", threads=1, **runtime), Grant(processes=processes)
+    ctx = Context(store=Store(home), runtime=settings, label="test", granted=grant)
     events: list[Any] = []
     ctx.send = events.append
     ctx.events = events  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from toys import Card, Doubled, Failing, Number, Numbers, OnCard, Report, SharedNumbers, Sum, WholeNumbers
@@ -16,7 +16,7 @@ from speed.core.graph import Goal, goals, stage_statuses
 from speed.core.scheduler import StageFailed, build_all
 from speed.core.stage import silence
 from speed.core.store import FORMAT, Span, Store
-from speed.runtime import Runtime
+from speed.runtime import Context, Runtime
 
 
 @pytest.fixture
@@ -133,7 +133,9 @@ def test_rows_survive_the_file_with_every_character(store: Store) -> None:
     from speed.core.manifest import maker
     from speed.core.work import Tally
 
-    store.write_shard(numbers, Span(0, 1), [row], _manifest(numbers, Tally(), 0.0, 0, maker(), Span(0, 1)))
+    ctx = Context(store, Runtime())
+
+    store.write_shard(numbers, Span(0, 1), [row], _manifest(numbers, ctx, Tally(), 0.0, maker(), Span(0, 1)))
     assert list(store.rows(numbers.take(1))) == [row]
 
 
@@ -169,25 +171,28 @@ def test_children_build_what_is_missing_side_by_side(store: Store, tmp_path: Pat
     assert ("sum", "metric") in events
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_stages_that_need_a_device_for_themselves_take_turns(
-    device: Literal["cpu", "cuda"], store: Store, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("devices", ["cpu", (0,), (0, 1)])
+def test_stages_that_need_a_device_for_themselves_take_turns(devices: Any, store: Store, tmp_path: Path) -> None:
     events: list[tuple[str, str]] = []
+    said: list[str] = []
 
     def listen(label: str, event: dict[str, Any]) -> None:
         events.append((label, event["event"]))
+        said.append(f"{label} {event.get('message')}")
 
     order = goals([OnCard(Card(number=number)) for number in range(2)] + [Sum(Numbers(3).take(4))])
-    build_all(order, store, Runtime(device=device, side_by_side=3), listen, tmp_path / "logs")
+    build_all(order, store, Runtime(devices=devices, side_by_side=3), listen, tmp_path / "logs")
     second, first_done = events.index(("on card 1", "start")), events.index(("on card 0", "done"))
-    assert (second > first_done) == (device == "cuda")
+    assert (second > first_done) == (devices == (0,))
     assert events.index(("numbers", "start")) < first_done  # what needs no device does not wait for it
+    assert ("on card 1 waits for 1 GPU: on card 0 has GPU 0" in said) == (devices == (0,))
+    seen = [(store.payload(goal.node) / "seen.txt").read_text() for goal in order if goal.label.startswith("on card")]
+    assert seen == {"cpu": ["all", "all"], (0,): ["0", "0"], (0, 1): ["0", "1"]}[devices]
 
 
 def test_blocks_of_a_pool_are_built_side_by_side_where_there_is_room(store: Store, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    pool = SharedNumbers(2, log=str(log))
+    pool = SharedNumbers(2, log=str(log), together=3)
     progress: list[tuple[int, int]] = []
     done: list[str] = []
 
@@ -199,7 +204,9 @@ def test_blocks_of_a_pool_are_built_side_by_side_where_there_is_room(store: Stor
 
     build_all(goals([pool.take(18)]), store, Runtime(side_by_side=3), listen, tmp_path / "logs")
     lines = [line.split() for line in log.read_text().splitlines()]
-    assert sorted((int(start), int(stop)) for _, start, stop in lines) == [(0, 4), (4, 12), (12, 20)]
+    assert sorted((int(start), int(stop)) for _, start, stop in lines) == [
+        (start, start + 4) for start in range(0, 20, 4)
+    ]
     assert len({process for process, _, _ in lines}) == 3
     assert [row.value for row in store.rows(pool.take(20))] == [2 * row for row in range(20)]
     assert store.shards(pool) == [Span(start, start + 4) for start in range(0, 20, 4)]

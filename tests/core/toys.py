@@ -6,11 +6,14 @@ They name a package as slow to import, so that each is built in a process of its
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from speed.core.allocation import Demand
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.spec import Backend
 from speed.core.stage import Pool, Row, Stage, Take
@@ -65,13 +68,25 @@ class SharedNumbers(WholeNumbers):
     name: ClassVar[str] = "shared numbers"
     breaks: str = ""
     """A file whose absence makes the build of the last block fail, once."""
+    together: int = 0
+    """Workers that wait for one another before the first block is built."""
+    dies: tuple[int, int] = (-1, 0)
+    """(first row of a block, how many workers die on it)."""
+    bad_device: str = ""
+    """A device on which every worker dies."""
 
-    def divisible(self, runtime: Runtime) -> bool:
-        return True
+    def demand(self, runtime: Runtime) -> Demand:
+        return Demand((1,), workers=True)
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Number]:
         with open(self.log, "a") as file:
             file.write(f"{os.getpid()} {start} {stop}\n")
+        while len({line.split()[0] for line in Path(self.log).read_text().splitlines()}) < self.together:
+            time.sleep(0.01)
+        tries = sum(line.split()[1] == str(start) for line in Path(self.log).read_text().splitlines())
+        lost = self.bad_device and os.environ.get("CUDA_VISIBLE_DEVICES") == self.bad_device
+        if lost or (start == self.dies[0] and tries <= self.dies[1]):
+            os.kill(os.getpid(), signal.SIGKILL)
         for made in super_build(self, start, stop, ctx):
             if self.breaks and made.row == stop - 1 and start and not Path(self.breaks).exists():
                 Path(self.breaks).touch()
@@ -90,9 +105,6 @@ class Card(Backend):
     heavy: ClassVar[tuple[str, ...]] = ("json",)
     number: int
 
-    def alone(self, runtime: Runtime) -> bool:
-        return runtime.device == "cuda"
-
 
 @dataclass(frozen=True)
 class OnCard(Stage[int]):
@@ -104,8 +116,11 @@ class OnCard(Stage[int]):
     def label(self) -> str:
         return f"on card {self.card.number}"
 
+    def demand(self, runtime: Runtime) -> Demand:
+        return Demand((1,))
+
     def run(self, out: Path, ctx: Context) -> None:
-        (out / "done.txt").write_text("done")
+        (out / "seen.txt").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,11 @@ def context(home: Path, machine: Any, **runtime: Any) -> Any:
     from speed.core.store import Store
     from speed.runtime import Context, Runtime
 
-    ctx = Context(store=Store(home), runtime=Runtime(home=home, device=machine.device, **runtime), label="gpu")
+    ctx = Context(
+        store=Store(home),
+        runtime=Runtime(home=home, devices="cpu" if machine.device == "cpu" else "auto", **runtime),
+        label="gpu",
+    )
     events: list[dict[str, Any]] = []
     ctx.send = lambda event: events.append({**event, "at": time.perf_counter()})
     ctx.events = events

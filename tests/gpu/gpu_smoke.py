@@ -74,7 +74,7 @@ def measure(figures: Figures, machine: Machine, place: Path) -> None:
     with rules_server() as (url, asked):
         overrides = [
             "+experiment=smoke", "teacher=openai_compatible", "tracker=none", f"runtime.api_base={url}",
-            f"runtime.home={home}", f"runtime.device={machine.device}",
+            f"runtime.home={home}", f"runtime.devices={'cpu' if machine.tiny else 'auto'}",
             *(f"{part}.precision={precision}" for part in ("trainer", "engine", "embedder")),
         ]  # fmt: skip
         config = composed(*overrides).model_copy(update={"eval": Vectors(precision=precision)})

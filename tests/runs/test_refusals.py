@@ -25,7 +25,7 @@ def test_a_plan_tells_all_and_the_run_refuses_all(
     topics = tmp_path / "topics.txt"
     config = compose(
         *("preset=paper", "teacher=gpt4o_2024_05_13", "topics=file", f"topics.path={topics}", "engine=transformers"),
-        *("runtime.max_usd=1", "runtime.strategy=ddp", "runtime.processes=4000", f"runtime.home={tmp_path / 'home'}"),
+        *("runtime.max_usd=1", "runtime.strategy=ddp", "runtime.nodes=4000", f"runtime.home={tmp_path / 'home'}"),
     )
     assert run(config.model_copy(update={"plan": True}), "", ORIGIN) is None
     shown = " ".join(capsys.readouterr().out.split())
@@ -39,9 +39,9 @@ def test_a_plan_tells_all_and_the_run_refuses_all(
     for reason in (
         "the plan costs about $",
         f"the teacher {RETIRED} is retired",
-        "a batch of 16 cannot be computed by 4000 processes",
-        "a batch of 24 cannot be computed by 4000 processes",
-        "runtime.processes=4000 is more than embedder.batch_size=1536",
+        "a batch of 16 cannot be shared by runtime.nodes=4000",
+        "a batch of 24 cannot be shared by runtime.nodes=4000",
+        "runtime.nodes=4000 does not divide embedder.batch_size=1536",
     ):
         assert f"the run would be refused: {reason}" in shown
         assert f"\n- {reason}" in str(refused.value)

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from speed.backends.runtime.rank import assert_engine
 from speed.backends.runtime.stopping import Stop
 from speed.core.errors import UserError
-from speed.runtime import Context, Runtime
+from speed.runtime import Context
 
 CHECKPOINTS = "checkpoints"
 WHOLE = "whole.json"
@@ -71,7 +71,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             torch.distributed.barrier()
         if not state.is_world_process_zero:
             return
-        seal(self.checkpoints, state.global_step, self.ctx.runtime)
+        seal(self.checkpoints, state.global_step, self.ctx)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **rest: Any) -> None:
         """Check a step's figures and send them on."""
@@ -115,10 +115,10 @@ def _from_rank_0(decision: tuple[bool, bool]) -> tuple[bool, bool]:
     return shared[0]
 
 
-def seal(checkpoints: Path, step: int, runtime: Runtime) -> None:
+def seal(checkpoints: Path, step: int, ctx: Context) -> None:
     """Mark the checkpoint of `step` as whole, with the processes that wrote it, and remove the ones before it."""
     newest = checkpoints / f"checkpoint-{step}"
-    whole = {"step": step, "processes": runtime.processes, "strategy": runtime.strategy}
+    whole = {"step": step, "processes": ctx.grant.processes, "strategy": ctx.runtime.strategy}
     (newest / WHOLE).write_text(json.dumps(whole))
     for older in checkpoints.glob("checkpoint-*"):
         if older != newest:
@@ -138,7 +138,7 @@ def last_whole(checkpoints: Path) -> Path | None:
     return max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
 
 
-def refuse_other_processes(checkpoints: Path, runtime: Runtime) -> None:
+def refuse_other_processes(checkpoints: Path, ctx: Context) -> None:
     """Refuse to go on from a checkpoint that another number or kind of processes wrote.
 
     It holds one state of random numbers (with ZeRO-3, one part of the optimizer) a process.
@@ -151,10 +151,11 @@ def refuse_other_processes(checkpoints: Path, runtime: Runtime) -> None:
         return
     written = json.loads((newest / WHOLE).read_text())
     processes, strategy = written.get("processes", 1), written.get("strategy", "ddp")
-    if (processes, strategy) != (runtime.processes, runtime.strategy):
+    if (processes, strategy) != (ctx.grant.processes, ctx.runtime.strategy):
+        devices = "cpu" if processes == 1 else "[" + ",".join(map(str, range(processes // ctx.runtime.nodes))) + "]"
         raise UserError(
             f"{checkpoints} holds step {written['step']} of a training in {processes} processes ({strategy}), which "
-            f"cannot go on with runtime.processes={runtime.processes} runtime.strategy={runtime.strategy}\n"
-            f"  go on with runtime.processes={processes} runtime.strategy={strategy}, or remove {checkpoints} to start "
-            "the training again"
+            f"cannot go on in {ctx.grant.processes} with runtime.strategy={ctx.runtime.strategy}\n"
+            f"  go on with as many GPUs (runtime.devices={devices}) and runtime.strategy={strategy}, or remove "
+            f"{checkpoints} to start the training again"
         )

@@ -36,12 +36,12 @@ def train_dpo(
 ) -> None:
     """Train in this process, which may be one of several ranks."""
     with quietly(), memory_errors():
-        torch.set_num_threads(ctx.runtime.threads)
+        torch.set_num_threads(ctx.grant.threads)
         device = device_of(ctx)
         start = load_start(options, source, device, ctx.runtime)
         data = dpo_rows(rows, options.prompt_format, start.tokenizer, config.max_length, ctx)
         arguments = DPOConfig(
-            **training_arguments(options, config, len(data), out, device, ctx.runtime),
+            **training_arguments(options, config, len(data), out, device, ctx),
             **loss_arguments(config),
             max_length=config.max_length,
             disable_dropout=True,

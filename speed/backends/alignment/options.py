@@ -102,26 +102,40 @@ def _refuse_impossible(options: TrlOptions, config: Sft | Dpo, runtime: Runtime)
         raise UserError("trainer.liger=true, and it is not installed\n  set it to false, or pip install liger-kernel")
     if runtime.strategy == "zero3":
         zero3.require()
-    micro_batches(options, config.batch_size, runtime)
+    if not devices_of(options, config.batch_size, runtime.nodes):
+        raise UserError(
+            f"a batch of {config.batch_size} cannot be shared by runtime.nodes={runtime.nodes} in micro batches of "
+            f"{options.micro_batch}\n  choose trainer.micro_batch and runtime.nodes so that their product divides it"
+        )
     needs_gpu = options.liger or options.precision == "fp16"
-    if (needs_gpu or runtime.device == "cuda") and device_for(runtime) == "cpu":
-        where = "runtime.device=cpu" if runtime.device == "cpu" else "this machine has none"
+    if needs_gpu and device_for(runtime) == "cpu":
+        where = "runtime.devices=cpu" if runtime.devices == "cpu" else "this machine has none"
         if options.liger:
             raise UserError(f"trainer.liger=true needs a GPU, and {where}\n  set trainer.liger=false")
         raise UserError(f"trainer.precision=fp16 needs a GPU, and {where}\n  take trainer.precision=fp32 (or bf16)")
 
 
-def micro_batches(options: TrlOptions, batch_size: int, runtime: Runtime) -> tuple[int, int]:
+def micro_batches(options: TrlOptions, batch_size: int, processes: int) -> tuple[int, int]:
     """Rows of one forward pass of a process, and how many of them make its share of a batch.
 
     Raises:
         UserError: when the batch cannot be shared like that.
     """
-    share, rest = divmod(batch_size, runtime.processes)
+    share, rest = divmod(batch_size, processes)
     micro_batch = min(options.micro_batch or share, share)
     if rest or share % micro_batch:
         raise UserError(
-            f"a batch of {batch_size} cannot be computed by {runtime.processes} processes in micro batches "
-            f"of {micro_batch}\n  choose trainer.micro_batch and runtime.processes so that their product divides it"
+            f"a batch of {batch_size} cannot be computed by {processes} processes in micro batches of {micro_batch}\n"
+            "  choose trainer.micro_batch and runtime.devices so that their product divides it"
         )
     return micro_batch, share // micro_batch
+
+
+def devices_of(options: TrlOptions, batch_size: int, nodes: int) -> tuple[int, ...]:
+    """Numbers of GPUs of one machine, one process on each, by which a batch divides; none where it cannot."""
+
+    def divides(devices: int) -> bool:
+        share, rest = divmod(batch_size, devices * nodes)
+        return not rest and share % min(options.micro_batch or share, share) == 0
+
+    return tuple(devices for devices in range(1, batch_size // nodes + 1) if divides(devices))

@@ -24,13 +24,13 @@ from speed.runtime import Context
 def train_sft(options: TrlOptions, base: str, rows: Sequence[Completion], config: Sft, out: Path, ctx: Context) -> None:
     """Train in this process, which may be one of several ranks."""
     with quietly(), memory_errors():
-        torch.set_num_threads(ctx.runtime.threads)
+        torch.set_num_threads(ctx.grant.threads)
         device = device_of(ctx)
         start = load_start(options, base, device, ctx.runtime)
         data = sft_rows(rows, options.prompt_format, start.tokenizer, config.max_length, ctx)
         packed = packs(data, config.max_length) if options.packing else data
         arguments = SFTConfig(
-            **training_arguments(options, config, len(packed), out, device, ctx.runtime),
+            **training_arguments(options, config, len(packed), out, device, ctx),
             max_length=None,
             completion_only_loss=True,
             loss_type="nll",

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from speed.backends.alignment.options import TrlOptions, refuse_unusable
-from speed.backends.runtime.device import fills_gpu, quietly
+from speed.backends.alignment.options import TrlOptions, devices_of, refuse_unusable
+from speed.backends.runtime.device import quietly
 from speed.backends.runtime.processes import run_in_processes, several
 from speed.data.costs.memory import Footprint
 from speed.ports import Completion, Dpo, Preference, Sft, Trainer
@@ -61,8 +61,8 @@ class TrlTrainer(TrlOptions, Trainer):
 
         return read_prompt(base, self.prompt_format, prompt)
 
-    def alone(self, runtime: Runtime) -> bool:
-        return fills_gpu(runtime)
+    def devices(self, config: Sft | Dpo, runtime: Runtime) -> tuple[int, ...]:
+        return devices_of(self, config.batch_size, runtime.nodes)
 
     def footprint(self) -> Footprint:
         return Footprint(
@@ -84,8 +84,10 @@ class TrlTrainer(TrlOptions, Trainer):
             from speed.backends.alignment.worker import WORKER, TrainingJob, train
         if is_finished(out, ctx):
             return
-        made = TrainingJob(options=self, config=config, out=str(out.resolve()), runtime=ctx.runtime, **job)
-        if several(ctx.runtime):
+        made = TrainingJob(
+            options=self, config=config, out=str(out.resolve()), runtime=ctx.runtime, grant=ctx.grant, **job
+        )
+        if several(ctx):
             run_in_processes(made, WORKER, ctx)
         else:
             train(made, ctx)

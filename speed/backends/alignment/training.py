@@ -33,7 +33,7 @@ from speed.backends.runtime.processes import FOLDER, STOP, several
 from speed.backends.runtime.stopping import Stop
 from speed.core.errors import UserError
 from speed.ports import Dpo, Sft
-from speed.runtime import Context, Runtime
+from speed.runtime import Context
 
 CURVE = "training.json"
 """File beside `model/`: summary and curve of a training, step by step."""
@@ -64,10 +64,10 @@ class Training:
 
 
 def training_arguments(
-    options: TrlOptions, config: Sft | Dpo, rows: int, out: Path, device: str, runtime: Runtime
+    options: TrlOptions, config: Sft | Dpo, rows: int, out: Path, device: str, ctx: Context
 ) -> dict[str, Any]:
     """The arguments that both of TRL's configs share; none is left to a default that could change a result."""
-    micro_batch, passes = micro_batches(options, config.batch_size, runtime)
+    micro_batch, passes = micro_batches(options, config.batch_size, ctx.grant.processes)
     steps = math.ceil(config.epochs * math.ceil(rows / config.batch_size))
     constant = options.schedule == "constant"
     return {
@@ -94,7 +94,7 @@ def training_arguments(
         "logging_nan_inf_filter": False,
         "report_to": [],
         "use_liger_kernel": options.liger,
-        "deepspeed": zero3.settings(options.precision) if runtime.strategy == "zero3" else None,
+        "deepspeed": zero3.settings(options.precision) if ctx.runtime.strategy == "zero3" else None,
         "disable_tqdm": True,
     }
 
@@ -115,13 +115,14 @@ def carry_out(training: Training, out: Path, ctx: Context) -> None:
     if ctx.runtime.strategy == "zero3":
         zero3.unify_dtype(trainer.model)
     trainer.remove_callback(PrinterCallback)
-    stop = Stop(out / FOLDER / STOP if several(ctx.runtime) else None)
+    stop = Stop(out / FOLDER / STOP if several(ctx) else None)
     watch = Watch(trainer, ctx, out / CHECKPOINTS, training.first_loss, stop)
     trainer.add_callback(watch)
     if trainer.is_world_process_zero():
         remove_cut_short(out / CHECKPOINTS)
     trainer.accelerator.wait_for_everyone()
-    if repeated := repeated_rows(len(trainer.train_dataset), trainer.args.per_device_train_batch_size, ctx.runtime):
+    micro_batch = trainer.args.per_device_train_batch_size
+    if repeated := repeated_rows(len(trainer.train_dataset), micro_batch, ctx.grant.processes):
         ctx.say(f"{repeated} rows from the beginning of each pass fill its last batch up: each process needs its share")
     resume = last_whole(out / CHECKPOINTS)
     if resume is not None:
@@ -163,9 +164,9 @@ def _refuse_broken(trainer: Any) -> None:
         )
 
 
-def repeated_rows(rows: int, micro_batch: int, runtime: Runtime) -> int:
+def repeated_rows(rows: int, micro_batch: int, processes: int) -> int:
     """Rows of a pass that accelerate repeats where several processes cannot share its last batch evenly."""
-    return -rows % (runtime.processes * micro_batch) if runtime.processes > 1 else 0
+    return -rows % (processes * micro_batch) if processes > 1 else 0
 
 
 def _write(
@@ -180,7 +181,7 @@ def _write(
     write_card(out, training.card)
     ctx.tally.metrics.update(summary)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    if not several(ctx.runtime):  # what an earlier attempt in several processes left
+    if not several(ctx):  # what an earlier attempt in several processes left
         shutil.rmtree(out / FOLDER, ignore_errors=True)
 
 
@@ -193,7 +194,7 @@ def is_finished(out: Path, ctx: Context) -> bool:
         UserError: when it had not, and its checkpoints are of other processes than are there now.
     """
     if not (out / CARD).is_file():
-        refuse_other_processes(out / CHECKPOINTS, ctx.runtime)
+        refuse_other_processes(out / CHECKPOINTS, ctx)
         return False
     ctx.tally.metrics.update(json.loads((out / CURVE).read_text())["summary"])
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
@@ -209,7 +210,7 @@ def memory_errors() -> Iterator[None]:
         raise UserError(
             "the training does not fit into the GPU's memory\n"
             "  set trainer.micro_batch to a smaller divisor of the batch size, trainer.gradient_checkpointing=true, or "
-            "share it: runtime.processes=N runtime.strategy=zero3; the last checkpoint is kept"
+            "share it: more of runtime.devices, with runtime.strategy=zero3; the last checkpoint is kept"
         ) from error
 
 

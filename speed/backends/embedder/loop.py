@@ -44,7 +44,7 @@ class Rows(NamedTuple):
 
 def run(config: ContrastiveSettings, examples: Path, out: Path, seed: int, ctx: Context) -> None:
     """`ContrastiveTrainer.train` in this process, which may be one of several ranks."""
-    torch.set_num_threads(ctx.runtime.threads)
+    torch.set_num_threads(ctx.grant.threads)
     device = torch.device(device_of(ctx))
     if config.precision == "fp16" and device.type == "cpu":
         raise UserError("precision: fp16 needs a GPU; take precision: fp32 (or bf16) on a CPU")
@@ -89,7 +89,7 @@ def train(steps: Steps, done: int, examples: Path, checkpoints: Path, identity: 
         UserError: when the loss is no number, or the GPU's memory does not suffice.
     """
     plan, ranks, development = steps.plan, steps.ranks, steps.config.development
-    stop = Stop(checkpoints.parent / FOLDER / STOP if several(ctx.runtime) else None)
+    stop = Stop(checkpoints.parent / FOLDER / STOP if several(ctx) else None)
     saved = time.monotonic()
     with stop.listening():
         for step in range(done, len(plan)):

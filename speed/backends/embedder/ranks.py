@@ -65,8 +65,8 @@ class Replicated(Ranks):
         self.device = device
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self.engine = f"ddp, {self.count} processes, {dist.get_backend()}"
-        if self.count != ctx.runtime.processes:
-            raise RuntimeError(f"{ctx.runtime.processes} processes were asked for, and {self.count} train")
+        if self.count != ctx.grant.processes:
+            raise RuntimeError(f"{ctx.grant.processes} processes were asked for, and {self.count} train")
 
     def all_reduce(self, tensor: Tensor) -> None:
         dist.all_reduce(tensor)

@@ -183,12 +183,12 @@ class ContrastiveSettings(EmbedderTrainer):
         Raises:
             UserError: with the remedy.
         """
-        if runtime.processes > self.batch_size:
+        if not self.devices(runtime):
             raise UserError(
-                f"runtime.processes={runtime.processes} is more than embedder.batch_size={self.batch_size}: "
-                "each process needs a record\n  take fewer processes or a larger batch"
+                f"runtime.nodes={runtime.nodes} does not divide embedder.batch_size={self.batch_size}: each process "
+                "needs as many records\n  take another number of nodes or another batch"
             )
-        if self.precision == "fp16" and runtime.device == "cpu":
+        if self.precision == "fp16" and runtime.devices == "cpu":
             raise UserError("embedder.precision=fp16 needs a GPU\n  take embedder.precision=fp32 (or bf16) on a CPU")
 
     def labelled_records(self) -> int:
@@ -199,6 +199,10 @@ class ContrastiveSettings(EmbedderTrainer):
     def seen(self, examples: int) -> int:
         """See `speed.ports.EmbedderTrainer`."""
         return self.epochs * (examples + self.labelled_records())
+
+    def devices(self, runtime: Runtime) -> tuple[int, ...]:
+        most = self.batch_size // runtime.nodes
+        return tuple(devices for devices in range(1, most + 1) if self.batch_size % (devices * runtime.nodes) == 0)
 
     def steps(self, examples: int) -> int:
         """See `speed.ports.EmbedderTrainer`; with homogeneous batches it may be up to four more an epoch."""

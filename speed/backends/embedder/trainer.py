@@ -12,7 +12,6 @@ from typing import ClassVar
 
 from speed.backends.embedder.records import check_sources, read_sources
 from speed.backends.embedder.settings import ContrastiveSettings
-from speed.backends.runtime.device import fills_gpu
 from speed.backends.runtime.processes import Job, run_in_processes, several
 from speed.core.content import HubRepository, hub_model, locate_model
 from speed.core.errors import UserError, mistakes_of, refuse_for
@@ -31,9 +30,6 @@ class ContrastiveTrainer(ContrastiveSettings):
 
     version: ClassVar[int] = 2
     heavy: ClassVar[tuple[str, ...]] = ("torch", "peft", "transformers.modeling_utils")
-
-    def alone(self, runtime: Runtime) -> bool:
-        return fills_gpu(runtime)
 
     def check(self, runtime: Runtime) -> None:
         """Refuse what the runtime cannot carry out, and labelled sources or a guide that cannot be read.
@@ -96,12 +92,14 @@ class ContrastiveTrainer(ContrastiveSettings):
         from speed.backends.embedder.loop import run, table_of
 
         self.check(ctx.runtime)
-        if not several(ctx.runtime):
+        if not several(ctx):
             run(self, examples, out, seed, ctx)
             return
         table_of(self, examples, ctx)  # tokenised once, with all cores, before the ranks start
         runtime = ctx.runtime.model_copy(update={"home": ctx.store.home})
-        job = EmbedderJob(trainer=self, examples=examples, seed=seed, out=str(out.resolve()), runtime=runtime)
+        job = EmbedderJob(
+            trainer=self, examples=examples, seed=seed, out=str(out.resolve()), runtime=runtime, grant=ctx.grant
+        )
         run_in_processes(job, WORKER, ctx)
 
 

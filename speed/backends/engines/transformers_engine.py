@@ -16,10 +16,10 @@ from pydantic import Field
 from speed.backends.engines.decoding import Prefix, continuations
 from speed.backends.engines.transcription import Transcription, Written, context_length, format_of
 from speed.backends.engines.weights import Loaded, Precision, adopt, end_tokens, load
-from speed.backends.runtime.device import device_of, fills_gpu
+from speed.backends.runtime.device import device_of
 from speed.core.errors import UserError
 from speed.ports import Engine, Generate, Generated, Sampling
-from speed.runtime import Context, Runtime
+from speed.runtime import Context
 
 
 class TransformersEngine(Engine):
@@ -31,19 +31,6 @@ class TransformersEngine(Engine):
     """Arithmetic of the forward pass."""
     batch_tokens: int = Field(default=65_536, ge=1)
     """Most tokens, prompts and answers together, that one batch may come to."""
-
-    def check(self, runtime: Runtime) -> None:
-        if runtime.generation_gpus > 1:
-            raise UserError(
-                f"runtime.generation_gpus={runtime.generation_gpus}, and this engine generates on one GPU\n"
-                "  take runtime.generation_gpus=1, or engine=vllm"
-            )
-
-    def divisible(self, runtime: Runtime) -> bool:
-        return not fills_gpu(runtime)
-
-    def alone(self, runtime: Runtime) -> bool:
-        return fills_gpu(runtime)
 
     def adopt(self, base: str, out: Path) -> None:
         adopt(base, out)
@@ -64,7 +51,7 @@ class TransformersEngine(Engine):
         """
         import torch
 
-        torch.set_num_threads(ctx.runtime.threads)
+        torch.set_num_threads(ctx.grant.threads)
         loaded = load(weights, self.precision, device_of(ctx))
         transcription = Transcription(
             loaded.tokenizer,

@@ -32,9 +32,11 @@ from speed.backends.engines.weights import (
     read_card,
     save_merged,
 )
-from speed.backends.runtime.device import fills_gpu, quietly
+from speed.backends.runtime.device import quietly
 from speed.core.content import locate_model
 from speed.core.errors import UserError, refuse_for
+from speed.data.costs.memory import GIGABYTE, RESERVED, cache_bytes
+from speed.data.costs.model_shapes import shape_of
 from speed.ports import Engine, Generate, Generated, Sampling
 from speed.runtime import Context, Runtime
 
@@ -86,8 +88,16 @@ class VllmEngine(Engine):
             )
         refuse_for(mistakes)
 
-    def alone(self, runtime: Runtime) -> bool:
-        return fills_gpu(runtime)
+    def group(self, base: str, runtime: Runtime) -> int:
+        """As few GPUs as hold the weights and the keys and values of `cache_tokens` (vLLM's tensor parallelism)."""
+        shape = shape_of(base)
+        if shape is None or runtime.device_gb is None:
+            return 1
+        wide = 4 if self.precision == "fp32" else 2
+        weights = shape.parameters * (1 if self.quantization == "fp8" else wide)
+        needed = (weights + self.cache_tokens * cache_bytes(shape, wide)) / GIGABYTE
+        sizes = (size for size in (1, 2, 4, 8, 16) if shape.heads % size == 0)
+        return next((size for size in sizes if needed / size + RESERVED <= runtime.device_gb), 16)
 
     def adopt(self, base: str, out: Path) -> None:
         adopt(base, out)
@@ -103,7 +113,7 @@ class VllmEngine(Engine):
         """For each block its texts, ordered by (request, index). Candidate i has the request's seed plus i.
 
         Raises:
-            UserError: where vLLM is not installed or not made for `runtime.device`, for weights whose prompt format is
+            UserError: where vLLM is not installed or not made for `runtime.devices`, for weights whose prompt format is
                 no longer what they were trained on, prompts that all fill the model's context, or a model that vLLM
                 cannot serve or that does not fit into memory.
         """
@@ -183,19 +193,21 @@ class VllmEngine(Engine):
             from vllm.platforms import current_platform
 
         on_cpu = current_platform.is_cpu()
-        if ctx.runtime.device not in ("auto", "cpu" if on_cpu else "cuda"):
+        if ctx.runtime.devices != "auto" and (ctx.runtime.devices == "cpu") != on_cpu:
+            asked = "cpu" if ctx.runtime.devices == "cpu" else "[" + ",".join(map(str, ctx.runtime.devices)) + "]"
             raise UserError(
-                f"runtime.device={ctx.runtime.device}, and the vLLM that is installed is made for "
-                f"{'CPUs' if on_cpu else 'GPUs'}\n  take runtime.device=auto, or engine=transformers"
+                f"runtime.devices={asked}, and the vLLM that is installed is made for "
+                f"{'CPUs' if on_cpu else 'GPUs'}\n  take runtime.devices=auto, or engine=transformers"
             )
-        if ctx.runtime.generation_gpus > 1:
+        group = max(1, len(ctx.grant.devices))
+        if group > 1:
             # vLLM starts one process a GPU, which a daemon may not; they end with this process
             multiprocessing.current_process().daemon = False
-        ctx.gpus = 0 if on_cpu else ctx.runtime.generation_gpus
+        ctx.gpus = 0 if on_cpu else group
         options: dict[str, Any] = {}
         if self.guided:
             options["structured_outputs_config"] = {"backend": "guidance", "disable_any_whitespace": True}
-        torch.set_num_threads(ctx.runtime.threads)
+        torch.set_num_threads(ctx.grant.threads)
         with _whole_model(weights, self.precision, ctx) as (folder, revision), self._explain_errors():
             llm = LLM(
                 model=folder,
@@ -214,7 +226,7 @@ class VllmEngine(Engine):
                 enable_chunked_prefill=False,
                 async_scheduling=False,  # it packs by when results arrive
                 enforce_eager=on_cpu,
-                tensor_parallel_size=ctx.runtime.generation_gpus,
+                tensor_parallel_size=group,
                 generation_config="vllm",
                 trust_remote_code=False,
                 seed=0,
@@ -250,8 +262,8 @@ class VllmEngine(Engine):
 def _no_room_message(cache_tokens: int) -> str:
     return (
         f"the model and the keys and values of engine.cache_tokens={cache_tokens} do not fit into memory\n"
-        "  lower engine.cache_tokens or engine.step_tokens, share the model (runtime.generation_gpus=N), take "
-        "engine.quantization=fp8,\n  or leave the GPU to this stage alone (runtime.side_by_side=1)"
+        "  lower engine.cache_tokens or engine.step_tokens, have more GPUs share the model (a smaller "
+        "runtime.device_gb),\n  or take engine.quantization=fp8"
     )
 
 

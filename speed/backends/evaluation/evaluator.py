@@ -18,7 +18,6 @@ from pydantic import model_validator
 from speed.backends.evaluation.at_hand import read_gold
 from speed.backends.evaluation.mirror import mirrored
 from speed.backends.evaluation.protocol import EvaluationProtocol
-from speed.backends.runtime.device import fills_gpu
 from speed.core.content import Content, HubRepository
 from speed.core.errors import mistakes_of, refuse_for
 from speed.core.spec import Json
@@ -52,9 +51,6 @@ class ProtocolEvaluator(EvaluationProtocol):
         from speed.backends.evaluation.run import run
 
         return run(self, self.jobs(ctx), LocalModel(embedder), out, ctx).scores
-
-    def alone(self, runtime: Runtime) -> bool:
-        return fills_gpu(runtime)
 
 
 class MtebEvaluator(ProtocolEvaluator):

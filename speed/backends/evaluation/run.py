@@ -40,7 +40,7 @@ def run(
     Args:
         out: mteb's result files are written below `out/results`.
     """
-    torch.set_num_threads(ctx.runtime.threads)
+    torch.set_num_threads(ctx.grant.threads)
     revision = config.identity(model.identity())
     results = out / "results" / model.name.replace("/", "__") / revision
     results.mkdir(parents=True, exist_ok=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from speed.core.errors import UserError
 from speed.runtime import Context, Runtime
@@ -15,7 +13,7 @@ from speed.runtime import Context, Runtime
 def device_of(ctx: Context) -> str:
     """`cuda` or `cpu`, for a build that computes there; `auto` takes a GPU if there is one."""
     device = device_for(ctx.runtime)
-    ctx.gpus = max(ctx.gpus, 1) if device == "cuda" else ctx.gpus
+    ctx.gpus = max(ctx.gpus, ctx.grant.processes, len(ctx.grant.devices)) if device == "cuda" else ctx.gpus
     return device
 
 
@@ -23,25 +21,14 @@ def device_for(runtime: Runtime) -> str:
     """As `device_of`; imports torch.
 
     Raises:
-        UserError: where a GPU is asked for and there is none.
+        UserError: where GPUs are named and torch can use none.
     """
     import torch
 
-    if runtime.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("runtime.device=cuda, and this machine has no usable GPU\n  take runtime.device=auto or cpu")
-    return "cuda" if runtime.device != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def gpu_in_sight() -> bool:
-    """Whether there may be a GPU: a quick look that does not import torch; true where it cannot tell."""
-    # in a container the devices alone may be visible
-    drivers = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/sys/module/amdgpu/version", "/dev/kfd", "/dev/dxg")
-    return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
-
-
-def fills_gpu(runtime: Runtime) -> bool:
-    """Whether a model that works here takes the whole GPU of this machine; answered without importing torch."""
-    return runtime.device != "cpu" and gpu_in_sight()
+    if isinstance(runtime.devices, tuple) and not torch.cuda.is_available():
+        listed = ",".join(map(str, runtime.devices))
+        raise UserError(f"runtime.devices=[{listed}], and torch can use no GPU here\n  take runtime.devices=cpu")
+    return "cuda" if runtime.devices != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from pydantic import Field
 from speed.backends.runtime.device import device_of
 from speed.backends.runtime.stopping import Stop
 from speed.backends.runtime.torchrun import torchrun
+from speed.core.allocation import Grant
 from speed.core.errors import UserError
 from speed.core.spec import Json, Spec
 from speed.runtime import Context, Runtime
@@ -38,6 +39,7 @@ class Job(Spec):
     """What every job states; a trainer's own job adds its data."""
 
     runtime: Runtime
+    grant: Grant
     out: str
     """Folder of the result; the job's own files are in `processes/` below it while it runs."""
     parent: int = Field(default_factory=os.getpid)
@@ -54,13 +56,13 @@ class Failure(Spec):
     message: str
 
 
-def several(runtime: Runtime) -> bool:
-    """Whether the runtime asks for ranks of torchrun. ZeRO-3 needs them even in one process."""
-    return runtime.processes > 1 or runtime.nodes > 1 or runtime.strategy == "zero3"
+def several(ctx: Context) -> bool:
+    """Whether a training needs ranks of torchrun. ZeRO-3 needs them even in one process."""
+    return ctx.grant.processes > 1 or ctx.runtime.nodes > 1 or ctx.runtime.strategy == "zero3"
 
 
 def run_in_processes(job: Job, worker: str, ctx: Context) -> None:
-    """Run the job in `runtime.processes` ranks of the module `worker`, whose `__main__` calls `rank.main`.
+    """Run the job in `grant.processes` ranks of the module `worker`, whose `__main__` calls `rank.main`.
 
     Counts, rejections and metrics of rank 0 are added to `ctx.tally`.
 
@@ -69,7 +71,7 @@ def run_in_processes(job: Job, worker: str, ctx: Context) -> None:
         RuntimeError: any other failure, with the end of the failing rank's output.
     """
     folder = Path(job.out).resolve() / FOLDER
-    command = torchrun(worker, folder, job.runtime, os.environ)
+    command = torchrun(worker, folder, job.runtime, job.grant.processes, os.environ)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / JOB).write_text(job.model_dump_json())
@@ -87,19 +89,19 @@ def run_in_processes(job: Job, worker: str, ctx: Context) -> None:
             _keep_logs(folder)
     if process.returncode != 0:
         raise _first_failure(folder, process.returncode)
-    _add_result(json.loads((folder / RESULT).read_text()), job.runtime, ctx)
+    _add_result(json.loads((folder / RESULT).read_text()), job.grant.processes, ctx)
     shutil.rmtree(folder)
 
 
 def environment_of_ranks(ctx: Context) -> dict[str, str]:
-    """This process's environment, with the threads and the accelerator of the runtime."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(ctx.runtime.threads), "TOKENIZERS_PARALLELISM": "false"}
+    """This process's environment, with the threads that were granted and the accelerator."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(ctx.grant.threads), "TOKENIZERS_PARALLELISM": "false"}
     return environment | ({"DS_ACCELERATOR": "cpu"} if device_of(ctx) == "cpu" else {})
 
 
-def _add_result(result: dict[str, Json], runtime: Runtime, ctx: Context) -> None:
-    if result["world_size"] != runtime.processes:
-        raise RuntimeError(f"runtime.processes={runtime.processes}, and {result['world_size']} processes worked")
+def _add_result(result: dict[str, Json], processes: int, ctx: Context) -> None:
+    if result["world_size"] != processes:
+        raise RuntimeError(f"{processes} processes were started, and {result['world_size']} worked")
     ctx.tally.counts.update(result["counts"])
     ctx.tally.rejected.update(result["rejected"])
     ctx.tally.metrics.update(result["metrics"])

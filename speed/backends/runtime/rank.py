@@ -22,7 +22,7 @@ from speed.backends.runtime.processes import EVENTS, JOB, RESULT, Failure, Job
 from speed.core.errors import UserError, explained
 from speed.core.spec import Json
 from speed.core.store import Store
-from speed.runtime import Context, Runtime
+from speed.runtime import Context
 
 J = TypeVar("J", bound=Job)
 
@@ -43,11 +43,11 @@ def _main(job_class: type[J], work: Callable[[J, Context], None], folder: Path, 
     job = job_class.model_validate_json((folder / JOB).read_text())
     if socket.gethostname() == job.host:
         threading.Thread(target=_end_with_parent, args=(job.parent,), daemon=True).start()
-    if int(os.environ["WORLD_SIZE"]) != job.runtime.processes:
-        raise RuntimeError(f"world size {os.environ['WORLD_SIZE']}, and the job is for {job.runtime.processes}")
-    ctx = Context(store=Store(job.runtime.home), runtime=job.runtime)
+    if int(os.environ["WORLD_SIZE"]) != job.grant.processes:
+        raise RuntimeError(f"world size {os.environ['WORLD_SIZE']}, and the job is for {job.grant.processes}")
+    ctx = Context(store=Store(job.runtime.home), runtime=job.runtime, granted=job.grant)
     if device_of(ctx) == "cuda":
-        _select_gpu(int(os.environ["LOCAL_RANK"]), job.runtime)
+        _select_gpu(int(os.environ["LOCAL_RANK"]), job)
     with (folder / EVENTS).open("a") as events:
 
         def send(event: dict[str, Json]) -> None:
@@ -74,13 +74,13 @@ def assert_engine(model: Any, ctx: Context) -> None:
     """
     import torch
 
-    runtime = ctx.runtime
+    runtime, processes = ctx.runtime, ctx.grant.processes
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     engine = engine_of(model)
-    expected = "zero3" if runtime.strategy == "zero3" else "ddp" if runtime.processes > 1 else "none"
-    if world != runtime.processes or engine != expected:
+    expected = "zero3" if runtime.strategy == "zero3" else "ddp" if processes > 1 else "none"
+    if world != processes or engine != expected:
         raise RuntimeError(
-            f"runtime.strategy={runtime.strategy} with {runtime.processes} processes was asked for, and {world} train "
+            f"runtime.strategy={runtime.strategy} with {processes} processes was asked for, and {world} train "
             f"with engine {engine}"
         )
     if world > 1:
@@ -106,13 +106,13 @@ def report_failure(folder: Path, rank: int, error: BaseException, trace: Sequenc
     (folder / f"failure-{rank}.json").write_text(failure.model_dump_json())
 
 
-def _select_gpu(local_rank: int, runtime: Runtime) -> None:
+def _select_gpu(local_rank: int, job: Job) -> None:
     import torch
 
     if local_rank >= torch.cuda.device_count():
         raise UserError(
-            f"runtime.processes={runtime.processes} on {runtime.nodes} node(s), and this machine has "
-            f"{torch.cuda.device_count()} GPUs\n  set runtime.processes to nodes times GPUs"
+            f"{job.grant.processes} processes on {job.runtime.nodes} node(s), and this machine shows "
+            f"{torch.cuda.device_count()} GPUs\n  take machines with the same number, or runtime.devices=[0] on all"
         )
     torch.cuda.set_device(local_rank)
 

@@ -21,17 +21,17 @@ PORTS = range(20_000, 40_000)
 """Ports of a rendezvous, unless `runtime.rendezvous` names one: below those that systems assign themselves."""
 
 
-def torchrun(worker: str, folder: Path, runtime: Runtime, environment: Mapping[str, str]) -> list[str]:
-    """Arguments that start `runtime.processes` ranks of the module `worker` on `runtime.nodes` nodes.
+def torchrun(worker: str, folder: Path, runtime: Runtime, processes: int, environment: Mapping[str, str]) -> list[str]:
+    """Arguments that start `processes` ranks of the module `worker` on `runtime.nodes` nodes.
 
     Raises:
         UserError: when the nodes cannot share the processes evenly, or the Slurm job has fewer nodes.
     """
-    each, rest = divmod(runtime.processes, runtime.nodes)
+    each, rest = divmod(processes, runtime.nodes)
     if rest or not each:
         raise UserError(
-            f"runtime.processes={runtime.processes} cannot be divided evenly among runtime.nodes={runtime.nodes}\n"
-            "  processes counts all nodes: set it to the number of nodes times the GPUs of one"
+            f"{processes} processes cannot be divided evenly among runtime.nodes={runtime.nodes}\n"
+            "  take as many nodes as have the same GPUs"
         )
     command = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={runtime.nodes}", f"--nproc-per-node={each}"]
     command += [f"--log-dir={folder / 'logs'}", "--redirects=3"]

@@ -9,7 +9,6 @@ from torch.utils.data import BatchSampler
 
 from speed.backends.alignment.batch_order import BatchOrder
 from speed.backends.alignment.training import repeated_rows
-from speed.runtime import Runtime
 
 LENGTHS = [7, 3, 9, 1, 4, 4, 8, 2, 6, 5]
 
@@ -52,5 +51,5 @@ def test_what_fills_a_last_batch_up_is_the_beginning_of_the_pass(rows: int, micr
     batches = BatchSampler(order, micro_batch, drop_last=False)
     shards = [list(BatchSamplerShard(batches, processes, rank)) for rank in range(processes)]
     trained = [row for step in zip(*shards, strict=True) for part in step for row in part]
-    repeated = repeated_rows(rows, micro_batch, Runtime(processes=processes))
+    repeated = repeated_rows(rows, micro_batch, processes)
     assert trained == [*order, *(list(order) * 30)[:repeated]]

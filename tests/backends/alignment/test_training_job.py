@@ -101,7 +101,9 @@ def test_a_training_that_is_told_to_end_saves_and_goes_on_later(processes: int, 
         LORA.sft(str(base), completions(40), config, stopped, ctx)
     assert signal.getsignal(signal.SIGTERM) == before
     assert not (stopped / "weights.json").exists()
-    with pytest.raises(UserError, match=f"go on with runtime.processes={processes} runtime.strategy=ddp"):
+    with pytest.raises(
+        UserError, match=f"in {processes} processes .*(\n.*)*go on with as many GPUs .* and runtime.strategy=ddp"
+    ):
         LORA.sft(str(base), completions(40), config, stopped, context(tmp_path, processes=3 - processes))
     ctx = context(tmp_path, processes=processes)
     LORA.sft(str(base), completions(40), config, stopped, ctx)

@@ -29,7 +29,7 @@ def gradient_of(file: Path, strategy: str) -> dict[str, Any]:
     Of a job in fp16 what `first_steps` returns.
     """
     job = EmbedderJob.model_validate_json(file.read_text())
-    ctx = Context(Store(job.runtime.home), job.runtime)
+    ctx = Context(Store(job.runtime.home), job.runtime, granted=job.grant)
     if strategy != "alone":
         ctx.runtime = job.runtime.model_copy(update={"strategy": strategy})
     ranks = Ranks() if strategy == "alone" else join_ranks(ctx, CPU)

@@ -20,6 +20,7 @@ from speed.backends.embedder.settings import Development, Lora
 from speed.backends.embedder.trainer import EmbedderJob
 from speed.backends.encoding.encoder import Encoder
 from speed.backends.runtime import processes
+from speed.core.allocation import Grant
 from speed.core.errors import UserError
 from speed.runtime import Context, Runtime
 
@@ -50,10 +51,12 @@ def unlike(file: Path, count: int) -> Path:
 
 def test_the_gradient_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
     base, data = make_base(tmp_path / "base"), unlike(tmp_path / "examples.jsonl", 12)
-    runtime = Runtime(device="cpu", threads=1, processes=2, home=tmp_path / "home")
+    runtime = Runtime(devices="cpu", threads=1, home=tmp_path / "home")
     for name, changes in [*CASES.items(), ("half", {"precision": "fp16", "epochs": 4})]:
         trainer = small(base, **EXACT, **changes)
-        job = EmbedderJob(trainer=trainer, examples=data, seed=3, out=str(tmp_path), runtime=runtime)
+        job = EmbedderJob(
+            trainer=trainer, examples=data, seed=3, out=str(tmp_path), runtime=runtime, grant=Grant(processes=2)
+        )
         (tmp_path / f"{name}.job.json").write_text(job.model_dump_json())
     script = str(Path(__file__).with_name("gradient_of_ranks.py"))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -128,8 +131,8 @@ def test_a_mistake_in_a_rank_is_said_and_checkpoints_stay_for_any_number_of_proc
 @pytest.mark.parametrize(
     ("settings", "runtime", "message"),
     [
-        ({"batch_size": 4}, {"processes": 8}, "take fewer processes or a larger batch"),
-        ({"precision": "fp16"}, {"device": "cpu"}, "needs a GPU"),
+        ({"batch_size": 4}, {"nodes": 8}, "take another number of nodes or another batch"),
+        ({"precision": "fp16"}, {"devices": "cpu"}, "needs a GPU"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_built(

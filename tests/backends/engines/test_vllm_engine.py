@@ -25,6 +25,7 @@ from speed.backends.engines.prompt_format import prompt_ids
 from speed.backends.engines.transformers_engine import TransformersEngine
 from speed.backends.engines.vllm_engine import ENVIRONMENT, VllmEngine
 from speed.backends.engines.weights import load
+from speed.core.allocation import Grant
 from speed.core.errors import UserError
 from speed.data.answers.schemas import example_form
 from speed.data.records import KEYS, Kind
@@ -54,10 +55,12 @@ def test_where_vllm_is_not_installed_it_is_said_before_anything_is_read(tmp_path
         texts(ENGINE, tmp_path, requests(1), GREEDY)
 
 
-def test_an_engine_that_would_leave_gpus_idle_refuses() -> None:
-    with pytest.raises(UserError, match="runtime.generation_gpus=2, and this engine generates on one GPU"):
-        OTHER.check(Runtime(generation_gpus=2))
-    OTHER.check(Runtime())
+@pytest.mark.parametrize(("gigabytes", "gpus"), [(80, 1), (40, 2), (24, 4), (None, 1)])
+def test_a_model_is_shared_by_as_many_gpus_as_it_needs(gigabytes: float | None, gpus: int) -> None:
+    """LLaMA-3-8B and its 262,144 tokens of keys and values are 47 GB."""
+    engine = VllmEngine(precision="bf16")
+    assert engine.group("meta-llama/Meta-Llama-3-8B", Runtime(device_gb=gigabytes)) == gpus
+    assert engine.group("somebody/unknown", Runtime(device_gb=24)) == 1
 
 
 def test_what_vllm_cannot_serve_is_said_and_a_bug_stays_a_bug() -> None:
@@ -220,7 +223,8 @@ def test_vllm_loads_our_exports_elsewhere_with_equal_logits(kind: str, base: Pat
 
 def stage(base: Path, gpus: int, parent: Connection) -> None:
     """Body of a process like that of a stage: forked from the server, and a daemon."""
-    ctx = context(base, generation_gpus=gpus)
+    ctx = context(base, processes=gpus)
+    ctx.granted = Grant(devices=tuple(range(gpus)) if gpus > 1 else ())
     found = next(ENGINE.generate(base, [requests(6)], GREEDY, ctx))
     parent.send((multiprocessing.current_process().daemon, [text.text for text in found]))
 

@@ -40,7 +40,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def launched(kind: str, out: Path, **runtime: Any) -> Context:
     ctx = context(out, processes=2, **runtime)
-    run_in_processes(SmallJob(kind=kind, out=str(out), runtime=ctx.runtime), "small_worker", ctx)
+    run_in_processes(SmallJob(kind=kind, out=str(out), runtime=ctx.runtime, grant=ctx.grant), "small_worker", ctx)
     return ctx
 
 
@@ -88,7 +88,8 @@ def test_two_nodes_of_a_slurm_job_work_together(tmp_path: Path, monkeypatch: pyt
 
 def test_a_launcher_that_starts_fewer_processes_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`accelerate launch --cpu --num_processes 2` starts one process, without an error."""
-    job = SmallJob(kind="sum", out=str(tmp_path), runtime=context(tmp_path, processes=2).runtime)
+    ctx = context(tmp_path, processes=2)
+    job = SmallJob(kind="sum", out=str(tmp_path), runtime=ctx.runtime, grant=ctx.grant)
     (tmp_path / JOB).write_text(job.model_dump_json())
     monkeypatch.setattr(sys, "argv", ["small_worker", str(tmp_path)])
     for name in ("RANK", "LOCAL_RANK"):

@@ -14,8 +14,8 @@ from speed.runtime import Runtime
 SLURM = {"SLURM_JOB_ID": "77", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "gpu[07-08]"}
 
 
-def command(environment: dict[str, str], **runtime: Any) -> list[str]:
-    return torchrun("speed.worker", Path("/shared/out/processes"), Runtime(**runtime), environment)
+def command(environment: dict[str, str], processes: int = 1, **runtime: Any) -> list[str]:
+    return torchrun("speed.worker", Path("/shared/out/processes"), Runtime(**runtime), processes, environment)
 
 
 def test_one_machine_needs_no_rendezvous_even_inside_a_slurm_job() -> None:
@@ -34,7 +34,7 @@ def test_a_slurm_job_starts_one_torchrun_a_node_that_meet_on_the_first() -> None
     (endpoint,) = [part for part in argv if part.startswith("--rdzv-endpoint=gpu07:")]
     assert 20_000 <= int(endpoint.rpartition(":")[2]) < 40_000
     assert command(SLURM, processes=16, nodes=2) == command(SLURM, processes=16, nodes=2)
-    other = torchrun("speed.worker", Path("/shared/other"), Runtime(processes=16, nodes=2), SLURM)
+    other = torchrun("speed.worker", Path("/shared/other"), Runtime(nodes=2), 16, SLURM)
     assert endpoint not in other, "trainings side by side must not meet"
 
 
@@ -61,8 +61,8 @@ def test_first_of_slurms_lists(nodes: str, first: str) -> None:
 @pytest.mark.parametrize(
     ("environment", "runtime", "says"),
     [
-        ({}, {"processes": 3, "nodes": 2}, "runtime.processes=3 cannot be divided evenly among runtime.nodes=2"),
-        ({}, {"processes": 1, "nodes": 2}, "number of nodes times the GPUs"),
+        ({}, {"processes": 3, "nodes": 2}, "3 processes cannot be divided evenly among runtime.nodes=2"),
+        ({}, {"processes": 1, "nodes": 2}, "as many nodes as have the same GPUs"),
         (SLURM, {"processes": 4, "nodes": 4}, "runtime.nodes=4, and this Slurm job has 2"),
     ],
 )

@@ -1,0 +1,86 @@
+"""The machine: its GPUs and cores, found without importing torch."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""Environment variable that says which GPUs a process sees."""
+
+
+class Gpu(NamedTuple):
+    """One GPU that this process may use."""
+
+    name: str
+    """How `CUDA_VISIBLE_DEVICES` names it."""
+    gigabytes: float | None
+    """Its memory; None where it is not known."""
+
+
+def gpu_in_sight() -> bool:
+    """Whether there may be a GPU: a quick look at drivers; true where it cannot tell."""
+    # in a container the devices alone may be visible
+    drivers = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/sys/module/amdgpu/version", "/dev/kfd", "/dev/dxg")
+    return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
+
+
+@lru_cache(maxsize=1)
+def gpus() -> tuple[Gpu, ...]:
+    """The GPUs that this process may use, in the order in which torch numbers them; none where torch can use none."""
+    visible = os.environ.get(VISIBLE)
+    if not gpu_in_sight() or visible == "" or not _torch_has_gpus():
+        return ()
+    found = _asked_of_driver()
+    if visible is None:
+        return found
+    names = [name.strip() for name in visible.split(",")]
+    sizes = {gpu.name: gpu.gigabytes for gpu in found}
+    some = found[0].gigabytes if found else None  # a UUID, or a part of a GPU
+    return tuple(Gpu(name, sizes.get(name, some)) for name in names if name)
+
+
+def cores() -> int:
+    """Cores that this process may use: of its affinity and of its container's quota."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(found, int(quota) // int(period)))
+    except (OSError, ValueError):  # no container, or no limit ("max")
+        return found
+
+
+def _torch_has_gpus() -> bool:
+    """Whether the torch that is installed was made for GPUs; told from its version, without importing it."""
+    torch = find_spec("torch")
+    if torch is None or torch.origin is None:
+        return False
+    try:
+        version = Path(torch.origin).with_name("version.py").read_text(encoding="utf-8")
+    except OSError:
+        return True
+    return bool(re.search(r"^(cuda|hip)\b[^=\n]*= *['\"]", version, re.MULTILINE))
+
+
+def _asked_of_driver() -> tuple[Gpu, ...]:
+    """All GPUs of the machine; one where the driver's own tool cannot be asked and a device is in sight."""
+    tool = shutil.which("nvidia-smi")
+    if tool is not None:
+        query = [tool, "--query-gpu=index,memory.total", "--format=csv,noheader,nounits"]
+        try:
+            said = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60).stdout
+            rows = [line.split(",") for line in said.splitlines() if line.strip()]
+            return tuple(Gpu(index.strip(), float(memory) / 1024) for index, memory in rows)
+        except (OSError, subprocess.SubprocessError, ValueError):
+            pass
+    nodes = sorted(Path("/dev").glob("nvidia[0-9]*"))
+    if nodes or sys.platform == "linux":
+        return tuple(Gpu(str(number), None) for number in range(max(1, len(nodes))))
+    return ()

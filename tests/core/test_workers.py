@@ -1,0 +1,74 @@
+"""Workers of a pool on declared devices: whatever their number, order or death, the rows are those of one worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toys import SharedNumbers
+
+from speed.core.graph import goals
+from speed.core.scheduler import StageFailed, build_all
+from speed.core.store import Span, Store
+from speed.runtime import Runtime
+
+EIGHT = tuple(range(8))
+
+
+def built(pool: SharedNumbers, rows: int, tmp_path: Path, **runtime: Any) -> list[str]:
+    """What was said, after the pool was built and found complete."""
+    store, said = Store(tmp_path / "home").open(), []
+
+    def listen(label: str, event: dict[str, Any]) -> None:
+        said.append(event.get("message") or event["event"])
+
+    build_all(goals([pool.take(rows)]), store, Runtime(**runtime), listen, tmp_path / "logs")
+    assert [row.value for row in store.rows(pool.take(rows))] == [pool.factor * row for row in range(rows)]
+    assert store.shards(pool) == [Span(start, start + 4) for start in range(0, rows, 4)]
+    assert said[-1] == "done"
+    assert said.count("done") == 1
+    manifest = store.shard_manifest(pool, Span(0, 4))
+    assert manifest is not None
+    assert manifest.share is not None
+    assert manifest.share.devices == (1 if "devices" in runtime else 0)
+    return said
+
+
+def blocks(log: Path) -> list[int]:
+    """First rows of the blocks that were begun."""
+    return sorted(int(line.split()[1]) for line in log.read_text().splitlines())
+
+
+def test_eight_devices_have_a_worker_each(tmp_path: Path) -> None:
+    pool = SharedNumbers(3, log=str(tmp_path / "log"), together=8)
+    said = built(pool, 48, tmp_path, devices=EIGHT)
+    assert [line for line in said if line.startswith("runs on")] == [f"runs on GPU {number}" for number in EIGHT]
+    assert blocks(tmp_path / "log") == list(range(0, 48, 4))
+
+
+@pytest.mark.parametrize("runtime", [{}, {"devices": (0, 1)}])
+def test_the_block_of_a_killed_worker_is_done_again_by_another(runtime: dict[str, Any], tmp_path: Path) -> None:
+    pool = SharedNumbers(3, log=str(tmp_path / "log"), dies=(8, 2))
+    said = built(pool, 24, tmp_path, **runtime)
+    assert sum("its process ended with code -9" in line and "is done again" in line for line in said) == 2
+    assert blocks(tmp_path / "log") == [0, 4, 8, 8, 8, 12, 16, 20]
+
+
+def test_one_device_that_is_lost_for_good_leaves_seven(tmp_path: Path) -> None:
+    pool = SharedNumbers(3, log=str(tmp_path / "log"), bad_device="5", together=8)
+    said = built(pool, 64, tmp_path, devices=EIGHT)
+    assert sum("GPU 5 is not used any more in this run" in line for line in said) == 1
+    assert sum("is done again" in line for line in said) == 2
+
+
+def test_a_block_on_which_every_worker_dies_ends_the_run(tmp_path: Path) -> None:
+    pool = SharedNumbers(3, log=str(tmp_path / "log"), dies=(8, 9))
+    with pytest.raises(StageFailed, match="ended with code -9, the third time at rows 8 to 11"):
+        built(pool, 24, tmp_path, devices=EIGHT)
+
+
+def test_the_last_device_that_is_lost_ends_the_run(tmp_path: Path) -> None:
+    pool = SharedNumbers(3, log=str(tmp_path / "log"), bad_device="0")
+    with pytest.raises(StageFailed, match="GPU 0 is not used any more in this run, and no other is left"):
+        built(pool, 8, tmp_path, devices=(0,))
