@@ -1,8 +1,8 @@
 """Build many goals, independent ones at the same time, each in a process of its own that sees its devices alone.
 
 The blocks of a pool are built by as many workers as there is room for: each takes the next block when it has finished
-one. A worker that dies is replaced, and its block is done again. Processes are forked from servers that have
-imported the heavy packages once; when a process ends, its memory is free for the next stage. A damaged artifact that a stage
+one. A worker that dies is replaced, and its block is done again. Processes are forked from servers that have imported
+the heavy packages once; when a process ends, its memory is free for the next stage. A damaged artifact that a stage
 meets is set aside and built again.
 """
 

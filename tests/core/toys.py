@@ -67,7 +67,7 @@ class SharedNumbers(WholeNumbers):
 
     name: ClassVar[str] = "shared numbers"
     breaks: str = ""
-    """A file whose absence makes the build of the last block fail, once."""
+    """A file whose absence makes the build of a later block fail, once."""
     together: int = 0
     """Workers that wait for one another before the first block is built."""
     dies: tuple[int, int] = (-1, 0)
@@ -88,10 +88,18 @@ class SharedNumbers(WholeNumbers):
         if lost or (start == self.dies[0] and tries <= self.dies[1]):
             os.kill(os.getpid(), signal.SIGKILL)
         for made in super_build(self, start, stop, ctx):
-            if self.breaks and made.row == stop - 1 and start and not Path(self.breaks).exists():
-                Path(self.breaks).touch()
+            if self.breaks and made.row == stop - 1 and start and first_to_make(Path(self.breaks)):
                 raise CorruptArtifact(Path(self.breaks).with_suffix(".gone"), "the sha256 differs")
             yield made
+
+
+def first_to_make(file: Path) -> bool:
+    """Whether the file was not there, of all processes that ask."""
+    try:
+        file.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def super_build(numbers: Numbers, start: int, stop: int, ctx: Context) -> Iterator[Number]:
