@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
-from speed.core.content import ModelReference
+from speed.core.content import Content, ModelReference
 from speed.core.errors import UserError
 from speed.core.spec import Spec
 from speed.data.answer_lengths import longest_answer
@@ -22,7 +22,7 @@ from speed.data.quality.guidelines import Guidelines
 from speed.data.quality.minhash import MinHashConfig
 from speed.data.records import Kind
 from speed.data.topics.sources import TopicsConfig
-from speed.ports import Dpo, EmbedderTrainer, Engine, Evaluator, Sampling, Sft, Teacher, Tracker, Trainer
+from speed.ports import Dpo, EmbedderTrainer, Engine, Evaluator, FormatName, Sampling, Sft, Teacher, Tracker, Trainer
 from speed.runtime import Runtime
 
 FORMER_OPTIONS = {
@@ -198,6 +198,26 @@ class RevisorConfig(Spec):
         return self
 
 
+class Given(Spec):
+    """What takes the place of a stage. Nothing that only this stage reads is built or paid for."""
+
+    seed: Content | None = None
+    """Seed examples (JSON lines), instead of the teacher's."""
+    junior: ModelReference | None = None
+    """A generator: a folder that save_pretrained, speed.export or a run's stage wrote, or a hub name."""
+    senior: ModelReference | None = None
+    revisor: ModelReference | None = None
+    corpus: Content | None = None
+    """The training corpus (JSON lines), as deduplication would leave it."""
+    prompt_format: FormatName = "plain"
+    """How the given generators are prompted, where they are no payloads of a run, which state it themselves."""
+
+    @property
+    def named(self) -> list[str]:
+        """The keys that are set."""
+        return [name for name in ("seed", "junior", "senior", "revisor", "corpus") if getattr(self, name) is not None]
+
+
 class DedupConfig(Spec):
     """Which examples count as repeats and are dropped."""
 
@@ -237,6 +257,7 @@ class Config(Spec):
     revisor: RevisorConfig
     scale: Scale
     dedup: DedupConfig
+    given: Given = Given()
     embedder: SerializeAsAny[EmbedderTrainer]
     eval: SerializeAsAny[Evaluator]
     tracker: SerializeAsAny[Tracker]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from speed.config import Config
+from speed.core.content import ModelReference
+from speed.core.errors import UserError
 from speed.core.graph import Goal, goals
 from speed.core.stage import Pool, Stage
 from speed.data.assignment import Assignment, BrainstormPlan, Role
@@ -14,6 +16,7 @@ from speed.stages.dedup import Dedup
 from speed.stages.embedder import Embedder
 from speed.stages.evaluation import Evaluation
 from speed.stages.field_pairs import FieldPairs
+from speed.stages.given import GivenCorpus, GivenModel, GivenSeed, count_lines, count_seeds
 from speed.stages.instruct import InstructModel
 from speed.stages.junior import Junior
 from speed.stages.preferences import Preferences
@@ -92,11 +95,21 @@ def pipeline(config: Config) -> Pipeline:
             guidelines=guidelines,
         )
 
+    given = config.given
+
+    def given_model(role: str, model: ModelReference) -> Stage[Weights]:
+        return GivenModel(model, engine, role, given.prompt_format)
+
     # The teacher writes a little; the junior learns from it (3.2.2).
-    seed_data = examples_by_teacher(counts.sft_attempts)
+    wanted = round(counts.sft * counts.sft_factor)
+    if given.seed:
+        seeds_taken = GivenSeed(given.seed).take(min(wanted, count_seeds(given.seed)))
+    else:
+        seeds_taken = examples_by_teacher(counts.sft_attempts).take(wanted)
     sft = config.generator.sft.model_copy(update={"seed": seed.train})
-    seeds_taken = seed_data.take(round(counts.sft * counts.sft_factor))
-    junior = Junior(config.generator.base, sft, config.trainer, seeds_taken)
+    junior: Stage[Weights] = Junior(config.generator.base, sft, config.trainer, seeds_taken)
+    if given.junior:
+        junior = given_model("junior", given.junior)
 
     # The junior answers each prompt K times; the teacher (or rules) judges the lists for the senior (3.2.3).
     root = RootData(
@@ -133,6 +146,8 @@ def pipeline(config: Config) -> Pipeline:
                 )
         dpo = config.preference.dpo.model_copy(update={"seed": seed.train})
         writer = Senior(dpo, config.trainer, junior, pairs.take(round(counts.pairs * counts.pairs_factor)))
+    if given.senior:
+        writer = given_model("senior", given.senior)
 
     # The writer synthesises at scale (3.3). For comparison (4.1) an instruct model writes as it came, or the teacher
     # writes it all: more rows of seed data (C.2).
@@ -159,13 +174,15 @@ def pipeline(config: Config) -> Pipeline:
         revisions = RevisionData(
             root, teacher, prompts.of("revise"), config.revisor.temperature, limits.revision, seed.data, guidelines
         )
-        revisor = Revisor(
+        revisor: Stage[Weights] = Revisor(
             base=config.generator.base,
             sft=config.revisor.sft.model_copy(update={"seed": seed.train}),
             trainer=config.revisor.trainer or config.trainer,
             data=revisions.take(round(counts.revisions * counts.revisions_factor)),
             target=config.revisor.target,
         )
+        if given.revisor:
+            revisor = given_model("revisor", given.revisor)
         reason = 2 if config.revisor.target == "reason+revision" else 1
         samples = RevisionPass(
             samples=samples,
@@ -182,6 +199,24 @@ def pipeline(config: Config) -> Pipeline:
     # Repeats go (4.1, Appendix A), an embedder learns from the rest (3.3), and MTEB judges it (4.2).
     rows = round(config.scale.examples * config.scale.factor)
     kept = None if config.scale.keep is None else config.scale.mix.counts(config.scale.keep)
-    corpus = Dedup(config.dedup.minhash, samples.take(rows), kept)
+    corpus: Stage[Example] = Dedup(config.dedup.minhash, samples.take(rows), kept)
+    if given.corpus:
+        corpus, rows = GivenCorpus(given.corpus), count_lines(given.corpus)
     embedder = Embedder(config.embedder, corpus, rows, seed.train)
-    return Pipeline(corpus, embedder, Evaluation(config.eval, embedder))
+    made = Pipeline(corpus, embedder, Evaluation(config.eval, embedder))
+    _refuse_unread(config, made)
+    return made
+
+
+def _refuse_unread(config: Config, made: Pipeline) -> None:
+    """Refuse what is given and that nothing reads.
+
+    Raises:
+        UserError: naming it.
+    """
+    read = {goal.label for goal in made.goals()} if config.given.named else set()
+    unread = [name for name in config.given.named if f"given {name}" not in read]
+    if unread:
+        raise UserError(
+            f"given.{unread[0]} has no effect: in this run nothing reads it\n  take it away, or what is given behind it"
+        )

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,9 @@ from speed.data.answers.schemas import Form
 from speed.data.costs.memory import Footprint
 from speed.data.records import Kind, Prompt, Scores
 from speed.runtime import Context, Runtime
+
+FormatName: TypeAlias = Literal["plain", "inst", "released", "chat"]
+"""Layouts of a prompt; `speed.backends.engines.prompt_format` says what each is."""
 
 
 class Sampling(Spec):
@@ -173,11 +176,14 @@ class Engine(Backend, ABC):
         A call is read when the texts of the one before have been handed out: it may depend on them.
         """
 
-    def adopt(self, base: str, out: Path) -> None:
-        """Write into `out` what `generate` takes as the weights of an instruct model as it came.
+    def adopt(self, base: str, out: Path, layout: FormatName = "chat") -> None:
+        """Write into `out` what `generate` takes as the weights of a model that was not trained in this run.
+
+        Args:
+            layout: how it is prompted; a payload of another run states that itself.
 
         Raises:
-            UserError: for a model that cannot be had, or one that is no instruct model.
+            UserError: for a model that cannot be had, or one without the chat template that it is to be prompted by.
         """
         raise UserError(
             f"{type(self).__name__} cannot write with a model that was not trained here: take another engine"
@@ -200,6 +206,13 @@ class Engine(Backend, ABC):
     def group(self, base: str, runtime: Runtime) -> int:
         """GPUs that share one model of this base while it generates; 1 where one is large enough."""
         return 1
+
+    def check_model(self, base: str) -> None:
+        """Refuse, before anything is built, a folder that holds no generator, or not the whole of one.
+
+        Raises:
+            UserError: naming the file and the remedy.
+        """
 
 
 class Sft(Spec):

@@ -231,6 +231,24 @@ def test_an_instruct_model_writes_the_corpus(first: tuple[Path, Finished], tmp_p
     assert summary(home)["scores"]["mean"] > 0
 
 
+def test_a_given_senior_writes_what_it_wrote_where_it_was_trained(first: tuple[Path, Finished], tmp_path: Path) -> None:
+    """Its folder of another root takes the place of everything that trained it; nothing but brainstorming is asked."""
+    senior = (runs(first[0])[0] / "stages" / "senior").resolve()
+    done = speed(tmp_path / "home", SMOKE, f"given.senior={senior}", "revisor=none", "dedup=none")
+    assert done.code == 0, done.out + done.err
+    stages = {stage["label"]: stage for stage in summary(tmp_path / "home")["stages"]}
+    assert list(stages) == [
+        "topics", "tasks for synthesis", "given senior", "synthesis", "dedup", "embedder", "evaluation",
+    ]  # fmt: skip
+    assert {label for label in stages if stages[label]["cost"].get("calls")} == {"tasks for synthesis"}
+    texts = [
+        [json.loads(line)["text"] for file in sorted(folder.glob("rows-*.jsonl")) for line in file.open()]
+        for folder in (runs(home)[-1] / "stages" / "synthesis" for home in (first[0], tmp_path / "home"))
+    ]
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == 46
+
+
 @pytest.mark.slow
 def test_labelled_sets_beside_five_times_the_corpus(first: tuple[Path, Finished], tmp_path: Path) -> None:
     """Table 1's supervised row to scores, on 14 small files; a run without one of them is refused."""

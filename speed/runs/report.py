@@ -266,7 +266,7 @@ def beside_table_one(name: str, lines: list[StageLine], scores: Scores) -> list[
     judged = _judged(lines)
     if judged is None or not is_comparable(scores.tasks, judged["pins"].get("splits", {})):
         return []
-    corpus = next((line.rows_out for line in lines if line.label == "dedup"), None)
+    corpus = next((line.rows_out for line in lines if line.label in ("dedup", "given corpus")), None)
     trained_on = "this run" if corpus is None else f"this run, {corpus:,} examples kept"
     table = table_one([OwnRow(name, trained_on, scores.types, scores.mean)])
     return ["## The paper's Table 1", table.markdown(), escaped(published().table_1.source)]

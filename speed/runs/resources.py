@@ -24,10 +24,9 @@ from speed.data.costs.memory import ADAM, GIGABYTE, PEAKS, UTILISATION, Fit, fit
 from speed.data.costs.model_shapes import Shape, shape_of
 from speed.ports import Dpo, EmbedderLoad, Training
 from speed.runs.tables import paragraph
-from speed.stages.base import GeneratingPool, tokens_about
+from speed.stages.base import GeneratingPool, UntrainedModel, tokens_about
 from speed.stages.embedder import Embedder
 from speed.stages.evaluation import Evaluation
-from speed.stages.instruct import InstructModel
 
 WORTH_A_LINE = 100_000_000
 """Weights below which any machine will do."""
@@ -116,7 +115,7 @@ def _add_generation(needed: Resources, pool: GeneratingPool[Any], status: StageS
     needed.disk["rows and journal"] += status.work.generated * record_bytes(prompt, answer)
     read = [node for node in pool.upstream.values() if isinstance(node, Node)]
     bases = [training.base for node in read if (training := node.training()) is not None]
-    bases += [node.base.name for node in read if isinstance(node, InstructModel)]
+    bases += [node.base.name for node in read if isinstance(node, UntrainedModel)]
     base = next(iter(bases), "")
     shape = _shape(needed, status.goal.label, base)
     if shape is not None:

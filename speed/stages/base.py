@@ -210,6 +210,17 @@ class FineTuning(Stage[Weights], Generic[R]):
         self.trainer.sft(self.base.name, rows, self.sft, out, ctx)
 
 
+@dataclass(frozen=True)
+class UntrainedModel(Stage[Weights]):
+    """A generator that this run does not train."""
+
+    base: ModelReference
+    engine: Engine
+
+    def hub_repositories(self) -> tuple[HubRepository, ...]:
+        return hub_model(self.base.name)
+
+
 def bases_under(node: Node) -> tuple[HubRepository, ...]:
     """What loading a generator reads from the hub: the base of an adapter that `node` has trained, or of a model as it
     came; nothing for weights that were trained as a whole."""

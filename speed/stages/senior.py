@@ -13,7 +13,7 @@ from speed.core.work import Work
 from speed.data.records import Pair
 from speed.ports import Dpo, Preference, Trainer, Training, Weights
 from speed.runtime import Context, Runtime
-from speed.stages.base import bases_under, tokens_about, training_rows
+from speed.stages.base import UntrainedModel, bases_under, tokens_about, training_rows
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Senior(Stage[Weights]):
         return bases_under(self.junior)
 
     def training(self) -> Training:
-        return self.junior.training()._replace(  # type: ignore[no-any-return]
-            config=self.dpo, trainer=self.trainer, tokens_a_row=2 * sum(tokens_about(self, "seed"))
-        )
+        trained: Training | None = self.junior.training()
+        base = self.junior.base.name if isinstance(self.junior, UntrainedModel) else trained.base if trained else ""
+        return Training(base, self.dpo, self.trainer, 2 * sum(tokens_about(self, "seed")))
 
     def run(self, out: Path, ctx: Context) -> None:
         rows = [

@@ -9,12 +9,11 @@ from typing import Literal
 from pydantic import Field
 
 from speed.backends.alignment import zero3
-from speed.backends.engines.prompt_format import FormatName
 from speed.backends.engines.weights import Precision
 from speed.backends.runtime.device import device_for
 from speed.core.errors import UserError, mistakes_of, refuse_for
 from speed.core.spec import Spec
-from speed.ports import Dpo, Sft
+from speed.ports import Dpo, FormatName, Sft
 from speed.runtime import Runtime
 
 

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speed.backends.engines.prompt_format import FormatName, completion_ids, prompt_format, prompt_ids
+from speed.backends.engines.prompt_format import completion_ids, prompt_format, prompt_ids
 from speed.core.cache import kept
 from speed.core.errors import UserError
 from speed.core.spec import Json, digest
-from speed.ports import Completion, Preference
+from speed.ports import Completion, FormatName, Preference
 from speed.runtime import Context
 
 LAYOUT = 2

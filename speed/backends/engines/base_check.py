@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from speed.backends.engines.prompt_format import PROBE, FormatName, completion_ids, prompt_ids, rendered
+from speed.backends.engines.prompt_format import PROBE, completion_ids, prompt_ids, rendered
 from speed.backends.engines.weights import load_configs, load_tokenizer, refuse_adapter
 from speed.backends.runtime.device import quietly
 from speed.backends.runtime.model_folder import described, refuse_unloadable
 from speed.core.errors import UserError
+from speed.ports import FormatName
 
 ANSWER = '{"query": "q"}'
 """What an answer looks like, for the check of a chat template."""

@@ -8,21 +8,20 @@ it was trained after.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from speed.core.errors import UserError
 from speed.core.spec import Spec, digest
-
-FormatName: TypeAlias = Literal["plain", "inst", "released", "chat"]
-"""`plain`: the prompt and a line end. `inst`: Llama-2's and Mistral's brackets. `released`: what the authors' published
-weights were trained with, `{prompt} [/INST]` without an opening bracket (so in the code of their repository).
-`chat`: the chat template of the tokenizer, one user turn."""
+from speed.ports import FormatName
 
 LAYOUTS: dict[str, str] = {
     "plain": "{prompt}\n",
     "inst": "[INST] {prompt} [/INST]",
     "released": "{prompt} [/INST]",
 }
+"""`plain`: the prompt and a line end. `inst`: Llama-2's and Mistral's brackets. `released`: what the authors' published
+weights were trained with, `{prompt} [/INST]` without an opening bracket (so in the code of their repository).
+`chat`: the chat template of the tokenizer, one user turn."""
 
 PROBE = "\u2042 probe \u2042"
 """Text whose rendering stands for a chat template in the hash."""

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from speed.backends.engines.decoding import Prefix
-from speed.backends.engines.prompt_format import FormatName, prompt_format, prompt_ids
+from speed.backends.engines.prompt_format import prompt_format, prompt_ids
 from speed.backends.engines.weights import WeightsCard
 from speed.core.errors import UserError
-from speed.ports import Generate, Generated
+from speed.ports import FormatName, Generate, Generated
 from speed.runtime import Context
 
 Written: TypeAlias = Mapping[tuple[int, int], Sequence[int]]

@@ -15,10 +15,10 @@ from pydantic import Field
 
 from speed.backends.engines.decoding import Prefix, continuations
 from speed.backends.engines.transcription import Transcription, Written, context_length, format_of
-from speed.backends.engines.weights import Loaded, Precision, adopt, end_tokens, load
+from speed.backends.engines.weights import Loaded, Precision, adopt, end_tokens, load, refuse_partial
 from speed.backends.runtime.device import device_of
 from speed.core.errors import UserError
-from speed.ports import Engine, Generate, Generated, Sampling
+from speed.ports import Engine, FormatName, Generate, Generated, Sampling
 from speed.runtime import Context
 
 
@@ -32,8 +32,11 @@ class TransformersEngine(Engine):
     batch_tokens: int = Field(default=65_536, ge=1)
     """Most tokens, prompts and answers together, that one batch may come to."""
 
-    def adopt(self, base: str, out: Path) -> None:
-        adopt(base, out)
+    def adopt(self, base: str, out: Path, layout: FormatName = "chat") -> None:
+        adopt(base, out, layout)
+
+    def check_model(self, base: str) -> None:
+        refuse_partial(base)
 
     def check_base(self, base: str) -> None:
         from speed.backends.engines.base_check import check_generator

@@ -30,6 +30,7 @@ from speed.backends.engines.weights import (
     load_configs,
     load_tokenizer,
     read_card,
+    refuse_partial,
     save_merged,
 )
 from speed.backends.runtime.device import quietly
@@ -37,7 +38,7 @@ from speed.core.content import locate_model
 from speed.core.errors import UserError, refuse_for
 from speed.data.costs.memory import GIGABYTE, RESERVED, cache_bytes
 from speed.data.costs.model_shapes import shape_of
-from speed.ports import Engine, Generate, Generated, Sampling
+from speed.ports import Engine, FormatName, Generate, Generated, Sampling
 from speed.runtime import Context, Runtime
 
 ENVIRONMENT = {
@@ -99,8 +100,11 @@ class VllmEngine(Engine):
         sizes = (size for size in (1, 2, 4, 8, 16) if shape.heads % size == 0)
         return next((size for size in sizes if needed / size + RESERVED <= runtime.device_gb), 16)
 
-    def adopt(self, base: str, out: Path) -> None:
-        adopt(base, out)
+    def adopt(self, base: str, out: Path, layout: FormatName = "chat") -> None:
+        adopt(base, out, layout)
+
+    def check_model(self, base: str) -> None:
+        refuse_partial(base)
 
     def check_base(self, base: str) -> None:
         from speed.backends.engines.base_check import check_generator

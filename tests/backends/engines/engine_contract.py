@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from tiny_generator import context
 
-from speed.backends.engines.prompt_format import FormatName, prompt_format
+from speed.backends.engines.prompt_format import prompt_format
 from speed.backends.engines.weights import CARD, WeightsCard, load, write_card
 from speed.core.content import sha256_of
 from speed.core.errors import UserError
-from speed.ports import Engine, Generate, Generated, Sampling
+from speed.ports import Engine, FormatName, Generate, Generated, Sampling
 
 WARM = Sampling(temperature=1.0)
 GREEDY = Sampling(temperature=0.0)

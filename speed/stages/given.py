@@ -1,0 +1,111 @@
+"""What a user gives in place of a stage: seed examples, a generator, or a corpus. Nothing upstream of it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar
+
+from speed.core.content import Content
+from speed.core.errors import UserError
+from speed.core.stage import Pool, Stage
+from speed.data.given_records import given_examples, given_seeds
+from speed.data.records import Example, Sample
+from speed.data.text_files import lines_with_text
+from speed.ports import FormatName
+from speed.runtime import Context, Runtime
+from speed.stages.base import UntrainedModel
+
+_FIRST = 100
+"""Records that are read for a plan; a run reads all before anything is paid for."""
+
+
+@dataclass(frozen=True)
+class GivenSeed(Pool[Sample]):
+    """Seed data from a file: row i is its i-th example."""
+
+    file: Content
+
+    name: ClassVar[str] = "given seed"
+    row: ClassVar[type[Sample]] = Sample
+
+    def check(self, runtime: Runtime) -> None:
+        _read(given_seeds(self.file.path.expanduser()), "given.seed", self.file)
+
+    def build(self, start: int, stop: int, ctx: Context) -> Iterator[Sample]:
+        given = enumerate(islice(given_seeds(self.file.path.expanduser()), start, stop), start)
+        for row, (prompt, example) in given:
+            yield Sample(row=row, prompt=prompt, finish_reason="stop", example=example)
+            ctx.progress(row + 1 - start, stop - start, "examples")
+
+
+@dataclass(frozen=True)
+class GivenModel(UntrainedModel):
+    """Junior, senior or revisor from a folder or the hub, prompted as it was trained."""
+
+    role: str
+    prompt_format: FormatName
+    """How prompts are laid out for it; what a payload of a run states itself counts instead."""
+
+    name: ClassVar[str] = "given model"
+
+    @property
+    def label(self) -> str:
+        return f"given {self.role}"
+
+    def check(self, runtime: Runtime) -> None:
+        self.engine.check_model(self.base.name)
+
+    def run(self, out: Path, ctx: Context) -> None:
+        self.engine.adopt(self.base.name, out, self.prompt_format)
+
+
+@dataclass(frozen=True)
+class GivenCorpus(Stage[Example]):
+    """The training corpus from a file, as it stands there."""
+
+    file: Content
+
+    name: ClassVar[str] = "given corpus"
+
+    def check(self, runtime: Runtime) -> None:
+        _read(islice(given_examples(self.file.path.expanduser()), _FIRST), "given.corpus", self.file)
+
+    def read_inputs(self, runtime: Runtime, say: Callable[[str], None]) -> None:
+        _read(given_examples(self.file.path.expanduser()), "given.corpus", self.file)
+
+    def run(self, out: Path, ctx: Context) -> None:
+        with (out / "examples.jsonl").open("w", encoding="utf-8") as file:
+            for example in given_examples(self.file.path.expanduser()):
+                file.write(example.model_dump_json() + "\n")
+                ctx.tally.counts.update(["in", "out", example.kind])
+
+
+def count_lines(file: Content) -> int:
+    """Lines of a file that hold text; none where the file is not there, which a plan tells elsewhere."""
+    path = file.path.expanduser()
+    return lines_with_text(path) if path.is_file() else 0
+
+
+def count_seeds(file: Content) -> int:
+    """Examples of a file of seeds, read once for as long as it stays as it is; none where it is not there."""
+    path = file.path.expanduser()
+    return _seeds(path, path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else 0
+
+
+@lru_cache(maxsize=16)
+def _seeds(path: Path, modified: int, size: int) -> int:
+    return sum(1 for _ in given_seeds(path))
+
+
+def _read(records: Iterable[object], key: str, file: Content) -> None:
+    """Read records for their mistakes.
+
+    Raises:
+        UserError: for a record that is none, or a file without one.
+    """
+    if not sum(1 for _ in records):
+        raise UserError(f"{key}={file.path}: there is no example in it")

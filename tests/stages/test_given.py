@@ -1,0 +1,139 @@
+"""What is given in place of a stage: nothing behind it is planned, and it enters keys by content."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speed.backends.engines.weights import refuse_partial
+from speed.core.build import build
+from speed.core.content import Content
+from speed.core.errors import UserError
+from speed.core.graph import Goal
+from speed.core.stage import silence
+from speed.core.store import Store
+from speed.pipeline import pipeline
+from speed.runtime import Runtime
+from speed.stages.given import GivenCorpus, GivenSeed, count_seeds
+
+EXAMPLE = {"kind": "sts", "task": "t", "query": "q", "positive": "p", "negative": "n"}
+SEEDS = [
+    {"prompt": "write one", "example": EXAMPLE},
+    {"row": 1, "rejected": "truncated", "prompt": {"text": "p", "template": "t"}, "text": "{"},
+    {"row": 2, "prompt": {"text": "write two", "template": "t", "slots": {"language": "German"}}, "example": EXAMPLE},
+]
+MODEL = "package:miniature/bases/llama"
+
+
+def lines(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def labels(config: Any) -> list[str]:
+    return [goal.label for goal in pipeline(config).goals()]
+
+
+def test_nothing_behind_what_is_given_is_planned(compose: Any, tmp_path: Path) -> None:
+    seed, corpus = lines(tmp_path / "s.jsonl", *SEEDS), lines(tmp_path / "c.jsonl", EXAMPLE)
+    whole = labels(compose())
+    assert labels(compose(f"given.corpus={corpus}")) == ["given corpus", "embedder", "evaluation"]
+    without = {"tasks for seed", "seed data"}
+    found = labels(compose(f"given.seed={seed}"))
+    assert set(found) == {*whole, "given seed"} - without
+    found = labels(compose(f"given.junior={MODEL}"))
+    assert set(found) == {*whole, "given junior"} - without - {"junior"}
+    found = labels(compose(f"given.revisor={MODEL}"))
+    assert set(found) == {*whole, "given revisor"} - {"revisor", "revisions"}
+    found = labels(compose(f"given.senior={MODEL}", f"given.revisor={MODEL}"))
+    assert set(found) == {
+        "topics", "tasks for synthesis", "given senior", "synthesis", "given revisor", "revision", "dedup",
+        "embedder", "evaluation",
+    }  # fmt: skip
+
+
+def test_files_enter_keys_by_content(compose: Any, tmp_path: Path) -> None:
+    here, there = lines(tmp_path / "a.jsonl", EXAMPLE), lines(tmp_path / "b.jsonl", EXAMPLE)
+    other = lines(tmp_path / "c.jsonl", EXAMPLE | {"query": "another"})
+    keys = [pipeline(compose(f"given.corpus={file}")).key for file in (here, there, other)]
+    assert keys[0] == keys[1] != keys[2]
+    asked = [pipeline(compose(f"given.junior={MODEL}", f"given.prompt_format={name}")).key for name in ("inst", "chat")]
+    assert asked[0] != asked[1]
+
+
+@pytest.mark.parametrize(
+    "given", [("junior", "senior", "revisor=none"), ("corpus", "seed"), ("senior", "preference=none", "corpus")]
+)
+def test_what_nothing_reads_is_refused(compose: Any, tmp_path: Path, given: tuple[str, ...]) -> None:
+    files = {"seed": lines(tmp_path / "s.jsonl", *SEEDS), "corpus": lines(tmp_path / "c.jsonl", EXAMPLE)}
+    typed = [each if "=" in each else f"given.{each}={files.get(each, MODEL)}" for each in given]
+    with pytest.raises(UserError, match="has no effect: in this run nothing reads it"):
+        pipeline(compose(*typed))
+
+
+def test_examples_and_seeds_are_what_stands_in_the_files(tmp_path: Path) -> None:
+    store = Store(tmp_path / "home").open()
+    labelled = {"anchor": "a", "pos": ["b", "c"], "negatives": ["d", "e"], "task": "find", "id": 7}
+    corpus = GivenCorpus(Content(path=lines(tmp_path / "c.jsonl", EXAMPLE, SEEDS[1], labelled, SEEDS[2])))
+    build(Goal(corpus, 0, ()), store, Runtime(), silence)
+    written = [json.loads(line) for line in (store.payload(corpus) / "examples.jsonl").read_text().splitlines()]
+    found = {"kind": "retrieval", "task": "find", "query": "a", "positive": "b", "negative": "d"}
+    assert written == [EXAMPLE, found, EXAMPLE]
+    seed = GivenSeed(Content(path=lines(tmp_path / "s.jsonl", *SEEDS)))
+    assert count_seeds(seed.file) == 2
+    build(Goal(seed, 2, ()), store, Runtime(), silence)
+    rows = list(store.rows(seed.take(2)))
+    assert [row.prompt.text for row in rows] == ["write one", "write two"]
+    assert rows[1].prompt.slots == {"language": "German"}
+    assert all(row.example and row.example.model_dump(mode="json") == EXAMPLE for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("stage", "rows", "said"),
+    [
+        (GivenCorpus, [EXAMPLE, {**EXAMPLE, "kind": "poem"}], r"f.jsonl, line 2: kind is 'poem': it must be one of"),
+        (GivenCorpus, [{**EXAMPLE, "task": ""}], r"f.jsonl, line 1 has no task"),
+        (GivenCorpus, [EXAMPLE, {"query": "q"}], r"f.jsonl, line 2 is no record: it has no positive"),
+        (GivenCorpus, [SEEDS[1]], r"given.corpus=.*f.jsonl: there is no example in it"),
+        (GivenSeed, [SEEDS[0], EXAMPLE], r"f.jsonl, line 2 is no seed example"),
+        (GivenSeed, [{**SEEDS[0], "prompt": " "}], r"f.jsonl, line 1 is no seed example"),
+        (GivenSeed, [SEEDS[1]], r"given.seed=.*f.jsonl: there is no example in it"),
+    ],
+)
+def test_mistakes_are_told_with_file_and_line(tmp_path: Path, stage: Any, rows: list[Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        stage(Content(path=lines(tmp_path / "f.jsonl", *rows))).check(Runtime())
+
+
+def test_a_run_reads_the_whole_corpus_before_it_begins(tmp_path: Path) -> None:
+    corpus = GivenCorpus(Content(path=lines(tmp_path / "f.jsonl", *[EXAMPLE] * 200, {"query": "q"})))
+    corpus.check(Runtime())
+    with pytest.raises(UserError, match="line 201 is no record"):
+        corpus.read_inputs(Runtime(), print)
+
+
+def test_a_folder_must_hold_a_whole_generator(tmp_path: Path) -> None:
+    base, folder = Path(__file__).parents[2] / "speed/miniature/bases/llama", tmp_path / "model"
+    refuse_partial(str(base))
+    refuse_partial("org/name")
+    with pytest.raises(UserError, match="there is no base model"):
+        refuse_partial(str(folder))
+    shutil.copytree(base, folder)
+    (folder / "tokenizer_config.json").rename(tmp_path / "t.json")
+    with pytest.raises(UserError, match="is no generator: tokenizer_config.json is not in it"):
+        refuse_partial(str(folder))
+    (tmp_path / "t.json").rename(folder / "tokenizer_config.json")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(UserError, match="is damaged or not the whole file"):
+        refuse_partial(str(folder))
+    weights.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match="is damaged or not the whole file"):
+        refuse_partial(str(folder))
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="merge it first"):
+        refuse_partial(str(folder))
