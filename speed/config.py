@@ -22,7 +22,8 @@ from speed.data.quality.guidelines import Guidelines
 from speed.data.quality.minhash import MinHashConfig
 from speed.data.records import Kind
 from speed.data.topics.sources import TopicsConfig
-from speed.ports import Dpo, EmbedderTrainer, Engine, Evaluator, FormatName, Sampling, Sft, Teacher, Tracker, Trainer
+from speed.data.trainings import Dpo, Sft
+from speed.ports import EmbedderTrainer, Engine, Evaluator, FormatName, Sampling, Teacher, Tracker, Trainer
 from speed.runtime import Runtime
 
 FORMER_OPTIONS = {

@@ -10,6 +10,7 @@ from speed.core.graph import StageStatus
 from speed.core.stage import Pool
 from speed.core.work import Work
 from speed.data.costs.call_tokens import PAPER
+from speed.data.costs.loads import EmbedderLoad
 from speed.data.costs.memory import (
     GIGABYTE,
     PEAKS,
@@ -23,7 +24,8 @@ from speed.data.costs.memory import (
 )
 from speed.data.costs.model_shapes import Shape, shape_of
 from speed.data.costs.prices import CHARACTERS_PER_TOKEN, SECONDS_A_CALL, SECONDS_A_TOKEN
-from speed.ports import Dpo, EmbedderLoad, Training
+from speed.data.trainings import Dpo
+from speed.ports import Training
 from speed.runs.answered import Answered, answered_lines
 from speed.runs.resources import embedder_hours
 from speed.runs.tables import WIDTH, Table, money, paragraph

@@ -20,9 +20,11 @@ from speed.data.costs.gpu_hours import (
     generation_hours,
     record_bytes,
 )
+from speed.data.costs.loads import EmbedderLoad
 from speed.data.costs.memory import ADAM, GIGABYTE, PEAKS, UTILISATION, Fit, fit, trained_weights, training_hours
 from speed.data.costs.model_shapes import Shape, shape_of
-from speed.ports import Dpo, EmbedderLoad, Training
+from speed.data.trainings import Dpo
+from speed.ports import Training
 from speed.runs.tables import paragraph
 from speed.stages.base import GeneratingPool, UntrainedModel, tokens_about
 from speed.stages.embedder import Embedder

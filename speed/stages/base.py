@@ -22,7 +22,8 @@ from speed.data.costs.call_tokens import call_tokens
 from speed.data.costs.prices import EXPECTED_TOKENS
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Kind, Prompt, Sample, TaskList, Topic
-from speed.ports import Completion, Engine, Sampling, Sft, Teacher, Trainer, Training, Weights
+from speed.data.trainings import Completion, Sft
+from speed.ports import Engine, Sampling, Teacher, Trainer, Training, Weights
 from speed.runtime import Context, Runtime
 
 R = TypeVar("R", bound=Row)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from speed.data.answers.parse import example_json
 from speed.data.records import Sample
-from speed.ports import Completion
+from speed.data.trainings import Completion
 from speed.runtime import Context
 from speed.stages.base import FineTuning
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from speed.data.records import RevisedAnswer
-from speed.ports import Completion
+from speed.data.trainings import Completion
 from speed.stages.base import FineTuning
 
 

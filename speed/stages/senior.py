@@ -11,7 +11,8 @@ from speed.core.content import HubRepository
 from speed.core.stage import Stage, Take
 from speed.core.work import Work
 from speed.data.records import Pair
-from speed.ports import Dpo, Preference, Trainer, Training, Weights
+from speed.data.trainings import Dpo, Preference
+from speed.ports import Trainer, Training, Weights
 from speed.runtime import Context, Runtime
 from speed.stages.base import UntrainedModel, bases_under, tokens_about, training_rows
 

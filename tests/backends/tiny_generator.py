@@ -7,7 +7,7 @@ from typing import Any
 
 from speed.core.allocation import Grant
 from speed.core.store import Store
-from speed.ports import Completion, Preference
+from speed.data.trainings import Completion, Preference
 from speed.runtime import Context, Runtime
 
 SIZES = {

@@ -23,7 +23,7 @@ from tiny_generator import context
 from speed.backends.alignment.rows import dpo_rows, sft_rows
 from speed.backends.engines.weights import load_tokenizer
 from speed.core.content import package_folder
-from speed.ports import Completion, Preference
+from speed.data.trainings import Completion, Preference
 
 WORDS_A_TEXT = 210
 

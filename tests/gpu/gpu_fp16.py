@@ -23,7 +23,7 @@ from speed.backends.embedder.ranks import Ranks
 from speed.backends.embedder.step import Steps
 from speed.data.costs.model_shapes import Shape
 from speed.data.records import Example, Kind
-from speed.ports import Completion
+from speed.data.trainings import Completion
 
 STEPS = 20
 

@@ -22,7 +22,7 @@ from speed.backends.engines.weights import Loaded, load_tokenizer
 from speed.data.costs.memory import fit, training_bytes
 from speed.data.costs.model_shapes import Shape
 from speed.data.costs.prices import EXPECTED_TOKENS
-from speed.ports import Completion, Preference
+from speed.data.trainings import Completion, Preference
 
 STEPS = 3
 """Of which the first is not counted."""

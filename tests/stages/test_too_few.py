@@ -14,7 +14,8 @@ from speed.core.errors import UserError
 from speed.core.graph import goals
 from speed.core.scheduler import build_all
 from speed.core.store import Store
-from speed.ports import Completion, Dpo, Preference, Sft, Trainer
+from speed.data.trainings import Completion, Dpo, Preference, Sft
+from speed.ports import Trainer
 from speed.runtime import Context, Runtime
 from speed.stages.senior import Senior
 from speed.stages.verified_pairs import VerifiedPairs

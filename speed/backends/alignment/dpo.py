@@ -27,7 +27,7 @@ from speed.backends.engines.weights import Loaded
 from speed.backends.runtime.device import device_of, quietly
 from speed.core.content import sha256_of
 from speed.core.spec import digest
-from speed.ports import Dpo, Preference
+from speed.data.trainings import Dpo, Preference
 from speed.runtime import Context
 
 

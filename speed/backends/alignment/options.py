@@ -13,7 +13,8 @@ from speed.backends.engines.weights import Precision
 from speed.backends.runtime.device import device_for
 from speed.core.errors import UserError, mistakes_of, refuse_for
 from speed.core.spec import Spec
-from speed.ports import Dpo, FormatName, Sft
+from speed.data.trainings import Dpo, Sft
+from speed.ports import FormatName
 from speed.runtime import Runtime
 
 

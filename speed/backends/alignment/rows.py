@@ -26,7 +26,8 @@ from speed.backends.engines.prompt_format import completion_ids, prompt_format, 
 from speed.core.cache import kept
 from speed.core.errors import UserError
 from speed.core.spec import Json, digest
-from speed.ports import Completion, FormatName, Preference
+from speed.data.trainings import Completion, Preference
+from speed.ports import FormatName
 from speed.runtime import Context
 
 LAYOUT = 2

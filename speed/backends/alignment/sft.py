@@ -17,7 +17,7 @@ from speed.backends.alignment.start import load_start, new_adapter, weights_card
 from speed.backends.alignment.training import Training, carry_out, memory_errors, one_gpu, training_arguments
 from speed.backends.alignment.trl_patches import in_order
 from speed.backends.runtime.device import device_of, quietly
-from speed.ports import Completion, Sft
+from speed.data.trainings import Completion, Sft
 from speed.runtime import Context
 
 

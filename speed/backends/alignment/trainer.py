@@ -24,7 +24,8 @@ from speed.backends.alignment.options import TrlOptions, devices_of, refuse_unus
 from speed.backends.runtime.device import quietly
 from speed.backends.runtime.processes import run_in_processes, several
 from speed.data.costs.memory import Footprint
-from speed.ports import Completion, Dpo, Preference, Sft, Trainer
+from speed.data.trainings import Completion, Dpo, Preference, Sft
+from speed.ports import Trainer
 from speed.runtime import Context, Runtime
 
 

@@ -32,7 +32,7 @@ from speed.backends.runtime.disk import disk_errors
 from speed.backends.runtime.processes import FOLDER, STOP, several
 from speed.backends.runtime.stopping import Stop
 from speed.core.errors import UserError
-from speed.ports import Dpo, Sft
+from speed.data.trainings import Dpo, Sft
 from speed.runtime import Context
 
 CURVE = "training.json"

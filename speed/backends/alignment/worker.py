@@ -12,7 +12,7 @@ from speed.backends.alignment.options import TrlOptions
 from speed.backends.alignment.sft import train_sft
 from speed.backends.runtime.processes import Job
 from speed.backends.runtime.rank import main
-from speed.ports import Completion, Dpo, Preference, Sft
+from speed.data.trainings import Completion, Dpo, Preference, Sft
 from speed.runtime import Context
 
 WORKER = "speed.backends.alignment.worker"

@@ -15,9 +15,9 @@ from speed.backends.embedder.settings import ContrastiveSettings
 from speed.backends.runtime.processes import Job, run_in_processes, several
 from speed.core.content import HubRepository, hub_model, locate_model
 from speed.core.errors import UserError, mistakes_of, refuse_for
+from speed.data.costs.loads import EmbedderLoad
 from speed.data.costs.memory import Footprint
 from speed.data.costs.model_shapes import shape_of
-from speed.ports import EmbedderLoad
 from speed.runtime import Context, Runtime
 
 LARGE = 1_000_000_000

@@ -21,10 +21,10 @@ from speed.backends.evaluation.protocol import EvaluationProtocol
 from speed.core.content import Content, HubRepository
 from speed.core.errors import mistakes_of, refuse_for
 from speed.core.spec import Json
+from speed.data.costs.loads import EvaluationLoad
 from speed.data.evaluation_datasets import evaluation_datasets
 from speed.data.evaluation_splits import SEVERAL, published_splits
 from speed.data.records import Scores
-from speed.ports import EvaluationLoad
 from speed.runtime import Context, Runtime
 
 if TYPE_CHECKING:

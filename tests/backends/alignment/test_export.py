@@ -18,8 +18,8 @@ from speed.backends.alignment.trainer import TrlTrainer
 from speed.backends.engines.weights import load
 from speed.core.errors import UserError
 from speed.core.manifest import Maker, Manifest
+from speed.data.trainings import Dpo, Sft
 from speed.export import export, main
-from speed.ports import Dpo, Sft
 
 LORA = TrlTrainer(method="lora", r=4, alpha=8, precision="fp32", prompt_format="inst", embeddings=True)
 FULL = LORA.model_copy(update={"method": "full"})

@@ -15,7 +15,7 @@ from speed.backends.alignment.rows import sft_rows
 from speed.backends.alignment.sft import packs
 from speed.backends.alignment.trainer import TrlTrainer
 from speed.backends.engines.weights import load
-from speed.ports import Sft
+from speed.data.trainings import Sft
 
 FULL = TrlTrainer(method="full", precision="fp32", prompt_format="plain")
 ROWS = completions(9)

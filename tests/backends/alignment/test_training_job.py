@@ -16,7 +16,7 @@ from tiny_generator import completions, context, make_base, preferences
 from speed.backends.alignment.trainer import TrlTrainer
 from speed.backends.engines.weights import load, read_card
 from speed.core.errors import UserError
-from speed.ports import Dpo, Sft
+from speed.data.trainings import Dpo, Sft
 from speed.runtime import Context
 
 LORA = TrlTrainer(method="lora", r=4, alpha=8, precision="fp32", prompt_format="plain")

@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from speed.backends.alignment.trainer import TrlTrainer
 from speed.data.costs.memory import head_bytes, training_bytes
 from speed.data.costs.model_shapes import shape_of
-from speed.ports import Completion, Dpo, Preference, Sft
+from speed.data.trainings import Completion, Dpo, Preference, Sft
 
 SIZES = {"hidden_size": 128, "intermediate_size": 448, "num_hidden_layers": 4, "num_key_value_heads": 2}
 LENGTH, ROWS = 400, 8

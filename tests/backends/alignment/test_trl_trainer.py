@@ -28,7 +28,7 @@ from speed.backends.engines.weights import load, read_card
 from speed.backends.runtime.stopping import Stop
 from speed.core.cache import SUMS, file_sha256
 from speed.core.errors import UserError
-from speed.ports import Completion, Dpo, Preference, Sft
+from speed.data.trainings import Completion, Dpo, Preference, Sft
 
 LORA = TrlTrainer(method="lora", r=4, alpha=8, precision="fp32", prompt_format="plain")
 FULL = LORA.model_copy(update={"method": "full"})

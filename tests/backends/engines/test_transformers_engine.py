@@ -20,7 +20,8 @@ from speed.backends.engines.prompt_format import prompt_ids
 from speed.backends.engines.transformers_engine import TransformersEngine, batches, halved, rows_of
 from speed.backends.engines.weights import end_tokens, load
 from speed.core.errors import UserError
-from speed.ports import Generate, Sampling, Sft
+from speed.data.trainings import Sft
+from speed.ports import Generate, Sampling
 
 ENGINE = TransformersEngine(precision="fp32", batch_tokens=4096)
 ARCHITECTURES: dict[str, dict[str, Any]] = {

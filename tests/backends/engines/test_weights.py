@@ -15,7 +15,7 @@ from speed.backends.engines.prompt_format import completion_ids, prompt_format, 
 from speed.backends.engines.weights import CARD, adopt, base_of, load, read_card
 from speed.core.content import locate_model, package_folder
 from speed.core.errors import UserError
-from speed.ports import Sft
+from speed.data.trainings import Sft
 
 LORA = TrlTrainer(method="lora", r=4, alpha=8, precision="fp32", prompt_format="plain")
 SFT = Sft(learning_rate=1e-2, batch_size=4, epochs=1, max_length=64)

@@ -18,7 +18,7 @@ from speed.backends.alignment.trainer import TrlTrainer
 from speed.backends.runtime import rank
 from speed.backends.runtime.processes import FOLDER, JOB, Failure, run_in_processes
 from speed.core.errors import UserError
-from speed.ports import Sft
+from speed.data.trainings import Sft
 from speed.runtime import Context, Runtime
 
 SRUN = """#!{python}

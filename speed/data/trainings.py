@@ -1,0 +1,65 @@
+"""What a generator is trained on and how: rows of supervised and preference training, and their settings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from speed.core.spec import Spec
+
+
+class Sft(Spec):
+    """Supervised fine-tuning (paper, equation 1 and Appendix B)."""
+
+    learning_rate: float
+    batch_size: int
+    epochs: float
+    max_length: int
+    """Tokens of prompt and completion together; longer rows are left out and counted."""
+    warmup_ratio: float = 0.03
+    seed: int = 0
+
+
+class Dpo(Spec):
+    """Direct preference optimisation (paper, equation 2 and Appendix B)."""
+
+    beta: float = Field(gt=0.0)
+    """Strength of the reference; with loss=ipo it is that paper's tau, on log-probabilities a token."""
+    learning_rate: float
+    batch_size: int
+    epochs: float
+    max_length: int
+    warmup_ratio: float = 0.1
+    loss: Literal["sigmoid", "ipo", "robust", "hinge"] = "sigmoid"
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
+    """Share of judgements taken to be wrong, for loss=robust."""
+    sft_weight: float = Field(default=0.0, ge=0.0)
+    """Weight of a further term: the mean negative log-likelihood of the chosen answer's tokens, which keeps the
+    likelihood of form (JSON) from falling with both answers (Pang et al. 2024, whose weight is 1; Llama 3: 0.2)."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _smoothed(self) -> Dpo:
+        if self.label_smoothing and self.loss != "robust":
+            raise ValueError(
+                f"label_smoothing={self.label_smoothing} has no effect on loss={self.loss}: set it to 0, or loss=robust"
+            )
+        return self
+
+
+class Completion(Spec):
+    """One SFT row."""
+
+    prompt: str
+    completion: str
+
+
+class Preference(Spec):
+    """One DPO row."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    begun: str = ""
+    """What both answers begin with; it is context, and nothing is learned on it."""
