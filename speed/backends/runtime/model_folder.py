@@ -61,9 +61,11 @@ def refuse_unloadable(reference: str, key: str) -> None:
 
 def conversion(folder: Path, file: str) -> str:
     """The command that writes a GGUF file as a folder that transformers reads."""
+    load = f"part.from_pretrained({str(folder)!r}, gguf_file={file!r})"
+    whole = "m.hf_quantizer = None; vars(m.config).pop('quantization_config', None)"  # it is no GGUF any more
     return (
         'python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
-        f"[part.from_pretrained({str(folder)!r}, gguf_file={file!r}).save_pretrained('NEW') for part in (M, T)]\""
+        f"m, t = ({load} for part in (M, T)); {whole}; [part.save_pretrained('NEW') for part in (m, t)]\""
     )
 
 
