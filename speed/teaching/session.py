@@ -143,10 +143,11 @@ class Asking:
             while True:
                 # As many at once as fly at once: two threads that take turns for every single request spend more on
                 # changing turns than on everything else.
-                while not over and len(self._ahead) <= most - self._concurrency:
-                    room = islice(source, self._concurrency)
+                if len(self._ahead) <= most - self._concurrency:
+                    wanted = most - len(self._ahead)
+                    room = islice(source, wanted)
                     read = [self._teacher.request(ask, check, place) for place, (ask, check) in room]
-                    over = len(read) < self._concurrency
+                    over = len(read) < wanted
                     self._ahead.extend(read)
                     self._launch([request for request in read if not self._from_journal(request)])
                 if not self._ahead:
