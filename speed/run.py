@@ -131,7 +131,8 @@ def _job(cfg: DictConfig) -> float | None:
 
     from speed.core.errors import UserError, explained
     from speed.core.scheduler import StageFailed
-    from speed.runs.experiment import Origin, run
+    from speed.runs.building import Origin
+    from speed.runs.experiment import run
     from speed.runtime import message_of
 
     chosen = HydraConfig.get()

@@ -13,7 +13,7 @@ from pathlib import Path
 from speed.config import Config
 from speed.core.graph import Goal
 from speed.core.scheduler import build_all
-from speed.core.spec import Json
+from speed.core.spec import Json, Spec
 from speed.core.store import Store
 from speed.ports import Follower
 from speed.runs.alerts import Alerts
@@ -24,6 +24,15 @@ from speed.runs.status import record_events
 
 PRELOAD = ("hydra", "speed.pipeline")
 """Modules that every stage's process needs."""
+
+
+class Origin(Spec):
+    """How a config came about."""
+
+    preset: str
+    overrides: tuple[str, ...] = ()
+    sweep: str | None = None
+    """Name of the sweep that this run is a point of."""
 
 
 @dataclass(frozen=True)

@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from speed.config import Config
 from speed.core.content import load_memory, noted_absence, save_memory
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.graph import Goal, StageStatus, stage_statuses
 from speed.core.manifest import commit
-from speed.core.spec import Spec
 from speed.core.stage import Pool, Stage
 from speed.core.store import Store
 from speed.core.work import Work
-from speed.data.evaluation_record import shown
-from speed.data.records import Scores
 from speed.pipeline import Pipeline, pipeline
 from speed.ports import TrackedRun
-from speed.runs import report
 from speed.runs.access import LACKING, access_lines, fetch_descriptions, hub_access, lacking
 from speed.runs.answered import PLANNED, answered_calls
-from speed.runs.building import Building
+from speed.runs.building import Building, Origin
+from speed.runs.ending import build_and_tell
 from speed.runs.labelled_sources import listed_small, missing_sources, refuse_missing_sources, source_lines
-from speed.runs.page import of_run
-from speed.runs.page.lives import lives_if_readable
-from speed.runs.page.story import coloured, story
 from speed.runs.plan import print_plan
 from speed.runs.preview import model_prompts, previews
 from speed.runs.refusals import model_refusals, refusals, refuse, work_at_most
-from speed.runs.rejections import NearlyAllRejected
 from speed.runs.resources import resource_lines
 from speed.runs.status import runs_to_show, status_of, status_text
-from speed.runs.tables import money, paragraph
+from speed.runs.tables import money, near, paragraph
 from speed.runs.topic_use import tell_recurring_topics
 
 QUIET = {
@@ -50,15 +41,6 @@ QUIET = {
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
 """What libraries must find in the environment when they are imported."""
-
-
-class Origin(Spec):
-    """How a config came about."""
-
-    preset: str
-    overrides: tuple[str, ...] = ()
-    sweep: str | None = None
-    """Name of the sweep that this run is a point of."""
 
 
 def run(config: Config, composed: str, origin: Origin) -> float | None:
@@ -184,61 +166,12 @@ def _build_and_report(
     planned = {status.goal.label: status.work.dollars for status in found}
     building = Building(config, store, order, todo, folder, begun, planned, tracked)
     try:
-        mean = _report_what_is_built(building, origin, pipe)
+        mean = build_and_tell(building, origin, pipe)
     except BaseException:
         tracked.fail()
         raise
     tracked.finish()
     return mean
-
-
-def _report_what_is_built(building: Building, origin: Origin, pipe: Pipeline) -> float | None:
-    config, store, order, todo = building.config, building.store, building.order, building.todo
-    folder, begun = building.folder, building.begun
-    try:
-        building.build()
-    except NearlyAllRejected as stop:
-        lines = [line for goal in order if (line := report.stage_line(goal, store, goal.key in todo)).rows_in]
-        about = _about(config, origin, pipe, begun)
-        written = report.write_stopped(folder, config.name, about, lines, str(stop))
-        of_run.write(folder, config.name, about, order, store, lines, None, str(stop))
-        print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
-        raise UserError(f"{stop}\n  report: {_near(written)}") from None
-    lines = [report.stage_line(goal, store, goal.key in todo) for goal in order]
-    scores = _scores(pipe, store)
-    about = _about(config, origin, pipe, begun)
-    written = report.write(folder, config.name, about, lines, scores)
-    found = lives_if_readable(order, store)
-    page = of_run.write(folder, config.name, about, order, store, lines, scores, found=found) if found else None
-    _link(folder, order, store)
-    _append_to_ledger(store, folder, config, origin, about, lines, scores, todo)
-    done = f"{len(todo)} of {len(order)} stages built, {about['seconds']} s. Report: {_near(page or written)}"
-    if origin.sweep is None:
-        print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
-        if asked := [each for line in lines for each in line.ledger]:
-            print(report.ledger_table(asked, kinds=False).text() + "\n")
-        if found:
-            print(coloured(story(found, config.teacher.truth)))
-        print(report.scores_table(lines, scores).text())
-        print("\n".join([*map(paragraph, report.beside_the_scores(lines)), ""]))
-        print(done)
-    else:  # the multirun ends with a table of its points
-        print(f"{' '.join(origin.overrides) or config.name}: {shown(scores.mean)}; {done}")
-    return scores.mean
-
-
-def _about(config: Config, origin: Origin, pipe: Pipeline, begun: float) -> dict[str, Any]:
-    """The head of a report."""
-    return {
-        "command": " ".join(sys.argv),
-        "preset": origin.preset,
-        "overrides": " ".join(origin.overrides) or "none",
-        "sweep": origin.sweep or "none",
-        "seeds": f"data {config.seed.data}, sample {config.seed.sample}, train {config.seed.train}",
-        "commit": commit(),
-        "seconds": f"{time.monotonic() - begun:.1f}",
-        "key": pipe.key,
-    }
 
 
 def print_status(store: Store) -> None:
@@ -312,53 +245,5 @@ def _opening(config: Config, origin: Origin, found: list[StageStatus], folder: P
     upto = f", at most {most:,} where rows and answers are tried again" if most != work.calls else ""
     return (
         f"{config.name}: preset {origin.preset}; {hits} of {len(found)} stages are built already; "
-        f"{work.calls:,} teacher calls to make{upto} ({money(work.dollars)}); folder {_near(folder)}"
+        f"{work.calls:,} teacher calls to make{upto} ({money(work.dollars)}); folder {near(folder)}"
     )
-
-
-def _scores(pipe: Pipeline, store: Store) -> Scores:
-    path = store.payload(pipe.evaluation) / "scores.json"
-    return Scores.model_validate_json(path.read_text(encoding="utf-8"))
-
-
-def _link(folder: Path, order: list[Goal], store: Store) -> None:
-    """Links into the store, by name, relative so that the root may move."""
-    (folder / "stages").mkdir(exist_ok=True)
-    for goal in order:
-        link = folder / "stages" / goal.label.replace(" ", "-")
-        link.symlink_to(os.path.relpath(store.folder(goal.node), link.parent))
-
-
-def _append_to_ledger(
-    store: Store,
-    folder: Path,
-    config: Config,
-    origin: Origin,
-    about: dict[str, Any],
-    lines: list[report.StageLine],
-    scores: Scores,
-    built: set[str],
-) -> None:
-    """One line a run in runs/ledger.jsonl; a single write, so that parallel runs do not mix theirs."""
-    line = {
-        "run": folder.relative_to(store.home / "runs").as_posix(),
-        "name": config.name,
-        **origin.model_dump(mode="json"),
-        "commit": about["commit"],
-        "key": about["key"],
-        "seconds": float(about["seconds"]),
-        "built": [entry.label for entry in lines if entry.key in built],
-        "calls_now": sum(entry.cost.get("calls", 0) for entry in lines if entry.key in built),
-        "mean": scores.mean,
-        "types": scores.types,
-    }
-    with (store.home / "runs" / "ledger.jsonl").open("ab", buffering=0) as file:
-        file.write(json.dumps(line).encode() + b"\n")
-
-
-def _near(path: Path) -> str:
-    """The path as one would type it from here."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from itertools import zip_longest
+from pathlib import Path
 from textwrap import fill, wrap
 from typing import Any
 
@@ -152,3 +153,11 @@ def in_latex(cell: str) -> str:
 def money(dollars: float | None) -> str:
     """`$12.30`; `unknown` is never shown as nothing."""
     return "unknown" if dollars is None else f"${dollars:,.2f}"
+
+
+def near(path: Path) -> str:
+    """The path as one would type it from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

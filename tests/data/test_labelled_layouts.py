@@ -22,7 +22,8 @@ from speed.core.store import Store
 from speed.data.labelled_layouts import records_in
 from speed.labelled import converted
 from speed.pipeline import pipeline
-from speed.runs.experiment import Origin, run
+from speed.runs.building import Origin
+from speed.runs.experiment import run
 from speed.runs.labelled_sources import refuse_small_sources, source_lines
 
 FULL = ("preset=paper", "+experiment=full_data")

@@ -66,7 +66,8 @@ class Vectors(Evaluator):
 
 def measure(figures: Figures, machine: Machine, place: Path) -> None:
     """Run the experiment and say what each stage did."""
-    from speed.runs.experiment import Origin, run
+    from speed.runs.building import Origin
+    from speed.runs.experiment import run
 
     precision = "fp32" if machine.tiny else "bf16"  # a CPU takes minutes for the same in bf16
     figures.add(about=f"smoke experiment, topics to embedder and vectors, {precision}, rules behind a local server")

@@ -20,7 +20,8 @@ from speed.core.store import Store
 from speed.data.evaluation_datasets import evaluation_datasets, is_cached
 from speed.pipeline import pipeline
 from speed.runs.access import Access, _cached_model, access_lines, hub_access
-from speed.runs.experiment import Origin, run
+from speed.runs.building import Origin
+from speed.runs.experiment import run
 
 REVISION = "6b5d328eaae8ef408dd7d775040245cf86f92e9d"
 GATED, NOWHERE, ODD = "someone/gated", "someone/nowhere", "someone/odd"

@@ -15,7 +15,8 @@ from tiny_generator import make_base
 from speed.core.errors import UserError
 from speed.core.store import Store
 from speed.pipeline import pipeline
-from speed.runs.experiment import Origin, run
+from speed.runs.building import Origin
+from speed.runs.experiment import run
 from speed.runs.preview import model_prompts
 
 TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}"

@@ -11,7 +11,8 @@ from speed.core.graph import stage_statuses
 from speed.core.store import Store
 from speed.data.records import Kind
 from speed.pipeline import pipeline
-from speed.runs.experiment import Origin, run
+from speed.runs.building import Origin
+from speed.runs.experiment import run
 from speed.runs.refusals import refusals
 from speed.runs.topic_use import TopicUse, recurring_topics
 from speed.runtime import Runtime

@@ -9,7 +9,8 @@ import pytest
 
 from speed.core.errors import UserError
 from speed.ports import Teacher
-from speed.runs.experiment import Origin, run
+from speed.runs.building import Origin
+from speed.runs.experiment import run
 from speed.runtime import Runtime
 from speed.teaching.journal import Entry, Journal, key
 from speed.teaching.litellm_teacher import LitellmTeacher
