@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from speed.backends.alignment.options import TrlOptions, refuse_unusable
+from speed.backends.embedder.trainer import ContrastiveTrainer
 from speed.core.errors import UserError
+from speed.data.trainings import Sft
 from speed.ports import Teacher
 from speed.runs.building import Origin
 from speed.runs.experiment import run
@@ -161,3 +164,17 @@ def test_a_stage_tells_all_its_mistakes(compose: Any, tmp_path: Path, capsys: py
     ):
         assert f"the run would be refused: {reason}" in shown
         assert f"\n- {reason}" in str(refused.value)
+
+
+def test_settings_that_a_machine_cannot_carry_out_are_told_together() -> None:
+    runtime = Runtime(devices="cpu", nodes=3)
+    with pytest.raises(UserError) as refused:
+        ContrastiveTrainer(base="anywhere", precision="fp16", batch_size=8).check(runtime)
+    assert "does not divide embedder.batch_size=8" in str(refused.value)
+    assert "embedder.precision=fp16 needs a GPU" in str(refused.value)
+    options = TrlOptions(method="lora", precision="fp16", prompt_format="plain", micro_batch=3)
+    sft = Sft(learning_rate=1e-4, batch_size=8, epochs=1, max_length=64)
+    with pytest.raises(UserError) as refused:
+        refuse_unusable(options, sft, runtime)
+    assert "trainer.precision=fp16 needs a GPU" in str(refused.value)
+    assert "micro batches of 3" in str(refused.value)

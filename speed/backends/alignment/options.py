@@ -98,21 +98,21 @@ def _refuse_without_effect(options: TrlOptions, config: Sft | Dpo, runtime: Runt
 
 
 def _refuse_impossible(options: TrlOptions, config: Sft | Dpo, runtime: Runtime) -> None:
-    if options.liger and find_spec("liger_kernel") is None:
-        raise UserError("trainer.liger=true, and it is not installed\n  set it to false, or pip install liger-kernel")
-    if runtime.strategy == "zero3":
-        zero3.require()
+    mistakes = mistakes_of([zero3.require] if runtime.strategy == "zero3" else [])
     if not devices_of(options, config.batch_size, runtime.nodes):
-        raise UserError(
+        mistakes.append(
             f"a batch of {config.batch_size} cannot be shared by runtime.nodes={runtime.nodes} in micro batches of "
             f"{options.micro_batch}\n  choose trainer.micro_batch and runtime.nodes so that their product divides it"
         )
-    needs_gpu = options.liger or options.precision == "fp16"
-    if needs_gpu and device_for(runtime) == "cpu":
-        where = "runtime.devices=cpu" if runtime.devices == "cpu" else "this machine has none"
-        if options.liger:
-            raise UserError(f"trainer.liger=true needs a GPU, and {where}\n  set trainer.liger=false")
-        raise UserError(f"trainer.precision=fp16 needs a GPU, and {where}\n  take trainer.precision=fp32 (or bf16)")
+    without_gpu = device_for(runtime) == "cpu"
+    where = "runtime.devices=cpu" if runtime.devices == "cpu" else "this machine has none"
+    if options.liger and find_spec("liger_kernel") is None:
+        mistakes.append("trainer.liger=true, and it is not installed\n  set it to false, or pip install liger-kernel")
+    elif options.liger and without_gpu:
+        mistakes.append(f"trainer.liger=true needs a GPU, and {where}\n  set trainer.liger=false")
+    if options.precision == "fp16" and without_gpu:
+        mistakes.append(f"trainer.precision=fp16 needs a GPU, and {where}\n  take trainer.precision=fp32 (or bf16)")
+    refuse_for(mistakes)
 
 
 def micro_batches(options: TrlOptions, batch_size: int, processes: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from speed.core.content import Content, ModelReference
-from speed.core.errors import UserError
+from speed.core.errors import refuse_for
 from speed.core.spec import Json, Spec, fields_of
 from speed.data.records import Kind
 from speed.data.text_files import lines_with_text
@@ -183,13 +183,15 @@ class ContrastiveSettings(EmbedderTrainer):
         Raises:
             UserError: with the remedy.
         """
+        mistakes = []
         if not self.devices(runtime):
-            raise UserError(
+            mistakes.append(
                 f"runtime.nodes={runtime.nodes} does not divide embedder.batch_size={self.batch_size}: each process "
                 "needs as many records\n  take another number of nodes or another batch"
             )
         if self.precision == "fp16" and runtime.devices == "cpu":
-            raise UserError("embedder.precision=fp16 needs a GPU\n  take embedder.precision=fp32 (or bf16) on a CPU")
+            mistakes.append("embedder.precision=fp16 needs a GPU\n  take embedder.precision=fp32 (or bf16) on a CPU")
+        refuse_for(mistakes)
 
     def labelled_records(self) -> int:
         """Records of the sources that an epoch sees; of files that are not there, what is expected."""
