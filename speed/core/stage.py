@@ -244,7 +244,7 @@ class BuildSettings(Spec):
     is typed."""
     side_by_side: int = Field(default=2, ge=1)
     """Independent builds that may run on this machine's cores at the same time."""
-    threads: Literal["auto"] | int = "auto"
+    threads: Literal["auto"] | int = 1
     """Arithmetic threads of a process; auto: all cores for a stage that runs alone, shared by those side by side."""
     grace_seconds: float = 60.0
     """How long a run that must end waits for the checkpoints of its trainings."""
