@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -222,15 +222,21 @@ def retention_table(line: StageLine) -> Table | None:
     return table
 
 
-def scores_table(lines: list[StageLine], scores: Scores) -> Table:
-    """Main scores by task type, then the two means; beside them those without training, where they are known."""
+def scored_without_training(lines: Sequence[StageLine]) -> dict[str, Scores]:
+    """What to read a run's scores beside, by name: its embedder's base, and the yardsticks of its tasks."""
     judged = _judged(lines)
     beside: dict[str, Scores] = {}
-    if judged is not None:
-        known = yardsticks(judged["pins"]["datasets"])
-        beside = {name: scores_of(dict(row), judged["kinds"]) for name, row in known.items()}
     if (untrained := _untrained(lines)) is not None:
-        beside = {UNTRAINED: untrained, **beside}
+        beside[UNTRAINED] = untrained
+    if judged is not None:
+        for name, row in yardsticks(judged["pins"]["datasets"]).items():
+            beside[name] = scores_of(dict(row), judged["kinds"])
+    return beside
+
+
+def scores_table(lines: list[StageLine], scores: Scores) -> Table:
+    """Main scores by task type, then the two means; beside them those without training, where they are known."""
+    beside = scored_without_training(lines)
     table = Table("task type", "score", *beside)
     every = [scores, *beside.values()]
     for kind in scores.types:
@@ -250,13 +256,13 @@ def beside_the_scores(lines: list[StageLine]) -> list[str]:
     return [f"Beside the run, without training: {'; '.join(told)}."] if told else []
 
 
-def _untrained(lines: list[StageLine]) -> Scores | None:
+def _untrained(lines: Sequence[StageLine]) -> Scores | None:
     """Scores of the embedder's base without training, where the run has them."""
     found = next((line.metrics["untrained"] for line in lines if "untrained" in line.metrics), None)
     return None if found is None else Scores.model_validate(found)
 
 
-def _judged(lines: list[StageLine]) -> dict[str, Any] | None:
+def _judged(lines: Sequence[StageLine]) -> dict[str, Any] | None:
     """The evaluation record of a run."""
     return next((line.metrics["judged"] for line in lines if "judged" in line.metrics), None)
 

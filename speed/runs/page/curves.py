@@ -11,7 +11,7 @@ from speed.core.graph import Goal
 from speed.core.stage import Stage
 from speed.core.store import Store
 from speed.data.records import Scores
-from speed.runs.page.drawing import BLUE, GREEN, INK, ORANGE, drawn
+from speed.runs.page.drawing import BLUE, GREEN, INK, ORANGE, PINK, drawn
 
 POINTS = 400
 """Points of a curve that are drawn."""
@@ -23,9 +23,10 @@ MEASURES = {
 """What is drawn of a training, in this order."""
 
 MARKS: tuple[dict[str, Any], ...] = (
-    {"marker": "s", "color": INK}, {"marker": "^", "color": GREEN}, {"marker": "D", "color": ORANGE},
+    {"marker": "v", "color": PINK}, {"marker": "s", "color": INK}, {"marker": "^", "color": GREEN},
+    {"marker": "D", "color": ORANGE},
 )  # fmt: skip
-"""Marks of two yardsticks and the paper, told apart by their shape too."""
+"""Marks of three yardsticks and the paper, told apart by their shape too."""
 
 
 class Curve(NamedTuple):
@@ -78,7 +79,7 @@ def scores_by_type(scores: Scores, kinds: dict[str, str], beside: dict[str, Scor
 
     Args:
         kinds: type of each task.
-        beside: yardsticks by name, at most two.
+        beside: yardsticks by name, at most three.
         paper: scores of the paper's SPEED by type, where they compare.
     """
     types = [kind for kind, value in scores.types.items() if value is not None]
@@ -106,6 +107,6 @@ def scores_by_type(scores: Scores, kinds: dict[str, str], beside: dict[str, Scor
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.axhline(len(types) - 0.5, color=INK, linewidth=0.6)
         axes.tick_params(length=0)
-        figure.legend(loc="upper center", ncols=4, fontsize=8, handletextpad=0.3, columnspacing=1.2)
+        figure.legend(loc="upper center", ncols=5, fontsize=8, handletextpad=0.2, columnspacing=0.9)
 
     return drawn(draw, 5.2, 0.8 + 0.27 * (len(types) + 1), "scores by task type")

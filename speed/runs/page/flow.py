@@ -23,7 +23,9 @@ PLACES = {
     "evaluation": (0, 1),
 }  # fmt: skip
 """Column and row of each box; others stand in a row below."""
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 172, 84, 74, 58, 34
+WIDTH, HEIGHT, GAP_X, GAP_Y = 172, 84, 74, 58
+LEFT, RIGHT, TOP, BOTTOM = 34, 78, 46, 34
+"""Margins: an arrow above the first row and one on the right have their numbers there."""
 
 
 class Box(NamedTuple):
@@ -83,7 +85,7 @@ def flow(order: Sequence[Goal], lines: Sequence[StageLine]) -> Flow:
         arrows.append(_arrow(source, target, taken, groups[source], places))
     columns, rows = (max(place[axis] for place in places.values()) + 1 for axis in (0, 1))
     return Flow(
-        2 * MARGIN + columns * (WIDTH + GAP_X) - GAP_X, 2 * MARGIN + rows * (HEIGHT + GAP_Y) - GAP_Y, boxes, arrows
+        LEFT + columns * (WIDTH + GAP_X) - GAP_X + RIGHT, TOP + rows * (HEIGHT + GAP_Y) - GAP_Y + BOTTOM, boxes, arrows
     )
 
 
@@ -99,7 +101,7 @@ def _places(names: Sequence[str]) -> dict[str, tuple[int, int]]:
 
 
 def _corner(place: tuple[int, int]) -> tuple[int, int]:
-    return MARGIN + place[0] * (WIDTH + GAP_X), MARGIN + place[1] * (HEIGHT + GAP_Y)
+    return LEFT + place[0] * (WIDTH + GAP_X), TOP + place[1] * (HEIGHT + GAP_Y)
 
 
 def _box(name: str, group: Sequence[StageLine], place: tuple[int, int]) -> Box:
@@ -197,7 +199,7 @@ def _arrow(
     elif column == to_column:
         edge = x + WIDTH + 20
         path = f"M{x + WIDTH} {middle}H{edge - 8}q8 0 8 8V{to_middle - 8}q0 8 -8 8H{to_x + WIDTH}"
-        at, anchor = (edge - 4, (y + HEIGHT + to_y) // 2 - 30), "end"
+        at = (edge + 8, (y + HEIGHT + to_y) // 2 - 30)
     else:
         start = y + HEIGHT if to_row > row else y
         end, turn = (to_x, 8) if to_column > column else (to_x + WIDTH, -8)

@@ -11,11 +11,10 @@ from typing import Any
 
 from speed.core.graph import Goal
 from speed.core.store import Store
-from speed.data.evaluation_record import scores_of, shown
+from speed.data.evaluation_record import shown
 from speed.data.published_scores import published
 from speed.data.quality.retention import published_shares
 from speed.data.records import Scores
-from speed.data.yardsticks import known_yardsticks, yardsticks
 from speed.runs import report
 from speed.runs.page.curves import curves, scores_by_type
 from speed.runs.page.document import page
@@ -148,10 +147,9 @@ def _scores(name: str, lines: Sequence[StageLine], scores: Scores) -> dict[str, 
     comparable = is_comparable(scores.tasks, judged.get("pins", {}).get("splits", {}))
     speed = next(row for row in published().table_1.rows if row.name == "SPEED" and row.group == "synthetic data only")
     kinds = judged.get("kinds", {})
-    known = yardsticks(judged.get("pins", {}).get("datasets", {}))
-    beside = {name: scores_of(dict(row), kinds) for name, row in known.items()}
+    beside = report.scored_without_training(lines)
     every, tasks = [scores, *beside.values()], Counter(kinds.values())
-    by_type = Table("task type", "tasks", "this run", *beside, "the paper's SPEED")
+    by_type = Table("task type", "tasks", "this run", *beside, "paper")
     for kind in scores.types:
         cells = (shown(each.types.get(kind)) for each in every)
         by_type.add(kind, tasks[kind] or "-", *cells, shown(speed.types.get(kind)))
@@ -164,9 +162,7 @@ def _scores(name: str, lines: Sequence[StageLine], scores: Scores) -> dict[str, 
     own = OwnRow(name, f"this run, {corpus:,} examples kept" if corpus else "this run", scores.types, scores.mean)
     paper = {**speed.types, "mean over tasks": speed.mean} if comparable else {}
     caption = "Strokes are tasks, dots are means. " if len(scores.tasks) > len(scores.types) else ""
-    caption += "".join(
-        f"{each.name.capitalize()}: {each.about}. " for each in known_yardsticks() if each.name in beside
-    )
+    caption += "".join(f"{told} " for told in report.beside_the_scores(list(lines)))
     if not comparable:
         caption += (
             "The paper's scores are over 56 other tasks: levels do not compare, so they stand in the table alone."
