@@ -12,7 +12,10 @@ run: .venv/installed
 test: .venv/installed
 	.venv/bin/python -m pytest $(ARGS)
 
-# Without --no-compile, pip compiles 350 MB of Python in one process, of which a run imports a fifth: Python compiles that when it is imported.
+# Without --no-compile, pip compiles 350 MB of Python in one process, of which a run imports a fifth: Python compiles that when it is first
+# imported, and keeps it unless PYTHONDONTWRITEBYTECODE is set, as in many containers. Then each process would compile it anew, for 20 s.
+unexport PYTHONDONTWRITEBYTECODE
+
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python of 3.11 or later was found: install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv .venv

@@ -242,7 +242,11 @@ def test_a_given_senior_writes_what_it_wrote_where_it_was_trained(first: tuple[P
     ]  # fmt: skip
     assert {label for label in stages if stages[label]["cost"].get("calls")} == {"tasks for synthesis"}
     texts = [
-        [json.loads(line)["text"] for file in sorted(folder.glob("rows-*.jsonl")) for line in file.open()]
+        [
+            json.loads(line)["text"]
+            for file in sorted(folder.glob("rows-*.jsonl"))
+            for line in file.read_bytes().splitlines()
+        ]
         for folder in (runs(home)[-1] / "stages" / "synthesis" for home in (first[0], tmp_path / "home"))
     ]
     assert texts[0] == texts[1]
