@@ -52,7 +52,7 @@ class Dedup(Stage[Example]):
         verdicts: Iterator[tuple[Example, int | None]] = ((example, None) for example in read())
         if self.config:
             hashed = partial(ctx.progress, total=self.samples.rows, unit="examples hashed")
-            verdicts = duplicates(read, self.config, hashed)
+            verdicts = duplicates(read, self.config, hashed, ctx.grant.threads)
         with (
             (out / "examples.jsonl").open("w", encoding="utf-8") as file,
             (out / "repeats.jsonl").open("w", encoding="utf-8") as dropped,

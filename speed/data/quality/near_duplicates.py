@@ -13,7 +13,9 @@ second, so that memory holds no hashes of the others.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
 
 CHUNK = 1024
 """Texts that are hashed together."""
+MANY = 8_000_000
+"""Behind so many characters there may be more that are worth the seconds that compiling takes."""
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def compared_text(example: Example, config: MinHashConfig) -> str:
@@ -35,7 +40,10 @@ def compared_text(example: Example, config: MinHashConfig) -> str:
 
 
 def duplicates(
-    read: Callable[[], Iterable[Example]], config: MinHashConfig, say: Callable[[int], None] = lambda done: None
+    read: Callable[[], Iterable[Example]],
+    config: MinHashConfig,
+    say: Callable[[int], None] = lambda done: None,
+    threads: int = 1,
 ) -> Iterator[tuple[Example, int | None]]:
     """Each example, and the index of the kept example that it duplicates; None if it is kept.
 
@@ -45,9 +53,10 @@ def duplicates(
     Args:
         read: begins to read the examples; called twice.
         say: takes the number of examples hashed so far, in the first pass.
+        threads: that hash them.
     """
     spaces = {kind: place for place, kind in enumerate(Kind)}
-    earlier = Earlier(((compared_text(each, config), spaces[each.kind]) for each in read()), config, say)
+    earlier = Earlier(((compared_text(each, config), spaces[each.kind]) for each in read()), config, say, threads)
     for chunk in chunks(read()):
         compared = earlier.compared([compared_text(each, config) for each in chunk])
         for example, (number, near) in zip(chunk, compared, strict=True):
@@ -65,20 +74,35 @@ class Earlier:
     """
 
     def __init__(
-        self, texts: Iterable[tuple[str, int]], config: MinHashConfig, say: Callable[[int], None] = lambda done: None
+        self,
+        texts: Iterable[tuple[str, int]],
+        config: MinHashConfig,
+        say: Callable[[int], None] = lambda done: None,
+        threads: int = 1,
     ) -> None:
         """Args:
         texts: each with the number of its space. Only texts of one space are compared.
         say: takes the number of texts hashed so far.
+        threads: that hash them.
         """
         import numpy as np
 
-        self._config = config
-        bands, spaces, done = [np.empty((0, config.bands), dtype=np.uint32)], bytearray(), 0
-        for chunk in chunks(texts):
-            bands.append(bands_of(hashed([text for text, _ in chunk], config), config))
-            spaces.extend(space for _, space in chunk)
-            done += len(chunk)
+        self._config, self._compiled = config, False
+        spaces, done = bytearray(), 0
+
+        def without_spaces() -> Iterator[str]:
+            for text, space in texts:
+                spaces.append(space)
+                yield text
+
+        def bands_of_chunk(chunk: Sequence[str], compiled: bool) -> NDArray[np.uint32]:
+            self._compiled |= compiled
+            return bands_of(hashed(chunk, config, compiled), config, compiled)
+
+        bands = [np.empty((0, config.bands), dtype=np.uint32)]
+        for found in by_chunks(bands_of_chunk, without_spaces(), threads):
+            bands.append(found)
+            done += len(found)
             say(done)
         self.count = done
         """Number of the texts."""
@@ -103,7 +127,8 @@ class Earlier:
     def compared(self, texts: Sequence[str]) -> Iterator[tuple[int, Iterator[tuple[int, float]]]]:
         """The number of each of the next texts, and the kept ones that are near it, in order, with their similarity."""
         linked = self._linked[self._next : self._next + len(texts)].tolist()
-        sets, place = hashed([text for text, own in zip(texts, linked, strict=True) if own], self._config).as_sets(), 0
+        own_texts, place = [text for text, own in zip(texts, linked, strict=True) if own], 0
+        sets = hashed(own_texts, self._config, self._compiled).as_sets()
         for own in linked:
             number, self._next = self._next, self._next + 1
             self._own = sets.of(place) if own else None
@@ -145,8 +170,16 @@ class BandIndex:
         import numpy as np
 
         self._config = config
-        sets = [hashed(chunk, config).as_sets() for chunk in chunks(texts)]
-        bands = [np.empty((0, config.bands), dtype=np.uint32), *(bands_of(each, config) for each in sets)]
+        self._compiled = False
+
+        def sets_and_bands(chunk: Sequence[str], compiled: bool) -> tuple[Hashed, NDArray[np.uint32]]:
+            self._compiled |= compiled
+            own = hashed(chunk, config, compiled).as_sets()
+            return own, bands_of(own, config, compiled)
+
+        found = list(by_chunks(sets_and_bands, texts))
+        sets = [own for own, _ in found]
+        bands = [np.empty((0, config.bands), dtype=np.uint32), *(own for _, own in found)]
         self._bands = [sorted_band(column) for column in np.concatenate(bands).T]
         sizes = [np.zeros(0, dtype=np.intp), *(np.diff(each.ends, prepend=0) for each in sets)]
         hashes = [np.empty(0, dtype=np.uint32), *(each.hashes for each in sets)]
@@ -159,8 +192,9 @@ class BandIndex:
         """For each text the numbers of those that are near it, in order."""
         import numpy as np
 
-        sets, candidates = hashed(texts, self._config).as_sets(), [set[int]() for _ in texts]
-        for column, keys in zip(bands_of(sets, self._config).T.astype(np.uint64), self._bands, strict=True):
+        sets, candidates = hashed(texts, self._config, self._compiled).as_sets(), [set[int]() for _ in texts]
+        bands = bands_of(sets, self._config, self._compiled)
+        for column, keys in zip(bands.T.astype(np.uint64), self._bands, strict=True):
             first, behind = (np.searchsorted(keys, value << 32) for value in (column, column + 1))
             for place in np.flatnonzero(first < behind).tolist():
                 candidates[place].update((keys[first[place] : behind[place]] & np.uint64(2**32 - 1)).tolist())
@@ -188,6 +222,22 @@ def jaccard(left: NDArray[np.uint32], right: NDArray[np.uint32]) -> float:
     both.sort()
     common = int(np.count_nonzero(both[1:] == both[:-1]))
     return common / (len(both) - common)
+
+
+def by_chunks(work: Callable[[Sequence[str], bool], R], texts: Iterable[str], threads: int = 1) -> Iterator[R]:
+    """What some work makes of each chunk of texts, in their order; it is told whether to be compiled."""
+    characters, waiting = 0, deque[Future[R]]()
+    with ThreadPoolExecutor(threads) as pool:
+        for chunk in chunks(texts):
+            characters += sum(map(len, chunk))
+            if threads == 1:
+                yield work(chunk, characters > MANY)
+                continue
+            waiting.append(pool.submit(work, chunk, characters > MANY))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def chunks(items: Iterable[T]) -> Iterator[list[T]]:

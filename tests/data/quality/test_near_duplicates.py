@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from xxhash import xxh32_intdigest
 
+from speed.data.quality import near_duplicates
 from speed.data.quality.minhash import MinHashConfig, hashed, shingles, signatures
 from speed.data.quality.near_duplicates import Earlier, compared_text, duplicates
 from speed.data.records import Example, Kind
@@ -26,8 +28,8 @@ def retrieval(query: str, positive: str = "p") -> Example:
     return Example(kind=Kind.RETRIEVAL, task="t", query=query, positive=positive, negative="n")
 
 
-def verdicts(examples: Sequence[Example], config: MinHashConfig = CONFIG) -> list[int | None]:
-    found = list(duplicates(lambda: iter(examples), config))
+def verdicts(examples: Sequence[Example], config: MinHashConfig = CONFIG, threads: int = 1) -> list[int | None]:
+    found = list(duplicates(lambda: iter(examples), config, threads=threads))
     assert [example for example, _ in found] == list(examples)
     return [first for _, first in found]
 
@@ -75,7 +77,7 @@ def test_against_brute_force() -> None:
     assert missed <= 2
 
 
-def test_candidates_are_those_of_datasketchs_own_index() -> None:
+def test_candidates_are_those_of_datasketchs_own_index(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = texts_with_copies(3, 150)
     sets = [{xxh32_intdigest(shingle.encode()) for shingle in shingles(text, CONFIG)} for text in texts]
     lsh = MinHashLSH(num_perm=CONFIG.permutations, params=(CONFIG.bands, CONFIG.rows))
@@ -87,8 +89,21 @@ def test_candidates_are_those_of_datasketchs_own_index() -> None:
         expected.append(next(near, None))
         if expected[-1] is None:
             lsh.insert(index, signature)
-    assert verdicts([retrieval(text) for text in texts]) == expected
+    examples = [retrieval(text) for text in texts]
+    assert verdicts(examples) == expected
+    monkeypatch.setattr(near_duplicates, "CHUNK", 100)
+    monkeypatch.setattr(near_duplicates, "MANY", 100_000)
+    assert verdicts(examples) == verdicts(examples, threads=2) == expected, "compiled from the third chunk on"
     assert 300 < sum(first is None for first in expected) < 800
+
+
+def test_few_texts_wait_for_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "speed.data.quality.minhash_kernels", None)
+    few = [retrieval(text) for text in ("jazz", " ".join(WORDS[:20])) * 2]
+    assert verdicts(few) == [None, None, 0, 1]
+    monkeypatch.setattr(near_duplicates, "MANY", 100)
+    with pytest.raises(ImportError):
+        verdicts(few)
 
 
 def test_verdicts_depend_on_earlier_rows_alone() -> None:
@@ -170,13 +185,14 @@ ODD = [
 
 @given(st.lists(st.text("abcdefgh AB\n_.,'é0-", max_size=400), max_size=30))
 @settings(max_examples=5, deadline=None)
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize(
     "config", [CONFIG, MinHashConfig(word_shingle=12), MinHashConfig(word_shingle=1, short_words=1)]
 )
-def test_signatures_are_datasketchs(config: MinHashConfig, texts: list[str]) -> None:
+def test_signatures_are_datasketchs(config: MinHashConfig, compiled: bool, texts: list[str]) -> None:
     texts = [*ODD, *texts, *(" ".join(WORDS[number : number + 40]) for number in range(40))]
-    found = hashed(texts, config)
-    sets, lowest = found.as_sets(), signatures(found, config)
+    found = hashed(texts, config, compiled)
+    sets, lowest = found.as_sets(), signatures(found, config, compiled)
     for place, text in enumerate(texts):
         own = {xxh32_intdigest(shingle.encode("utf-8", "surrogatepass")) for shingle in shingles(text, config)}
         assert sets.of(place).tolist() == sorted(own)
