@@ -1,27 +1,24 @@
 # %% [markdown]
 # # Reading a run
 #
-# Everything that a run did is in files: a line in `runs/ledger.jsonl`, a `summary.json`, and links to the artifacts.
-# This page reads the last run in `SPEED_HOME`: a topic with its tasks, and a prompt with the text that answers it.
+# Everything that a run did is in files. `speed.runs` gives them as pandas tables: the runs of a root, their scores, and
+# the rows of each stage. This page reads the last run in `SPEED_HOME`.
 
 # %%
 import json
-import os
 from pathlib import Path
 
-from speed.data.records import Sample, TaskList
+import speed.runs
 
-home = Path(os.environ.get("SPEED_HOME", "speed_home"))
-ledger = [json.loads(line) for line in (home / "runs" / "ledger.jsonl").read_text().splitlines()]
-run = home / "runs" / ledger[-1]["run"]
-summary = json.loads((run / "summary.json").read_text())
-print(f"{run.name}: {summary['scores']['mean']:.2f} over {len(summary['scores']['tasks'])} tasks")
+runs = speed.runs.frame()
+run = Path(runs.folder.iloc[-1])
+print(runs.tail(1).drop(columns=["key", "folder"]).T.to_string(header=False))
 
 # %% [markdown]
 # ## What went in, what came out
 
 # %%
-for stage in summary["stages"]:
+for stage in json.loads((run / "summary.json").read_text())["stages"]:
     rows_in, rows_out = ("-" if stage[side] is None else stage[side] for side in ("rows_in", "rows_out"))
     print(f"{stage['label']:20} {rows_in:>8} {rows_out:>8} {stage['rejected']}")
 
@@ -29,16 +26,18 @@ for stage in summary["stages"]:
 # ## A topic with its tasks, and a prompt with its text
 
 # %%
-shard = min((run / "stages" / "tasks-for-synthesis").glob("*.jsonl"))
-tasks = TaskList.model_validate_json(shard.read_bytes().splitlines()[0])
-print(f"topic  {tasks.topic}\ntasks  {list(tasks.tasks)}")
+tasks = speed.runs.rows(run, "tasks-for-synthesis").iloc[0]
+print(f"topic  {tasks.topic}\ntasks  {tasks.tasks}")
 
 # %%
-rows = [
-    Sample.model_validate_json(line)
-    for shard in sorted((run / "stages" / "synthesis").glob("*.jsonl"))
-    for line in shard.read_bytes().splitlines()
-]
-accepted = next(row for row in rows if row.example is not None)
-print(accepted.prompt.text)
-print(f"\n-> {accepted.text}\n\nguidelines broken: {list(accepted.faults) or 'none'}")
+written = speed.runs.rows(run, "synthesis")
+accepted = written[written.example.notna()].iloc[0]
+print(f"{accepted.prompt['text']}\n\n-> {accepted.text}\n\nguidelines broken: {accepted.faults or 'none'}")
+
+# %% [markdown]
+# ## The corpus: how long its texts are, by kind of task
+
+# %%
+corpus = speed.runs.rows(run, "dedup")
+words = corpus[["query", "positive", "negative"]].map(lambda text: len(text.split()), na_action="ignore")
+print(words.groupby(corpus.kind).describe().T.xs("mean", level=1).round(1))

@@ -17,17 +17,15 @@ from pathlib import Path
 from speed.core.errors import UserError
 from speed.core.escape import escape
 from speed.runs.entry import one_message
+from speed.runs.finished_runs import DEFAULT_ROOT, FinishedRun, finished_runs
 from speed.runs.tables import Table
 from speed.studies.answer import Answer
 from speed.studies.collect import answer
 from speed.studies.definition import Study, studies
-from speed.studies.finished_runs import FinishedRun, finished_runs
 from speed.studies.law_tables import law_tables
 from speed.studies.pages import comma_separated, latex, main_table, markdown, told
 from speed.studies.picture import draw
 from speed.studies.web_page import html
-
-DEFAULT_ROOT = "speed_home"
 
 
 def parser() -> argparse.ArgumentParser:

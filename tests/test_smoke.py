@@ -176,12 +176,12 @@ def test_the_flow_through_every_stage_is_conserved(first: tuple[Path, Finished])
     assert stages["embedder"]["rows_in"] == stages["dedup"]["rows_out"]
 
 
-def test_the_notebook_reads_the_run(
+def test_the_notebooks_read_the_run(
     first: tuple[Path, Finished], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SPEED_HOME", str(first[0]))
-    for page in sorted((ROOT / "notebooks").glob("*.py")):
-        runpy.run_path(str(page))
+    for page in ("one_topic", "reading_a_run"):
+        runpy.run_path(str(ROOT / "notebooks" / f"{page}.py"))
     told = capsys.readouterr().out
     assert "topic  " in told
     assert "guidelines broken" in told

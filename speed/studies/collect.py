@@ -11,9 +11,9 @@ from speed.core.errors import UserError
 from speed.core.spec import Json
 from speed.data.evaluation_record import refuse_other_pins
 from speed.data.published_scores import published
+from speed.runs.finished_runs import FinishedRun, Seeds
 from speed.studies.answer import Answer, Figure, Row, RunOfRow
 from speed.studies.definition import Measure, Point, Study
-from speed.studies.finished_runs import FinishedRun, Seeds
 from speed.studies.missing import commands
 from speed.studies.scaling_law import Laws, fit_laws
 from speed.studies.statistics import Difference, corrected, difference, interval

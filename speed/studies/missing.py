@@ -6,8 +6,8 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
+from speed.runs.finished_runs import FinishedRun, Seeds
 from speed.studies.definition import Point, Study
-from speed.studies.finished_runs import FinishedRun, Seeds
 
 DONE_WITH_A_RUN = ("name", "plan", "preview", "status", "verify", "hydra", "runtime.home")
 """Overrides that do not belong to another point or seed."""

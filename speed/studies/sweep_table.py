@@ -9,10 +9,10 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from speed.core.escape import escape
+from speed.runs.finished_runs import FinishedRun, ledger_lines, read_run
 from speed.runs.multirun import Multirun
 from speed.runs.tables import Table, money
 from speed.studies.definition import studies
-from speed.studies.finished_runs import FinishedRun, ledger_lines, read_run
 from speed.studies.statistics import interval
 
 WHATEVER = ("seed", "name", "runtime", "tracker", "verify")

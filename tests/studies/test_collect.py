@@ -8,10 +8,10 @@ import pytest
 from made_runs import OFF, made_run
 
 from speed.core.errors import UserError
+from speed.runs.finished_runs import finished_runs
 from speed.studies.answer import Answer
 from speed.studies.collect import answer
 from speed.studies.definition import studies
-from speed.studies.finished_runs import finished_runs
 from speed.studies.pages import markdown
 from speed.studies.statistics import interval
 

@@ -13,10 +13,10 @@ import pytest
 from made_runs import OFF, made_run
 
 from speed.report import main
+from speed.runs.finished_runs import finished_runs
 from speed.studies.answer import Answer
 from speed.studies.collect import answer
 from speed.studies.definition import studies
-from speed.studies.finished_runs import finished_runs
 from speed.studies.pages import comma_separated, latex, main_table, markdown
 from speed.studies.picture import draw
 

@@ -15,6 +15,8 @@ from speed.core.spec import Json, digest, recipe
 from speed.data.evaluation_record import EvaluationRecord, read_evaluation
 from speed.data.records import Scores
 
+DEFAULT_ROOT = "speed_home"
+"""The root of runs where neither a command nor SPEED_HOME names one."""
 NOT_OF_THE_EXPERIMENT = ("runtime", "seed", "tracker")
 """Sections of a config that decide where a run is carried out, or which draw of it this is."""
 

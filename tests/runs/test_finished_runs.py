@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from made_runs import made_run
 
-from speed.studies.finished_runs import Seeds, finished_runs, settings_of
+from speed.runs.finished_runs import Seeds, finished_runs, settings_of
 
 
 @pytest.mark.parametrize(
