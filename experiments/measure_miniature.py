@@ -214,13 +214,14 @@ def log_likelihoods(weights: Path, pair: Any) -> tuple[float, float]:
 
 def untrained(home: Path) -> dict[str, dict[str, float]]:
     """Scores without training: of hashed words, of the true meanings, and of the embedder's base."""
+    from speed.data.quality.hashed_words import hashed_words
     from speed.miniature.tasks import write_tasks
-    from speed.miniature.yardsticks import bag_of_words, oracle, scores
+    from speed.miniature.yardsticks import oracle, scores
 
     point = Built(home, overrides(0, "senior and revisor", KEPT))
     with tempfile.TemporaryDirectory() as made:
         write_tasks(Path(made) / "tasks")
-        scores_by_name = {"bag of words": scores(bag_of_words, Path(made) / "tasks")}
+        scores_by_name = {"bag of words": scores(hashed_words, Path(made) / "tasks")}
         scores_by_name["oracle"] = scores(oracle, Path(made) / "tasks")
         scores_by_name["untrained embedder"] = as_it_is(point, Path(made))
     return scores_by_name

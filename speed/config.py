@@ -237,6 +237,8 @@ class Config(Spec):
     """A plan names all that differs from what is built, and not the three most telling differences of a stage."""
     preview: bool = False
     """Print prompts as the teacher would receive them; ask and build nothing."""
+    teach_check: bool = False
+    """Ask the teacher some twenty questions and say which of its roles it is good enough for; build nothing."""
     status: bool = False
     """Print how far the runs of this root are; build nothing."""
     verify: bool = False

@@ -71,6 +71,10 @@ Check = Callable[[str], str | None]
 """Cause for which the content of a whole answer (one that was not cut off) is of no use, or None."""
 
 
+Encode = Callable[[Sequence[str]], Sequence[Sequence[float]]]
+"""Vectors of some texts, for a quick comparison."""
+
+
 class Teacher(Backend, ABC):
     """A large model behind a journal that never pays twice."""
 
@@ -117,6 +121,10 @@ class Teacher(Backend, ABC):
     @abstractmethod
     def price(self, calls: int, tokens_in: int, tokens_out: int) -> Work:
         """The work of so many calls, each tried once, priced from the dated table."""
+
+    def in_front(self, purpose: str, kind: Kind | None) -> str:
+        """What this teacher is told in front of each prompt of a purpose and kind; see `Ask`."""
+        return ""
 
     def journal_key(self, ask: Ask) -> str | None:
         """What the first answer to a request is kept under in the journal; None where none is kept."""
@@ -327,6 +335,11 @@ class EmbedderTrainer(Backend, ABC):
     @abstractmethod
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
         """Contrastive training on the examples of a JSONL file; sentence-transformers layout into `out/model`."""
+
+    def quick_encoder(self, runtime: Runtime) -> tuple[str, Encode] | None:
+        """Name and vectors of the base as it came, where it is an embedder already, small and on this machine; None
+        where it is not."""
+        return None
 
     def untrained(self, out: Path, ctx: Context) -> Path | None:
         """The base as an embedder without any training, written below `out` in the layout of `train`; None where that

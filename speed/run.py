@@ -3,6 +3,7 @@
 python -m speed.run                                    the miniature, from topics to scores
 python -m speed.run plan=true                          what would be done, why, and what it would cost
 python -m speed.run preview=true                       five prompts of each kind, as the teacher would be sent them
+python -m speed.run teach_check=true                   some twenty calls: is this teacher good enough for its roles
 python -m speed.run status=true                        from another shell: how the runs of this root stand
 python -m speed.run +experiment=ablation_no_dpo        a named point
 python -m speed.run --config-dir sweeps --config-name beta     an axis of the paper
@@ -99,7 +100,7 @@ class SweepTable(Callback):  # type: ignore[misc]
         """Note it, unless nothing is to be built."""
         from speed.runs.multirun import begin
 
-        if not (config.plan or config.preview or config.status):
+        if not (config.plan or config.preview or config.status or config.teach_check):
             begin(Path(str(config.runtime.home)), str(config.hydra.job.config_name), _jobs(config))
 
 

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from speed.core.errors import UserError
 from speed.core.spec import Json
+from speed.data.prompts.worked_examples import without_worked_examples
 from speed.data.records import Prompt
 from speed.miniature.prompt_reading import read_prompt
 from speed.miniature.quality import faults_of
@@ -116,7 +117,7 @@ def _provider() -> Any:
         def completion(self, *args: Any, **given: Any) -> Any:
             messages, options = given["messages"], given["optional_params"]
             rules = options.get("rules", {})
-            prompt = messages[-1]["content"]
+            prompt = without_worked_examples(messages[-1]["content"])
             text = answer_prompt(
                 prompt,
                 seed=(rules.get("seed", 0), rules.get("draw", [0, 0])),

@@ -8,9 +8,7 @@ them (`speed/data/yardsticks.json`): to be done whenever the tasks change.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,19 +16,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from speed.data.quality.hashed_words import hashed_words
 from speed.miniature.lexicon import lexicon, meaning
 from speed.miniature.tasks import write_tasks
 
-BUCKETS = 1024
 Vector = Callable[[str], list[float]]
-
-
-def bag_of_words(text: str) -> list[float]:
-    """Vector of 1,024 counters; the place of a word is its hash."""
-    counters = [0.0] * BUCKETS
-    for word in re.findall(r"\w+", text.lower()):
-        counters[int(hashlib.md5(word.encode()).hexdigest(), 16) % BUCKETS] += 1.0
-    return counters
 
 
 def oracle(text: str) -> list[float]:
@@ -80,7 +70,7 @@ def scores(vector: Vector, folder: Path) -> dict[str, float]:
 
 
 ENCODERS: dict[str, tuple[str, Vector]] = {
-    "hashed words": ("words counted in 1,024 places, no training", bag_of_words),
+    "hashed words": ("words counted in 1,024 places, no training", hashed_words),
     "truth": ("knows what every word means", oracle),
 }
 

@@ -29,6 +29,7 @@ from speed.runs.refusals import model_refusals, refusals, refuse, work_at_most
 from speed.runs.resources import resource_lines
 from speed.runs.status import runs_to_show, status_of, status_text
 from speed.runs.tables import money, near, paragraph
+from speed.runs.teacher_check import TeacherCheck, announced, told
 from speed.runs.topic_use import tell_recurring_topics
 
 QUIET = {
@@ -94,6 +95,9 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
             print(text)
         for text in model_prompts(order, store, config.runtime):
             print(text)
+        return None
+    if config.teach_check:
+        check_teacher(config, order, store)
         return None
     access = hub_access(found, store.home)
     for line in access_lines([each for each in access if each.state == "unknown"]):
@@ -172,6 +176,15 @@ def _build_and_report(
         raise
     tracked.finish()
     return mean
+
+
+def check_teacher(config: Config, order: list[Goal], store: Store) -> None:
+    """Say what a check of the teacher costs, make its calls and print what came out."""
+    config.teacher.check(config.runtime)
+    check = TeacherCheck(config, order, store)
+    print(announced(config, check.cost()), file=sys.stderr)
+    name, encode = config.embedder.quick_encoder(config.runtime) or ("hashed words", None)
+    print(told(check.run(encode), name))
 
 
 def print_status(store: Store) -> None:

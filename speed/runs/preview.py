@@ -15,6 +15,7 @@ from speed.core.escape import escape
 from speed.core.graph import Goal
 from speed.core.store import Store
 from speed.data.costs.prices import estimated_tokens
+from speed.data.records import Kind
 from speed.runs.glance import Glance
 from speed.runtime import Runtime
 
@@ -39,8 +40,10 @@ def previews(order: Iterable[Goal], store: Store, runtime: Runtime) -> Iterator[
         glance = Glance(store, runtime, scratch=Path(scratch))
         for goal in order:
             seen: Counter[str] = Counter()
-            for kind, text in goal.node.sample_prompts(min(goal.rows, ROWS), glance):
+            teacher, purpose = getattr(goal.node, "teacher", None), getattr(goal.node, "purpose", "")
+            for kind, prompt in goal.node.sample_prompts(min(goal.rows, ROWS), glance):
                 seen[kind] += 1
                 if seen[kind] <= EACH:
+                    text = (teacher.in_front(purpose, Kind(kind)) if teacher else "") + prompt
                     about = f"{goal.label}, {kind}, {seen[kind]} of {EACH}, about {estimated_tokens(text):,} tokens"
                     yield f"=== {about}\n{escape(text)}\n"

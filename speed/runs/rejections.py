@@ -58,7 +58,7 @@ def _remedies(purpose: str, causes: Counter[str]) -> list[str]:
         found.append(f"answers were cut short: raise {LIMITS.get(purpose, 'limits.example')}")
     if unread := [cause for cause in causes if cause in CAUSES and cause not in (*PROVIDER, "truncated")]:
         remedy = (
-            "teacher.structured=json_schema where the provider has it, or another teacher.model"
+            "teacher.structured=json_schema where the provider has it, teacher.examples=3, or another teacher.model"
             if purpose
             else "more examples to learn from (counts.sft), or a larger generator.base"
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar, Generic, TypeVar
 
 from speed.core.allocation import Demand
@@ -19,7 +20,7 @@ from speed.core.work import Work
 from speed.data.answers.accept_or_reject import counts_by_kind, figures_by_kind
 from speed.data.assignment import Assignment, Draft, load_topics
 from speed.data.costs.call_tokens import call_tokens
-from speed.data.costs.prices import EXPECTED_TOKENS
+from speed.data.costs.prices import EXPECTED_TOKENS, estimated_tokens
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Kind, Prompt, Sample, TaskList, Topic
 from speed.data.trainings import Completion, Sft
@@ -29,9 +30,10 @@ from speed.runtime import Context, Runtime
 R = TypeVar("R", bound=Row)
 
 
-def price_of(teacher: Teacher, calls: int, tokens: tuple[int, int]) -> Work:
-    """The work of so many calls with (input, output) tokens each."""
+def price_of(teacher: Teacher, purpose: str, calls: int, tokens: tuple[int, int]) -> Work:
+    """The work of so many calls with (input, output) tokens each, and what the teacher is told in front of them."""
     tokens_in, tokens_out = tokens
+    tokens_in += round(fmean(estimated_tokens(teacher.in_front(purpose, kind)) for kind in Kind))
     return teacher.price(calls, tokens_in * calls, tokens_out * calls)
 
 

@@ -69,7 +69,7 @@ class Preferences(Pool[Pair]):
         turns = Counter(vote % len(self.judges) for vote in range(self.judge.votes))
         calls = {judge: (stop - start) * times for judge, times in turns.items()}
         tokens = tokens_about(self.root, self.purpose)
-        prices = (price_of(self.judges[judge], n, tokens) for judge, n in calls.items())
+        prices = (price_of(self.judges[judge], self.purpose, n, tokens) for judge, n in calls.items())
         return sum(prices, Work())
 
     def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:

@@ -39,7 +39,7 @@ class RevisionData(Pool[RevisedAnswer]):
     purpose: ClassVar[str] = "revise"
 
     def work(self, start: int, stop: int) -> Work:
-        return price_of(self.teacher, stop - start, tokens_about(self.root, self.purpose))
+        return price_of(self.teacher, self.purpose, stop - start, tokens_about(self.root, self.purpose))
 
     def sample_prompts(self, rows: int, ctx: Context) -> Iterator[tuple[str, str]]:
         built = list(ctx.rows(self.take(rows)))

@@ -35,10 +35,10 @@ class SeedData(ExamplePool):
     unit: ClassVar[str] = "calls"
 
     def work(self, start: int, stop: int) -> Work:
-        return price_of(self.teacher, stop - start, tokens_about(self, self.purpose))
+        return price_of(self.teacher, self.purpose, stop - start, tokens_about(self, self.purpose))
 
     def work_at_most(self, start: int, stop: int) -> Work:
-        return price_of(self.teacher, self.attempts * (stop - start), tokens_about(self, self.purpose))
+        return price_of(self.teacher, self.purpose, self.attempts * (stop - start), tokens_about(self, self.purpose))
 
     def sample_prompts(self, rows: int, ctx: Context) -> Iterator[tuple[str, str]]:
         return ((row.prompt.kind, row.prompt.text) for row in self.sample_rows(rows, ctx) if row.prompt.kind)

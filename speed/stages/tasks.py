@@ -50,6 +50,7 @@ class Tasks(Pool[TaskList]):
     def work(self, start: int, stop: int) -> Work:
         return price_of(
             self.teacher,
+            self.purpose,
             stop - start,
             call_tokens(self.purpose, self.prompts.config, self.plan.mix, request=self.request),
         )

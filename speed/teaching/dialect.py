@@ -1,7 +1,7 @@
 """The words in which a server takes a request, learnt from its first refusal of ours and remembered beside the journal.
 
-None of it is science: the same is asked under other names. Only where a server refuses `response_format` is it asked
-for free text, which is said once.
+None of it is science: the same is asked under other names. Only where a server refuses the form of the answer is it
+asked for any JSON object, and where it refuses that too for free text; each is said once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from speed.teaching.journal import Journal
 
 _TOLD = {
     "max_completion_tokens": "takes max_completion_tokens for max_tokens: it is asked so from now on",
+    "no json_schema": "refuses a schema of the answer: it is asked for JSON objects from now on "
+    "(teacher.structured=json_object)",
     "no response_format": "refuses response_format: it is asked without from now on (teacher.structured=none)",
 }
 
@@ -33,6 +35,8 @@ class Dialect:
             spoken["max_completion_tokens"] = spoken.pop("max_tokens")
         if "no response_format" in self._wanted:
             spoken.pop("response_format", None)
+        elif "no json_schema" in self._wanted and _is_schema(spoken):
+            spoken["response_format"] = {"type": "json_object"}
         return spoken
 
     def learns(self, wants: str, spoken: Mapping[str, Json], completion_tokens: bool | str) -> bool:
@@ -40,9 +44,16 @@ class Dialect:
         unlike = {"max_completion_tokens": "max_tokens", "no response_format": "response_format"}
         if unlike.get(wants) not in spoken or (wants == "max_completion_tokens" and completion_tokens != "auto"):
             return False
+        if wants == "no response_format" and _is_schema(spoken):
+            wants = "no json_schema"
         if wants not in self._wanted:
             self._wanted.add(wants)
             row = (self._whom, wants)
             self._journal.index.write(lambda table: table.execute("INSERT OR IGNORE INTO learnt VALUES (?,?)", row))
             self._say(f"{self._model} {_TOLD[wants]}")
         return True
+
+
+def _is_schema(spoken: Mapping[str, Json]) -> bool:
+    form = spoken.get("response_format")
+    return isinstance(form, dict) and form.get("type") == "json_schema"

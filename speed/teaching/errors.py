@@ -147,7 +147,10 @@ _BROKE = ("insufficient_quota", "billing_hard_limit_reached", "credit balance is
 AGAIN = frozenset({408, 409, 425, 429})
 LEARNT = {
     "max_completion_tokens": (r"max_completion_tokens", "set teacher.max_completion_tokens=true"),
-    "no response_format": (r"response_format|json_schema|structured output", "set teacher.structured=none"),
+    "no response_format": (
+        r"response_format|json_?schema|structured.outputs?|\bgrammar",
+        "set teacher.structured=none",
+    ),
 }
 """What a server may ask for instead -> how a 400 says so, and our setting."""
 _OURS = {

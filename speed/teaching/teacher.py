@@ -16,6 +16,8 @@ from speed.core.errors import UserError
 from speed.core.spec import Json, fields_of
 from speed.core.work import Work
 from speed.data.costs import prices as cost
+from speed.data.prompts.worked_examples import MOST, identity, worked_examples
+from speed.data.records import Kind
 from speed.ports import Answer, Ask, Check, Teacher
 from speed.runtime import Context, Runtime
 from speed.teaching.errors import Patience, Reply
@@ -59,6 +61,9 @@ class JournaledTeacher(Teacher):
     max_completion_tokens: bool | Literal["auto"] = "auto"
     """Whether the server takes `max_completion_tokens` for `max_tokens`; auto: learnt from its first refusal. In no
     key: the same is asked."""
+    examples: int = Field(default=0, ge=0, le=MOST)
+    """Worked examples of the same kind in front of each prompt (ours, for weak models). Part of the key where there are
+    some, and only there."""
     ask_again: tuple[str, ...] = ()
     """Causes of rejection (empty, refusal, content_filter ...) for which an answer is asked for once more than
     `content_retries` says, after a fault of the provider is mended; the journal serves all other answers. Naming a
@@ -70,6 +75,9 @@ class JournaledTeacher(Teacher):
         """Identity: the model and how it is asked, not who serves it."""
         fields = {**fields_of(self), "model": self.model_name}
         del fields["max_completion_tokens"]
+        del fields["examples"]
+        if self.examples:
+            fields["examples"] = identity(self.examples)
         if not self.ask_again:
             del fields["ask_again"]
         return {"class": self.identity or type(self).__name__, "version": self.version, **fields}
@@ -164,6 +172,10 @@ class JournaledTeacher(Teacher):
         """A request with the first call that is to be made for it."""
         return Request(ask, check, place, self.content_retries, self._call, list(self.ask_again))
 
+    def in_front(self, purpose: str, kind: Kind | None) -> str:
+        """See `speed.ports.Teacher`."""
+        return worked_examples(purpose, kind, self.examples) if self.examples else ""
+
     def journal_key(self, ask: Ask) -> str:
         """See `speed.ports.Teacher`."""
         return self._call(ask, 0, ask.max_tokens).key
@@ -173,7 +185,8 @@ class JournaledTeacher(Teacher):
         return answered_keys(home / "journal", keys)
 
     def _call(self, ask: Ask, retry: int, max_tokens: int) -> Call:
-        messages: tuple[dict[str, str], ...] = ({"role": "user", "content": ask.prompt},)
+        prompt = self.in_front(ask.purpose, ask.kind) + ask.prompt
+        messages: tuple[dict[str, str], ...] = ({"role": "user", "content": prompt},)
         if self.system:
             messages = ({"role": "system", "content": self.system}, *messages)
         params: dict[str, Json] = {"temperature": ask.temperature, "top_p": self.top_p, "max_tokens": max_tokens}

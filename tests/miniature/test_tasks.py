@@ -14,12 +14,13 @@ from speed.backends.evaluation.jobs import folder_jobs
 from speed.backends.evaluation.task_folder import TaskFolder, task_folders
 from speed.core.content import sha256_of
 from speed.core.store import Store
+from speed.data.quality.hashed_words import hashed_words
 from speed.data.yardsticks import known_yardsticks, yardsticks
 from speed.miniature.evaluation import MiniatureEvaluator
 from speed.miniature.lexicon import meaning
 from speed.miniature.tasks import write_tasks
 from speed.miniature.world import world
-from speed.miniature.yardsticks import ENCODERS, bag_of_words, measured, oracle, scores
+from speed.miniature.yardsticks import ENCODERS, measured, oracle, scores
 from speed.runtime import Context, Runtime
 
 
@@ -124,7 +125,7 @@ def test_a_bag_of_words_is_far_below_an_oracle(folder: Path) -> None:
             found.setdefault(kinds[name], []).append(score)
         return {kind: sum(values) / len(values) for kind, values in found.items()}
 
-    words, truth = by_type(bag_of_words), by_type(oracle)
+    words, truth = by_type(hashed_words), by_type(oracle)
     assert len(truth) == 7
     assert sum(truth.values()) / 7 > 90
     assert sum(words.values()) <= 0.7 * sum(truth.values())

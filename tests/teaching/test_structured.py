@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from provider import Provider
 
 from speed.core.errors import UserError
 from speed.core.store import Store
+from speed.data.answers.parse import parse_example, parse_judgement, parse_revision, parse_tasks
 from speed.data.answers.schemas import example_form
-from speed.data.records import Kind
+from speed.data.prompts.worked_examples import without_worked_examples, worked_examples
+from speed.data.records import Kind, Rejected
 from speed.ports import Ask
 from speed.runtime import Context, Runtime
 from speed.teaching.journal import key
@@ -67,3 +70,62 @@ def test_what_litellm_would_leave_out_in_silence_is_refused() -> None:
             LitellmTeacher(model="replicate/meta/llama-2-70b-chat", structured=way)._check_structured()
     LitellmTeacher(model="replicate/meta/llama-2-70b-chat")._check_structured()
     LitellmTeacher(model="gpt-4o-2024-08-06", structured="json_schema")._check_structured()
+
+
+@pytest.mark.parametrize("kind", list(MODELS))
+def test_a_form_that_a_server_refuses_is_asked_for_in_weaker_words_and_no_answer_is_bought_for_that(
+    kind: type[Any], provider: Provider, tmp_path: Path
+) -> None:
+    """From a schema to any object to free text: each step is told once, and kept for all later calls."""
+    said: list[str] = []
+
+    def asked(prompts: list[str], home: Path) -> list[str]:
+        ctx = Context(Store(home).open(), Runtime(home=home, api_base=provider.url, concurrency=1))
+        ctx.send = lambda event: said.append(str(event))
+        asks = [(ASK.model_copy(update={"prompt": prompt}), lambda text: None) for prompt in prompts]
+        before = len(provider.bodies)
+        found = list(kind(model=MODELS[kind], structured="json_schema").ask(asks, ctx))
+        assert [answer.cause for answer in found] == ["ok"] * len(prompts)
+        return [str((body.get("response_format") or {}).get("type")) for body in provider.bodies[before:]]
+
+    provider.refuses = lambda body: (
+        "failed to parse grammar" if "json_schema" in str(body.get("response_format")) else ""
+    )
+    assert asked(["a", "b"], tmp_path / "objects") == ["json_schema", "json_object", "json_object"]
+    assert asked(["c"], tmp_path / "objects") == ["json_object"]
+    provider.refuses = lambda body: "response_format: extra fields not permitted" if "response_format" in body else ""
+    assert asked(["d", "e"], tmp_path / "text") == ["json_schema", "json_object", "None", "None"]
+    assert provider.paid.total() == 5, "each prompt once"
+    assert sum("a schema of the answer" in event for event in said) == 2
+    assert sum("without from now on" in event for event in said) == 1
+
+
+def test_local_servers_are_asked_for_the_form_by_default(compose: Any) -> None:
+    assert compose("preset=laptop").teacher.structured == "json_schema"
+    assert compose("teacher=gpt4o").teacher.structured == compose("teacher=rules").teacher.structured == "none"
+
+
+def test_worked_examples_stand_in_front_and_in_the_key(provider: Provider, tmp_path: Path) -> None:
+    plain, shown = (OpenAICompatibleTeacher(model="rules", examples=count) for count in (0, 3))
+    assert "examples" not in plain.recipe()
+    assert shown.recipe()["examples"]["count"] == 3
+    assert plain.journal_key(ASK) != shown.journal_key(ASK)
+    list(shown.ask([(ASK, lambda text: None)], context(tmp_path, provider)))
+    sent = str(provider.bodies[-1]["messages"][-1]["content"])  # type: ignore[index]
+    assert sent == shown.in_front("seed", Kind.STS) + "row 1"
+    assert sent.count("Example ") == 3
+    assert without_worked_examples(sent) == "row 1"
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_worked_examples_are_answers_of_their_kind(kind: Kind) -> None:
+    """Whoever repeats their form is understood by the parsers."""
+    for purpose in ("brainstorm", "seed", "judge", "revise"):
+        for answer in re.findall(r"^[{\[].*$", worked_examples(purpose, kind, 3), re.MULTILINE):
+            found = {
+                "brainstorm": lambda text: parse_tasks(text, "stop"),
+                "seed": lambda text: parse_example(kind, "task", text, "stop"),
+                "judge": lambda text: parse_judgement(text, 3, "stop"),
+                "revise": lambda text: parse_revision(kind, "task", text, "stop"),
+            }[purpose](answer)
+            assert not isinstance(found, Rejected), (purpose, found)

@@ -6,18 +6,21 @@ chunks and accumulates the exact gradient of the whole batch's loss (`speed.mode
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from speed.backends.embedder.records import check_sources, read_sources
 from speed.backends.embedder.settings import ContrastiveSettings
+from speed.backends.runtime.model_folder import described
 from speed.backends.runtime.processes import Job, run_in_processes, several
 from speed.core.content import HubRepository, hub_model, locate_model
 from speed.core.errors import UserError, mistakes_of, refuse_for
 from speed.data.costs.loads import EmbedderLoad
 from speed.data.costs.memory import Footprint
 from speed.data.costs.model_shapes import shape_of
+from speed.ports import Encode
 from speed.runtime import Context, Runtime
 
 LARGE = 1_000_000_000
@@ -69,6 +72,26 @@ class ContrastiveTrainer(ContrastiveSettings):
         )
         checkpointing = self.checkpointing != "off"
         return EmbedderLoad(self.base.name, footprint, self.chunk_tokens, self.kept_tokens, checkpointing)
+
+    def quick_encoder(self, runtime: Runtime) -> tuple[str, Encode] | None:
+        """See `EmbedderTrainer.quick_encoder`. A base that never was an embedder says little."""
+        shape = shape_of(self.base.name)
+        folder = described(self.base.name)
+        if folder is None or not (Path(folder) / "modules.json").is_file():
+            return None
+        if shape is not None and shape.parameters > LARGE:
+            return None
+
+        def encode(texts: Sequence[str]) -> Sequence[Sequence[float]]:
+            from speed.backends.embedder.export import export_untrained
+            from speed.backends.encoding.encoder import Encoder
+
+            with TemporaryDirectory() as scratch:
+                export_untrained(self, Path(scratch))
+                found = Encoder.load(Path(scratch) / "model").encode(texts, normalize=True)
+            return [[float(each) for each in row] for row in found]
+
+        return self.base.name, encode
 
     def untrained(self, out: Path, ctx: Context) -> Path | None:
         """See `EmbedderTrainer.untrained`."""
