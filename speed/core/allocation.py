@@ -7,6 +7,7 @@ runs. When and where it begins (`next_starts`) depends on what is free, which ch
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from math import inf
 from typing import NamedTuple
 
 from speed.core.spec import Spec
@@ -19,6 +20,8 @@ class Demand(NamedTuple):
     """Numbers of devices that it can be given. None: it does not compute, and takes neither devices nor cores."""
     workers: bool = False
     """Whether any number of workers, each with so many devices, may build the blocks of it."""
+    gigabytes: float = 0.0
+    """Of the machine's memory that each worker takes where it computes on cores, about; 0: too little to count."""
 
 
 class Share(Spec):
@@ -60,6 +63,8 @@ class Ready(NamedTuple):
     """That would have something to do."""
     pool: bool = False
     """Whether it may take more than one worker; then it takes what others leave."""
+    gigabytes: float = 0.0
+    """Of the machine's memory that a worker on cores takes."""
 
 
 def shares(
@@ -91,7 +96,9 @@ def shares(
     return {key: share(key, demand) for key, demand in demands.items()}
 
 
-def next_starts(ready: Sequence[Ready], free: Sequence[int], places: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+def next_starts(
+    ready: Sequence[Ready], free: Sequence[int], places: int, room: float = inf, alone: bool = True
+) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Which builds begin now, each with its devices: no device idles while something that is ready fits it.
 
     Each build gets one worker first, those that take only one before pools, which fill what is left; then pools get
@@ -100,6 +107,8 @@ def next_starts(ready: Sequence[Ready], free: Sequence[int], places: int) -> Ite
     Args:
         free: devices that nobody has.
         places: free places for builds on cores.
+        room: GB of memory that builds on cores have not taken.
+        alone: whether none of them takes any: then one that takes more than there is may try.
     """
     left = list(free)
     wanted = {each.key: each.workers for each in ready}
@@ -109,6 +118,10 @@ def next_starts(ready: Sequence[Ready], free: Sequence[int], places: int) -> Ite
         for each in order:
             if not wanted[each.key] or (each.devices > len(left) if each.devices else places < 1):
                 continue
+            if not each.devices and each.gigabytes:
+                if each.gigabytes > room and not alone:
+                    continue
+                room, alone = room - each.gigabytes, False
             places -= not each.devices
             taken, left = tuple(left[: each.devices]), left[each.devices :]
             wanted[each.key] -= 1

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,6 +56,27 @@ def cores() -> int:
         return max(1, min(found, int(quota) // int(period)))
     except (OSError, ValueError):  # no container, or no limit ("max")
         return found
+
+
+def memory_gigabytes() -> float | None:
+    """Memory that this process may use: of the machine and of its container's limit; None where it is not known."""
+    try:
+        found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None
+    with suppress(OSError, ValueError):  # no container, or no limit ("max")
+        found = min(found, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return found / 1024**3
+
+
+@lru_cache(maxsize=1)
+def processor_has_bf16() -> bool | None:
+    """Whether the processor multiplies in bf16 (AMX or AVX-512); None where that is not known, as off Linux."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return None
+    return any(flag in flags for flag in ("amx_bf16", "avx512_bf16"))
 
 
 def _torch_has_gpus() -> bool:

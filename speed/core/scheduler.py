@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from speed.core.build import attempt_build, kept_share
 from speed.core.errors import StoreError, UserError
 from speed.core.fork_servers import ForkServers
 from speed.core.graph import Goal, stage_statuses
-from speed.core.machine import VISIBLE, cores, gpus
+from speed.core.machine import VISIBLE, cores, gpus, memory_gigabytes
 from speed.core.manifest import Maker, maker
 from speed.core.spec import Json
 from speed.core.stage import BuildSettings, Pool, Stage
@@ -157,6 +158,8 @@ class _Scheduler:
         """Those that work."""
         self.deaths: Counter[int] = Counter()
         """Workers in a row that died on a device."""
+        self.memory = {goal.key: goal.node.demand(runtime).gigabytes for goal in order}
+        """GB that a worker on cores takes, by key."""
         self.running: list[_Worker] = []
         self.blocks: dict[str, _Blocks] = {}
         """The pools that are built block by block, by key."""
@@ -186,8 +189,11 @@ class _Scheduler:
         wishes = [wish for goal in ready if (wish := self._wish(goal)).workers]
         held = {device for worker in self.running for device in worker.grant.devices}
         free = [device for device in self.devices if device not in held]
-        places = self.runtime.side_by_side - sum(not worker.grant.devices for worker in self.running)
-        for key, devices in next_starts(wishes, free, places):
+        on_cores = [worker for worker in self.running if not worker.grant.devices]
+        places = self.runtime.side_by_side - len(on_cores)
+        held_memory = sum(self.memory[worker.goal.key] for worker in on_cores)
+        room = (memory_gigabytes() or inf) - held_memory
+        for key, devices in next_starts(wishes, free, places, room, alone=not held_memory):
             self._start_worker(goals[key], devices, listen)
         for wish in wishes:
             self._tell_why_waiting(goals[wish.key], wish, listen)
@@ -201,8 +207,9 @@ class _Scheduler:
             if goal.key not in self.blocks and not self._workers(goal):
                 self._divide(goal, goal.node)
             if goal.key in self.blocks:
-                return Ready(goal.key, devices, len(self.blocks[goal.key].left), pool=True)
-        return Ready(goal.key, devices, workers=0 if self._workers(goal) else 1)
+                left = len(self.blocks[goal.key].left)
+                return Ready(goal.key, devices, left, pool=True, gigabytes=self.memory[goal.key])
+        return Ready(goal.key, devices, workers=0 if self._workers(goal) else 1, gigabytes=self.memory[goal.key])
 
     def _divide(self, goal: Goal, pool: Pool[Any]) -> None:
         """Divide what is missing of a pool into blocks; unless another run builds it, for which one worker waits."""
@@ -251,14 +258,27 @@ class _Scheduler:
         return ",".join(names[device] if device < len(names) else str(device) for device in devices)
 
     def _tell_why_waiting(self, goal: Goal, wish: Ready, listen: Listener) -> None:
-        if self._workers(goal) or not wish.devices:
+        if self._workers(goal):
+            return
+        if not wish.devices:
+            self._tell_no_memory(goal, wish, listen)
             return
         others = "; ".join(
             f"{worker.goal.label} has GPU {', '.join(map(str, worker.grant.devices))}"
             for worker in self.running
             if worker.grant.devices
         )
-        why = f"waits for {wish.devices} GPU{'s' * (wish.devices > 1)}: {others}"
+        self._tell(goal, f"waits for {wish.devices} GPU{'s' * (wish.devices > 1)}: {others}", listen)
+
+    def _tell_no_memory(self, goal: Goal, wish: Ready, listen: Listener) -> None:
+        on_cores = [worker for worker in self.running if not worker.grant.devices and self.memory[worker.goal.key]]
+        held, most = sum(self.memory[worker.goal.key] for worker in on_cores), memory_gigabytes()
+        if len(on_cores) >= self.runtime.side_by_side or most is None or held + wish.gigabytes <= most:
+            return
+        others = ", ".join(f"{worker.goal.label} {self.memory[worker.goal.key]:.0f}" for worker in on_cores)
+        self._tell(goal, f"waits for memory: it takes about {wish.gigabytes:.0f} of {most:.0f} GB ({others})", listen)
+
+    def _tell(self, goal: Goal, why: str, listen: Listener) -> None:
         if self.told.get(goal.key) != why:
             self.told[goal.key] = why
             listen(goal.label, {"event": "say", "message": why})

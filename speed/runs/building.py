@@ -18,6 +18,7 @@ from speed.core.store import Store
 from speed.ports import Follower
 from speed.runs.alerts import Alerts
 from speed.runs.excerpts import excerpts, has_excerpts
+from speed.runs.host import Rates
 from speed.runs.progress import Screen
 from speed.runs.rejections import refuse_nearly_all_rejected
 from speed.runs.status import record_events
@@ -49,6 +50,8 @@ class Building:
     planned: dict[str, float | None]
     """Dollars of each stage, by label."""
     tracked: Follower
+    rows: dict[str, float]
+    """Records that each stage has still to train on, or texts that it has to write, by label."""
 
     def build(self) -> None:
         """Build what is missing.
@@ -70,6 +73,7 @@ class Building:
             Screen() as screen,
             record_events(self.folder, self.config.name, " ".join(sys.argv), labels, missing) as events,
         ):
+            rates = Rates(self.store.home, self.rows, {goal.label: goal for goal in self.order})
 
             def listen(label: str, event: dict[str, Json]) -> None:
                 line = {"at": round(time.monotonic() - self.begun, 3), "stage": label, **event}
@@ -79,6 +83,7 @@ class Building:
                     screen.show(label, event)
                     self.tracked.event(label, event)
                     alerts.see(label, event)
+                    rates.see(label, event, time.monotonic())
                 if event["event"] == "done":
                     self._look_at(label)
 

@@ -20,14 +20,20 @@ from speed.core.work import Work
 from speed.data.answers.accept_or_reject import counts_by_kind, figures_by_kind
 from speed.data.assignment import Assignment, Draft, load_topics
 from speed.data.costs.call_tokens import call_tokens
+from speed.data.costs.memory import GIGABYTE, host_gigabytes
+from speed.data.costs.model_shapes import shape_of
 from speed.data.costs.prices import EXPECTED_TOKENS, estimated_tokens
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Kind, Prompt, Sample, TaskList, Topic
-from speed.data.trainings import Completion, Sft
+from speed.data.trainings import Completion, Dpo, Sft
 from speed.ports import Engine, Sampling, Teacher, Trainer, Training, Weights
 from speed.runtime import Context, Runtime
 
 R = TypeVar("R", bound=Row)
+PADDED = 1.3
+"""Length of a micro-batch's rows, all padded to the longest, by that of a row on the average (ours)."""
+WEIGHT = 4
+"""Bytes of a weight of a generator that writes on cores, at most."""
 
 
 def price_of(teacher: Teacher, purpose: str, calls: int, tokens: tuple[int, int]) -> Work:
@@ -113,7 +119,9 @@ class GeneratingPool(Pool[R]):
     def demand(self, runtime: Runtime) -> Demand:
         read = [node for node in self.upstream.values() if isinstance(node, Node)]
         base = next((training.base for node in read if (training := node.training()) is not None), "")
-        return Demand((self.engine.group(base, runtime),), workers=True)
+        shape = shape_of(base) if base else None
+        held = 0.0 if shape is None else WEIGHT * shape.parameters / GIGABYTE
+        return Demand((self.engine.group(base, runtime),), workers=True, gigabytes=held)
 
     def check(self, runtime: Runtime) -> None:
         self.engine.check(runtime)
@@ -202,7 +210,7 @@ class FineTuning(Stage[Weights], Generic[R]):
         return hub_model(self.base.name)
 
     def demand(self, runtime: Runtime) -> Demand:
-        return Demand(self.trainer.devices(self.sft, runtime))
+        return Demand(self.trainer.devices(self.sft, runtime), gigabytes=host_memory(self.training()))
 
     def training(self) -> Training:
         return Training(self.base.name, self.sft, self.trainer, sum(tokens_about(self, self.learns_from)))
@@ -211,6 +219,17 @@ class FineTuning(Stage[Weights], Generic[R]):
         rows = [self.completion(row) for row in training_rows(self.data, ctx, self.count)]
         ctx.tally.counts["in"] = len(rows)
         self.trainer.sft(self.base.name, rows, self.sft, out, ctx)
+
+
+def host_memory(training: Training) -> float:
+    """GB of the machine's memory that a generator's training takes on cores, about; 0 where its sizes are unknown."""
+    shape, footprint, config = shape_of(training.base), training.trainer.footprint(), training.config
+    if shape is None or footprint is None:
+        return 0.0
+    preference = isinstance(config, Dpo)
+    longest = config.max_length * (2 if preference else 1)
+    rows = min(footprint.micro_batch or config.batch_size, config.batch_size)
+    return host_gigabytes(shape, footprint, rows, min(PADDED * training.tokens_a_row, longest), preference)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from speed.core.allocation import Demand
 from speed.core.content import HubRepository
 from speed.core.stage import Stage
 from speed.core.work import Work
+from speed.data.costs.memory import GIGABYTE, embedder_bytes
+from speed.data.costs.model_shapes import shape_of
 from speed.data.records import Example
 from speed.ports import EmbedderTrainer, Weights
 from speed.runtime import Context, Runtime
@@ -47,7 +49,12 @@ class Embedder(Stage[Weights]):
         self.trainer.read_inputs(runtime, say)
 
     def demand(self, runtime: Runtime) -> Demand:
-        return Demand(self.trainer.devices(runtime))
+        load = self.trainer.load()
+        shape = None if load is None else shape_of(load.base)
+        held = 0.0
+        if load is not None and shape is not None:
+            held = embedder_bytes(shape, load.footprint, load.chunk, load.kept, load.checkpointing) / GIGABYTE
+        return Demand(self.trainer.devices(runtime), gigabytes=held)
 
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         return self.trainer.hub_repositories()

@@ -14,7 +14,7 @@ from speed.data.records import Pair
 from speed.data.trainings import Dpo, Preference
 from speed.ports import Trainer, Training, Weights
 from speed.runtime import Context, Runtime
-from speed.stages.base import UntrainedModel, bases_under, tokens_about, training_rows
+from speed.stages.base import UntrainedModel, bases_under, host_memory, tokens_about, training_rows
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Senior(Stage[Weights]):
         self.trainer.check(self.dpo, runtime)
 
     def demand(self, runtime: Runtime) -> Demand:
-        return Demand(self.trainer.devices(self.dpo, runtime))
+        return Demand(self.trainer.devices(self.dpo, runtime), gigabytes=host_memory(self.training()))
 
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         return bases_under(self.junior)

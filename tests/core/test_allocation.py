@@ -172,3 +172,13 @@ def test_a_stage_that_runs_alone_has_all_cores_and_those_side_by_side_share_them
 def test_what_no_number_of_devices_suffices_for_takes_all() -> None:
     assert most_of((4, 8), 2) == 2
     assert most_of((4, 8), 6) == 4
+
+
+def test_builds_on_cores_wait_for_memory_and_one_that_never_fits_runs_alone() -> None:
+    ready = [Ready("a", 0, gigabytes=9.0), Ready("b", 0, gigabytes=9.0), Ready("light", 0), Ready("gpu", 1)]
+    assert [key for key, _ in next_starts(ready, [0], 4, room=16.0)] == ["a", "light", "gpu"]
+    assert [key for key, _ in next_starts(ready[:2], [], 4, room=18.0)] == ["a", "b"]
+    assert [key for key, _ in next_starts(ready[:2], [], 4, room=4.0, alone=False)] == []
+    assert [key for key, _ in next_starts(ready[:2], [], 4, room=4.0, alone=True)] == ["a"]
+    workers = Ready("pool", 0, workers=4, pool=True, gigabytes=5.0)
+    assert len(list(next_starts([workers], [], 4, room=16.0))) == 3

@@ -12,6 +12,7 @@ import pytest
 from provider import Provider
 from tiny_generator import make_base
 
+from speed.backends.engines.base_check import beginning
 from speed.core.errors import UserError
 from speed.core.store import Store
 from speed.pipeline import pipeline
@@ -195,6 +196,27 @@ def test_the_encoders_that_conf_names_have_the_layers_that_are_trained(compose: 
         config = compose(f"embedder={option}", "preset=laptop")
         assert (config.embedder.instructs, config.eval.instructs) == (False, False)
         assert config.embedder.pooling == ("cls" if option == "bge_small" else "mean")
+
+
+def test_a_mark_of_a_template_is_not_called_a_bos() -> None:
+    """SmolLM2-Instruct names `<|im_start|>` as its BOS, which no text of its training begins with."""
+
+    class Tokenizer:
+        bos_token_id = 1
+
+        def __init__(self, adds: bool) -> None:
+            self.adds = adds
+
+        def __call__(self, text: str) -> dict[str, list[int]]:
+            return {"input_ids": [1, 7] if self.adds else [7]}
+
+        def convert_ids_to_tokens(self, token: int) -> str:
+            return "<|im_start|>"
+
+    assert beginning([1, 7, 1], "chat", Tokenizer(adds=False)) == "no BOS in front but the template's <|im_start|>"
+    assert beginning([1, 7], "chat", Tokenizer(adds=True)) == beginning([1], "plain", Tokenizer(adds=False))
+    assert beginning([1], "plain", Tokenizer(adds=False)) == "one BOS in front"
+    assert beginning([7], "chat", Tokenizer(adds=True)) == "no BOS in front"
 
 
 def test_a_preview_has_the_first_prompts_as_the_models_read_them(

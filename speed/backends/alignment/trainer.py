@@ -71,6 +71,7 @@ class TrlTrainer(TrlOptions, Trainer):
             weight_bytes=4 if self.precision == "fp32" else 2,
             checkpointing=self.gradient_checkpointing,
             embeddings=self.embeddings,
+            micro_batch=self.micro_batch,
         )
 
     def _train(self, out: Path, ctx: Context, *, config: Sft | Dpo, **job: Any) -> None:

@@ -98,13 +98,22 @@ def read_prompt(base: str, layout: FormatName, prompt: str) -> str:
     ids = prompt_ids(prompt, layout, tokenizer)
     end = completion_ids(ANSWER, tokenizer)[-1]
     special = ", ".join(f"{token} is {tokenizer.convert_ids_to_tokens(token)}" for token in _special(ids, tokenizer))
-    begins = "one BOS in front" if ids and ids[0] == tokenizer.bos_token_id else "no BOS in front"
+    begins = beginning(ids, layout, tokenizer)
     return (
         f"{base}, trainer.prompt_format={layout}: {len(ids):,} tokens, {begins}; an answer follows at once and ends in "
         f"{end} ({tokenizer.convert_ids_to_tokens(end)})\n"
         f"{tokenizer.decode(ids)}\n"
         f"token ids{f' ({special})' if special else ''}: {' '.join(map(str, ids))}"
     )
+
+
+def beginning(ids: Sequence[int], layout: FormatName, tokenizer: Any) -> str:
+    """What a prompt begins with: a model may name as its BOS what is a mark of its chat template (`<|im_start|>`)."""
+    if not ids or ids[0] != tokenizer.bos_token_id:
+        return "no BOS in front"
+    if layout != "chat" or tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
+        return "one BOS in front"
+    return f"no BOS in front but the template's {tokenizer.convert_ids_to_tokens(ids[0])}"
 
 
 def _special(ids: Sequence[int], tokenizer: Any) -> list[int]:

@@ -40,6 +40,8 @@ class Footprint(Spec):
     """Whether activations are computed again in the backward pass instead of kept."""
     embeddings: bool = False
     """Whether the embedding matrix is trained beside the adapter."""
+    micro_batch: int | None = None
+    """Rows that are computed at once; None: as many as the batch has, or as fit."""
 
 
 class Fit(NamedTuple):
@@ -134,6 +136,16 @@ def fit(
                 if needed <= room:
                     return Fit(micro_batch, checkpointing, gpus, needed / GIGABYTE + RESERVED)
     return None
+
+
+def host_gigabytes(shape: Shape, footprint: Footprint, rows: int, tokens: float, preference: bool) -> float:
+    """GB of the machine's memory that a training on cores takes.
+
+    Args:
+        rows: of a micro-batch; pairs, in a preference training.
+        tokens: of each, padded.
+    """
+    return training_bytes(shape, footprint, round(rows * tokens), footprint.checkpointing, preference) / GIGABYTE
 
 
 def training_hours(
