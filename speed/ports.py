@@ -336,6 +336,10 @@ class EmbedderTrainer(Backend, ABC):
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
         """Contrastive training on the examples of a JSONL file; sentence-transformers layout into `out/model`."""
 
+    def remarks(self) -> list[str]:
+        """What a user should know of base and settings before a training and beside its scores, one sentence each."""
+        return []
+
     def quick_encoder(self, runtime: Runtime) -> tuple[str, Encode] | None:
         """Name and vectors of the base as it came, where it is an embedder already, small and on this machine; None
         where it is not."""

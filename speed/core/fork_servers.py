@@ -43,7 +43,7 @@ class ForkServers:
         self._servers: list[tuple[frozenset[str], forkserver.ForkServer]] = []
         for group, imports in [*server_imports(needs), unforeseen]:
             server = forkserver.ForkServer()
-            server.set_forkserver_preload([*preload, *imports])
+            server.set_forkserver_preload(["speed.core.forked", *preload, *imports])
             self._servers.append((group, server))
 
     def start(self, process: ForkServerProcess, packages: Collection[str]) -> None:

@@ -79,7 +79,8 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
     for status in found:
         if status.damaged:
             print(f"damaged and set aside: {status.damaged}; it will be built again", file=sys.stderr)
-    for remark in dict.fromkeys(remark for teacher in config.asked for remark in teacher.remarks()):
+    told = [remark for teacher in config.asked for remark in teacher.remarks()]
+    for remark in dict.fromkeys([*told, *config.embedder.remarks()]):
         print(f"note: {remark}", file=sys.stderr)
     tell_recurring_topics(found, store)
     if config.plan:

@@ -198,6 +198,7 @@ def remarks(lines: list[StageLine]) -> list[str]:
         calls = ", ".join(taken)
         found.append(f"Calls that a usable row took, second tries and answers from the journal included: {calls}.")
     found += [_noticed(line.label, line.metrics["detection"]) for line in lines if "detection" in line.metrics]
+    found += [f"{line.label}: {remark}" for line in lines for remark in line.metrics.get("remarks", [])]
     return found + quiet_faults(lines)
 
 

@@ -64,4 +64,6 @@ class Embedder(Stage[Weights]):
         return self.trainer.untrained(out, ctx)
 
     def run(self, out: Path, ctx: Context) -> None:
+        if remarks := self.trainer.remarks():
+            ctx.tally.metrics["remarks"] = remarks
         self.trainer.train(ctx.folder(self.corpus) / "examples.jsonl", out, self.seed, ctx)

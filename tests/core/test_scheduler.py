@@ -30,7 +30,7 @@ def interrupt():
     os.kill(servers._servers[0][1]._forkserver_pid, signal.SIGINT)
 
 def imported():
-    sys.exit(7 if "slow_to_import" in sys.modules else 8)
+    sys.exit(9 if "WANDB_MODE" in os.environ else 7 if "slow_to_import" in sys.modules else 8)
 
 if __name__ == "__main__":
     threading.Thread(target=interrupt).start()
@@ -56,7 +56,7 @@ def test_goals_that_share_a_package_share_a_server_which_imports_what_several_ne
 def test_ctrl_c_does_not_reach_the_server_while_it_imports(tmp_path: Path) -> None:
     (tmp_path / "slow_to_import.py").write_text(SLOW)
     (tmp_path / "program.py").write_text(PROGRAM)
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", "WANDB_MODE": "offline"}
     done = subprocess.run(
         [sys.executable, "program.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG
     )

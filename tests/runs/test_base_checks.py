@@ -235,3 +235,15 @@ def test_a_preview_has_the_first_prompts_as_the_models_read_them(
         assert "ends in 1 (</s>)" in generator
     assert "[CLS]" in embedder
     assert "token ids (2 is [CLS], 3 is [SEP]): 2 " in embedder
+
+
+def test_an_embedder_that_never_saw_instructions_is_named(compose: Any, tmp_path: Path) -> None:
+    config = compose(*MINIATURE)
+    assert config.embedder.remarks() == [], "a language model sees its first ones in the training"
+    (tmp_path / "modules.json").write_text("[]")
+    base = type(config.embedder.base)(name=str(tmp_path))
+    (remark,) = config.embedder.model_copy(update={"base": base}).remarks()
+    assert "never saw instructions" in remark
+    assert config.embedder.model_copy(update={"base": base, "instruction": "{query}"}).remarks() == []
+    (tmp_path / "config_sentence_transformers.json").write_text('{"prompts": {"query": "Instruct: "}}')
+    assert config.embedder.model_copy(update={"base": base}).remarks() == []
