@@ -381,6 +381,7 @@ class _Scheduler:
                 worker.process.join(5)
                 worker.pipe.close()
             self.running.clear()
+            self.servers.close()
             for blocks in self.blocks.values():
                 blocks.lock.release()
 

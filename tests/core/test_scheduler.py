@@ -1,4 +1,5 @@
-"""The servers that start workers: each imports what its goals share, and Ctrl-C is the run's to answer meanwhile."""
+"""The servers that start workers: each imports what its goals share, Ctrl-C is the run's to answer meanwhile, and none
+outlives the run."""
 
 from __future__ import annotations
 
@@ -40,6 +41,19 @@ if __name__ == "__main__":
         process.join()
         print(process.exitcode, end=" ")
     print(pathlib.Path("ended").exists())
+    processes = [server._forkserver_pid for _, server in servers._servers]
+    servers.close()
+    for process in processes:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            print("gone", end=" ")
+    process = get_context("forkserver").Process(target=imported)
+    servers.start(process, ["json"])
+    process.join()
+    print(process.exitcode)
+    servers.close()
+    servers.close()
 """
 
 
@@ -53,12 +67,12 @@ def test_goals_that_share_a_package_share_a_server_which_imports_what_several_ne
     ]
 
 
-def test_ctrl_c_does_not_reach_the_server_while_it_imports(tmp_path: Path) -> None:
+def test_ctrl_c_does_not_reach_a_server_while_it_imports_and_servers_end_when_they_are_told_to(tmp_path: Path) -> None:
     (tmp_path / "slow_to_import.py").write_text(SLOW)
     (tmp_path / "program.py").write_text(PROGRAM)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", "WANDB_MODE": "offline"}
     done = subprocess.run(
         [sys.executable, "program.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG
     )
-    assert done.stdout == "7 7 8 8 True\n", done.stderr
+    assert done.stdout == "7 7 8 8 True\ngone gone gone 8\n", done.stderr
     assert "Traceback" not in done.stderr
