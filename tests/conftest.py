@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from functools import cache
@@ -29,6 +30,15 @@ HANG = 3600.0
 
 
 LONGEST = ("test_smoke", "test_trl_trainer", "test_secrets")
+
+gc.disable()  # while the tests are imported, and all libraries with them
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: trainers that collect garbage after each training need not search it each time."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import SMOKE, speed
+from command_line import SMOKE, speed, speed_here
 from conftest import HANG
 
 
@@ -51,11 +51,11 @@ def test_a_disk_that_fills_up_and_one_that_may_only_be_read(small_disk: Path) ->
     assert "run the same command again" in done.err
     assert "Traceback" not in done.out + done.err
     remount(small_disk, "size=200m")
-    again = speed(home, SMOKE, "plan=true", cwd=small_disk.parent)
+    again = speed_here(home, SMOKE, "plan=true")
     states = [line.split()[1] for line in again.out.splitlines() if line.startswith("topics ")]
     assert states == ["hit"]
     remount(small_disk, "ro")
-    refused = speed(home, SMOKE, cwd=small_disk.parent)
+    refused = speed_here(home, SMOKE)
     assert refused.code == 1
     assert "no permission to write" in refused.err
     assert "Traceback" not in refused.out + refused.err

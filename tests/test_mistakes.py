@@ -87,7 +87,7 @@ def test_a_multirun_whose_points_are_refused_says_so_and_ends_with_its_table(tmp
 
 def test_an_empty_topics_file(tmp_path: Path) -> None:
     (tmp_path / "topics.txt").write_text("\n\n")
-    refused(speed(tmp_path / "home", SMOKE, f"topics.path={tmp_path}/topics.txt"), "topics.txt")
+    refused(speed_here(tmp_path / "home", SMOKE, "tracker=none", f"topics.path={tmp_path}/topics.txt"), "topics.txt")
 
 
 def test_a_task_folder_without_its_columns_is_told_before_anything_is_built(tmp_path: Path) -> None:
@@ -120,18 +120,19 @@ def test_a_file_that_the_config_names_is_opened_before_anything_is_built(
 
 def test_an_unreadable_dump(tmp_path: Path) -> None:
     (tmp_path / "structure.rdf.u8.gz").write_bytes(b"this is no gzip")
-    refused(speed(tmp_path / "home", SMOKE, f"topics.path={tmp_path}/structure.rdf.u8.gz"), "structure.rdf.u8.gz")
+    path = tmp_path / "structure.rdf.u8.gz"
+    refused(speed_here(tmp_path / "home", SMOKE, "tracker=none", f"topics.path={path}"), path.name)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_read_only_root(tmp_path: Path) -> None:
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    refused(speed(tmp_path / "home", SMOKE), "permission", "SPEED_HOME")
+    refused(speed_here(tmp_path / "home", SMOKE), "permission", "SPEED_HOME")
 
 
 def test_a_root_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
-    refused(speed(tmp_path / "home", SMOKE), "SPEED_HOME")
+    refused(speed_here(tmp_path / "home", SMOKE), "SPEED_HOME")
 
 
 def test_a_budget_that_the_plan_exceeds(tmp_path: Path) -> None:

@@ -16,7 +16,10 @@ from speed.teaching.journal import Journal
 from speed.teaching.openai_teacher import KEY
 
 RIGHT, WRONG = "planted-right-7b21c9e4", "planted-wrong-0d55aa13"
-TEACHER = ("+experiment=[smoke,teacher_data]", "teacher=openai_compatible", "teacher.model=rules")
+TEACHER = (
+    *("+experiment=[smoke,teacher_data]", "teacher=openai_compatible", "teacher.model=rules"),
+    "eval.only=[MiniatureSTS]",  # no key comes near an evaluation: the one task is there to have all stages
+)
 
 
 def said_in(home: Path, done: Finished) -> list[str]:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -26,7 +27,12 @@ from command_line import (
 )  # fmt: skip
 from conftest import HANG, ROOT
 
+from speed.core.scheduler import build_all
+from speed.core.store import Store
+from speed.pipeline import pipeline
 from speed.report import main
+from speed.runs.building import PRELOAD
+from speed.runs.report import stage_line
 from speed.teaching.journal import Journal
 
 BOXES = [
@@ -231,26 +237,27 @@ def test_an_instruct_model_writes_the_corpus(first: tuple[Path, Finished], tmp_p
     assert summary(home)["scores"]["mean"] > 0
 
 
-def test_a_given_senior_writes_what_it_wrote_where_it_was_trained(first: tuple[Path, Finished], tmp_path: Path) -> None:
+def test_a_given_senior_writes_what_it_wrote_where_it_was_trained(
+    first: tuple[Path, Finished], compose: Any, tmp_path: Path
+) -> None:
     """Its folder of another root takes the place of everything that trained it; nothing but brainstorming is asked."""
     senior = (runs(first[0])[0] / "stages" / "senior").resolve()
-    done = speed(tmp_path / "home", SMOKE, f"given.senior={senior}", "revisor=none", "dedup=none")
-    assert done.code == 0, done.out + done.err
-    stages = {stage["label"]: stage for stage in summary(tmp_path / "home")["stages"]}
-    assert list(stages) == [
+    config = compose(SMOKE, f"given.senior={senior}", "revisor=none", "dedup=none", f"runtime.home={tmp_path / 'home'}")
+    store = Store(config.runtime.home).open()
+    order = pipeline(config).goals()
+    labels = [goal.label for goal in order]
+    assert labels == [
         "topics", "tasks for synthesis", "given senior", "synthesis", "dedup", "embedder", "evaluation",
     ]  # fmt: skip
-    assert {label for label in stages if stages[label]["cost"].get("calls")} == {"tasks for synthesis"}
-    texts = [
-        [
-            json.loads(line)["text"]
-            for file in sorted(folder.glob("rows-*.jsonl"))
-            for line in file.read_bytes().splitlines()
-        ]
-        for folder in (runs(home)[-1] / "stages" / "synthesis" for home in (first[0], tmp_path / "home"))
-    ]
-    assert texts[0] == texts[1]
-    assert len(texts[0]) == 46
+    built = order[: labels.index("synthesis") + 1]
+    runtime = config.runtime.on_this_machine()
+    build_all(built, store, runtime, lambda label, event: None, tmp_path / "logs", PRELOAD)
+    lines = [stage_line(goal, store, built_now=True) for goal in built]
+    assert {line.label for line in lines if line.cost.get("calls")} == {"tasks for synthesis"}
+    written = (runs(first[0])[-1] / "stages" / "synthesis").glob("rows-*.jsonl")
+    texts = [json.loads(line)["text"] for file in sorted(written) for line in file.read_bytes().splitlines()]
+    assert [row.text for row in store.rows(built[-1].node.take(46))] == texts
+    assert len(texts) == 46
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ meets is set aside and built again.
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -408,6 +409,8 @@ def _run_worker(
         block: the first block of a pool, after which it asks for others; None where it builds the whole goal.
         visible: the GPUs that it may see, as the driver names them; None leaves that as it is.
     """
+    gc.freeze()  # what the server imported stays
+    gc.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with log.open("ab", buffering=0) as file:
