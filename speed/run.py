@@ -180,6 +180,7 @@ def main() -> None:
     """Console entry: `speed ...` is `python -m speed.run ...`."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "0")
     _refuse_former_options(sys.argv[1:])
+    _refuse_misspelt(sys.argv[1:])
     signal.signal(signal.SIGTERM, _terminated)
     try:
         hydra.main(version_base="1.3", config_path=CONF, config_name="config")(_job)()
@@ -199,6 +200,15 @@ def _refuse_former_options(arguments: list[str]) -> None:
 
     if former := [former_option(name) for name in FORMER if f"runtime.{name}" in typed]:
         _stop("\n".join(former), in_sweep=False)
+
+
+def _refuse_misspelt(arguments: list[str]) -> None:
+    """End with the nearest names where Hydra would only say that there is no such group, or list all options."""
+    from speed.config import Config
+    from speed.runs.misspelt import misspelt
+
+    if lines := misspelt(arguments, Path(CONF), {*Config.model_fields, "hydra"}):
+        _stop("\n".join(lines), in_sweep=False)
 
 
 class Terminated(KeyboardInterrupt):
