@@ -179,6 +179,7 @@ def _stop(message: str, in_sweep: bool) -> NoReturn:
 def main() -> None:
     """Console entry: `speed ...` is `python -m speed.run ...`."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "0")
+    _refuse_platform()
     _refuse_former_options(sys.argv[1:])
     _refuse_misspelt(sys.argv[1:])
     signal.signal(signal.SIGTERM, _terminated)
@@ -189,6 +190,17 @@ def main() -> None:
         sys.exit(143 if isinstance(how, Terminated) else 130)
     finally:
         _end_of_sweep()
+
+
+def _refuse_platform() -> None:
+    """End with a message on a system that no run works on."""
+    from speed.core.errors import UserError
+    from speed.core.platform import check_platform
+
+    try:
+        check_platform()
+    except UserError as error:
+        _stop(str(error), in_sweep=False)
 
 
 def _refuse_former_options(arguments: list[str]) -> None:

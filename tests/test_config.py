@@ -110,7 +110,7 @@ def test_base_models_are_those_of_the_preset() -> None:
     table_4 = [(f"generator={base}",) for base in ("llama3_8b", "llama2_7b", "gemma_7b", "qwen2_5_7b")]
     assert points("base_model", "paper") == points("base_model", "one_gpu") == table_4
     assert points("base_model") == [(f"generator=tiny_{base}",) for base in ("llama", "qwen", "gemma")]
-    assert points("base_model", "laptop") == [("generator=qwen2_5_500m",)]
+    assert points("base_model", "laptop") == [("generator=smollm2_135m",)]
 
 
 def test_beta_is_measured_on_the_senior(compose: Any) -> None:

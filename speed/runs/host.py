@@ -164,9 +164,10 @@ def _arithmetic(config: Config) -> Iterator[str]:
     footprint, load = config.trainer.footprint(), config.embedder.load()
     parts = {"trainer.precision": footprint, "embedder.precision": load and load.footprint}
     single = [name for name, part in parts.items() if part is not None and part.weight_bytes == 4]
-    if getattr(config.engine, "precision", "") == "fp32":
-        single.append("engine.precision")
     half = [name for name, part in parts.items() if part is not None and part.weight_bytes == 2]
+    written = {"fp32": single, "bf16": half}.get(getattr(config.engine, "precision", ""))
+    if written is not None:
+        written.append("engine.precision")
     able = processor_has_bf16()
     if able and single:
         yield (

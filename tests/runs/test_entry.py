@@ -12,6 +12,7 @@ import pytest
 from conftest import HANG, ROOT
 
 from speed.core.errors import StoreError, UserError
+from speed.run import main
 from speed.runs.entry import one_message
 
 
@@ -62,3 +63,15 @@ def test_a_reader_that_has_seen_enough_is_no_error(command: list[str], tmp_path:
     os.close(written)
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+def test_windows_is_refused_plainly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(sys, "argv", ["speed.run"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("this system (win32) has no file locks (flock) and no fork servers, which a run needs\n")
+    assert "WSL 2" in said
+    assert "Traceback" not in said

@@ -13,7 +13,7 @@ from speed.pipeline import pipeline
 from speed.runs import host
 from speed.runs.host import Rates, computed, host_lines, known_rates
 
-LAPTOP = ("preset=laptop", "generator=smollm2_135m", "runtime.devices=cpu")
+LAPTOP = ("preset=laptop", "trainer=lora", "embedder=qwen2_5_500m", "runtime.devices=cpu")
 
 
 def lines(config: Any, home: Path) -> str:

@@ -52,15 +52,15 @@ def test_the_paper_on_the_built_in_topics(compose: Any, tmp_path: Path) -> None:
 
 
 def test_a_kind_uses_a_topic_as_often_as_it_is_drawn(compose: Any, tmp_path: Path) -> None:
-    """1,400 of 4,600 examples are STS, each with a topic of its own; a brainstorm call serves three examples."""
-    assert use(compose("preset=laptop", listed(tmp_path, 1_400)), tmp_path) is None
+    """700 of 2,300 examples are STS, each with a topic of its own; a brainstorm call serves three examples."""
+    assert use(compose("preset=laptop", listed(tmp_path, 700)), tmp_path) is None
     small = ("preset=laptop", "teacher=gpt4o")
-    exact, fewer = (compose(*small, listed(tmp_path, count)) for count in (280, 279))
+    exact, fewer = (compose(*small, listed(tmp_path, count)) for count in (140, 139))
     assert FEW not in against(exact, tmp_path), "five uses are allowed"
     assert FEW in against(fewer, tmp_path)
     found = use(fewer, tmp_path)
     assert found is not None
-    assert "279 topics recur: each is used 5.0 times for the 1,400 examples of sts in synthesis" in str(found)
+    assert "139 topics recur: each is used 5.0 times for the 700 examples of sts in synthesis" in str(found)
 
 
 def test_a_built_list_is_not_read_again(compose: Any, tmp_path: Path) -> None:
