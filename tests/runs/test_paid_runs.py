@@ -85,7 +85,7 @@ def test_recurring_topics_are_told_by_plans_and_change_no_key(
     assert pipeline(recurring).key == pipeline(allowed).key
     runtime = Runtime(home=tmp_path)
     assert run(recurring.model_copy(update={"runtime": runtime}), "", Origin(preset="laptop")) is None
-    assert "note: 493 topics recur: each is used 2.8 times" in capsys.readouterr().err
+    assert "note: 493 topics recur: each is used 1.4 times" in capsys.readouterr().err
     assert run(compose("plan=true").model_copy(update={"runtime": runtime}), "", Origin(preset="miniature")) is None
     assert "recur" not in capsys.readouterr().err
 
