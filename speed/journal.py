@@ -31,7 +31,8 @@ from speed.core.escape import escape, on_one_line
 from speed.core.locks import is_owned
 from speed.runs.report import ledger_table
 from speed.runs.tables import Table
-from speed.teaching.journal import Entry, Journal, entry_of, key
+from speed.teaching.entry import Entry, entry_of, key
+from speed.teaching.journal import Journal
 from speed.teaching.lines import ARCHIVE, lines_from
 from speed.teaching.spending import ledger_of
 

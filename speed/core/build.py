@@ -1,4 +1,4 @@
-"""Build one goal: a stage whole, or a pool shard by shard."""
+"""Build one goal: a stage whole, or a pool shard by shard, with its share of the machine."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from speed.core.allocation import Grant, Share
+from speed.core.allocation import Grant, Machine, Share, shares
 from speed.core.closing import closing
 from speed.core.errors import CorruptArtifact, StoreError, UserError, explained
 from speed.core.graph import Goal
+from speed.core.machine import cores
 from speed.core.manifest import Maker, Manifest, maker, now, outputs_of
 from speed.core.rejections import Watch
 from speed.core.spec import Json
@@ -141,6 +142,28 @@ def kept_share(stage: Stage[Any], store: Store) -> Share | None:
         return Share.model_validate_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def plan_shares(order: list[Goal], runtime: BuildSettings, store: Store | None = None) -> dict[str, Share]:
+    """How much of the machine each goal gets, by key.
+
+    Args:
+        store: where interrupted stages lie, which go on with what they had.
+    """
+    devices = runtime.devices if isinstance(runtime.devices, tuple) else ()
+    threads = None if runtime.threads == "auto" else runtime.threads
+    found = shares(
+        {goal.key: goal.node.demand(runtime) for goal in order},
+        {goal.key: goal.after for goal in order},
+        Machine(devices, cores(), runtime.side_by_side),
+        threads,
+    )
+    for goal in order if store is not None else ():
+        node = goal.node
+        kept = kept_share(node, store) if store and isinstance(node, Stage) and node.demand(runtime).devices else None
+        if kept is not None and bool(kept.devices) == bool(devices) and kept.devices <= len(devices):
+            found[goal.key] = kept if threads is None else kept.model_copy(update={"threads": threads})
+    return found
 
 
 def _manifest(

@@ -8,35 +8,30 @@ meets is set aside and built again.
 
 from __future__ import annotations
 
-import gc
 import json
 import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from math import inf
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock
-
-from speed.core.allocation import Grant, Machine, Ready, Share, most_of, next_starts, shares
-from speed.core.build import attempt_build, kept_share
+from speed.core.allocation import Grant, Ready, most_of, next_starts
+from speed.core.build import attempt_build, plan_shares
 from speed.core.errors import StoreError, UserError
 from speed.core.fork_servers import ForkServers
 from speed.core.graph import Goal, stage_statuses
-from speed.core.machine import VISIBLE, cores, gpus, memory_gigabytes
-from speed.core.manifest import Maker, maker
+from speed.core.machine import gpus, memory_gigabytes
+from speed.core.manifest import maker
 from speed.core.spec import Json
-from speed.core.stage import BuildSettings, Pool, Stage
+from speed.core.stage import BuildSettings, Pool
 from speed.core.store import Span, Store
+from speed.core.worker import Blocks, Worker, run_worker
 
 Listener = Callable[[str, dict[str, Json]], None]
 """Receives (label of the goal, event)."""
@@ -89,58 +84,8 @@ def build_all(
         scheduler.close()
 
 
-def plan_shares(order: list[Goal], runtime: BuildSettings, store: Store | None = None) -> dict[str, Share]:
-    """How much of the machine each goal gets, by key.
-
-    Args:
-        store: where interrupted stages lie, which go on with what they had.
-    """
-    devices = runtime.devices if isinstance(runtime.devices, tuple) else ()
-    threads = None if runtime.threads == "auto" else runtime.threads
-    found = shares(
-        {goal.key: goal.node.demand(runtime) for goal in order},
-        {goal.key: goal.after for goal in order},
-        Machine(devices, cores(), runtime.side_by_side),
-        threads,
-    )
-    for goal in order if store is not None else ():
-        node = goal.node
-        kept = kept_share(node, store) if store and isinstance(node, Stage) and node.demand(runtime).devices else None
-        if kept is not None and bool(kept.devices) == bool(devices) and kept.devices <= len(devices):
-            found[goal.key] = kept if threads is None else kept.model_copy(update={"threads": threads})
-    return found
-
-
 def _built(order: list[Goal], store: Store) -> set[str]:
     return {status.goal.key for status in stage_statuses(order, store) if status.state == "hit"}
-
-
-@dataclass
-class _Worker:
-    """A goal, or one block of a pool after another, in a process of its own."""
-
-    goal: Goal
-    process: Any
-    pipe: Connection
-    log: Path
-    grant: Grant
-    block: Span | None = None
-    """That it builds; None for a whole goal, and when it has been told that nothing is left."""
-    done: int = 0
-    """Rows of it."""
-
-
-@dataclass
-class _Blocks:
-    """A pool that is built block by block."""
-
-    lock: BaseFileLock
-    rows: int
-    left: deque[Span]
-    done: int = 0
-    """Rows of finished blocks."""
-    deaths: Counter[Span] = field(default_factory=Counter)
-    """Workers that died on a block."""
 
 
 _FINAL = ("done", "user_error", "crash", "corrupt")
@@ -161,8 +106,8 @@ class _Scheduler:
         """Workers in a row that died on a device."""
         self.memory = {goal.key: goal.node.demand(runtime).gigabytes for goal in order}
         """GB that a worker on cores takes, by key."""
-        self.running: list[_Worker] = []
-        self.blocks: dict[str, _Blocks] = {}
+        self.running: list[Worker] = []
+        self.blocks: dict[str, Blocks] = {}
         """The pools that are built block by block, by key."""
         self.soon: list[tuple[Goal, dict[str, Json]]] = []
         """Events that no process sends."""
@@ -224,11 +169,11 @@ class _Scheduler:
             for start in range(gap.start, gap.stop, pool.block)
         )
         if blocks:
-            self.blocks[goal.key] = _Blocks(lock, sum(gap.stop - gap.start for gap in gaps), blocks)
+            self.blocks[goal.key] = Blocks(lock, sum(gap.stop - gap.start for gap in gaps), blocks)
         else:  # another run has just built it: one worker finds that out
             lock.release()
 
-    def _workers(self, goal: Goal) -> list[_Worker]:
+    def _workers(self, goal: Goal) -> list[Worker]:
         return [worker for worker in self.running if worker.goal.key == goal.key]
 
     def _start_worker(self, goal: Goal, devices: tuple[int, ...], listen: Listener) -> None:
@@ -246,10 +191,10 @@ class _Scheduler:
         logs = {worker.log for worker in self.running}
         log = next(log for number in range(len(logs) + 1) if (log := self.logs / _log_name(goal, number)) not in logs)
         arguments = (goal, self.store, self.runtime, there, log, self.made_by, block, grant, self._visible(devices))
-        child = self.context.Process(target=_run_worker, args=arguments, daemon=True)
+        child = self.context.Process(target=run_worker, args=arguments, daemon=True)
         self.servers.start(child, goal.node.heavy)
         there.close()
-        self.running.append(_Worker(goal, child, here, log, grant, block))
+        self.running.append(Worker(goal, child, here, log, grant, block))
 
     def _visible(self, devices: tuple[int, ...]) -> str | None:
         """How the driver names these devices; declared ones that are not there by their numbers."""
@@ -318,7 +263,7 @@ class _Scheduler:
         return found
 
     def _event_of_pool(
-        self, worker: _Worker, blocks: _Blocks, event: dict[str, Json], died: bool
+        self, worker: Worker, blocks: Blocks, event: dict[str, Json], died: bool
     ) -> dict[str, Json] | None:
         """What an event of one worker means for the whole pool, which is done when its last block is."""
         others = [other for other in self._workers(worker.goal) if other is not worker]
@@ -346,7 +291,7 @@ class _Scheduler:
         self.blocks.pop(worker.goal.key).lock.release()
         return event
 
-    def _outlived(self, worker: _Worker, blocks: _Blocks, event: dict[str, Json]) -> bool:
+    def _outlived(self, worker: Worker, blocks: Blocks, event: dict[str, Json]) -> bool:
         """Whether the pool goes on after the death of a worker: its block is done again, elsewhere where a device has
         been lost."""
         if worker.block is not None:
@@ -390,56 +335,3 @@ class _Scheduler:
 def _log_name(goal: Goal, worker: int = 0) -> str:
     name = goal.label.replace(" ", "-").replace(":", "-")
     return f"{name}.log" if worker == 0 else f"{name}-{worker + 1}.log"
-
-
-def _run_worker(
-    goal: Goal,
-    store: Store,
-    runtime: BuildSettings,
-    parent: Connection,
-    log: Path,
-    made_by: Maker,
-    block: Span | None,
-    grant: Grant,
-    visible: str | None,
-) -> None:
-    """Body of a stage's process: everything it prints goes to its log, what it has to say goes up the pipe.
-
-    Args:
-        block: the first block of a pool, after which it asks for others; None where it builds the whole goal.
-        visible: the GPUs that it may see, as the driver names them; None leaves that as it is.
-    """
-    gc.freeze()  # what the server imported stays
-    gc.enable()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    with log.open("ab", buffering=0) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    if visible is not None:
-        os.environ[VISIBLE] = visible
-    lock = threading.Lock()
-
-    def send(event: dict[str, Json]) -> None:
-        with lock, suppress(BrokenPipeError):
-            parent.send_bytes(json.dumps(event, default=float).encode())
-
-    def assigned() -> Iterator[Span]:
-        mine = block
-        while mine is not None:
-            yield mine
-            send({"event": "next"})
-            answer = json.loads(parent.recv_bytes())
-            mine = None if answer is None else Span(*answer)
-
-    spans = None if block is None else assigned()
-    send(attempt_build(goal, store, runtime, send, made_by, spans, grant))
-    parent.close()
-
-
-def _die_with_parent() -> None:
-    """A stage must not outlive the run that started it, whatever killed the run."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

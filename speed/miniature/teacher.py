@@ -20,8 +20,8 @@ from speed.miniature.quality import faults_of
 from speed.miniature.rules import ERROR_RATE, LENGTH_BIAS, answer_prompt, knows_topic
 from speed.ports import Answer, Ask, Check
 from speed.runtime import Context, Runtime
+from speed.teaching.entry import key
 from speed.teaching.errors import Reply
-from speed.teaching.journal import key
 from speed.teaching.litellm_teacher import LitellmTeacher
 from speed.teaching.requests import Call
 

@@ -16,7 +16,7 @@ from speed.runs.labelled_sources import refuse_small_sources
 from speed.runs.report import stage_line
 from speed.runs.topic_use import recurring_topics, refuse_recurring_topics
 from speed.stages.embedder import Embedder
-from speed.teaching.journal import Spending
+from speed.teaching.entry import Spending
 from speed.teaching.spending import caps_of
 
 MINIATURE = "package:miniature/"

@@ -1,16 +1,18 @@
-"""One request on its way: which call comes next, and when its answer is final."""
+"""One request on its way: which call comes next, when its answer is final, and what sends it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from speed.core.spec import Json
 from speed.core.work import Tally
 from speed.data.answers.json_in_text import json_objects
 from speed.ports import Answer, Ask, Check
-from speed.teaching.journal import Entry
+from speed.runtime import Runtime
+from speed.teaching.entry import Entry
+from speed.teaching.errors import Patience, Reply
 from speed.teaching.spending import cost_of
 
 
@@ -22,6 +24,10 @@ class Call(NamedTuple):
     params: dict[str, Json]
     """temperature, top_p, max_tokens; `response_format` (whole) and `retry` where they are used."""
     key: str
+
+    def tokens_at_most(self) -> int:
+        """Input tokens, rather too many: three bytes a token."""
+        return sum(len(message["content"].encode("utf-8", "replace")) for message in self.messages) // 3 + 16
 
 
 @dataclass(slots=True, eq=False)
@@ -127,3 +133,19 @@ def _is_whole(text: str) -> bool:
     """Whether a text that the provider cut off holds JSON that was closed before."""
     reading = json_objects(text)
     return bool(reading.values) and not reading.unclosed and not reading.fault
+
+
+class Sender(Protocol):
+    """What an ask needs of a teacher: see `speed.teaching.teacher`."""
+
+    @property
+    def model_name(self) -> str: ...
+    @property
+    def patience(self) -> Patience: ...
+    @property
+    def max_completion_tokens(self) -> bool | Literal["auto"]: ...
+    def endpoint(self, runtime: Runtime) -> str: ...
+    def prepare(self, runtime: Runtime) -> None: ...
+    def request(self, ask: Ask, check: Check, place: int) -> Request: ...
+    def send(self, call: Call, runtime: Runtime, seconds: float) -> Awaitable[Reply]: ...
+    def dollars(self, tokens_in: int, tokens_out: int) -> float | None: ...

@@ -20,7 +20,8 @@ from speed.core.ledger import Line
 from speed.core.locks import is_owned
 from speed.core.spec import digest
 from speed.runtime import Runtime
-from speed.teaching.journal import Entry, Journal, Spending
+from speed.teaching.entry import Entry, Spending
+from speed.teaching.journal import Journal
 
 EVERY = 1.0
 """Seconds between two looks at who asks."""

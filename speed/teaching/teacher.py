@@ -20,10 +20,12 @@ from speed.data.prompts.worked_examples import MOST, identity, worked_examples
 from speed.data.records import Kind
 from speed.ports import Answer, Ask, Check, Teacher
 from speed.runtime import Context, Runtime
+from speed.teaching.ask import Asking
+from speed.teaching.entry import key
 from speed.teaching.errors import Patience, Reply
-from speed.teaching.journal import answered_keys, holds_answers, key
+from speed.teaching.journal import answered_keys, holds_answers
 from speed.teaching.requests import Call, Request
-from speed.teaching.session import Asking, Session, session_at
+from speed.teaching.session import Session, session_at
 
 PROVIDERS = frozenset(
     {

@@ -53,8 +53,9 @@ from speed.data.records import Kind, Rejected
 from speed.ports import Ask, Check
 from speed.runtime import Context, Runtime
 from speed.stages.seed import SeedData
+from speed.teaching.entry import Entry, key
 from speed.teaching.errors import Reply
-from speed.teaching.journal import Entry, Journal, key
+from speed.teaching.journal import Journal
 from speed.teaching.litellm_teacher import LitellmTeacher
 from speed.teaching.openai_teacher import OpenAICompatibleTeacher
 from speed.teaching.requests import Call

@@ -15,7 +15,8 @@ from speed.ports import Teacher
 from speed.runs.building import Origin
 from speed.runs.experiment import run
 from speed.runtime import Runtime
-from speed.teaching.journal import Entry, Journal, key
+from speed.teaching.entry import Entry, key
+from speed.teaching.journal import Journal
 from speed.teaching.litellm_teacher import LitellmTeacher
 from speed.teaching.openai_teacher import OpenAICompatibleTeacher
 

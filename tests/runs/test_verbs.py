@@ -25,7 +25,7 @@ from speed.runs.preview import previews
 from speed.runs.refusals import refuse_over_caps, work_at_most
 from speed.runs.status import record_events, runs_to_show, status_of, status_text
 from speed.runtime import Runtime
-from speed.teaching.journal import Entry
+from speed.teaching.entry import Entry
 
 
 @pytest.mark.parametrize("preset", ["miniature", "paper"])

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speed.core.errors import UserError
-from speed.teaching.journal import GROUP, SECONDS, Entry, Journal, entry_of, json_of, key
+from speed.teaching.entry import Entry, entry_of, json_of, key
+from speed.teaching.journal import GROUP, SECONDS, Journal
 from speed.teaching.lines import entry_in, line_of, lines_from
 from speed.teaching.session import session_at
 

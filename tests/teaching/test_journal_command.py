@@ -13,7 +13,8 @@ from command_line import ROOT
 from old_archive import archived
 
 from speed.journal import main
-from speed.teaching.journal import Entry, Journal, key
+from speed.teaching.entry import Entry, key
+from speed.teaching.journal import Journal
 
 
 def entry(row: int, **fields: object) -> Entry:

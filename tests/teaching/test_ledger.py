@@ -8,7 +8,8 @@ import pytest
 
 from speed.core.ledger import Ledger, Line, gathered, total
 from speed.runs.report import StageLine, ledger_table, remarks
-from speed.teaching.journal import Entry, Journal
+from speed.teaching.entry import Entry
+from speed.teaching.journal import Journal
 from speed.teaching.spending import cost_of, ledger_of
 
 GPT_4O = "gpt-4o-2024-05-13"

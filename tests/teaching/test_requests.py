@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from speed.ports import Ask
-from speed.teaching.journal import Entry
+from speed.teaching.entry import Entry
 from speed.teaching.requests import Call, Request
 
 

@@ -13,7 +13,8 @@ import pytest
 from test_journal import entry
 
 from speed.teaching import index
-from speed.teaching.journal import Journal, Spending
+from speed.teaching.entry import Spending
+from speed.teaching.journal import Journal
 from speed.teaching.spending import EVERY, LATELY, Account, Caps, Neighbours
 
 CALL = Spending(0.25, 30, 1)

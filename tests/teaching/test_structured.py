@@ -18,7 +18,7 @@ from speed.data.prompts.worked_examples import without_worked_examples, worked_e
 from speed.data.records import Kind, Rejected
 from speed.ports import Ask
 from speed.runtime import Context, Runtime
-from speed.teaching.journal import key
+from speed.teaching.entry import key
 from speed.teaching.litellm_teacher import LitellmTeacher
 from speed.teaching.openai_teacher import OpenAICompatibleTeacher
 

@@ -28,12 +28,13 @@ from speed.core.store import Store
 from speed.data.records import Kind
 from speed.ports import Answer, Ask
 from speed.runtime import Context, Runtime
+from speed.teaching.ask import REFUSED
 from speed.teaching.errors import Patience, Reply, TransportError, public_url, redacted, retry_after
 from speed.teaching.journal import Journal
 from speed.teaching.litellm_teacher import LitellmTeacher
 from speed.teaching.openai_teacher import KEY, OpenAICompatibleTeacher
 from speed.teaching.requests import Call
-from speed.teaching.session import REFUSED, session_at
+from speed.teaching.session import session_at
 from speed.teaching.spending import ledger_of
 from speed.teaching.teacher import JournaledTeacher
 

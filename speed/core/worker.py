@@ -1,0 +1,112 @@
+"""A worker: the process of a stage, or of one block of a pool after another.
+
+Here is what the scheduler knows of it, and what runs in it: where its output goes, what it tells, and when it ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from filelock import BaseFileLock
+
+from speed.core.allocation import Grant
+from speed.core.build import attempt_build
+from speed.core.graph import Goal
+from speed.core.machine import VISIBLE
+from speed.core.manifest import Maker
+from speed.core.spec import Json
+from speed.core.stage import BuildSettings
+from speed.core.store import Span, Store
+
+
+@dataclass
+class Worker:
+    """A goal, or one block of a pool after another, in a process of its own."""
+
+    goal: Goal
+    process: Any
+    pipe: Connection
+    log: Path
+    grant: Grant
+    block: Span | None = None
+    """That it builds; None for a whole goal, and when it has been told that nothing is left."""
+    done: int = 0
+    """Rows of it."""
+
+
+@dataclass
+class Blocks:
+    """A pool that is built block by block."""
+
+    lock: BaseFileLock
+    rows: int
+    left: deque[Span]
+    done: int = 0
+    """Rows of finished blocks."""
+    deaths: Counter[Span] = field(default_factory=Counter)
+    """Workers that died on a block."""
+
+
+def run_worker(
+    goal: Goal,
+    store: Store,
+    runtime: BuildSettings,
+    parent: Connection,
+    log: Path,
+    made_by: Maker,
+    block: Span | None,
+    grant: Grant,
+    visible: str | None,
+) -> None:
+    """Body of a stage's process: everything it prints goes to its log, what it has to say goes up the pipe.
+
+    Args:
+        block: the first block of a pool, after which it asks for others; None where it builds the whole goal.
+        visible: the GPUs that it may see, as the driver names them; None leaves that as it is.
+    """
+    gc.freeze()  # what the server imported stays
+    gc.enable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    with log.open("ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if visible is not None:
+        os.environ[VISIBLE] = visible
+    lock = threading.Lock()
+
+    def send(event: dict[str, Json]) -> None:
+        with lock, suppress(BrokenPipeError):
+            parent.send_bytes(json.dumps(event, default=float).encode())
+
+    def assigned() -> Iterator[Span]:
+        mine = block
+        while mine is not None:
+            yield mine
+            send({"event": "next"})
+            answer = json.loads(parent.recv_bytes())
+            mine = None if answer is None else Span(*answer)
+
+    spans = None if block is None else assigned()
+    send(attempt_build(goal, store, runtime, send, made_by, spans, grant))
+    parent.close()
+
+
+def _die_with_parent() -> None:
+    """A stage must not outlive the run that started it, whatever killed the run."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
