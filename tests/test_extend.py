@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import HANG, ROOT
 
 PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
 FILE = re.compile(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -54,7 +54,7 @@ def run(project: Path, *command: str) -> str:
         env={**os.environ, "PYTHONPATH": str(project), "SPEED_HOME": str(project / "home")},
         capture_output=True,
         text=True,
-        timeout=1800,
+        timeout=HANG,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

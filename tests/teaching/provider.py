@@ -57,12 +57,12 @@ class Provider:
 
     def __enter__(self) -> Provider:
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join()
         self._loop.close()
 
     def _serve(self) -> None:
