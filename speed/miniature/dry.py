@@ -1,0 +1,89 @@
+"""Stand-ins for all that needs a model, so that a whole run can be tried in orchestration: prompts, answers, store,
+journal, deduplication and report are real, and what the small models write comes from rules at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from speed.data.records import Scores
+from speed.miniature.rules import answer_prompt
+from speed.ports import (
+    Completion,
+    Dpo,
+    EmbedderTrainer,
+    Engine,
+    Evaluator,
+    Generate,
+    Generated,
+    Preference,
+    Sampling,
+    Sft,
+    Trainer,
+)
+from speed.runtime import Context
+
+CHARACTERS_A_TOKEN = 4
+
+
+class DryEngine(Engine):
+    """Writes by the rules of the miniature's teacher, without a model."""
+
+    heavy: ClassVar[tuple[str, ...]] = ("numpy",)
+    """Something, so that it writes in a process of its own, as engines do."""
+
+    def generate(
+        self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context
+    ) -> Iterator[list[Generated]]:
+        """For each call its texts."""
+        for requests in calls:
+            yield [_written(request, index) for request in requests for index in range(request.n)]
+
+
+def _written(request: Generate, index: int) -> Generated:
+    text = answer_prompt(request.prompt, seed=(request.seed, index))
+    tokens = -(-len(text) // CHARACTERS_A_TOKEN)
+    ends = tokens <= request.max_tokens
+    text = text if ends else text[: request.max_tokens * CHARACTERS_A_TOKEN]
+    return Generated(key=request.key, index=index, text=text, finish_reason="stop" if ends else "length", tokens=tokens)
+
+
+class DryTrainer(Trainer):
+    """Reads all rows and takes no step."""
+
+    def sft(self, base: str, rows: Sequence[Completion], config: Sft, out: Path, ctx: Context) -> None:
+        """Count the characters of the rows."""
+        _write_model(out, sum(len(row.prompt) + len(row.completion) for row in rows), ctx)
+
+    def dpo(self, start: Path, rows: Sequence[Preference], config: Dpo, out: Path, ctx: Context) -> None:
+        """Count the characters of the rows."""
+        _write_model(out, sum(len(row.prompt) + len(row.chosen) + len(row.rejected) for row in rows), ctx)
+
+
+class DryEmbedder(EmbedderTrainer):
+    """Reads the whole corpus and takes no step."""
+
+    def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
+        """Count the characters of the texts."""
+        with examples.open(encoding="utf-8") as lines:
+            _write_model(out, sum(len(json.loads(line)["query"]) for line in lines), ctx)
+
+    def steps(self, examples: int) -> int:
+        """None."""
+        return 0
+
+
+class DryEvaluator(Evaluator):
+    """Gives no score."""
+
+    def evaluate(self, embedder: Path, out: Path, ctx: Context) -> Scores:
+        """One task without a score."""
+        return Scores(tasks={"none (dry run)": None}, types={"none": None}, mean=None, mean_of_types=None)
+
+
+def _write_model(out: Path, characters: int, ctx: Context) -> None:
+    (out / "model").mkdir(exist_ok=True)
+    (out / "model" / "read.json").write_text(json.dumps({"characters": characters}))
+    ctx.metric(1, loss=0.0)
