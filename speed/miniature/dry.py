@@ -9,20 +9,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from speed.data.records import Scores
+from speed.data.trainings import Completion, Dpo, Preference, Sft
 from speed.miniature.rules import answer_prompt
-from speed.ports import (
-    Completion,
-    Dpo,
-    EmbedderTrainer,
-    Engine,
-    Evaluator,
-    Generate,
-    Generated,
-    Preference,
-    Sampling,
-    Sft,
-    Trainer,
-)
+from speed.ports import EmbedderTrainer, Engine, Evaluator, Generate, Generated, Sampling, Trainer
 from speed.runtime import Context
 
 CHARACTERS_A_TOKEN = 4
