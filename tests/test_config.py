@@ -51,6 +51,7 @@ def test_what_ships_is_what_these_tests_cover() -> None:
         "ablation_no_revisor",
         "ablation_sft_only",
         "baseline_llama3",
+        "dry_run",
         "full_data",
         "smoke",
         "speed_920k",

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,10 +26,17 @@ POINTS = [
 SMALL = (SMOKE, "tracker=none", "eval.only=[MiniatureSTS,MiniatureParaphrasePairs]")
 
 
-def started(home: Path, *more: str) -> subprocess.Popen[bytes]:
+DRY = (
+    "preset=paper", "+experiment=dry_run", "counts.sft=250", "counts.pairs=100", "counts.revisions=100",
+    "scale.examples=2300",
+)  # fmt: skip
+"""A hundredth of the paper's orchestration; rules write at once what models would."""
+
+
+def started(home: Path, *more: str, command: Sequence[str] = SMALL) -> subprocess.Popen[bytes]:
     home.parent.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-m", "speed.run", *SMALL, *more],
+        [sys.executable, "-m", "speed.run", *command, *more],
         cwd=home.parent,
         env=surroundings(home),
         stdout=subprocess.DEVNULL,
@@ -60,13 +67,33 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_twenty_kills_change_nothing(calm: Path, tmp_path: Path) -> None:
-    killed = tmp_path / "home"
+    fallen = fallen_kills(calm, tmp_path / "home", SMALL, POINTS, "runtime.checkpoint_seconds=1")
+    assert len(fallen) >= 17, f"kills fell into {fallen} only"
+
+
+@pytest.mark.slow
+def test_a_hundredth_of_the_papers_orchestration_resumes_anywhere(tmp_path: Path) -> None:
+    calm = tmp_path / "calm" / "home"
+    calm.parent.mkdir()
+    done = speed(calm, *DRY)
+    assert done.code == 0, done.err
+    points = ["tasks for seed", "root data", "preferences", "synthesis", "revision"]
+    fallen = fallen_kills(calm, tmp_path / "killed" / "home", DRY, points)
+    assert len(fallen) >= 4, f"kills fell into {fallen} only"
+
+
+def fallen_kills(calm: Path, killed: Path, command: Sequence[str], points: Sequence[str], *more: str) -> list[str]:
+    """Kill a run in each of these stages, and compare its end with that of the calm run.
+
+    Returns:
+        The stages in which a kill fell.
+    """
     draw = random.Random(0)
     fallen: list[str] = []
-    for place, stage in enumerate(POINTS):
-        aimed_at = set(POINTS[place:])  # a stage may have been finished beside the one before
+    for place, stage in enumerate(points):
+        aimed_at = set(points[place:])  # a stage may have been finished beside the one before
         before = logs(killed)
-        process = started(killed, "runtime.checkpoint_seconds=1")
+        process = started(killed, *more, command=command)
         while process.poll() is None and not any(e["stage"] in aimed_at for e in events(logs(killed) - before)):
             time.sleep(0.05)
         time.sleep(draw.uniform(0, 1.5))  # a moment that nobody chose
@@ -74,12 +101,12 @@ def test_twenty_kills_change_nothing(calm: Path, tmp_path: Path) -> None:
             os.killpg(process.pid, signal.SIGKILL)
             fallen.append(stage)
         process.wait()
-    last = speed(killed, *SMALL)
+    last = speed(killed, *command)
     assert last.code == 0, last.err
     assert records(killed) == records(calm)
     assert set(answers(killed)) == set(answers(calm))
     assert max(answers(killed).values()) == 1
-    assert len(fallen) >= 17, f"kills fell into {fallen} only"
+    return fallen
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from speed.core.allocation import Grant, Machine, Share, shares
 from speed.core.closing import closing
@@ -60,7 +60,7 @@ def build(
 def _build_stage(stage: Stage[Any], store: Store, ctx: Context[Any], made_by: Maker) -> None:
     out = store.partial(stage)
     (out / GRANT).write_text(_share(ctx).model_dump_json(), encoding="utf-8")
-    begun = time.monotonic()
+    begun = Clock.now()
     left = list(_points(out / "curves.jsonl"))  # by a build that was interrupted
     with (out / "curves.jsonl").open("w", encoding="utf-8") as curves:
         send = ctx.send
@@ -79,7 +79,7 @@ def _build_stage(stage: Stage[Any], store: Store, ctx: Context[Any], made_by: Ma
         (out / "curves.jsonl").unlink()
     for own in ("manifest.json", GRANT):
         (out / own).unlink(missing_ok=True)
-    manifest = _manifest(stage, ctx, ctx.tally, time.monotonic() - begun, made_by)
+    manifest = _manifest(stage, ctx, ctx.tally, begun, made_by)
     store.publish(stage, manifest.model_copy(update={"outputs": outputs_of(out)}))
 
 
@@ -98,12 +98,12 @@ def _build_rows(pool: Pool[Any], gap: Span, store: Store, ctx: Context[Any], mad
     with closing(pool.build(gap.start, gap.stop, ctx)) as rows:
         while start < gap.stop:
             stop = min((start // pool.block + 1) * pool.block, gap.stop)
-            begun = time.monotonic()
+            begun = Clock.now()
             with ctx.fresh_tally() as tally:
                 shard = _next_rows(pool, rows, start, stop, watch)
                 _count(shard, tally)
                 tally.metrics.update(pool.figures(tally.counts, tally.rejected))
-                manifest = _manifest(pool, ctx, tally, time.monotonic() - begun, made_by, Span(start, stop))
+                manifest = _manifest(pool, ctx, tally, begun, made_by, Span(start, stop))
                 store.write_shard(pool, Span(start, stop), shard, manifest)
             rejected = sum(row.rejected is not None and row.rejected not in pool.choices for row in shard)
             event = {"event": "shard", "start": start, "stop": stop, "rejected": rejected}
@@ -166,9 +166,23 @@ def plan_shares(order: list[Goal], runtime: BuildSettings, store: Store | None =
     return found
 
 
+class Clock(NamedTuple):
+    """A moment of a build, in seconds."""
+
+    wall: float
+    cpu: float
+    """Of all threads of this process."""
+
+    @classmethod
+    def now(cls) -> Clock:
+        """This moment."""
+        return cls(time.monotonic(), time.process_time())
+
+
 def _manifest(
-    node: Node, ctx: Context[Any], tally: Tally, seconds: float, made_by: Maker, span: Span | None = None
+    node: Node, ctx: Context[Any], tally: Tally, begun: Clock, made_by: Maker, span: Span | None = None
 ) -> Manifest:
+    seconds, cpu_seconds = (now - then for now, then in zip(Clock.now(), begun, strict=True))
     return Manifest(
         key=node.key,
         stage=node.name,
@@ -184,6 +198,7 @@ def _manifest(
         ledger=tally.ledger.lines(),
         metrics=tally.metrics,
         seconds=round(seconds, 3),
+        cpu_seconds=round(cpu_seconds, 3),
         gpu_seconds=round(seconds * ctx.gpus, 3),
         share=_share(ctx),
         finished=now(),

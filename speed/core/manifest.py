@@ -65,6 +65,8 @@ class Manifest(Spec):
     """Every request to a teacher that this build made or found, by purpose, kind, model and cause."""
     metrics: dict[str, Json] = {}
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """Of the process that built it; those of a training's processes and of a server are not known."""
     gpu_seconds: float = 0.0
     share: Share | None = None
     """What of the machine it was built with; the same share gives the same result."""

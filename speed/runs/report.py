@@ -59,6 +59,8 @@ class StageLine(Spec):
     included. None where no teacher was asked, or no row accepted."""
     ledger: tuple[Line, ...] = ()
     """Its requests to teachers, by purpose, kind, model and cause."""
+    cpu_seconds: float = 0.0
+    """Of the processes that built it; those of a training's processes and of servers are not among them."""
 
 
 def stage_line(goal: Goal, store: Store, built_now: bool) -> StageLine:
@@ -89,6 +91,7 @@ def stage_line(goal: Goal, store: Store, built_now: bool) -> StageLine:
         noted={name: n for name, n in counts.items() if n and name not in ("in", "out") and "/" not in name},
         calls_per_row=round(sum_of(ledger).requests / counts["out"], 4) if ledger and counts["out"] else None,
         ledger=tuple(ledger),
+        cpu_seconds=round(sum(manifest.cpu_seconds for manifest in manifests), 2),
     )
 
 
