@@ -129,13 +129,13 @@ def test_an_interrupted_build_is_never_taken_for_complete(store: Store) -> None:
 def test_rows_survive_the_file_with_every_character(store: Store) -> None:
     row = Number(row=0, value=1, rejected="odd", detail="a\u2028b\x85c\n\x00😀")
     numbers = Numbers(1)
-    from speed.core.build import _manifest
+    from speed.core.build import Clock, _manifest
     from speed.core.manifest import maker
     from speed.core.work import Tally
 
     ctx = Context(store, Runtime())
 
-    store.write_shard(numbers, Span(0, 1), [row], _manifest(numbers, ctx, Tally(), 0.0, maker(), Span(0, 1)))
+    store.write_shard(numbers, Span(0, 1), [row], _manifest(numbers, ctx, Tally(), Clock.now(), maker(), Span(0, 1)))
     assert list(store.rows(numbers.take(1))) == [row]
 
 
