@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from speed.data.records import Candidates, Example, Kind, Pair, RevisedAnswer, Sample, TaskList, Topic
+from speed.data.text_files import text_lines
 
 home = Path(os.environ.get("SPEED_HOME", "speed_home"))
 run = home / "runs" / json.loads((home / "runs" / "ledger.jsonl").read_text().splitlines()[-1])["run"]
@@ -19,8 +20,8 @@ run = home / "runs" / json.loads((home / "runs" / "ledger.jsonl").read_text().sp
 
 def rows(stage, row):
     """Every row of a stage's shards, in order."""
-    for shard in sorted((run / "stages" / stage).glob("rows-*.jsonl")):
-        yield from (row.model_validate_json(line) for line in shard.read_bytes().splitlines())
+    for shard in sorted((run / "stages" / stage).glob("rows-*.jsonl*")):
+        yield from (row.model_validate_json(line.text) for line in text_lines(shard))
 
 
 def show(title, text):

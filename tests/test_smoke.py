@@ -254,8 +254,8 @@ def test_a_given_senior_writes_what_it_wrote_where_it_was_trained(
     build_all(built, store, runtime, lambda label, event: None, tmp_path / "logs", PRELOAD)
     lines = [stage_line(goal, store, built_now=True) for goal in built]
     assert {line.label for line in lines if line.cost.get("calls")} == {"tasks for synthesis"}
-    written = (runs(first[0])[-1] / "stages" / "synthesis").glob("rows-*.jsonl")
-    texts = [json.loads(line)["text"] for file in sorted(written) for line in file.read_bytes().splitlines()]
+    written = (runs(first[0])[-1] / "stages" / "synthesis").glob("rows-*.jsonl.zst")
+    texts = [json.loads(line)["text"] for file in sorted(written) for line in content(file).splitlines()]
     assert [row.text for row in store.rows(built[-1].node.take(46))] == texts
     assert len(texts) == 46
 

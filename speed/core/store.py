@@ -1,7 +1,8 @@
 """The store: everything that was ever built, addressed by key, under one root that may be moved, shared and deleted.
 
     <home>/format.json            version of this layout
-    <home>/store/<stage>/<key>/   an artifact: payload and manifest.json; or a pool: shards, each with its manifest
+    <home>/store/<stage>/<key>/   an artifact: payload and manifest.json; or a pool: shards of rows, JSON
+                                  lines that `datasets` reads as they are, each with its manifest
     <home>/locks/                 one file lock per key, so that two processes build a shared stage once
     <home>/journal/               every answer that was ever paid for (speed.teaching.journal)
     <home>/runs/                  for people: reports and links into the store
@@ -25,14 +26,18 @@ from typing import Any, NamedTuple, TypeVar
 
 from filelock import BaseFileLock, FileLock, Timeout
 from pydantic import ValidationError
+from zstandard import ZstdCompressor, ZstdDecompressor
 
 from speed.core.cache import write_aside
 from speed.core.errors import CorruptArtifact, StoreError, UserError, explained
 from speed.core.manifest import Manifest, Output, check, read_manifest
 from speed.core.stage import Node, Pool, Row, Stage, Take
 
-FORMAT = 1
-"""Raised when the layout changes so that older code would misread it."""
+FORMAT = 2
+"""Raised when the layout changes so that older code would misread it. 2: rows are compressed."""
+
+PACKED, PLAIN = ".jsonl.zst", ".jsonl"
+"""How the rows of a shard are kept, and how format 1 kept them."""
 
 R = TypeVar("R", bound=Row)
 _SHARD = re.compile(r"rows-(\d{9})-(\d{9})\.json$")
@@ -59,20 +64,21 @@ class Store:
         """
         marker = self.home / "format.json"
         try:
-            if marker.is_file():
-                self._check_format(marker)
+            if marker.is_file() and self._format(marker) == FORMAT:
                 return self
             for folder in ("store", "locks", "journal", "runs", "cache"):
                 (self.home / folder).mkdir(parents=True, exist_ok=True)
             with write_aside(marker, shared=True) as aside:
                 aside.write_text(json.dumps({"format": FORMAT}))
         except OSError as error:
+            if marker.is_file():  # of an older version, in a place that can only be read
+                return self
             raise explained(error, f"opening the store {self.home}") or StoreError(
                 f"{self.home} cannot be the store ({error.strerror}): take a folder"
             ) from error
         return self
 
-    def _check_format(self, marker: Path) -> None:
+    def _format(self, marker: Path) -> int:
         try:
             found = int(json.loads(marker.read_text())["format"])
         except (ValueError, KeyError, TypeError) as error:
@@ -84,6 +90,7 @@ class Store:
                 f"{self.home} was written by a newer version of speed (format {found}, this code reads {FORMAT}):\n"
                 "  update speed, or take another folder"
             )
+        return found
 
     def folder(self, node: Node) -> Path:
         """Where a node's artifact lies, built or not."""
@@ -175,17 +182,18 @@ class Store:
         Raises:
             CorruptArtifact: when its own sha256 does not match.
         """
-        return read_manifest(self._shard(pool, span).with_suffix(".json"))
+        return read_manifest(self._shard(pool, span, ".json"))
 
     def write_shard(self, pool: Pool[R], span: Span, rows: Iterable[R], manifest: Manifest) -> None:
         """Write rows and then their manifest, each aside and renamed."""
-        path = self._shard(pool, span)
+        path = self._shard(pool, span, PACKED)
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = "".join(row.model_dump_json(exclude_defaults=True) + "\n" for row in rows).encode("utf-8")
+        packed = ZstdCompressor().compress(lines)
         with write_aside(path) as aside:
-            aside.write_bytes(lines)
-        output = Output(path=path.name, sha256=hashlib.sha256(lines).hexdigest(), bytes=len(lines))
-        manifest.model_copy(update={"outputs": (output,)}).write(path.with_suffix(".json"))
+            aside.write_bytes(packed)
+        output = Output(path=path.name, sha256=hashlib.sha256(packed).hexdigest(), bytes=len(packed))
+        manifest.model_copy(update={"outputs": (output,)}).write(self._shard(pool, span, ".json"))
 
     def rows(self, take: Take[R], start: int = 0) -> Iterator[R]:
         """The rows of a take from `start` on, in order; each shard is checked before its first row is handed out.
@@ -212,24 +220,26 @@ class Store:
         Raises:
             CorruptArtifact: when its bytes differ from its sha256.
         """
-        path = self._shard(pool, span)
+        path = self._shard(pool, span, ".json")
         manifest = self.shard_manifest(pool, span)
         if manifest is None or not manifest.outputs:
             raise CorruptArtifact(path, "its manifest is missing")
+        path = path.with_name(manifest.outputs[0].path)
         try:
-            lines = path.read_bytes()
+            stored = path.read_bytes()
         except FileNotFoundError as error:
             raise CorruptArtifact(path, "the file is missing") from error
-        if hashlib.sha256(lines).hexdigest() != manifest.outputs[0].sha256:
+        if hashlib.sha256(stored).hexdigest() != manifest.outputs[0].sha256:
             raise CorruptArtifact(path, "its sha256 is not the one recorded when it was built")
+        lines = ZstdDecompressor().decompress(stored) if path.name.endswith(PACKED) else stored
         try:
             for line in lines.splitlines():
                 yield pool.row.model_validate_json(line)  # type: ignore[misc]
         except ValidationError as error:
             raise CorruptArtifact(path, "a row cannot be read by this version of speed") from error
 
-    def _shard(self, pool: Pool[R], span: Span) -> Path:
-        return self.folder(pool) / f"rows-{span.start:09d}-{span.stop:09d}.jsonl"
+    def _shard(self, pool: Pool[R], span: Span, suffix: str) -> Path:
+        return self.folder(pool) / f"rows-{span.start:09d}-{span.stop:09d}{suffix}"
 
     # -- damage ----------------------------------------------------------------------------------------------------
 
@@ -237,8 +247,8 @@ class Store:
         """Move the damaged artifact or shard that `path` belongs to out of the way; it is kept, never read again."""
         stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
         if path.name.startswith("rows-"):
-            for suffix in (".json", ".jsonl"):
-                part = path.with_suffix(suffix)
+            for suffix in (".json", PLAIN, PACKED):
+                part = path.with_name(path.name.partition(".")[0] + suffix)
                 if part.exists():
                     part.replace(part.with_name(f"corrupt-{stamp}-{part.name}"))
             return path

@@ -12,6 +12,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from speed.core.errors import UserError
 from speed.core.spec import Json
 from speed.data.evaluation_record import read_evaluation, refuse_other_pins
+from speed.data.text_files import text_lines
 from speed.runs.finished_runs import DEFAULT_ROOT, FinishedRun, finished_runs
 
 ROWS = ("rows-*.jsonl*", "examples.jsonl*", "topics.jsonl*")
@@ -77,4 +78,4 @@ def rows_frame(run: Path, stage: str) -> pd.DataFrame:
     if files is None:
         raise UserError(f"{folder} holds no rows: what this stage made is no list of records")
     # pandas' own reader of JSON lines also ends a line at U+2028, which may stand in any text
-    return pd.DataFrame([json.loads(line) for file in files for line in file.read_bytes().splitlines()])
+    return pd.DataFrame([json.loads(line.text) for file in files for line in text_lines(file)])

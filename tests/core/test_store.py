@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 from toys import Card, Doubled, Failing, Number, Numbers, OnCard, Report, SharedNumbers, Sum, WholeNumbers
+from zstandard import ZstdDecompressor
 
 from speed.core.build import attempt_build, build
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.graph import Goal, goals, stage_statuses
+from speed.core.manifest import outputs_of, read_manifest
 from speed.core.scheduler import StageFailed, build_all
 from speed.core.stage import silence
-from speed.core.store import FORMAT, Span, Store
+from speed.core.store import FORMAT, PACKED, PLAIN, Span, Store
 from speed.runtime import Context, Runtime
 
 
@@ -86,7 +88,7 @@ def test_a_flipped_bit_in_an_artifact_is_noticed(store: Store, flipped: str) -> 
     assert (store.payload(note) / "note.txt").read_text() == "sum 18"
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+@pytest.mark.parametrize("suffix", [PACKED, ".json"])
 def test_a_flipped_bit_in_a_shard_costs_that_shard_alone(store: Store, tmp_path: Path, suffix: str) -> None:
     log = tmp_path / "log"
     numbers = Numbers(2, log=str(log))
@@ -99,6 +101,29 @@ def test_a_flipped_bit_in_a_shard_costs_that_shard_alone(store: Store, tmp_path:
     build_here(store, numbers.take(12))
     assert log.read_text().split() == ["4", "5", "6", "7"]
     assert [row.row for row in store.rows(numbers.take(12))] == list(range(12))
+
+
+def test_a_store_of_plain_rows_is_read_and_goes_on(store: Store) -> None:
+    numbers = Numbers(2)
+    build_here(store, numbers.take(4))
+    made = list(store.rows(numbers.take(4)))
+    (shard,) = store.folder(numbers).glob(f"*{PACKED}")
+    plain = shard.with_name(shard.name.removesuffix(PACKED) + PLAIN)
+    plain.write_bytes(ZstdDecompressor().decompress(shard.read_bytes()))
+    shard.unlink()
+    (manifest,) = store.folder(numbers).glob("rows-*.json")
+    recorded = read_manifest(manifest)
+    assert recorded is not None
+    outputs = tuple(output for output in outputs_of(store.folder(numbers)) if output.path == plain.name)
+    recorded.model_copy(update={"outputs": outputs}).write(manifest)
+    (store.home / "format.json").write_text('{"format": 1}')
+    older = Store(store.home).open()
+    assert json.loads((store.home / "format.json").read_text()) == {"format": FORMAT}, (
+        "older code refuses it from now on"
+    )
+    build_here(older, numbers.take(8))
+    assert list(older.rows(numbers.take(8)))[:4] == made
+    assert len(list(store.folder(numbers).glob(f"*{PACKED}"))) == 1
 
 
 def test_points_of_a_training_that_was_interrupted_are_told_again(store: Store) -> None:

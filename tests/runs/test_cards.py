@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
 import yaml
 
 from speed.core.ledger import Line
-from speed.core.manifest import Maker, Manifest, outputs_of
+from speed.core.manifest import Maker, Manifest, outputs_of, read_manifest
 from speed.export import main
 from speed.runs.cards import fenced, size_category
 from speed.runs.report import StageLine
@@ -101,6 +102,27 @@ def test_the_card_says_how_the_records_were_made(run: Path, tmp_path: Path) -> N
         "samples": {"pool": "seed data", "rows": 4},
         "config": {"threshold": 0.7},
     }
+
+
+def test_memory_does_not_grow_with_the_records(run: Path, tmp_path: Path) -> None:
+    corpus = run / "stages" / "dedup"
+    manifest = read_manifest(corpus / "manifest.json")
+    assert manifest is not None
+
+    def peak(times: int) -> int:
+        (corpus / "examples.jsonl").write_text((json.dumps(record("sts", "word " * 40)) + "\n") * times)
+        outputs = tuple(output for output in outputs_of(corpus) if output.path == "examples.jsonl")
+        manifest.model_copy(update={"outputs": outputs}).write(corpus / "manifest.json")
+        tracemalloc.start()
+        exported(run, tmp_path / str(times), "--licence", "other")
+        taken = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return taken
+
+    peak(10)  # what is read and compiled once
+    small, large = peak(100), peak(20_000)
+    assert (tmp_path / "20000" / "examples.jsonl").stat().st_size > 5_000_000
+    assert large < small + 1_500_000
 
 
 def test_hostile_text_stays_text(run: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from speed.core.build import build
 from speed.core.graph import Goal
 from speed.core.stage import Pool, Row, silence
-from speed.core.store import Store
+from speed.core.store import PACKED, Store
 from speed.data.records import Kind, Prompt, Sample
 from speed.runs.excerpts import excerpts, has_excerpts
 from speed.runtime import Context, Runtime
@@ -52,12 +52,22 @@ def test_they_are_spread_evenly(tmp_path: Path, rows: int, count: int, expected:
 def test_they_are_plain_text_of_the_shards_that_hold_them(tmp_path: Path) -> None:
     store, goal = Store(tmp_path).open(), Goal(Written(), 100, ())
     build(goal, store, Runtime(home=tmp_path), silence)
-    (store.folder(goal.node) / "rows-000000000-000000010.jsonl").write_text("damaged, and not read")
+    (store.folder(goal.node) / "rows-000000000-000000010.jsonl.zst").write_text("damaged, and not read")
     [found] = excerpts(goal, store, 1)
     assert found == {
         "row": 50, "kind": "sts", "topic": "bread", "task": "bake", "prompt": "write 50", "text": r"<b>\x1b[31m50",
         "rejected": "", "breaks": "length",
     }  # fmt: skip
+
+
+def test_datasets_reads_the_shards_as_they_are(tmp_path: Path) -> None:
+    import datasets
+
+    store, goal = Store(tmp_path / "home").open(), Goal(Written(), 25, ())
+    build(goal, store, Runtime(home=store.home), silence)
+    shards = sorted(map(str, store.folder(goal.node).glob(f"rows-*{PACKED}")))
+    read = datasets.load_dataset("json", data_files=shards, split="train", streaming=True)
+    assert [row["text"] for row in read] == [row.text for row in store.rows(goal.node.take(25))]
 
 
 def test_only_written_texts_are_shown() -> None:
