@@ -69,6 +69,10 @@ MADE: dict[str, Any] = {
     "MiniatureEvaluator": {},
     "WandbTracker": {},
     "NoTracker": {},
+    "DryEngine": {},
+    "DryTrainer": {},
+    "DryEmbedder": {},
+    "DryEvaluator": {},
 }
 """How each implementation is made here; a new one must find its place in this table."""
 
