@@ -29,7 +29,7 @@ from pathlib import Path
 from speed.core.errors import UserError, explained
 from speed.core.escape import escape, on_one_line
 from speed.core.locks import is_owned
-from speed.runs.report import ledger_table
+from speed.runs.ledger_table import ledger_table
 from speed.runs.tables import Table
 from speed.teaching.entry import Entry, entry_of, key
 from speed.teaching.journal import Journal

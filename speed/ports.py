@@ -2,6 +2,7 @@
 
 Implementations stand in `speed.backends`, `speed.teaching` and `speed.miniature`, and are named in conf/ by `_target_`.
 Their fields decide over results and enter keys; devices, URLs, keys and concurrency come from the context.
+All stand in one file, so that whoever swaps a part sees what the others are given.
 """
 
 from __future__ import annotations

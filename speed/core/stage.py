@@ -3,7 +3,7 @@
 A `Stage` builds one artifact: a model, a deduplicated corpus, a table of scores. A `Pool` grows: its row i is a
 function of (recipe, seed, i), so its size is in no key. A `Take` is the first n rows of a pool; it is what stages
 read, and it is what makes data sizes nest. A `Context` is what a stage may reach while it runs; nothing in it can
-change a result, so nothing in it is part of a key.
+change a result, so nothing in it is part of a key. They stand in one file since each names the others.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from speed.data.records import Scores
 from speed.pipeline import Pipeline
 from speed.runs import report
 from speed.runs.building import Building, Origin
+from speed.runs.ledger_table import ledger_table
 from speed.runs.page import of_run
 from speed.runs.page.lives import lives_if_readable
 from speed.runs.page.story import coloured, story
@@ -58,7 +59,7 @@ def build_and_tell(building: Building, origin: Origin, pipe: Pipeline) -> float 
     if origin.sweep is None:
         print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
         if asked := [each for line in lines for each in line.ledger]:
-            print(report.ledger_table(asked, kinds=False).text() + "\n")
+            print(ledger_table(asked, kinds=False).text() + "\n")
         if found:
             print(coloured(story(found, config.teacher.truth)))
         print(report.scores_table(lines, scores).text())

@@ -13,7 +13,7 @@ from provider import Provider
 from test_teacher import Priced, answers, ask, context, fine, teacher
 
 from speed.core.errors import UserError
-from speed.runs.report import ledger_table
+from speed.runs.ledger_table import ledger_table
 from speed.teaching.journal import Journal
 from speed.teaching.lines import line_of
 from speed.teaching.litellm_teacher import LitellmTeacher

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from speed.core.ledger import Ledger, Line, gathered, total
-from speed.runs.report import StageLine, ledger_table, remarks
+from speed.runs.ledger_table import ledger_table
+from speed.runs.report import StageLine, remarks
 from speed.teaching.entry import Entry
 from speed.teaching.journal import Journal
 from speed.teaching.spending import cost_of, ledger_of

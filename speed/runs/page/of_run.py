@@ -16,6 +16,7 @@ from speed.data.published_scores import published
 from speed.data.quality.retention import published_shares
 from speed.data.records import Scores
 from speed.runs import report
+from speed.runs.ledger_table import ledger_table
 from speed.runs.page.curves import curves, scores_by_type
 from speed.runs.page.document import page
 from speed.runs.page.flow import duration, flow
@@ -103,8 +104,8 @@ def html(
         "kept": _kept(lines),
         "browser": _browser(found, held) if records else None,
         "stages": report.stages_table(list(lines)),
-        "teacher": report.ledger_table(asked, kinds=False) if asked else None,
-        "teacher_by_kind": report.ledger_table(asked) if asked else None,
+        "teacher": ledger_table(asked, kinds=False) if asked else None,
+        "teacher_by_kind": ledger_table(asked) if asked else None,
         "details": _details(lines),
         "data": data,
         "footer": "One file, nothing fetched: it may be sent, kept and opened anywhere. The same as text: report.md.",
