@@ -22,6 +22,7 @@ from speed.runs.access import LACKING, access_lines, fetch_descriptions, hub_acc
 from speed.runs.answered import PLANNED, answered_calls
 from speed.runs.building import Building, Origin
 from speed.runs.ending import build_and_tell
+from speed.runs.gpu_memory import memory_lines
 from speed.runs.host import host_lines
 from speed.runs.labelled_sources import listed_small, missing_sources, refuse_missing_sources, source_lines
 from speed.runs.plan import print_plan
@@ -90,7 +91,16 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
             PLANNED.extend(order)
         print("\n".join(source_lines(config)))
         _print_obstacles(config, origin, store, found, absent)
-        print("\n".join(["", *resource_lines(config, found), *host_lines(config, found, store.home)]))
+        print(
+            "\n".join(
+                [
+                    "",
+                    *resource_lines(config, found),
+                    *memory_lines(config, found),
+                    *host_lines(config, found, store.home),
+                ]
+            )
+        )
         return None
     if config.preview:
         for text in previews(order, store, config.runtime):

@@ -126,15 +126,35 @@ def fit(
 
     Keeping activations is tried before checkpointing, unless the trainer always uses checkpointing.
     """
-    room = (gigabytes - RESERVED) * GIGABYTE
-    rows_per_example = 2 if preference else 1
-    for gpus in reversed(list(_divisors(batch_size))):
-        for checkpointing in (True,) if footprint.checkpointing else (False, True):
-            for micro_batch in _divisors(batch_size // gpus):
-                tokens = micro_batch * rows_per_example * max_length
-                needed = training_bytes(shape, footprint, tokens, checkpointing, preference, gpus)
-                if needed <= room:
-                    return Fit(micro_batch, checkpointing, gpus, needed / GIGABYTE + RESERVED)
+    tried = (
+        fit_on(shape, footprint, batch_size, max_length, gigabytes, preference, gpus)
+        for gpus in reversed(list(_divisors(batch_size)))
+    )
+    return next(filter(None, tried), None)
+
+
+def fit_on(
+    shape: Shape,
+    footprint: Footprint,
+    batch_size: int,
+    max_length: int,
+    gigabytes: float,
+    preference: bool,
+    gpus: int,
+    partitioned: bool = True,
+) -> Fit | None:
+    """The largest micro-batch of full-length rows that fits on so many GPUs; None if none does.
+
+    Args:
+        partitioned: whether they share one model, as ZeRO-3 does; otherwise each has the whole of it.
+    """
+    for checkpointing in (True,) if footprint.checkpointing else (False, True):
+        for micro_batch in _divisors(batch_size // gpus):
+            tokens = micro_batch * (2 if preference else 1) * max_length
+            shared = gpus if partitioned else 1
+            needed = training_bytes(shape, footprint, tokens, checkpointing, preference, shared) / GIGABYTE + RESERVED
+            if needed <= gigabytes:
+                return Fit(micro_batch, checkpointing, gpus, needed)
     return None
 
 

@@ -1,0 +1,134 @@
+"""Whether each training of a plan fits into the GPUs that it is for, found or declared, and what would make it fit.
+
+By the estimates of `data/costs/memory`, which no GPU has confirmed: so a plan says it, and a run is not refused for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from speed.config import Config
+from speed.core.allocation import most_of
+from speed.core.graph import StageStatus
+from speed.data.costs.memory import GIGABYTE, RESERVED, embedder_bytes, fit_on, state_bytes, training_bytes
+from speed.data.costs.model_shapes import shape_of
+from speed.data.trainings import Dpo
+from speed.ports import Training
+from speed.runs.tables import paragraph
+from speed.stages.embedder import Embedder
+
+LEAST_CHUNK = 512
+"""Tokens of the smallest chunk that is proposed to an embedder's training."""
+
+
+class Need(NamedTuple):
+    """What a training takes of each of its GPUs."""
+
+    label: str
+    gpus: int
+    gigabytes: float
+    remedy: str
+    """Settings under which it fits; empty where it fits as it is."""
+
+
+def memory_lines(config: Config, found: Sequence[StageStatus]) -> list[str]:
+    """A line for each training that is not built yet, where the memory of the GPUs is known."""
+    gigabytes = config.runtime.on_this_machine().device_gb
+    needs = gpu_needs(config, [status for status in found if status.state != "hit"])
+    return [
+        paragraph(
+            f"{need.label}: {need.gigabytes:,.0f} of {gigabytes:g} GB on each of {need.gpus}"
+            + (f", which does not fit: {need.remedy}" if need.remedy else "")
+        )
+        for need in needs
+    ]
+
+
+def gpu_needs(config: Config, missing: Sequence[StageStatus]) -> list[Need]:
+    """What each training takes; none where there are no GPUs, or their memory is not known."""
+    runtime = config.runtime.on_this_machine()
+    if not isinstance(runtime.devices, tuple) or runtime.device_gb is None:
+        return []
+    needs = []
+    for status in missing:
+        node = status.goal.node
+        training: Training | None = node.training()
+        need = None
+        if training is not None:
+            key = "revisor.trainer" if node.name == "revisor" and config.revisor.trainer else "trainer"
+            numbers = training.trainer.devices(training.config, runtime)
+            need = _of_training(
+                status.goal.label, key, training, numbers, len(runtime.devices), runtime.device_gb,
+                runtime.strategy == "zero3",
+            )  # fmt: skip
+        elif isinstance(node, Embedder):
+            numbers = node.trainer.devices(runtime)
+            need = _of_embedder(node, numbers, len(runtime.devices), runtime.device_gb, runtime.strategy == "zero3")
+        if need is not None:
+            needs.append(need)
+    return needs
+
+
+def _of_training(
+    label: str,
+    key: str,
+    training: Training,
+    numbers: Sequence[int],
+    devices: int,
+    gigabytes: float,
+    partitioned: bool,
+) -> Need | None:
+    shape, footprint, config = shape_of(training.base), training.trainer.footprint(), training.config
+    if shape is None or footprint is None or not numbers:
+        return None
+    preference = isinstance(config, Dpo)
+    gpus = most_of(tuple(numbers), devices)
+    share = config.batch_size // gpus
+    rows = min(footprint.micro_batch or share, share) * (2 if preference else 1)
+    tokens, shared = rows * config.max_length, gpus if partitioned else 1
+    needed = training_bytes(shape, footprint, tokens, footprint.checkpointing, preference, shared)
+    needed = needed / GIGABYTE + RESERVED
+    if needed <= gigabytes:
+        return Need(label, gpus, needed, "")
+    found = fit_on(shape, footprint, config.batch_size, config.max_length, gigabytes, preference, gpus, partitioned)
+    if found is not None:
+        more = f" {key}.gradient_checkpointing=true" if found.checkpointing and not footprint.checkpointing else ""
+        return Need(label, gpus, needed, f"{key}.micro_batch={found.micro_batch}{more} takes {found.gigabytes:,.0f} GB")
+    for more_gpus in numbers:
+        if more_gpus > gpus and (
+            wider := fit_on(shape, footprint, config.batch_size, config.max_length, gigabytes, preference, more_gpus)
+        ):
+            remedy = f"{more_gpus} such GPUs with runtime.strategy=zero3 {key}.micro_batch={wider.micro_batch} would do"
+            return Need(label, gpus, needed, remedy)
+    lighter = "revisor=paper_lora" if label == "revisor" else "trainer=lora"
+    return Need(label, gpus, needed, f"no number of such GPUs would do; {lighter} trains an adapter")
+
+
+def _of_embedder(
+    node: Embedder, numbers: Sequence[int], devices: int, gigabytes: float, partitioned: bool
+) -> Need | None:
+    load = node.trainer.load()
+    shape = None if load is None else shape_of(load.base)
+    if load is None or shape is None or not numbers:
+        return None
+    gpus = most_of(tuple(numbers), devices)
+
+    def needed(chunk: int, gpus: int) -> float:
+        shared = state_bytes(shape, load.footprint, False) * (1 - 1 / gpus) if partitioned else 0.0
+        kept = load.kept if chunk == load.chunk else min(load.kept, chunk)
+        return (embedder_bytes(shape, load.footprint, chunk, kept, load.checkpointing) - shared) / GIGABYTE + RESERVED
+
+    takes = needed(load.chunk, gpus)
+    if takes <= gigabytes:
+        return Need(node.label, gpus, takes, "")
+    chunk = load.chunk
+    while chunk > LEAST_CHUNK and needed(chunk, gpus) > gigabytes:
+        chunk //= 2
+    settings = f"embedder.chunk_tokens={chunk}" + (f" embedder.kept_tokens={chunk}" if load.kept > chunk else "")
+    if needed(chunk, gpus) <= gigabytes:
+        return Need(node.label, gpus, takes, f"{settings} takes {needed(chunk, gpus):,.0f} GB")
+    wider = next((more for more in numbers if more > gpus and needed(chunk, more) <= gigabytes), None)
+    if wider is None or not partitioned:
+        return Need(node.label, gpus, takes, "GPUs with more memory are needed")
+    return Need(node.label, gpus, takes, f"{wider} such GPUs with {settings} would do")
