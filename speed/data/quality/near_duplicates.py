@@ -149,17 +149,14 @@ class Earlier:
                     yield other, similarity
 
     def _candidates(self, number: int) -> list[int]:
-        import numpy as np
-
-        bands = np.flatnonzero(self._links[number])
-        before, found = self._links[number, bands].astype(np.int64) - 1, set[int]()
-        # A text that was dropped leads to nothing but kept ones, since its own links were set right in its turn.
-        before = np.where(self._kept[before], before, self._links[before, bands].astype(np.int64) - 1)
-        self._links[number, bands] = before + 1
-        while (more := before >= 0).any():
-            bands, before = bands[more], before[more]
-            found.update(before.tolist())
-            before = self._links[before, bands].astype(np.int64) - 1
+        links, kept, found = self._links, self._kept, set[int]()
+        for band, before in enumerate(links[number].tolist()):
+            # A text that was dropped leads to nothing but kept ones, since its own links were set right in its turn.
+            if before and not kept[before - 1]:
+                links[number, band] = before = int(links[before - 1, band])
+            while before:
+                found.add(before - 1)
+                before = int(links[before - 1, band])
         return sorted(found)
 
 
