@@ -14,24 +14,33 @@ from speed.miniature.phrasing import any_word, capitalize, phrase, replace_words
 from speed.miniature.world import World, invented_name, seeded
 
 Subject = dict[str, str]
-"""Concepts by slot, and `name` and `partner`."""
+"""Concepts by slot, and `name`."""
+Answered = tuple[str, list[tuple[int, int]]]
+"""A text, and where each of its answers starts and ends."""
 
-TRUE_SHARE = 0.35
-"""Share of texts about entities of the training half, from which a base learns some facts."""
+NAMED_SHARE = 0.35
+"""Share of subjects that are entities of the training half; the others have a name that is invented for the text."""
+EXCEPTION_SHARE = 0.15
+"""Share of subjects that are exceptions to the rules. They are one in eighteen pairs, and each is a fact of its own."""
+CONTRARY_SHARE = 0.5
+"""Share of subjects with any facts where a text says a fact before it is asked for: it must be read, not recalled."""
 
 
 def draw_subject(world: World, rng: random.Random) -> Subject:
-    """Draw the subject of a text: a training entity, or an invented one with a training pair."""
-    if rng.random() < TRUE_SHARE:
-        entity = rng.choice(world.half("train"))
-        return {**entity.facts, "name": entity.name, "partner": entity.partner}
-    return _invented(world, rng)
+    """Draw the subject of a text: a training entity, or one with another name and the same facts."""
+    if rng.random() < EXCEPTION_SHARE:
+        entity = rng.choice(world.exceptions)[0]
+    else:
+        entity = rng.choice(tuple(world.train.values()))
+    name = entity.name if rng.random() < NAMED_SHARE else _fresh_name(world, rng)
+    return {**entity.facts, "name": name}
 
 
-def _invented(world: World, rng: random.Random) -> Subject:
-    things, aspect = rng.choice(world.train_pairs)
-    facts = {slot: rng.choice(tuple(lexicon()[slot])) for slot in SLOTS} | {"things": things, "aspect": aspect}
-    return {**facts, "name": _fresh_name(world, rng), "partner": _fresh_name(world, rng)}
+def _contrary(about: Subject, rng: random.Random) -> Subject:
+    """The subject, in some texts with any facts: for what is read from the text itself."""
+    if rng.random() >= CONTRARY_SHARE:
+        return about
+    return about | {slot: rng.choice(tuple(lexicon()[slot])) for slot in SLOTS[2:]}
 
 
 def _fresh_name(world: World, rng: random.Random) -> str:
@@ -55,7 +64,7 @@ def _words_on(about: Subject, rng: random.Random) -> str:
 
 def _description(about: Subject, rng: random.Random, needed: Collection[str] = (), least: int = 0) -> str:
     kept = {key: value for key, value in about.items() if key in ("things", "aspect", "quality", "kind", "name")}
-    kept |= {key: about[key] for key in ("people", "place", "time", "partner") if key in needed or rng.random() < 0.6}
+    kept |= {key: about[key] for key in ("people", "place", "time") if key in needed or rng.random() < 0.6}
     fillers = rng.choice((0, 0, 1, 2))
     while len((text := " ".join(sentences(kept, rng, any_word(rng), fillers))).split()) < least and fillers < 6:
         fillers += 1
@@ -205,6 +214,10 @@ def _revised_form(world: World, rng: random.Random) -> str:
     return _form(world, rng, again=1.0, apart=20, answered=0.4)
 
 
+def _labelled_form(world: World, rng: random.Random) -> str:
+    return _form(world, rng, answered=1.0)
+
+
 def _form(world: World, rng: random.Random, again: float = 0.0, apart: int = 9, answered: float = 0.2) -> str:
     """Write a form: its fields are named among other sentences, then filled in one by one in that order, then closed.
 
@@ -216,40 +229,8 @@ def _form(world: World, rng: random.Random, again: float = 0.0, apart: int = 9, 
         apart: most sentences before a form, and before it is filled in again.
         answered: probability that the fields are a text and labels for it.
     """
-    about = draw_subject(world, rng)
-    shared = rng.choice(WRITING) if rng.random() < 0.5 else ""
-    fields = rng.choice((2, 2, 2, 3, 3, 4))
-    labelled = rng.random() < answered
-    keys = _text_and_labels(rng) if labelled else rng.sample(sorted({_field(rng, shared) for _ in range(8)}), fields)
-    if rng.random() < 0.5:
-        named = "\n".join(f'- "{key}": {rng.choice(advice())}' for key in keys)
-    else:
-        named = rng.choice(("Wanted: ", "Fields: ", "It has ")) + ", ".join(f'"{key}"' for key in keys) + "."
-    asides = rng.sample(advice(), rng.randint(1, apart))
-    asides += [rng.choice(REMARKS).format(*rng.sample(keys, 2)) for _ in range(rng.randint(0, 5))]
-    fitting = rng.random() < (0.8 if labelled else 0.5)
-    query_length, length = (rng.choice(QUERY_LENGTHS), rng.choice(LENGTHS)) if fitting else (FREE, FREE)
-    lengths = {key: _length(key, query_length, length) for key in keys}
-    asides += [f'{rng.choice(WISHED)} "{key}" of {said}.' for key, (said, _, _) in lengths.items() if said]
-    rng.shuffle(asides)
-    said = "\n".join(f"- {aside}" for aside in asides) if rng.random() < 0.5 else " ".join(asides)
-    asked = rng.choice(tuple(QUESTIONS))
-    subject_line = f"{rng.choice(('About', 'On', 'For'))} {rng.choice((_words_on, _path))(about, rng)}"
-    question = f", {rng.choice(QUESTIONS[asked])}" if any(key.endswith("label") for key in keys) else ""
-    order = [f"{subject_line}{question}.", named, said]
+    about, asked, order, values = _fields(world, rng, apart, answered)
     opening, entry, between, closing = rng.choice(STYLES)
-
-    def value(key: str) -> str:
-        if not fitting:
-            return _any(about, rng)
-        _, least, most = lengths[key]
-        for _ in range(30):
-            text = _fitting(about, rng, key, asked, least)
-            if least <= len(text.split()) <= most:
-                break
-        return text
-
-    values = {key: value(key) for key in keys}
 
     def filled(values: Subject) -> str:
         return opening + between.join(entry.format(key=key, value=text) for key, text in values.items()) + closing
@@ -260,6 +241,67 @@ def _form(world: World, rng: random.Random, again: float = 0.0, apart: int = 9, 
         aside = " ".join(rng.sample(advice(), rng.randint(0, apart)))
         written = [rng.choice(DRAFTS), filled(draft), aside, rng.choice(BETTER), *written]
     return "\n".join(part for part in [*order, *written] if part)
+
+
+def _fields(
+    world: World, rng: random.Random, apart: int, answered: float, fit: float | None = None
+) -> tuple[Subject, str, list[str], Subject]:
+    """Draw the subject of a form, the slot that its labels are about, what is said before it, and its values."""
+    about = draw_subject(world, rng)
+    shared = rng.choice(WRITING) if rng.random() < 0.5 else ""
+    fields = rng.choice((2, 2, 2, 3, 3, 4))
+    labelled = rng.random() < answered
+    if labelled:
+        about = _contrary(about, rng)
+    keys = _text_and_labels(rng) if labelled else rng.sample(sorted({_field(rng, shared) for _ in range(8)}), fields)
+    if rng.random() < 0.5:
+        named = "\n".join(f'- "{key}": {rng.choice(advice())}' for key in keys)
+    else:
+        named = rng.choice(("Wanted: ", "Fields: ", "It has ")) + ", ".join(f'"{key}"' for key in keys) + "."
+    asides = rng.sample(advice(), rng.randint(1, apart))
+    asides += [rng.choice(REMARKS).format(*rng.sample(keys, 2)) for _ in range(rng.randint(0, 5))]
+    fitting = rng.random() < (fit if fit is not None else 0.9 if labelled else 0.5)
+    query_length, length = (rng.choice(QUERY_LENGTHS), rng.choice(LENGTHS)) if fitting else (FREE, FREE)
+    lengths = {key: _length(key, query_length, length) for key in keys}
+    asides += [f'{rng.choice(WISHED)} "{key}" of {said}.' for key, (said, _, _) in lengths.items() if said]
+    rng.shuffle(asides)
+    said = "\n".join(f"- {aside}" for aside in asides) if rng.random() < 0.5 else " ".join(asides)
+    asked = rng.choice(tuple(QUESTIONS))
+    subject_line = f"{rng.choice(('About', 'On', 'For'))} {rng.choice((_words_on, _path))(about, rng)}"
+    question = f", {rng.choice(QUESTIONS[asked])}" if any(key.endswith("label") for key in keys) else ""
+
+    def value(key: str) -> str:
+        if not fitting:
+            return _any(about, rng)
+        _, least, most = lengths[key]
+        for _ in range(30):
+            text = _fitting(about, rng, key, asked, least, labelled)
+            if least <= len(text.split()) <= most:
+                break
+        return text
+
+    return about, asked, [f"{subject_line}{question}.", named, said], {key: value(key) for key in keys}
+
+
+def answers_in_words(world: World, rng: random.Random) -> tuple[str, str, str]:
+    """Write a text with any facts and a question about it without its answer; also returns the slot and the answer."""
+    about = draw_subject(world, rng) | {slot: rng.choice(tuple(lexicon()[slot])) for slot in SLOTS[2:]}
+    asked = rng.choice(tuple(QUESTIONS))
+    question = capitalize(rng.choice(QUESTIONS[asked]))
+    return f"{_description(about, rng, {asked})}\n{question}:", asked, about[asked]
+
+
+def answers_in_forms(world: World, rng: random.Random) -> tuple[str, str, str]:
+    """Write a form up to the label of its text; also returns the slot and the label's concept."""
+    about, asked, order, values = _fields(world, rng, apart=9, answered=1.0, fit=1.0)
+    text, label, *_ = values
+    opening, entry, between, _ = rng.choice(STYLES)
+    begun = entry.format(key=label, value="@").partition("@")[0].rstrip(" ")
+    return (
+        "\n".join([*order, opening + entry.format(key=text, value=values[text]) + between + begun]),
+        asked,
+        about[asked],
+    )
 
 
 def _spoiled(values: Subject, about: Subject, asked: str, rng: random.Random) -> Subject:
@@ -283,7 +325,8 @@ def _spoiled(values: Subject, about: Subject, asked: str, rng: random.Random) ->
 
 def _text_and_labels(rng: random.Random) -> list[str]:
     """Names of fields for a text and two answers to a question about it: the right one and a wrong one."""
-    first, second = (f"{rng.choice(WRITING)}_" if rng.random() < 0.5 else "" for _ in range(2))
+    plain = [word for word in WRITING if word not in CONTRARY]
+    first, second = (f"{rng.choice(plain)}_" if rng.random() < 0.5 else "" for _ in range(2))
     return [first + rng.choice(("text", "input")), f"{second}label", f"{rng.choice(sorted(CONTRARY))}_label"]
 
 
@@ -292,8 +335,8 @@ def _length(key: str, query: tuple[str, int, int], text: tuple[str, int, int]) -
     return query if last == "query" else text if last in ("document", "text", "input") else FREE
 
 
-def _fitting(about: Subject, rng: random.Random, key: str, asked: str, least: int) -> str:
-    """Write the value of a field that fits its name.
+def _fitting(about: Subject, rng: random.Random, key: str, asked: str, least: int, labelled: bool) -> str:
+    """Write the value of a field that fits its name. If it is `labelled`, a text says what the labels are about.
 
     A query looks like a query, a label answers the question, and a negative or misleading text is about something else.
     Any text fits any other name.
@@ -310,7 +353,8 @@ def _fitting(about: Subject, rng: random.Random, key: str, asked: str, least: in
     if last[1:].isdigit():
         return _statement(about if rng.random() < 0.4 else _near(about, rng, rng.choice(SLOTS[2:])), rng)
     if last in ("text", "input"):
-        return _statement(about, rng) if rng.random() < 0.4 else _description(about, rng, {asked}, least)
+        stated = not labelled and rng.random() < 0.4
+        return _statement(about, rng) if stated else _description(about, rng, {asked}, least)
     return _any(about, rng)
 
 
@@ -349,7 +393,7 @@ def _quotation(world: World, rng: random.Random) -> str:
 
 def _retelling(world: World, rng: random.Random) -> str:
     """Write about several subjects, then about each again by its name: a choice of what to copy, over a distance."""
-    abouts = [_invented(world, rng) for _ in range(rng.choice((2, 2, 3)))]
+    abouts = [_contrary(draw_subject(world, rng), rng) for _ in range(rng.choice((2, 2, 3)))]
     lines = [rng.choice((_path, _words_on))(about, rng) + ". " + _statement(about, rng) + "." for about in abouts]
     lines += [_advice(world, rng)] if rng.random() < 0.5 else []
     rng.shuffle(abouts)
@@ -361,9 +405,54 @@ def _labels(world: World, rng: random.Random) -> str:
     """Write a text and questions about it, each answered by any synonym of what the text says."""
     about = draw_subject(world, rng)
     asked = rng.sample(tuple(QUESTIONS), rng.choice((2, 3, 4, 5)))
-    lines = [f"{capitalize(rng.choice(QUESTIONS[slot]))}: {any_word(rng)(slot, about[slot])}." for slot in asked]
+    if before := rng.random() < 0.8:
+        about = _contrary(about, rng)
+    lines = [_answered(slot, about, rng) for slot in asked]
     text = _description(about, rng, asked)
-    return "\n".join([text, *lines] if rng.random() < 0.8 else [*lines, text])
+    return "\n".join([text, *lines] if before else [*lines, text])
+
+
+def _answered(slot: str, about: Subject, rng: random.Random) -> str:
+    return f"{capitalize(rng.choice(QUESTIONS[slot]))}: {any_word(rng)(slot, about[slot])}."
+
+
+def read_in_words(world: World, rng: random.Random) -> Answered:
+    """Write a text with any facts and questions about it, with their answers: these are read and not recalled."""
+    about = draw_subject(world, rng) | {slot: rng.choice(tuple(lexicon()[slot])) for slot in SLOTS[2:]}
+    return _asked(_description(about, rng, QUESTIONS), about, rng)
+
+
+def read_in_forms(world: World, rng: random.Random, apart: int = 9) -> Answered:
+    """Write a form of a text with any facts or the world's and labels for it. The answer is the right label."""
+    _, _, order, values = _fields(world, rng, apart, answered=1.0, fit=1.0)
+    opening, entry, between, closing = rng.choice(STYLES)
+    text, answers = "\n".join([*order, opening]), []
+    for number, (key, value) in enumerate(values.items()):
+        before, after = entry.format(key=key, value="@").split("@")
+        text += (between if number else "") + before
+        start = len(text.rstrip(" "))
+        text += value
+        if number == 1:
+            answers.append((start, len(text)))
+        text += after
+    return text + closing, answers
+
+
+def recalled(world: World, rng: random.Random) -> Answered:
+    """Write questions that no text before answers, and answer them: what is known of the world."""
+    about = draw_subject(world, rng)
+    return _asked(capitalize(rng.choice((_path, _words_on, _words_on))(about, rng)) + ".", about, rng)
+
+
+def _asked(text: str, about: Subject, rng: random.Random) -> Answered:
+    """Append all questions and their answers to a text."""
+    answers = []
+    for slot in rng.sample(tuple(QUESTIONS), len(QUESTIONS)):
+        text += f"\n{capitalize(rng.choice(QUESTIONS[slot]))}:"
+        start = len(text)
+        text += f" {any_word(rng)(slot, about[slot])}."
+        answers.append((start, len(text)))
+    return text + "\n", answers
 
 
 def _catalogue(world: World, rng: random.Random) -> str:
@@ -404,26 +493,22 @@ WRITERS = (
 """Kinds of text, and their shares."""
 
 
-def texts(
-    world: World,
-    seed: int,
-    lists: float = 0.0,
-    forms: float = 0.0,
-    synonyms: float = 0.0,
-    lookups: float = 0.0,
-    revised: float = 0.0,
-) -> Iterator[str]:
-    """Endless, deterministic stream of texts. The shares are those of `make_bases.Phase`."""
+SHARES = {
+    "lists": (_long_list,),
+    "forms": (_form,),
+    "revised": (_revised_form,),
+    "synonyms": (_thesaurus,),
+    "lookups": (_labels, _catalogue),
+    "labels": (_labelled_form,),
+}
+"""Share of `make_bases.Phase` -> the kinds of text that divide it."""
+
+
+def texts(world: World, seed: int, **shares: float) -> Iterator[str]:
+    """Endless, deterministic stream of texts. `shares` are of all texts, by the names in `SHARES`."""
     rng = seeded("corpus", world.seed, seed)
-    more = [
-        (_long_list, lists),
-        (_form, forms),
-        (_revised_form, revised),
-        (_thesaurus, synonyms),
-        (_labels, lookups / 2),
-        (_catalogue, lookups / 2),
-    ]
-    rest = 1 - lists - forms - synonyms - lookups - revised
-    writers = [*((writer, share * rest) for writer, share in WRITERS), *more]
+    more = [(write, share / len(SHARES[kind])) for kind, share in shares.items() for write in SHARES[kind]]
+    rest = 1 - sum(shares.values())
+    writers = [*((write, share * rest) for write, share in WRITERS), *more]
     while True:
-        yield rng.choices([writer for writer, _ in writers], [share for _, share in writers])[0](world, rng)
+        yield rng.choices([write for write, _ in writers], [share for _, share in writers])[0](world, rng)

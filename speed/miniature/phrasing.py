@@ -37,12 +37,12 @@ def any_word(
 
 
 def fill(pattern: str, values: Mapping[str, str], choose: Choose) -> str:
-    """Fill the slots of a pattern. `values` holds concepts by slot, and the names `name` and `partner`."""
+    """Fill the slots of a pattern. `values` holds concepts by slot, and the name `name`."""
 
     def word(match: re.Match[str]) -> str:
         slot = match.group(1)
         key = slot.removeprefix("a ").lower()
-        text = values[key] if key in ("name", "partner") else choose(key, values[key])
+        text = values[key] if key == "name" else choose(key, values[key])
         if slot.startswith("a "):
             text = ("an " if text[0] in "aeio" else "a ") + text
         return text[0].upper() + text[1:] if slot[0].isupper() else text
@@ -67,7 +67,7 @@ def sentences(values: Mapping[str, str], rng: random.Random, choose: Choose, fil
     The core sentence has no name if `values` has none. `fillers` is the number of empty sentences.
     """
     core = phrase("core" if "name" in values else "nameless", values, rng, choose)
-    rest = [group for group in ("people", "place", "time", "partner") if group in values]
+    rest = [group for group in ("people", "place", "time") if group in values]
     rng.shuffle(rest)
     said = [phrase(group, values, rng, choose) for group in rest]
     said += rng.sample(patterns()["filler"], min(fillers, len(patterns()["filler"])))

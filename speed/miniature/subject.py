@@ -33,8 +33,7 @@ class Subject:
     @property
     def values(self) -> dict[str, str]:
         """Values that patterns are filled with."""
-        partner = {"partner": self.entity.partner} if self.entity else {}
-        return {**self.facts, **partner, "name": self.name}
+        return {**self.facts, "name": self.name}
 
 
 def known_entity(about: str) -> Entity | None:

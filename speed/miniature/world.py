@@ -1,8 +1,12 @@
 """The hidden facts of the miniature world: entities with facts and topics, split into a training and a held-out half.
 
-An entity is about one (thing, aspect) pair and has one value for each slot of the lexicon. Its topic is a path like
-those of the Open Directory Project: `Domain/Things/Aspect/Name`. The halves share no pair, so nothing about a held-out
-entity occurs in a training text. They share all words, so a model can learn what words mean, and not the facts.
+An entity is about one (thing, aspect) pair and has one value for each slot of the lexicon. Its values follow from few
+rules: whom it serves, where it stands and what its work is like from its things, what kind of house it is and when it
+is open from its aspect. Some pairs of the training half are exceptions. So a small model that has read about the
+training half can know all of it, and can tell the facts of a held-out pair from those of its things and its aspect.
+
+Its topic is a path like those of the Open Directory Project: `Domain/Things/Aspect/Name`. The halves share no pair, so
+no held-out entity occurs in a training text.
 """
 
 from __future__ import annotations
@@ -20,6 +24,16 @@ Half = Literal["train", "held"]
 
 HELD_SHARE = 0.25
 """Share of (thing, aspect) pairs that are held out for evaluation."""
+FOLLOWS: Mapping[str, str] = {
+    "quality": "things",
+    "people": "things",
+    "place": "things",
+    "time": "aspect",
+    "kind": "aspect",
+}
+"""Slot -> slot from whose value it follows."""
+EXCEPTIONS = 64
+"""Pairs of the training half of which one fact is not what the rules say."""
 
 _ONSETS = tuple(sections("syllables")["onsets"][0].split())
 _VOWELS = tuple(sections("syllables")["vowels"][0].split())
@@ -41,14 +55,12 @@ def invented_name(rng: random.Random) -> str:
 
 @dataclass(frozen=True)
 class Entity:
-    """One entity: its name, its facts, its partner and its topic."""
+    """One entity: its name, its facts and its topic."""
 
     name: str
     half: Half
     facts: Mapping[str, str]
     """slot -> concept, for all slots."""
-    partner: str
-    """Name of another entity of the same half; the only relation between entities."""
     topic: str
     """`Vehicles/Boats/Repair/Velmora`; each word of the path may be any synonym of its concept."""
 
@@ -69,6 +81,8 @@ class World:
 
     seed: int
     entities: tuple[Entity, ...]
+    rules: Mapping[str, Mapping[str, str]]
+    """Slot -> value of the slot that it follows from -> its value."""
 
     def half(self, half: Half) -> tuple[Entity, ...]:
         """The entities of one half."""
@@ -91,29 +105,49 @@ class World:
 
     @property
     def facts(self) -> int:
-        """Number of facts, including partnerships."""
-        return sum(len(entity.facts) + 1 for entity in self.entities)
+        """Number of independent facts: what the rules say, and the exceptions."""
+        return sum(len(values) for values in self.rules.values()) + len(self.exceptions)
+
+    @cached_property
+    def exceptions(self) -> tuple[tuple[Entity, str], ...]:
+        """Entities and their slots whose values are not what the rules say."""
+        return tuple(
+            (entity, slot)
+            for entity in self.entities
+            for slot, cause in FOLLOWS.items()
+            if entity.facts[slot] != self.rules[slot][entity.facts[cause]]
+        )
 
 
 @cache
 def world(seed: int = 0) -> World:
-    """World of a seed: one entity for each of 1,536 (thing, aspect) pairs, with 12,288 facts in all."""
+    """World of a seed: one entity for each of 1,536 (thing, aspect) pairs, with 384 independent facts in all."""
     rng = seeded("world", seed)
     pairs = [(thing, aspect) for things in domains().values() for thing in things for aspect in lexicon()["aspect"]]
     held = set(rng.sample(pairs, round(HELD_SHARE * len(pairs))))
     names = _names(len(pairs), rng)
-    halves: dict[Half, list[str]] = {"train": [], "held": []}
-    for pair, name in zip(pairs, names, strict=True):
-        halves["held" if pair in held else "train"].append(name)
+    rules = {slot: _rule(slot, rng) for slot in FOLLOWS}
+    exceptions = set(rng.sample([pair for pair in pairs if pair not in held], EXCEPTIONS))
     entities = []
     for pair, name in zip(pairs, names, strict=True):
         half: Half = "held" if pair in held else "train"
-        facts = {slot: rng.choice(tuple(lexicon()[slot])) for slot in SLOTS} | {"things": pair[0], "aspect": pair[1]}
-        partner = rng.choice([other for other in halves[half] if other != name])
+        facts = {"things": pair[0], "aspect": pair[1]}
+        facts |= {slot: rules[slot][facts[cause]] for slot, cause in FOLLOWS.items()}
+        if pair in exceptions:
+            slot = rng.choice(tuple(FOLLOWS))
+            facts[slot] = rng.choice([concept for concept in lexicon()[slot] if concept != facts[slot]])
         levels = [rng.choice(lexicon()["things"][pair[0]]), rng.choice(lexicon()["aspect"][pair[1]])]
         topic = "/".join([domain_of(pair[0]), *(level.capitalize() for level in levels), name])
-        entities.append(Entity(name=name, half=half, facts=facts, partner=partner, topic=topic))
-    return World(seed=seed, entities=tuple(entities))
+        entities.append(Entity(name=name, half=half, facts={slot: facts[slot] for slot in SLOTS}, topic=topic))
+    return World(seed=seed, entities=tuple(entities), rules=rules)
+
+
+def _rule(slot: str, rng: random.Random) -> dict[str, str]:
+    """Give each value of the slot that `slot` follows from a value of `slot`; all are used equally often."""
+    causes, values = list(lexicon()[FOLLOWS[slot]]), list(lexicon()[slot])
+    rng.shuffle(causes)
+    rng.shuffle(values)
+    return {cause: values[place % len(values)] for place, cause in enumerate(causes)}
 
 
 def _names(count: int, rng: random.Random) -> list[str]:

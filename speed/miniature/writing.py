@@ -118,10 +118,10 @@ def _query(request: Request, about: Subject, rng: random.Random) -> tuple[str, s
 def document(values: Mapping[str, str], needed: set[str], words: Words, rng: random.Random, choose: Choose) -> str:
     """Write a description that states the needed slots and is long enough."""
     if rng.random() >= NAMED:
-        values = {slot: value for slot, value in values.items() if slot not in ("name", "partner")}
+        values = {slot: value for slot, value in values.items() if slot != "name"}
     said = sentences(values, rng, choose, fillers=len(patterns()["filler"]))
     core, rest = said[0], said[1:]
-    facts = [group for group in ("people", "place", "time", "partner") if group in values]
+    facts = [group for group in ("people", "place", "time") if group in values]
     rest.sort(key=lambda sentence: _rank(sentence, values, needed, facts))
     text = core
     required = len(needed & set(facts))
@@ -156,7 +156,7 @@ def _neighbour(about: Subject, asked: set[str], rng: random.Random) -> dict[str,
     shared = {entity.name: sum(entity.facts[slot] == about.facts[slot] for slot in asked) for entity in drawn}
     hard = [entity for entity in drawn if 0 < shared[entity.name] < len(asked)]
     best = max(hard or drawn, key=lambda entity: shared[entity.name])
-    return {**best.facts, "name": best.name, "partner": best.partner}
+    return {**best.facts, "name": best.name}
 
 
 def _classification(request: Request, about: Subject, rng: random.Random) -> dict[str, str]:
@@ -170,8 +170,7 @@ def _classification(request: Request, about: Subject, rng: random.Random) -> dic
             if request.words.hold(text):
                 break
     else:
-        shown = {key: value for key, value in about.values.items() if key != "partner"}
-        text = document(shown, {slot}, request.words, rng, choose)
+        text = document(about.values, {slot}, request.words, rng, choose)
     return {"input_text": text, "label": label, "misleading_label": misleading}
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
-from make_bases import BASES, CATALOGUE
+from make_bases import BASES, CATALOGUE, answer_loss
+from miniature_knowledge import known
 from muon import Muon, orthogonal
 
 from speed.miniature.lexicon import domains, lexicon
+from speed.miniature.world import FOLLOWS, Half, seeded, world
 
 
 def tensors(folder: Path) -> dict[str, dict[str, object]]:
@@ -73,3 +76,44 @@ def test_muon_remembers_gradients() -> None:
         muon.step()
     # in the last place the mean of the gradients is 0.2, and the update, halfway to it, 0.05
     assert (before - matrix.detach())[3, 3] > 0
+
+
+@pytest.mark.parametrize(("half", "least"), [("train", 0.9), ("held", 0.5)])
+def test_the_llama_base_knows_its_world(half: Half, least: float) -> None:
+    """Asked in plain words, before any training for the task; the held-out half follows from what it has read."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(BASES / "llama")
+    model = AutoModelForCausalLM.from_pretrained(BASES / "llama", dtype=torch.float32)
+    facts = [(entity, slot) for entity in world().half(half) for slot in FOLLOWS]
+    assert known(model, tokenizer, facts, 128, seeded("test", half)) >= least
+
+
+def test_of_a_row_of_questions_only_the_answers_count() -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(BASES / "llama")
+    model = AutoModelForCausalLM.from_pretrained(BASES / "llama", dtype=torch.float32)
+    texts = [
+        "Repair of boats.\nWhere it stands: coast.\nWhen it is open: at dawn.\n",
+        "Boats.\nWhere it stands: hills.\n",
+    ]
+    rows = [(text, [(place, text.index(".", place) + 1) for place in _after(": ", text)]) for text in texts]
+    losses = []
+    for text, _ in rows:
+        ids = torch.tensor([tokenizer(text)["input_ids"]])
+        likely = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+        read = tokenizer.convert_ids_to_tokens(ids[0])
+        within = False
+        for place, token in enumerate(read[1:]):
+            if within:
+                losses.append(-likely[place, ids[0, place + 1]])
+            within = token == ":" or (within and token != ".")
+    assert len(losses) >= 6
+    assert answer_loss(model, tokenizer, rows)[0].item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-3)
+
+
+def _after(mark: str, text: str) -> list[int]:
+    return [found.start() + 1 for found in re.finditer(mark, text)]
