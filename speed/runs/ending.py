@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def build_and_tell(building: Building, origin: Origin, pipe: Pipeline) -> float 
         lines = [line for goal in order if (line := report.stage_line(goal, store, goal.key in todo)).rows_in]
         about = _about(config, origin, pipe, begun)
         written = report.write_stopped(folder, config.name, about, lines, str(stop))
-        of_run.write(folder, config.name, about, order, store, lines, None, str(stop))
+        of_run.write(folder, partial(of_run.html, config.name, about, order, store, lines, None, str(stop)))
         print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
         raise UserError(f"{stop}\n  report: {near(written)}") from None
     lines = [report.stage_line(goal, store, goal.key in todo) for goal in order]
@@ -52,7 +53,8 @@ def build_and_tell(building: Building, origin: Origin, pipe: Pipeline) -> float 
     about = _about(config, origin, pipe, begun)
     written = report.write(folder, config.name, about, lines, scores)
     found = lives_if_readable(order, store)
-    page = of_run.write(folder, config.name, about, order, store, lines, scores, found=found) if found else None
+    html = partial(of_run.html, config.name, about, order, store, lines, scores, found=found)
+    page = of_run.write(folder, html) if found else None
     _link(folder, order, store)
     _append_to_ledger(store, folder, config, origin, about, lines, scores, todo)
     done = f"{len(todo)} of {len(order)} stages built, {about['seconds']} s. Report: {near(page or written)}"

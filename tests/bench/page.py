@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def main() -> None:
         folder = Path(name)
         run = made_up_run(folder / "home", f"scale.examples={examples}", length=120)
         begun = time.monotonic()
-        page = of_run.write(folder, "bench", run.about, run.order, run.store, run.lines, run.scores)
+        html = partial(of_run.html, "bench", run.about, run.order, run.store, run.lines, run.scores)
+        page = of_run.write(folder, html)
         seconds = time.monotonic() - begun
         assert page is not None
         figures: dict[str, Any] = {

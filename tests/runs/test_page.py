@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 from collections import Counter
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -243,7 +244,8 @@ def test_a_page_that_cannot_be_made_is_a_warning(
     run: MadeUpRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = [line.model_copy(update={"metrics": {"best_by_place": 7}}) for line in run.lines]
-    assert of_run.write(tmp_path, "run", run.about, run.order, run.store, broken, run.scores) is None
+    page = partial(of_run.html, "run", run.about, run.order, run.store, broken, run.scores)
+    assert of_run.write(tmp_path, page) is None
     told_of = capsys.readouterr().err
     assert told_of.startswith("warning: report.html could not be made (TypeError")
     assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Address of a page with hostile texts and very long words."""
     folder = tmp_path_factory.mktemp("page")
     run: MadeUpRun = made_up_run(folder / "home", "scale.examples=300", hostile=HOSTILE + "w" * 400 + " ")
-    assert of_run.write(folder, "made up", run.about, run.order, run.store, run.lines, run.scores)
+    page = partial(of_run.html, "made up", run.about, run.order, run.store, run.lines, run.scores)
+    assert of_run.write(folder, page)
     return (folder / "report.html").as_uri()
 
 

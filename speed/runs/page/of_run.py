@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,27 +43,10 @@ HABITS = {
 SHARES = {"swap_flips", "agreement_best", "agreement_worst", "longer_wins", "chosen_faulty", "rejected_faulty"}
 
 
-def write(
-    folder: Path,
-    name: str,
-    about: dict[str, Any],
-    order: Sequence[Goal],
-    store: Store,
-    lines: Sequence[StageLine],
-    scores: Scores | None,
-    stopped: str = "",
-    found: Lives | None = None,
-) -> Path | None:
-    """Write the page of a run; where that fails, say so and leave the run alone.
-
-    Args:
-        found: the lives of its records, where they were read already.
-        scores: None where the run stopped before.
-        stopped: why it did.
-    """
+def write(folder: Path, page: Callable[[], str]) -> Path | None:
+    """Write the page of a run, which `html` makes; where that fails, say so and leave the run alone."""
     try:
-        text = html(name, about, order, store, lines, scores, stopped, found)
-        (folder / "report.html").write_text(text, encoding="utf-8")
+        (folder / "report.html").write_text(page(), encoding="utf-8")
     except Exception as error:  # a run that took days is not lost for its picture
         print(
             f"warning: report.html could not be made ({type(error).__name__}: {error}); report.md and summary.json are "
@@ -84,7 +67,13 @@ def html(
     stopped: str = "",
     found: Lives | None = None,
 ) -> str:
-    """The page of a run."""
+    """The page of a run.
+
+    Args:
+        scores: None where the run stopped before.
+        stopped: why it did.
+        found: the lives of its records, where they were read already.
+    """
     found = found or lives(order, store)
     records = [told(life, found) for life in found.sample]
     data, held = packed_records({}, records) if records else ("", 0)
