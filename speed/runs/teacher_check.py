@@ -30,7 +30,7 @@ from speed.data.prompts.rendering import BRAINSTORMED, brainstorm_prompt, data_p
 from speed.data.prompts.worked_examples import example_texts, worked_task
 from speed.data.quality.hashed_words import hashed_words
 from speed.data.records import Example, Kind, Prompt, Rejected
-from speed.ports import Answer, Ask, Check, Encode
+from speed.ports import Answer, Ask, Check, Encode, Teacher
 from speed.runs.glance import Glance
 from speed.runs.tables import Table, money, paragraph
 from speed.runtime import Context
@@ -62,6 +62,14 @@ class Found:
     right: list[bool] = field(default_factory=list)
     agreed: list[bool] = field(default_factory=list)
     """Of lists of which both orders were judged: whether the same answer was the best."""
+    untried: tuple[str, ...] = ()
+    """Settings that make answers easier to read, and that this teacher does not have yet."""
+
+    @property
+    def mend(self) -> str:
+        """What may make answers readable."""
+        first = "".join(f"{each}, " for each in self.untried).removesuffix(", ")
+        return f"try {first} or a larger teacher.model" if first else "try a larger teacher.model"
 
     def share(self, *purposes: str) -> float:
         """Share of valid answers to some purposes."""
@@ -79,7 +87,7 @@ class TeacherCheck:
     def __init__(self, config: Config, order: Sequence[Goal], store: Store) -> None:
         self._config, self._teacher = config, config.teacher
         self._ctx = Context(store, config.runtime, label="teacher check")
-        self._found = Found()
+        self._found = Found(untried=untried(config.teacher))
         with TemporaryDirectory() as scratch:
             glance = Glance(store, config.runtime, scratch=Path(scratch))
             topics = next(goal.node for goal in order if isinstance(goal.node, Stage) and goal.label == "topics")
@@ -250,6 +258,14 @@ class TeacherCheck:
         list(self._asked([(ask, _check(lambda text: parse_revision(kind, prompt.task, text, "stop")))]))
 
 
+def untried(teacher: Teacher) -> tuple[str, ...]:
+    """Settings by which a weak teacher keeps to the form, and which this one has but does not use."""
+    wanted = {"structured": "json_schema", "examples": 3}
+    return tuple(
+        f"teacher.{key}={value}" for key, value in wanted.items() if getattr(teacher, key, value) in ("none", 0)
+    )
+
+
 def told(found: Found, encoder: str) -> str:
     """What came out, for the screen: shares by purpose and kind, and a verdict for each role."""
     table = Table("asked to", *(kind.value for kind in Kind), "valid")
@@ -290,15 +306,15 @@ def follows_places(found: Found) -> bool:
 
 def verdicts(found: Found) -> Iterator[str]:
     """One sentence or two for each role."""
-    mend = "try teacher.structured=json_schema, teacher.examples=3 or a larger teacher.model"
+    unread = f"cannot be read: {found.mend}."
     share = found.share("brainstorm")
     if share >= VALID:
         yield "brainstorm: good enough. Its lists of tasks can be read."
     else:
-        yield f"brainstorm: not good enough. {100 - 100 * share:.0f}% of its lists of tasks cannot be read: {mend}."
+        yield f"brainstorm: not good enough. {100 - 100 * share:.0f}% of its lists of tasks {unread}"
     share, near = found.share("seed", "revise"), mean(found.on_topic)
     if share < VALID:
-        yield f"writer: not good enough. {100 - 100 * share:.0f}% of its examples and repairs cannot be read: {mend}."
+        yield f"writer: not good enough. {100 - 100 * share:.0f}% of its examples and repairs {unread}"
     elif found.copied > 1:
         yield "writer: not good enough. It repeats worked examples: try teacher.examples=0 or a larger teacher.model."
     elif near < ON_TOPIC:
@@ -310,7 +326,7 @@ def verdicts(found: Found) -> Iterator[str]:
         yield "writer: good enough. Its examples can be read and are about what was asked."
     other = "take preference=verified_pairs (no judge), or another judge.models"
     if found.share("judge") < VALID:
-        yield f"judge: not good enough. {100 - 100 * found.share('judge'):.0f}% of its verdicts cannot be read: {mend}."
+        yield f"judge: not good enough. {100 - 100 * found.share('judge'):.0f}% of its verdicts {unread}"
     elif follows_places(found):
         yield f"judge: not good enough. It names one place whatever stands there: {other}; judge=swap drops such lists."
     elif mean(found.right) < RIGHT:

@@ -15,7 +15,7 @@ from speed.data.prompts.worked_examples import example_texts, without_worked_exa
 from speed.data.records import Kind
 from speed.pipeline import pipeline
 from speed.runs.experiment import check_teacher
-from speed.runs.teacher_check import CALLS, Found, TeacherCheck, told, verdicts
+from speed.runs.teacher_check import CALLS, Found, TeacherCheck, told, untried, verdicts
 
 
 def said(config: Any, home: Path, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
@@ -102,6 +102,15 @@ def test_each_fault_has_its_verdict(change: Callable[[Found], None], verdict: st
     assert len(faulty) == bool(verdict)
     assert all(each.startswith(verdict) for each in faulty)
     assert told(found(change=change), "hashed words")
+
+
+def test_a_check_advises_what_is_not_set_yet(compose: Any) -> None:
+    free = compose("teacher=openai_compatible", "teacher.structured=none").teacher
+    assert untried(free) == ("teacher.structured=json_schema", "teacher.examples=3")
+    by_schema = compose("teacher=openai_compatible").teacher
+    assert Found(untried=untried(by_schema)).mend == "try teacher.examples=3 or a larger teacher.model"
+    assert untried(compose("teacher=openai_compatible", "teacher.examples=2").teacher) == ()
+    assert Found().mend == "try a larger teacher.model"
 
 
 def test_the_base_that_is_an_embedder_already_measures_topics(compose: Any, tmp_path: Path) -> None:
