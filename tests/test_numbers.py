@@ -33,6 +33,7 @@ KNOWN = {
     "conf/scale/paper_1150k.yaml": {"1.15M examples": 1_150_000},
     "conf/scale/paper_230k.yaml": {"230K examples": 230_000},
     "docs/design.md": {"28,750 examples": 28_750},
+    "docs/laptop.md": {"2,300 examples": 2_300},
     "docs/paper.md": {
         "920K examples": None,
         "230,000 calls": 230_000,
@@ -43,10 +44,11 @@ KNOWN = {
         "230K examples": 230_000,
         "1,150,000 examples": 1_150_000,
     },
+    "docs/teachers.md": {"2 examples": None, "10 examples": None},  # of a check of twenty calls
     "docs/topics_and_data.md": {"1.15M examples": 1_150_000},
     "sweeps/tasks_per_topic.yaml": {"17,392 examples": 17_392},
 }
-"""Counts within sentences, and what the plans below say of them; None: the paper's, and no plan's."""
+"""Counts within sentences, and what the plans below say of them; None: no plan's, but the paper's or a screen's."""
 
 
 def prose(path: Path) -> str:
