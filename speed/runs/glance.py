@@ -36,6 +36,8 @@ class Glance(Context[Runtime]):
             return super().folder(stage)
         out = self.scratch / stage.key
         if not out.exists():
-            out.mkdir()
-            stage.run(out, Context(self.store, self.runtime))
+            partial = out.with_suffix(".partial")  # which the next who asks does not take for built
+            partial.mkdir(exist_ok=True)
+            stage.run(partial, Context(self.store, self.runtime))
+            partial.rename(out)
         return out

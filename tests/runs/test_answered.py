@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from speed.core.build import build
+from speed.core.content import noted_absence
 from speed.core.graph import Goal, stage_statuses
 from speed.core.stage import Pool, silence
 from speed.core.store import Store
@@ -58,6 +59,17 @@ def test_points_of_table_3_share_brainstorming_and_sts_and_a_plan_of_the_sweep_s
     assert f"{tasks.before} (all), seed data {sts}" in told
     assert f"left to buy: at least 0 and at most {69 - sts} calls" in told
     assert not list(tmp_path.iterdir()), "a plan leaves nothing behind"
+
+
+def test_topics_that_are_not_there_leave_every_stage_unknown(compose: Any, tmp_path: Path) -> None:
+    """The first stage meets the refusal; those after it must not read what it left behind."""
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "one.jsonl").touch()
+    with noted_absence():
+        goals = point(compose, "paper", "topics=file", f"topics.path={tmp_path / 'missing.txt'}")
+        found = answered(goals, tmp_path, [])
+    assert [each.unknown for each in found.values()] == [each.status.work.calls for each in found.values()]
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize("diversity", ["three_tasks", "untruncated"])
