@@ -3,11 +3,14 @@
 python -m speed.export speed_home/runs/DATE/RUN --stage senior --to models/senior     one model, adapters merged
 python -m speed.export speed_home/runs/DATE/RUN --stage senior --to models/adapter --adapter
 python -m speed.export speed_home/store/junior/KEY --to models/junior --precision bf16
+python -m speed.export speed_home/runs/DATE/RUN --stage embedder --to models/embedder
+python -m speed.export speed_home/runs/DATE/RUN --stage embedder --to models/embedder --url http://127.0.0.1:8000/v1
 python -m speed.export speed_home/runs/DATE/RUN --stage dataset --licence cc-by-4.0 --to data/corpus
 
 A merged generator is what transformers and vLLM load, an adapter what PEFT loads on its base; an embedder is copied as
-it is: sentence-transformers reads it. A data set is the corpus after dedup, as `datasets` and the hub read it. What a
-manifest says of the training is added to the card.
+it is, and refused unless our encoder, sentence-transformers and transformers embed 64 texts with it as its training
+meant. With --url a server that has loaded the exported folder is held to the same. A data set is the corpus after
+dedup, as `datasets` and the hub read it. What a manifest says of the training is added to the card.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ ROLES = {
     "revisor": "repairs embedding examples (section 3.2.4)",
     "embedder": "an embedding model, trained on the synthetic examples (section 3.3)",
 }
+HEADING = "## Parity"
 STAGES = ("senior", "junior", "revisor", "embedder")
 
 
@@ -50,6 +54,8 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder")
     out.add_argument("--adapter", action="store_true", help="the adapter alone, for PEFT (default: merged)")
     out.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of merged weights")
+    out.add_argument("--url", help="an OpenAI-compatible server of the embedder, such as http://127.0.0.1:8000/v1")
+    out.add_argument("--served", metavar="NAME", help="the embedder's name at --url (default: the folder of --to)")
     return out
 
 
@@ -104,25 +110,49 @@ def refuse_full(to: Path) -> None:
         raise UserError(f"{to} is there already: give a new folder, or empty it")
 
 
-def export(artifact: Path, stage: str | None, to: Path, adapter: bool, precision: Precision) -> Path:
+def export(
+    artifact: Path,
+    stage: str | None,
+    to: Path,
+    adapter: bool,
+    precision: Precision,
+    url: str | None = None,
+    served: str | None = None,
+) -> Path:
     """Write the model and its card into the new folder `to`.
 
+    Args:
+        url: of a server that holds the embedder; it may serve `to`, which is then written anew.
+        served: the embedder's name there.
+
     Raises:
-        UserError: for an artifact without a model or with a damaged file, a folder that is not empty, or an adapter
-            that is none.
+        UserError: for an artifact without a model or with a damaged file, a folder that is not empty, an adapter
+            that is none, or an embedder that other programs load as another.
     """
     from speed.core.manifest import check, read_manifest
 
     payload = payload_of(artifact, stage)
-    refuse_full(to)
+    embedder = (payload / "model" / "modules.json").is_file()
+    if url is not None and not embedder:
+        raise UserError(f"--url is for an embedder, and {payload} is none\n  leave it out, or give --stage embedder")
+    there_already = url is not None and HEADING in _card_of(to)
+    if not there_already:
+        refuse_full(to)
     try:
         manifest = read_manifest(payload / "manifest.json")
         check(payload, () if manifest is None else manifest.outputs)
     except CorruptArtifact as corrupt:
         raise UserError(f"{corrupt}\n  build it again: python -m speed.run verify=true") from corrupt
+    if there_already:
+        told = parity(payload, to, manifest, url, served or str(to))
+        with write_aside(to / "README.md") as aside:
+            aside.write_text(_with_parity(_card_of(to), told), encoding="utf-8")
+        return to
     with write_aside(to) as aside:
-        if (payload / "model" / "modules.json").is_file():
+        if embedder:
             copy_embedder(payload, aside, adapter)
+            told = parity(payload, aside, manifest, url, served or str(to))
+            (aside / "README.md").write_text(_with_parity(_card_of(aside), told), encoding="utf-8")
         else:
             from speed.backends.alignment.export import write_generator
 
@@ -141,6 +171,59 @@ def copy_embedder(payload: Path, to: Path, adapter: bool) -> None:
     if not source.is_dir():
         raise UserError(f"{payload} has no adapter: it was trained on all weights; leave --adapter out")
     shutil.copytree(source, to)
+
+
+def parity(payload: Path, folder: Path, manifest: Manifest | None, url: str | None, served: str) -> str:
+    """The section of an embedder's card that says how near every program comes to the training's vectors.
+
+    Raises:
+        UserError: for a program that embeds otherwise.
+    """
+    from speed.backends.encoding.endpoint import EndpointModel
+    from speed.backends.encoding.parity import LEAST, agreements, meant, usage
+    from speed.backends.runtime.device import device_for
+    from speed.core.store import Store
+    from speed.runtime import Context, Runtime
+
+    runtime = Runtime()
+    device = device_for(runtime)
+    expected = meant(payload / "model", manifest.recipe.get("trainer", {}) if manifest else {}, device)
+    model = None if url is None else EndpointModel(url, served)
+    ctx = Context(store=Store(runtime.home), runtime=runtime)
+    rows = [
+        f"| {row.program} | {row.lowest:.6f} | {row.mean:.6f} | {row.texts} |"
+        for row in agreements(folder, expected, device, model, ctx)
+    ]
+    return "\n".join(
+        [
+            HEADING,
+            "",
+            f"Cosines with the vectors that the training meant; below {LEAST:g} nothing is exported. Texts are of one "
+            "character to beyond the limit, with and without the instruction; those that a server refuses as too long "
+            "are left out.",
+            "",
+            "| loaded by | lowest cosine | mean | texts |",
+            "|---|---:|---:|---:|",
+            *rows,
+            "",
+            "With transformers alone:",
+            "",
+            usage(expected),
+            "",
+        ]
+    )
+
+
+def _card_of(folder: Path) -> str:
+    file = folder / "README.md"
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def _with_parity(card: str, section: str) -> str:
+    """The card with this section in the place of the one that it has, or at its end."""
+    before, found, rest = card.partition(HEADING)
+    _, _, after = rest.partition("\n## ") if found else ("", "", "")
+    return f"{before.rstrip()}\n\n{section}" + (f"\n## {after}" if after else "")
 
 
 def tell_origin(file: Path, manifest: Manifest | None) -> None:
@@ -177,7 +260,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if given.stage == "dataset":
                 written = export_dataset(given.artifact, given.licence, given.to)
             else:
-                written = export(given.artifact, given.stage, given.to, given.adapter, given.precision)
+                written = export(
+                    given.artifact, given.stage, given.to, given.adapter, given.precision, given.url, given.served
+                )
         except OSError as error:
             place = error.filename or given.to
             raise explained(error, "exporting") or UserError(

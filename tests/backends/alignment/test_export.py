@@ -15,9 +15,12 @@ from tiny_generator import completions, context, make_base, preferences
 from transformers import GenerationConfig
 
 from speed.backends.alignment.trainer import TrlTrainer
+from speed.backends.embedder.settings import Lora
+from speed.backends.embedder.trainer import ContrastiveTrainer
 from speed.backends.engines.weights import load
 from speed.core.errors import UserError
 from speed.core.manifest import Maker, Manifest
+from speed.data.records import Example, Kind
 from speed.data.trainings import Dpo, Sft
 from speed.export import export, main
 
@@ -125,9 +128,12 @@ Queries carry an instruction.
 @pytest.mark.parametrize("adapter", [False, True])
 def test_the_card_of_an_embedder_keeps_what_its_training_wrote(adapter: bool, tmp_path: Path) -> None:
     """How queries are prompted and the model is loaded, and its settings; the manifest's lines come after it."""
+    lora, base = Lora(r=4, alpha=8), make_base(tmp_path / "base")
+    trainer = ContrastiveTrainer(base=str(base), lora=lora, batch_size=2, epochs=1, max_length=32)
+    record = Example(kind=Kind.RETRIEVAL, task="find", query="water", positive="river", negative="stone")
+    (tmp_path / "examples.jsonl").write_text(f"{record.model_dump_json()}\n" * 2)
+    trainer.train(tmp_path / "examples.jsonl", tmp_path / "payload", 0, context(tmp_path / "home"))
     for folder in ("model", "adapter"):
-        (tmp_path / "payload" / folder).mkdir(parents=True)
-        (tmp_path / "payload" / folder / "modules.json").write_text("[]")
         (tmp_path / "payload" / folder / "README.md").write_text(EMBEDDER_CARD)
     Manifest(
         key="k" * 64, stage="embedder", label="embedder", version=1, recipe={"seed": 3}, counts={"in": 8},
@@ -138,7 +144,14 @@ def test_the_card_of_an_embedder_keeps_what_its_training_wrote(adapter: bool, tm
     assert card.data.library_name == "sentence-transformers"
     assert card.data.base_model == "org/base"
     assert card.data.tags == ["sentence-transformers", "speed", "synthetic-data"]
-    for part in ("Queries carry an instruction.", "| temperature | 0.02 |", "section 3.3", "last_loss: 1.25", "k" * 64):
+    for part in (
+        "Queries carry an instruction.",
+        "| temperature | 0.02 |",
+        "section 3.3",
+        "last_loss: 1.25",
+        "k" * 64,
+        "| speed | 1.0",
+    ):
         assert card.text.count(part) == 1
 
 
