@@ -169,6 +169,7 @@ def remarks(lines: list[StageLine]) -> list[str]:
         found.append(f"Calls that a usable row took, second tries and answers from the journal included: {calls}.")
     found += [_noticed(line.label, line.metrics["detection"]) for line in lines if "detection" in line.metrics]
     found += [f"{line.label}: {remark}" for line in lines for remark in line.metrics.get("remarks", [])]
+    found += [f"{line.label}: {line.metrics['at_once']}" for line in lines if "at_once" in line.metrics]
     return found + quiet_faults(lines)
 
 

@@ -20,8 +20,15 @@ from speed.backends.alignment.measures import PROMPTS, drift, kl_reference, load
 from speed.backends.alignment.options import TrlOptions
 from speed.backends.alignment.rows import dpo_rows
 from speed.backends.alignment.start import load_start, new_adapter, weights_card
-from speed.backends.alignment.training import Training, carry_out, memory_errors, one_gpu, training_arguments
-from speed.backends.alignment.trl_patches import in_order, with_reference
+from speed.backends.alignment.training import (
+    Training,
+    carry_out,
+    memory_errors,
+    one_gpu,
+    rows_at_once,
+    training_arguments,
+)
+from speed.backends.alignment.trl_patches import in_order, weighted, with_reference
 from speed.backends.engines.prompt_format import prompt_ids
 from speed.backends.engines.weights import Loaded
 from speed.backends.runtime.device import device_of, quietly
@@ -40,15 +47,17 @@ def train_dpo(
         device = device_of(ctx)
         start = load_start(options, source, device, ctx.runtime)
         data = dpo_rows(rows, options.prompt_format, start.tokenizer, config.max_length, ctx)
+        at_once, parts = rows_at_once(options, config, out, ctx)
         arguments = DPOConfig(
-            **training_arguments(options, config, len(data), out, device, ctx),
+            **training_arguments(options, config, len(data), parts, out, device, ctx),
             **loss_arguments(config),
             max_length=config.max_length,
             disable_dropout=True,
             precompute_ref_log_probs=options.precompute_reference,
         )
-        order = BatchOrder([sum(map(len, row.values())) for row in data], config.batch_size, config.seed)
-        trainer_class = in_order(DPOTrainer, order)
+        in_parts = parts if parts.rows < parts.whole else None
+        order = BatchOrder([sum(map(len, row.values())) for row in data], config.batch_size, config.seed, in_parts)
+        trainer_class = weighted(in_order(DPOTrainer, order), order)
         if options.precompute_reference:
             folder = reference_folder(ctx.store.home, source, start, data, options.precision)
             trainer_class = with_reference(trainer_class, folder)
@@ -66,7 +75,10 @@ def train_dpo(
             return kl_reference(done, data) | drift(done, start.tokenizer, prompts, data)
 
         card = weights_card(options, source, start, out)
-        carry_out(Training(trainer, start.tokenizer, card, loss_at_start(config), measure), out, ctx)
+        # the likelihood term is a mean over the tokens of a forward pass, which fewer rows would change
+        lowered = None if config.sft_weight else at_once
+        training = Training(trainer, start.tokenizer, card, loss_at_start(config), measure, lowered, parts.whole)
+        carry_out(training, out, ctx)
 
 
 def loss_arguments(config: Dpo) -> dict[str, Any]:

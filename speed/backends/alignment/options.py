@@ -115,8 +115,8 @@ def _refuse_impossible(options: TrlOptions, config: Sft | Dpo, runtime: Runtime)
     refuse_for(mistakes)
 
 
-def micro_batches(options: TrlOptions, batch_size: int, processes: int) -> tuple[int, int]:
-    """Rows of one forward pass of a process, and how many of them make its share of a batch.
+def micro_batch_of(options: TrlOptions, batch_size: int, processes: int) -> int:
+    """Rows of one forward pass of a process, as the options say.
 
     Raises:
         UserError: when the batch cannot be shared like that.
@@ -128,7 +128,7 @@ def micro_batches(options: TrlOptions, batch_size: int, processes: int) -> tuple
             f"a batch of {batch_size} cannot be computed by {processes} processes in micro batches of {micro_batch}\n"
             "  choose trainer.micro_batch and runtime.devices so that their product divides it"
         )
-    return micro_batch, share // micro_batch
+    return micro_batch
 
 
 def devices_of(options: TrlOptions, batch_size: int, nodes: int) -> tuple[int, ...]:

@@ -14,7 +14,14 @@ from speed.backends.alignment.measures import measure_writing
 from speed.backends.alignment.options import TrlOptions
 from speed.backends.alignment.rows import IGNORED, sft_rows
 from speed.backends.alignment.start import load_start, new_adapter, weights_card
-from speed.backends.alignment.training import Training, carry_out, memory_errors, one_gpu, training_arguments
+from speed.backends.alignment.training import (
+    Training,
+    carry_out,
+    memory_errors,
+    one_gpu,
+    rows_at_once,
+    training_arguments,
+)
 from speed.backends.alignment.trl_patches import in_order
 from speed.backends.runtime.device import device_of, quietly
 from speed.data.trainings import Completion, Sft
@@ -29,15 +36,17 @@ def train_sft(options: TrlOptions, base: str, rows: Sequence[Completion], config
         start = load_start(options, base, device, ctx.runtime)
         data = sft_rows(rows, options.prompt_format, start.tokenizer, config.max_length, ctx)
         packed = packs(data, config.max_length) if options.packing else data
+        at_once, parts = rows_at_once(options, config, out, ctx)
         arguments = SFTConfig(
-            **training_arguments(options, config, len(packed), out, device, ctx),
+            **training_arguments(options, config, len(packed), parts, out, device, ctx),
             max_length=None,
             completion_only_loss=True,
             loss_type="nll",
             packing=options.packing,
             padding_free=options.padding_free,
         )
-        order = BatchOrder([len(row["input_ids"]) for row in packed], config.batch_size, config.seed)
+        in_parts = parts if parts.rows < parts.whole else None
+        order = BatchOrder([len(row["input_ids"]) for row in packed], config.batch_size, config.seed, in_parts)
         trainer = in_order(SFTTrainer, order)(
             model=start.model,
             args=one_gpu(arguments),
@@ -52,6 +61,8 @@ def train_sft(options: TrlOptions, base: str, rows: Sequence[Completion], config
             start.tokenizer,
             weights_card(options, base, start, out),
             after=lambda done: measure_writing(done.model, start.tokenizer, prompts, max(lengths)),
+            at_once=at_once,
+            micro_batch=parts.whole,
         )
         carry_out(training, out, ctx)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from speed.backends.alignment.options import TrlOptions, devices_of, refuse_unusable
+from speed.backends.runtime.at_once import until_it_fits
 from speed.backends.runtime.device import quietly
 from speed.backends.runtime.processes import run_in_processes, several
 from speed.data.costs.memory import Footprint
@@ -89,7 +90,4 @@ class TrlTrainer(TrlOptions, Trainer):
         made = TrainingJob(
             options=self, config=config, out=str(out.resolve()), runtime=ctx.runtime, grant=ctx.grant, **job
         )
-        if several(ctx):
-            run_in_processes(made, WORKER, ctx)
-        else:
-            train(made, ctx)
+        until_it_fits(lambda: run_in_processes(made, WORKER, ctx) if several(ctx) else train(made, ctx), ctx)

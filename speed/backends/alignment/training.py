@@ -17,6 +17,7 @@ from peft import PeftModel
 from transformers import PrinterCallback
 
 from speed.backends.alignment import zero3
+from speed.backends.alignment.batch_order import Parts, repeated_rows
 from speed.backends.alignment.checkpoints import (
     CHECKPOINTS,
     Watch,
@@ -25,9 +26,10 @@ from speed.backends.alignment.checkpoints import (
     refuse_other_processes,
     remove_cut_short,
 )
-from speed.backends.alignment.options import TrlOptions, micro_batches
+from speed.backends.alignment.options import TrlOptions, micro_batch_of
 from speed.backends.alignment.trl_patches import completions_only
 from speed.backends.engines.weights import CARD, WeightsCard, write_card
+from speed.backends.runtime.at_once import AtOnce, DoesNotFit
 from speed.backends.runtime.disk import disk_errors
 from speed.backends.runtime.processes import FOLDER, STOP, several
 from speed.backends.runtime.stopping import Stop
@@ -61,19 +63,22 @@ class Training:
     """What the first loss must be, where theory knows."""
     after: Callable[[Any], dict[str, float]] | None = None
     """Further figures, measured on the trained model."""
+    at_once: AtOnce | None = None
+    """Rows of a forward pass, where fewer of them give the same gradient."""
+    micro_batch: int = 1
+    """Rows whose loss is one mean, in one forward pass or in several."""
 
 
 def training_arguments(
-    options: TrlOptions, config: Sft | Dpo, rows: int, out: Path, device: str, ctx: Context
+    options: TrlOptions, config: Sft | Dpo, rows: int, parts: Parts, out: Path, device: str, ctx: Context
 ) -> dict[str, Any]:
     """The arguments that both of TRL's configs share; none is left to a default that could change a result."""
-    micro_batch, passes = micro_batches(options, config.batch_size, ctx.grant.processes)
     steps = math.ceil(config.epochs * math.ceil(rows / config.batch_size))
     constant = options.schedule == "constant"
     return {
         "output_dir": str(out / CHECKPOINTS),
-        "per_device_train_batch_size": micro_batch,
-        "gradient_accumulation_steps": passes,
+        "per_device_train_batch_size": parts.rows,
+        "gradient_accumulation_steps": parts.passes,
         "num_train_epochs": config.epochs,
         "learning_rate": config.learning_rate,
         "warmup_steps": min(math.ceil(config.warmup_ratio * steps), steps - 1),  # its first step has rate 0
@@ -99,6 +104,23 @@ def training_arguments(
     }
 
 
+def rows_at_once(options: TrlOptions, config: Sft | Dpo, out: Path, ctx: Context) -> tuple[AtOnce, Parts]:
+    """Rows of a forward pass: as many as the options say, or as have been seen to fit since."""
+    processes = ctx.grant.processes
+    whole = micro_batch_of(options, config.batch_size, processes)
+    at_once = AtOnce(ctx, ["training", str(out.resolve()), processes], whole, "rows", "trainer.micro_batch")
+    return at_once, Parts(at_once.value, whole, config.batch_size // processes)
+
+
+def in_smaller_parts(at_once: AtOnce | None, error: torch.OutOfMemoryError) -> Exception:
+    """What a training that did not fit raises: to be begun again with half the rows at once, as long as there are two;
+    otherwise the error itself."""
+    if at_once is None or at_once.value == 1:
+        return error
+    fewer = next(rows for rows in range(at_once.value // 2, 0, -1) if at_once.most % rows == 0)
+    return DoesNotFit(at_once.lower(fewer))
+
+
 def one_gpu(arguments: Any) -> Any:
     """TRL's arguments for one process on one GPU: transformers would otherwise take all others in sight too."""
     arguments._n_gpu = 1
@@ -121,19 +143,23 @@ def carry_out(training: Training, out: Path, ctx: Context) -> None:
     if trainer.is_world_process_zero():
         remove_cut_short(out / CHECKPOINTS)
     trainer.accelerator.wait_for_everyone()
-    micro_batch = trainer.args.per_device_train_batch_size
-    if repeated := repeated_rows(len(trainer.train_dataset), micro_batch, ctx.grant.processes):
+    if repeated := repeated_rows(len(trainer.train_dataset), training.micro_batch, ctx.grant.processes):
         ctx.say(f"{repeated} rows from the beginning of each pass fill its last batch up: each process needs its share")
     resume = last_whole(out / CHECKPOINTS)
     if resume is not None:
         ctx.say(f"the training goes on from {resume.name}")
     with disk_errors(out), stop.listening(), completions_only():
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        except torch.OutOfMemoryError as error:
+            raise in_smaller_parts(training.at_once, error) from error
     if watch.stopped_at is not None:
         raise UserError(
             f"the training was told to end and saved step {watch.stopped_at} of {trainer.state.max_steps}\n"
             "  run the same command again: it goes on from there"
         )
+    if training.at_once is not None:
+        training.at_once.tell()
     _refuse_broken(trainer)
     # in every rank: under ZeRO-3 each holds a part of the weights
     if training.after:  # it writes texts, which takes a CPU a minute
@@ -162,11 +188,6 @@ def _refuse_broken(trainer: Any) -> None:
             "the training has diverged in its last step (the model no longer computes numbers)\n"
             f"  lower its learning_rate (now {trainer.args.learning_rate:g})"
         )
-
-
-def repeated_rows(rows: int, micro_batch: int, processes: int) -> int:
-    """Rows of a pass that accelerate repeats where several processes cannot share its last batch evenly."""
-    return -rows % (processes * micro_batch) if processes > 1 else 0
 
 
 def _write(

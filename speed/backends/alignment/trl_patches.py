@@ -59,6 +59,29 @@ def in_order(trainer_class: Any, order: BatchOrder) -> Any:
     return Ordered
 
 
+def weighted(trainer_class: Any, order: BatchOrder) -> Any:
+    """A subclass of TRL's DPO trainer in which the parts of a micro-batch count by their rows.
+
+    Needless when a preference training's loss is a sum over rows divided by those of the batch, as a supervised one's
+    is over tokens (TRL 1.16.0: a mean over each forward pass, and transformers 5.23 takes the mean of these).
+    """
+    if order.parts is None:
+        return trainer_class
+
+    class Weighted(trainer_class):  # type: ignore[misc]
+        at = (-1, 0)
+        """Steps done, and the place of the next part in its batch."""
+
+        def compute_loss(self, *arguments: Any, **options: Any) -> Any:
+            loss = super().compute_loss(*arguments, **options)
+            step = self.state.global_step
+            place = self.at[1] if self.at[0] == step else 0
+            self.at = (step, place + 1)
+            return loss * order.weight(step, place)
+
+    return Weighted
+
+
 @contextmanager
 def completions_only() -> Iterator[None]:
     """While this lasts, TRL's trainers project the positions of completions only, on a CPU as on a GPU.

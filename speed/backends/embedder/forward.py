@@ -27,6 +27,7 @@ class Forward:
     ) -> None:
         self.config, self.model, self.table, self.pad = config, model, table, pad
         self.device, self.ranks = device, ranks
+        self.chunk_tokens, self.kept_tokens = config.chunk_tokens, config.kept_tokens
         self.causal = ignores_later_tokens(model)
         self.layers: list[Any] = []
         if config.checkpointing != "off":
@@ -36,13 +37,18 @@ class Forward:
             self.layers = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
             self._checkpoint(False)
 
+    def use(self, chunk_tokens: int) -> None:
+        """Encode so many tokens at once, and keep as large a share of activations between the passes."""
+        self.chunk_tokens = chunk_tokens
+        self.kept_tokens = self.config.kept_tokens * chunk_tokens // self.config.chunk_tokens
+
     def chunks(self, lengths: list[int]) -> tuple[list[list[int]], list[int]]:
         """(this process's part of each chunk, padded tokens of the largest part of each chunk).
 
         All processes get equally many parts: under ZeRO-3 every pass is a collective operation.
         """
         count = self.ranks.count
-        whole = chunks(lengths, self.config.chunk_tokens, ranks=count)
+        whole = chunks(lengths, self.chunk_tokens, ranks=count)
         parts = [chunk[self.ranks.rank :: count] for chunk in whole]
         return parts, [-(-len(chunk) // count) * lengths[chunk[0]] for chunk in whole]
 

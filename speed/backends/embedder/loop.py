@@ -23,6 +23,7 @@ from speed.backends.embedder.step import Steps
 from speed.backends.embedder.token_table import TokenTable, Wording, token_table
 from speed.backends.encoding.embedding_model import tokenizer_of, transformer
 from speed.backends.encoding.token_rows import Frame, training_frame
+from speed.backends.runtime.at_once import AtOnce
 from speed.backends.runtime.device import device_of, quietly
 from speed.backends.runtime.disk import disk_errors
 from speed.backends.runtime.processes import FOLDER, STOP, several
@@ -59,7 +60,9 @@ def run(config: ContrastiveSettings, examples: Path, out: Path, seed: int, ctx: 
     guide = None
     if config.masks.guide is not None:
         guide = Guide(config, lambda: labelled(examples, config.sources), content(config, examples), ctx, device, ranks)
-    steps = Steps(config, forward, plan, seed, guide)
+    tokens, what = config.chunk_tokens, ["embedder", str(out.resolve()), ctx.grant.processes]
+    at_once = AtOnce(ctx, what, tokens, "tokens", "embedder.chunk_tokens")
+    steps = Steps(config, forward, plan, seed, guide, at_once)
     checkpoints = out / "checkpoints"
     identity = digest({"config": config.recipe(), "seed": seed, "data": rows.table.key})
     done = resume(steps, checkpoints, identity, ctx)
@@ -70,6 +73,7 @@ def run(config: ContrastiveSettings, examples: Path, out: Path, seed: int, ctx: 
             f"the embedder's training was asked to stop and saved a checkpoint after step {stopped_at} of {len(plan)}\n"
             "  run the same command again: it continues from there"
         )
+    at_once.tell()
     ctx.tally.counts["in"] += len(rows.table)
     truncated = int((rows.table.lengths() >= config.max_length).sum())
     ctx.tally.metrics |= {"steps": len(plan), "truncated": truncated, "engine": ranks.engine}
@@ -93,13 +97,7 @@ def train(steps: Steps, done: int, examples: Path, checkpoints: Path, identity: 
     saved = time.monotonic()
     with stop.listening():
         for step in range(done, len(plan)):
-            try:
-                figures = steps.take(step, examples, checkpoints)
-            except torch.OutOfMemoryError as error:
-                raise UserError(
-                    "the embedder's training does not fit into the GPU's memory\n  set embedder.kept_tokens=0 or "
-                    "embedder.chunk_tokens lower, which changes no gradient; the last checkpoint is kept"
-                ) from error
+            figures = steps.take(step, examples, checkpoints)
             last = step + 1 == len(plan)
             if not steps.pairs:
                 ctx.say(f"step {step} had no negatives, so it taught nothing: its records share one label or text")

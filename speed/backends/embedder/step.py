@@ -15,6 +15,7 @@ from speed.backends.embedder.guide import Guide
 from speed.backends.embedder.plan import Batch, Plan, batch_of
 from speed.backends.embedder.records import CORPUS
 from speed.backends.embedder.settings import ContrastiveSettings
+from speed.backends.runtime.at_once import AtOnce, DoesNotFit, free_memory
 from speed.core.errors import UserError
 from speed.model.batching import backward
 from speed.model.loss import Nce, above_positive, blocked, info_nce, text_hash
@@ -27,10 +28,18 @@ class Steps:
     """The state that changes from step to step: weights, optimiser, scaler."""
 
     def __init__(
-        self, config: ContrastiveSettings, forward: Forward, plan: Plan, seed: int, guide: Guide | None = None
+        self,
+        config: ContrastiveSettings,
+        forward: Forward,
+        plan: Plan,
+        seed: int,
+        guide: Guide | None = None,
+        at_once: AtOnce | None = None,
     ) -> None:
         self.config, self.forward, self.plan, self.seed, self.guide = config, forward, plan, seed, guide
-        self.device, self.ranks = forward.device, forward.ranks
+        self.device, self.ranks, self.at_once = forward.device, forward.ranks, at_once
+        if at_once is not None:
+            forward.use(at_once.value)
         self.pairs = 0
         """Pairs of a query and a negative in the last step."""
         self.overflows = 0
@@ -56,9 +65,7 @@ class Steps:
         """
         began = time.perf_counter()
         batch = batch_of(self.plan, self.plan.batch(step), step, self.device)
-        parts, sizes = self.forward.chunks(batch.lengths)
-        seen: list[Nce] = []
-        loss = self.gradient(batch, step, parts, sizes, seen)
+        loss, sizes, seen = self._fitting(batch, step)
         self.scaler.unscale_(self.optimizer)
         limit = self.config.max_gradient_norm or math.inf
         norm = self.ranks.whole(torch.nn.utils.clip_grad_norm_(list(self.trained().values()), limit))
@@ -88,6 +95,35 @@ class Steps:
             "negative_similarity": float(seen[0].negative),
         }
 
+    def _fitting(self, batch: Batch, step: int) -> tuple[Tensor, list[int], list[Nce]]:
+        """The loss, with its gradient left in every process; the sizes of the chunks; what was seen of the batch.
+
+        A batch that does not fit into memory is computed again in chunks of half the tokens: at once where this process
+        is alone, and from the last checkpoint where others have passed this step by.
+
+        Raises:
+            UserError: when single texts do not fit.
+            DoesNotFit: in one of several processes.
+        """
+        while True:
+            seen: list[Nce] = []
+            parts, sizes = self.forward.chunks(batch.lengths)
+            try:
+                return self.gradient(batch, step, parts, sizes, seen), sizes, seen
+            except torch.OutOfMemoryError as error:
+                if self.at_once is None or max(map(len, parts)) < 2:
+                    raise UserError(
+                        "the embedder's training does not fit into the GPU's memory\n  set embedder.kept_tokens=0 or "
+                        "embedder.chunk_tokens lower, which changes no gradient; the last checkpoint is kept"
+                    ) from error
+                told = self.at_once.lower(min(self.at_once.value, max(sizes)) // 2)
+                if self.ranks.count > 1:
+                    raise DoesNotFit(told) from error
+            self.at_once.ctx.say(told)
+            self.forward.use(self.at_once.value)
+            self.optimizer.zero_grad(set_to_none=True)
+            free_memory()
+
     def gradient(self, batch: Batch, step: int, parts: list[list[int]], sizes: list[int], seen: list[Nce]) -> Tensor:
         """Leave the exact gradient of the whole batch's loss in every process; returns the (scaled) loss."""
         loss = backward(
@@ -95,7 +131,7 @@ class Steps:
             parts=parts,
             sizes=sizes,
             loss_of=lambda vectors: self._loss(vectors, batch, seen),
-            kept_tokens=self.config.kept_tokens,
+            kept_tokens=self.forward.kept_tokens,
             # each process draws from a stream of its own
             seed=text_hash(f"{self.seed} {step} {self.ranks.rank}") % 2**62,
             device=self.device,

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from speed.backends.embedder.records import check_sources, read_sources
 from speed.backends.embedder.settings import ContrastiveSettings
+from speed.backends.runtime.at_once import until_it_fits
 from speed.backends.runtime.model_folder import described
 from speed.backends.runtime.processes import Job, run_in_processes, several
 from speed.core.content import HubRepository, hub_model, locate_model
@@ -134,14 +135,14 @@ class ContrastiveTrainer(ContrastiveSettings):
 
         self.check(ctx.runtime)
         if not several(ctx):
-            run(self, examples, out, seed, ctx)
+            run(self, examples, out, seed, ctx)  # a step that does not fit is computed again where it stands
             return
         table_of(self, examples, ctx)  # tokenised once, with all cores, before the ranks start
         runtime = ctx.runtime.model_copy(update={"home": ctx.store.home})
         job = EmbedderJob(
             trainer=self, examples=examples, seed=seed, out=str(out.resolve()), runtime=runtime, grant=ctx.grant
         )
-        run_in_processes(job, WORKER, ctx)
+        until_it_fits(lambda: run_in_processes(job, WORKER, ctx), ctx)
 
 
 def _check_guide(name: str) -> None:

@@ -16,9 +16,10 @@ import torch
 from speed.backends.encoding.embedding_model import ADAPTER, ignores_later_tokens, transformer, vectors
 from speed.backends.encoding.text_encoder import Vectors, encoded
 from speed.backends.encoding.token_rows import Frame, finished_frame, token_rows
+from speed.backends.runtime.at_once import AtOnce, free_memory
 from speed.core.errors import UserError
 from speed.core.spec import Json
-from speed.model.batching import chunks
+from speed.model.batching import Ids, chunks
 from speed.model.pooling import Pooling
 
 CHUNK_TOKENS = 16_384
@@ -49,6 +50,8 @@ class Encoder:
         self.prompts = prompts
         """Prefix by name: a task, a task type, `query` or `document`."""
         self.chunk_tokens = CHUNK_TOKENS
+        self.at_once: AtOnce | None = None
+        """Where smaller chunks are remembered, once some did not fit into memory."""
         self.causal = ignores_later_tokens(model)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
 
@@ -102,10 +105,41 @@ class Encoder:
         if prefix:
             self._check_room(prefix)
         rows = token_rows(self.tokenizer, [prefix + text for text in texts], self.frame, self.max_length)
-        for part in chunks([len(row) for row in rows], self.chunk_tokens, PADDING_SHARE):
+        left = list(range(len(rows)))
+        while left:
+            done = 0
+            cut = chunks([len(rows[row]) for row in left], self.chunk_tokens, PADDING_SHARE)
+            ordered = [left[place] for part in cut for place in part]
+            for size in map(len, cut):
+                part = ordered[done : done + size]
+                of_part = self._vectors_or_none([rows[row] for row in part])
+                if of_part is None:
+                    break
+                yield part, of_part
+                done += size
+            left = ordered[done:]
+
+    def _vectors_or_none(self, rows: Sequence[Ids]) -> Vectors | None:
+        """Vectors of a chunk; None where memory does not suffice, and chunks have half the tokens from now on.
+
+        Raises:
+            UserError: when that chunk was a single text.
+        """
+        try:
             with torch.inference_mode():
-                of_part = vectors(self.model, [rows[row] for row in part], self.pad, self.causal, self.how, False)
-            yield part, of_part.float().cpu().numpy()
+                found = vectors(self.model, rows, self.pad, self.causal, self.how, False)
+            return found.float().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            if len(rows) < 2:
+                raise UserError(
+                    "one text alone does not fit into the GPU's memory to be encoded\n"
+                    "  take eval.precision=bf16, or a smaller eval.max_length"
+                ) from error
+        self.chunk_tokens = min(self.chunk_tokens, len(rows) * max(map(len, rows))) // 2
+        if self.at_once is not None:
+            self.at_once.ctx.say(self.at_once.lower(self.chunk_tokens))
+        free_memory()
+        return None
 
     def _check_room(self, prefix: str) -> None:
         taken = len(token_rows(self.tokenizer, [prefix], self.frame, 10**6)[0])

@@ -6,6 +6,7 @@ block, so a block that is generated again after a crash gives the same texts.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import Field
 from speed.backends.engines.decoding import Prefix, continuations
 from speed.backends.engines.transcription import Transcription, Written, context_length, format_of
 from speed.backends.engines.weights import Loaded, Precision, adopt, end_tokens, load, refuse_partial
+from speed.backends.runtime.at_once import AtOnce
 from speed.backends.runtime.device import device_of
 from speed.core.errors import UserError
 from speed.ports import Engine, FormatName, Generate, Generated, Sampling
@@ -63,40 +65,42 @@ class TransformersEngine(Engine):
             context_length(loaded.model.config),
         )
 
+        what = ["generation", self.recipe(), str(weights.resolve())]
+        at_once = AtOnce(ctx, what, self.batch_tokens, "tokens", "engine.batch_tokens")
+
         def write(requests: Sequence[Generate], work: Sequence[Prefix]) -> Written:
             written: dict[tuple[int, int], list[int]] = {}
-            for batch in batches(work, self.batch_tokens):
-                self._write_batch(work, batch, loaded, sampling, transcription.ends, written, ctx)
+            waiting = deque(batches(work, at_once.value))
+            while waiting:
+                prefixes = [replace(work[place], indices=indices) for place, indices in waiting[0]]
+                texts = _texts_or_none(loaded, prefixes, sampling, transcription.ends)
+                if texts is None:
+                    waiting = self._in_smaller_batches(work, waiting, at_once)
+                    continue
+                places = ((place, index) for place, indices in waiting.popleft() for index in indices)
+                written.update(zip(places, texts, strict=True))
             return written
 
-        yield from transcription.blocks(calls, write, ctx)
+        try:
+            yield from transcription.blocks(calls, write, ctx)
+        finally:
+            at_once.tell()
 
-    def _write_batch(
-        self,
-        work: Sequence[Prefix],
-        batch: Batch,
-        loaded: Loaded,
-        sampling: Sampling,
-        eos: Sequence[int],
-        written: dict[tuple[int, int], list[int]],
-        ctx: Context,
-    ) -> None:
-        """Generate one batch into `written`; halve it, and say so, when it does not fit into memory."""
-        prefixes = [replace(work[place], indices=indices) for place, indices in batch]
-        texts = _texts_or_none(loaded, prefixes, sampling, eos)
-        if texts is not None:
-            places = ((place, index) for place, indices in batch for index in indices)
-            written.update(zip(places, texts, strict=True))
-            return
-        halves = halved(batch)
-        if len(halves) < 2:
+    def _in_smaller_batches(self, work: Sequence[Prefix], waiting: Sequence[Batch], at_once: AtOnce) -> deque[Batch]:
+        """What is left of a block, cut anew after its first batch did not fit into memory; later blocks follow.
+
+        Raises:
+            UserError: when that batch was a single text.
+        """
+        if rows_of(waiting[0]) < 2:
             raise UserError("one text alone does not fit into the GPU's memory\n  take a smaller generator, or bf16")
-        ctx.say(
-            f"a batch of {rows_of(batch)} texts does not fit into memory and is halved; "
-            f"engine.batch_tokens={self.batch_tokens} is too high for this machine"
-        )
-        for half in halves:
-            self._write_batch(work, half, loaded, sampling, eos, written, ctx)
+        at_once.ctx.say(at_once.lower(min(at_once.value, tokens_of(work, waiting[0])) // 2))
+        left: dict[int, list[int]] = {}
+        for batch in waiting:
+            for place, indices in batch:
+                left.setdefault(place, []).extend(indices)
+        rest = [replace(prefix, indices=left.get(place, ())) for place, prefix in enumerate(work)]
+        return deque(batches(rest, at_once.value))
 
 
 def _texts_or_none(
@@ -143,17 +147,12 @@ def batches(work: Sequence[Prefix], batch_tokens: int) -> Iterator[Batch]:
         yield tuple(batch)
 
 
-def halved(batch: Batch) -> list[Batch]:
-    """Two batches with half the rows each; the batch alone when it is a single row."""
-    if len(batch) > 1:
-        return [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
-    place, indices = batch[0]
-    if len(indices) < 2:
-        return [batch]
-    middle = len(indices) // 2
-    return [((place, indices[:middle]),), ((place, indices[middle:]),)]
-
-
 def rows_of(batch: Batch) -> int:
     """Texts of a batch."""
     return sum(len(indices) for _, indices in batch)
+
+
+def tokens_of(work: Sequence[Prefix], batch: Batch) -> int:
+    """What a batch costs: its rows times its longest prompt and longest answer."""
+    longest = max(len(work[place].ids) for place, _ in batch) + max(work[place].max_tokens for place, _ in batch)
+    return rows_of(batch) * longest

@@ -12,6 +12,7 @@ from speed.backends.encoding.instructions import instruction_table
 from speed.backends.encoding.sentence_transformer import SentenceTransformerEncoder
 from speed.backends.encoding.text_encoder import TextEncoder
 from speed.backends.encoding.token_rows import not_added
+from speed.backends.runtime.at_once import AtOnce
 from speed.backends.runtime.device import device_of
 from speed.core.content import sha256_of
 from speed.core.errors import UserError
@@ -107,7 +108,15 @@ class LocalModel:
         if max_length is None and at_most is not None and (encoder.max_length or 0) > at_most:
             encoder.max_length = at_most
         encoder.model.to(dtype)
+        if isinstance(encoder, Encoder):
+            self._remember_chunks(encoder, precision, ctx)
         return encoder
+
+    def _remember_chunks(self, encoder: Encoder, precision: str, ctx: Context) -> None:
+        """Begin with the chunks that fitted into memory before, and remember smaller ones."""
+        what = ["encoding", self.identity(), precision, encoder.max_length]
+        at_once = AtOnce(ctx, what, CHUNK_TOKENS, "tokens")
+        encoder.chunk_tokens, encoder.at_once = at_once.value, at_once
 
 
 def hub_model(reference: str) -> LocalModel:

@@ -146,6 +146,8 @@ def _count(encoder: MtebEncoder, ctx: Context) -> None:
     if encoder.cache is not None:
         ctx.tally.counts["texts_encoded"] += encoder.cache.misses
         ctx.tally.counts["texts_from_cache"] += encoder.cache.hits
+    if at_once := getattr(encoder.encoder, "at_once", None):
+        at_once.tell()
     if cut := getattr(encoder.encoder, "cut", 0):
         ctx.tally.counts["texts_cut_for_endpoint"] += cut
         ctx.say(f"{cut} texts were longer than the endpoint takes, and were cut")

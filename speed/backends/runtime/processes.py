@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from speed.backends.runtime.at_once import DoesNotFit
 from speed.backends.runtime.device import device_of
 from speed.backends.runtime.stopping import Stop
 from speed.backends.runtime.torchrun import torchrun
@@ -54,6 +55,8 @@ class Failure(Spec):
     at: float
     user_error: bool
     message: str
+    again: bool = False
+    """Whether it did not fit into memory and can be begun again with less at once."""
 
 
 def several(ctx: Context) -> bool:
@@ -68,6 +71,7 @@ def run_in_processes(job: Job, worker: str, ctx: Context) -> None:
 
     Raises:
         UserError: what a rank raised as one, or a part that is not installed.
+        DoesNotFit: when a rank has lowered what it takes at once.
         RuntimeError: any other failure, with the end of the failing rank's output.
     """
     folder = Path(job.out).resolve() / FOLDER
@@ -147,6 +151,8 @@ def _first_failure(folder: Path, code: int) -> Exception:
             )
     if not failures:
         return RuntimeError(f"the processes ended with code {code}; logs: {folder}\n{said[-2000:]}")
+    if tried := next((failure for failure in failures if failure.again), None):  # whatever it did to the other ranks
+        return DoesNotFit(tried.message)
     first = min(failures, key=lambda failure: failure.at)
     if first.user_error:
         return UserError(first.message)

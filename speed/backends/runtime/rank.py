@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from speed.backends.runtime.at_once import DoesNotFit
 from speed.backends.runtime.device import device_of
 from speed.backends.runtime.processes import EVENTS, JOB, RESULT, Failure, Job
 from speed.core.errors import UserError, explained
@@ -102,7 +103,8 @@ def report_failure(folder: Path, rank: int, error: BaseException, trace: Sequenc
     known = explained(error, "working in several processes") if isinstance(error, OSError) else error
     is_mistake = isinstance(known, UserError)
     message = str(known) if is_mistake else "".join(trace)[-4000:]
-    failure = Failure(rank=rank, at=time.time(), user_error=is_mistake, message=message)
+    again = isinstance(error, DoesNotFit)
+    failure = Failure(rank=rank, at=time.time(), user_error=is_mistake, message=message, again=again)
     (folder / f"failure-{rank}.json").write_text(failure.model_dump_json())
 
 

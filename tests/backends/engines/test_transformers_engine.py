@@ -17,7 +17,7 @@ from tiny_generator import completions, context, make_base
 from speed.backends.alignment.trainer import TrlTrainer
 from speed.backends.engines.decoding import Prefix, chosen_tokens, uniforms
 from speed.backends.engines.prompt_format import prompt_ids
-from speed.backends.engines.transformers_engine import TransformersEngine, batches, halved, rows_of
+from speed.backends.engines.transformers_engine import TransformersEngine, batches, rows_of, tokens_of
 from speed.backends.engines.weights import end_tokens, load
 from speed.core.errors import UserError
 from speed.data.trainings import Sft
@@ -108,9 +108,7 @@ def test_batches_hold_every_text_once_and_keep_to_the_budget(sizes: list[tuple[i
     for batch in cut:
         widest = max(len(work[place].ids) for place, _ in batch) + max(work[place].max_tokens for place, _ in batch)
         assert rows_of(batch) * widest <= budget or rows_of(batch) == 1
-        halves = halved(batch)
-        assert sum(map(rows_of, halves)) == rows_of(batch)
-        assert len(halves) == (1 if rows_of(batch) == 1 else 2)
+        assert tokens_of(work, batch) == rows_of(batch) * widest
 
 
 @pytest.fixture
@@ -136,18 +134,34 @@ def narrow_memory() -> Iterator[list[int]]:
     torch.nn.Module.__call__ = before  # type: ignore[method-assign]
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_said(base: Path, narrow_memory: list[int]) -> None:
-    block = requests(4, n=3)
+def said(ctx: Any) -> list[str]:
+    return [event["message"] for event in ctx.events if event["event"] == "say"]
+
+
+def test_batches_that_do_not_fit_are_halved_and_this_is_remembered_and_told(
+    base: Path, narrow_memory: list[int], tmp_path: Path
+) -> None:
+    """For the rest of the stage, and by whoever goes on with it after a kill."""
+    blocks = [requests(4, n=3), requests(5, n=2)]
     narrow_memory[0] = 1000
-    expected = texts(ENGINE, base, block, WARM)
+    expected = [texts(ENGINE, base, block, WARM) for block in blocks]
     narrow_memory[0] = 5
-    ctx = context(base)
-    assert next(ENGINE.generate(base, [block], WARM, ctx)) == expected
-    said = [event["message"] for event in ctx.events if event["event"] == "say"]  # type: ignore[attr-defined]
-    assert "12 texts does not fit" in said[0]
+    ctx = context(tmp_path)
+    found = ENGINE.generate(base, blocks, WARM, ctx)
+    assert next(found) == expected[0]
+    halvings = len(said(ctx))
+    assert 1 <= halvings <= 2, "12 rows, 6 and 3"
+    assert all("tokens at once do not fit into memory" in line for line in said(ctx))
+    assert list(found) == [expected[1]]
+    assert len(said(ctx)) == halvings + 1, "no later block meets it again, and the end tells"
+    assert said(ctx)[-1] == ctx.tally.metrics["at_once"]
+    assert "4,096 did not fit into memory; engine.batch_tokens=" in said(ctx)[-1]
+    again = context(tmp_path)
+    assert list(ENGINE.generate(base, blocks, WARM, again)) == expected
+    assert len(said(again)) == 1, "only what is told at the end"
     narrow_memory[0] = 0
     with pytest.raises(UserError, match="one text alone"):
-        next(ENGINE.generate(base, [block], WARM, context(base)))
+        next(ENGINE.generate(base, blocks, WARM, context(tmp_path / "elsewhere")))
 
 
 def test_an_adapter_is_generated_from_in_the_format_it_was_trained_in(base: Path, tmp_path: Path) -> None:
