@@ -20,10 +20,11 @@ from speed.data.mix import Mix
 from speed.data.prompts.rendering import PromptsConfig
 from speed.data.quality.guidelines import Guidelines
 from speed.data.quality.minhash import MinHashConfig
+from speed.data.quality.negative_rules import NegativeRules
 from speed.data.records import Kind
 from speed.data.topics.sources import TopicsConfig
 from speed.data.trainings import Dpo, Sft
-from speed.ports import EmbedderTrainer, Engine, Evaluator, FormatName, Sampling, Teacher, Tracker, Trainer
+from speed.ports import EmbedderTrainer, Engine, Evaluator, FormatName, Retriever, Sampling, Teacher, Tracker, Trainer
 from speed.runtime import Runtime
 
 FORMER_OPTIONS = {
@@ -226,6 +227,50 @@ class DedupConfig(Spec):
     """Null keeps every example."""
 
 
+class NegativesConfig(Spec):
+    """Where the hard negatives of the embedder's training come from."""
+
+    source: Literal["generated", "mined", "both"] = "generated"
+    """Written with each example (the paper); mined among the positives of other examples; or both."""
+    count: int = Field(1, ge=1)
+    """Hard negatives of an example at most; `embedder.hard_negatives` of them count in a step."""
+    ranks: tuple[int, int] = (1, 10)
+    """First and last rank of the window that mined ones are taken from, the nearest first."""
+    miner: SerializeAsAny[Retriever] | None = None
+    """Embedder that finds them; null where none are mined."""
+
+    @model_validator(mode="after")
+    def _usable(self) -> NegativesConfig:
+        if not 1 <= self.ranks[0] <= self.ranks[1]:
+            raise ValueError(f"ranks={list(self.ranks)} is no window: give first and last rank, such as [1,10]")
+        if self.source == "generated" and self.count > 1:
+            raise ValueError(
+                f"count={self.count} with source=generated: an example is written with one hard negative; "
+                "take negatives=mined or negatives=both"
+            )
+        if self.source != "generated" and self.miner is None:
+            raise ValueError(f"source={self.source} needs a miner; take negatives={self.source}")
+        return self
+
+
+class FilterConfig(NegativeRules):
+    """What is left out before the embedder's training, by the judgement of an embedder that was not trained on it."""
+
+    judge: SerializeAsAny[Retriever] | None = None
+    """Embedder that judges; null where nothing is judged."""
+
+    @model_validator(mode="after")
+    def _judged(self) -> FilterConfig:
+        if self.any and self.judge is None:
+            raise ValueError("nobody judges; take an option of the group filter, such as filter=positive_aware")
+        return self
+
+    @property
+    def rules(self) -> NegativeRules:
+        """What is decided by, without who judges."""
+        return NegativeRules.model_validate(self.model_dump(exclude={"judge"}))
+
+
 class Config(Spec):
     """One experiment."""
 
@@ -260,6 +305,8 @@ class Config(Spec):
     revisor: RevisorConfig
     scale: Scale
     dedup: DedupConfig
+    negatives: NegativesConfig = NegativesConfig()
+    filter: FilterConfig = FilterConfig()
     given: Given = Given()
     embedder: SerializeAsAny[EmbedderTrainer]
     eval: SerializeAsAny[Evaluator]

@@ -16,9 +16,11 @@ from speed.stages.dedup import Dedup
 from speed.stages.embedder import Embedder
 from speed.stages.evaluation import Evaluation
 from speed.stages.field_pairs import FieldPairs
+from speed.stages.filter import NegativeFilter
 from speed.stages.given import GivenCorpus, GivenModel, GivenSeed, count_lines, count_seeds
 from speed.stages.instruct import InstructModel
 from speed.stages.junior import Junior
+from speed.stages.negatives import MinedNegatives
 from speed.stages.preferences import Preferences
 from speed.stages.revision_data import RevisionData
 from speed.stages.revision_pass import RevisionPass
@@ -202,6 +204,23 @@ def pipeline(config: Config) -> Pipeline:
     corpus: Stage[Example] = Dedup(config.dedup.minhash, samples.take(rows), kept)
     if given.corpus:
         corpus, rows = GivenCorpus(given.corpus), count_lines(given.corpus)
+
+    # Ours, after the paper's first limitation: hard negatives among the corpus' other positives, and without those that
+    # may be answers.
+    negatives, rules = config.negatives, config.filter.rules
+    if negatives.source != "generated":
+        assert negatives.miner is not None
+        corpus = MinedNegatives(
+            corpus=corpus,
+            miner=negatives.miner.for_embedder(config.embedder),
+            ranks=negatives.ranks,
+            count=None if rules.any else negatives.count,  # a filter chooses from the whole window
+            keep_generated=negatives.source == "both",
+        )
+    if rules.any:
+        assert config.filter.judge is not None
+        judge = config.filter.judge.for_embedder(config.embedder)
+        corpus = NegativeFilter(corpus, judge, rules, negatives.count)
     embedder = Embedder(config.embedder, corpus, rows, seed.train)
     made = Pipeline(corpus, embedder, Evaluation(config.eval, embedder))
     _refuse_unread(config, made)

@@ -8,7 +8,8 @@ All stand in one file, so that whoever swaps a part sees what the others are giv
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -351,9 +352,85 @@ class EmbedderTrainer(Backend, ABC):
         is not known, or not worth it: a large base takes GPUs as long as the run's own evaluation."""
         return None
 
+    def untrained_retriever(self) -> Retriever | None:
+        """The base as it came, to search and compare with; None where there is none that could."""
+        return None
+
     @abstractmethod
     def steps(self, examples: int) -> int:
         """Optimiser steps on a corpus of so many, labelled records counted."""
+
+
+class Group(NamedTuple):
+    """Queries that search the same documents, by their numbers."""
+
+    queries: range
+    documents: range
+
+
+class Comparison(ABC):
+    """The queries and documents of a corpus as a retriever sees them, by their numbers."""
+
+    @abstractmethod
+    def nearest(self, count: int, excluded: Callable[[int], Collection[int]]) -> Iterator[list[tuple[int, float]]]:
+        """For each query, in order, the nearest documents of its group with their similarities, nearest first; of
+        equally near ones the one with the lower number first.
+
+        Args:
+            excluded: documents that are passed over for a query.
+        """
+
+    @abstractmethod
+    def similarities(self, pairs: Iterable[tuple[int, int]]) -> Iterator[float]:
+        """Of each (query, document)."""
+
+    @abstractmethod
+    def ranks(self, positives: Sequence[int], excluded: Callable[[int], Collection[int]]) -> Iterator[int]:
+        """For each query, in order, the rank of its positive among the documents of its group, from 1."""
+
+
+class Retriever(Backend, ABC):
+    """A finished embedder that compares the texts of a corpus: it finds hard negatives and judges them."""
+
+    def for_embedder(self, embedder: EmbedderTrainer) -> Retriever:
+        """This retriever, or where it names no model the base of an embedder before its training.
+
+        Raises:
+            UserError: where that base can compare nothing.
+        """
+        return self
+
+    def check_model(self) -> None:
+        """Refuse, before anything is built or paid for, a model that cannot compare texts; see `Node.check_models`.
+
+        Raises:
+            UserError: with the remedy.
+        """
+
+    def hub_repositories(self) -> tuple[HubRepository, ...]:
+        """Models that it reads from the hub."""
+        return ()
+
+    def weights(self) -> tuple[Path, ...]:
+        """Files of its weights, where they lie in a folder of this machine."""
+        return ()
+
+    @abstractmethod
+    def compared(
+        self,
+        queries: Iterable[tuple[str, str]],
+        documents: Iterable[str],
+        groups: Sequence[Group],
+        scratch: Path,
+        ctx: Context,
+    ) -> AbstractContextManager[Comparison]:
+        """The texts of a corpus, encoded; memory does not grow with their number.
+
+        Args:
+            queries: (task, query) of each.
+            groups: one after another, they cover all queries.
+            scratch: a folder for vectors, which is gone afterwards.
+        """
 
 
 class Evaluator(Backend, ABC):

@@ -67,7 +67,7 @@ def filtered(home: Path) -> dict[str, Any]:
     take = WordLimit(TwoAndThreeWords(), 3).take(4)
     for goal in goals([take]):
         build(goal, store, Runtime(home=home), silence)
-    order = list(keys("filter=word_limit"))
+    order = list(keys("words=three"))
     place = order.index("word limit")
     return {
         "without": keys()["evaluation"],

@@ -103,7 +103,7 @@ def test_a_task_is_evaluated(found: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_objective_filter_and_task_in_a_whole_run(project: Path) -> None:
-    overrides = ("preference=apo", "filter=word_limit", "eval=local", "eval.tasks=my_tasks", "tracker=none")
+    overrides = ("preference=apo", "words=three", "eval=local", "eval.tasks=my_tasks", "tracker=none")
     out = run(project, "-m", "speed.run", "+experiment=smoke", *overrides)
     assert "word limit" in out
     assert "Capitals" in out or "STS" in out

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from speed.backends.embedder.records import check_sources, read_sources
 from speed.backends.embedder.settings import ContrastiveSettings
+from speed.backends.encoding.retriever import EmbeddingRetriever
 from speed.backends.runtime.at_once import until_it_fits
 from speed.backends.runtime.model_folder import described
 from speed.backends.runtime.processes import Job, run_in_processes, several
@@ -121,6 +122,18 @@ class ContrastiveTrainer(ContrastiveSettings):
 
         export_untrained(self, out)
         return out / "model"
+
+    def untrained_retriever(self) -> EmbeddingRetriever:
+        """The base with the pooling, special tokens and length of a training, and without instructions, which it never
+        saw: one in front of each query makes all queries alike."""
+        return EmbeddingRetriever(
+            model=self.base,
+            instruction="{query}",
+            document="",
+            max_length=self.max_length,
+            pooling=self.pooling,
+            bos=self.bos,
+        )
 
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
         """Train on the `Example`s of a JSONL file; the model, in sentence-transformers layout, into `out/model`.

@@ -1,0 +1,157 @@
+"""Filter: hard negatives that may answer the query, and positives that are not found for theirs, are left out."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from speed.core.allocation import Demand
+from speed.core.content import HubRepository, sha256_of
+from speed.core.errors import CorruptArtifact, UserError
+from speed.core.manifest import Manifest, read_manifest
+from speed.core.spec import Json
+from speed.core.stage import Node, Stage, Take
+from speed.data.hard_negatives import TextNumbers, read_records
+from speed.data.quality.negative_rules import NegativeRules
+from speed.data.records import Example
+from speed.ports import Group, Retriever
+from speed.runtime import Context, Runtime
+
+RECORDS = ("corpus", "samples")
+"""Fields by which a stage that writes records names those that they were made from."""
+
+
+@dataclass(frozen=True)
+class NegativeFilter(Stage[Example]):
+    """`examples.jsonl`: what is left of the corpus, in its order; `scores.jsonl`: a line for each record that was read,
+    with all similarities and what became of it."""
+
+    corpus: Stage[Example]
+    judge: Retriever
+    rules: NegativeRules
+    count: int
+    """Negatives of a record at most: the first ones that stay."""
+
+    name: ClassVar[str] = "filter"
+
+    def demand(self, runtime: Runtime) -> Demand:
+        return Demand((1,))
+
+    def check(self, runtime: Runtime) -> None:
+        refuse_own_judge(self.judge, self.corpus, runtime.home.expanduser())
+
+    def check_models(self) -> None:
+        self.judge.check_model()
+
+    def hub_repositories(self) -> tuple[HubRepository, ...]:
+        return self.judge.hub_repositories()
+
+    def run(self, out: Path, ctx: Context) -> None:
+        file = ctx.folder(self.corpus) / "examples.jsonl"
+        numbers = TextNumbers(file)
+        groups = [Group(*span) for span in numbers.groups]
+        ranks = array("q")
+        with self.judge.compared(numbers.queries(), numbers.documents(), groups, out / "vectors", ctx) as compared:
+            positive = array("f", compared.similarities(enumerate(numbers.positive)))
+            pairs = ((q, numbers.negative[place]) for q in range(len(numbers)) for place in numbers.negatives_of(q))
+            negative = array("f", compared.similarities(pairs))
+            if self.rules.top is not None:
+                ranks.extend(compared.ranks(numbers.positive, numbers.excluded))
+        with (
+            (out / "examples.jsonl").open("w", encoding="utf-8") as examples,
+            (out / "scores.jsonl").open("w", encoding="utf-8") as scores,
+        ):
+            for number, record in enumerate(read_records(file)):
+                query = numbers.query_of[number]
+                own, told = positive[query], list[dict[str, Json]]()
+                kept: list[str] = []
+                places = numbers.negatives_of(query)
+                for text, similarity in zip(record.negatives, negative[places.start : places.stop], strict=True):
+                    cause = self.rules.cause(own, similarity)
+                    if not cause and len(kept) == self.count:
+                        cause = "enough"
+                    if not cause:
+                        kept.append(text)
+                    else:
+                        ctx.tally.counts[f"negatives_{cause}"] += 1
+                    told.append({"similarity": round(similarity, 6), "left_out": cause})
+                rank = ranks[query] if ranks else None
+                cause = self._cause(rank, bool(record.negatives), bool(kept))
+                ctx.tally.counts["in"] += 1
+                if cause:
+                    ctx.tally.rejected[cause] += 1
+                else:
+                    examples.write(record._replace(negatives=tuple(kept)).line())
+                    ctx.tally.counts.update({"out": 1, "negatives_kept": len(kept)})
+                    ctx.tally.counts["records_without_negative"] += not kept
+                line = {"positive": round(own, 6), "rank": rank, "left_out": cause, "negatives": told}
+                scores.write(json.dumps(line) + "\n")
+                ctx.progress(number + 1, len(numbers), "examples")
+        if ctx.tally.counts["out"] < 2:
+            causes = ", ".join(f"{count} {cause}" for cause, count in sorted(ctx.tally.rejected.items()))
+            raise UserError(
+                f"the filter leaves {ctx.tally.counts['out']} of {len(numbers)} records ({causes}): an embedder needs "
+                "two\n  raise filter.top, or take filter.removes=negative"
+            )
+
+    def _cause(self, rank: int | None, had: bool, has: bool) -> str:
+        """Why a record is left out; empty where it stays."""
+        if rank is not None and self.rules.top is not None and rank > self.rules.top:
+            return "positive_not_found"
+        return "no_negative_left" if self.rules.removes == "record" and had and not has else ""
+
+
+def refuse_own_judge(judge: Retriever, corpus: Node, home: Path) -> None:
+    """Refuse a judge that was trained on the records that it would judge: it finds near what it was taught.
+
+    Weights are recognised by their content, so a copy or an export of an embedder counts as itself.
+
+    Raises:
+        UserError: with the remedy.
+    """
+    weights = {sha256_of(file): file for file in judge.weights()}
+    if not weights:
+        return
+    own = set(_keys_of_records(corpus))
+    for manifest in _manifests(home / "store" / "embedder"):
+        files = {output.sha256 for output in manifest.outputs if output.path.endswith(".safetensors")}
+        if files & set(weights) and own & set(_built_from(manifest.recipe, home / "store")):
+            raise UserError(
+                f"filter.judge.model={weights[min(files & set(weights))].parent} was trained on the records of this "
+                "run, or on some of them, and would judge its own training\n  name an embedder that was not, or leave "
+                "filter.judge.model=null for the embedder's base before its training"
+            )
+
+
+def _keys_of_records(node: Node) -> Iterator[str]:
+    """Keys of a corpus and of the pools that its records were made from."""
+    yield node.key
+    for name in RECORDS:
+        read = node.upstream.get(name)
+        if read is not None:
+            yield from _keys_of_records(read.pool if isinstance(read, Take) else read)
+
+
+def _built_from(recipe: dict[str, Any], store: Path) -> Iterator[str]:
+    """The same of something built, by the manifests in the store."""
+    for read in (recipe[name] for name in RECORDS if name in recipe):
+        yield read["key"]
+        folder = store / (read.get("stage") or read["pool"]) / read["key"][:20]
+        if found := next(_manifests(folder.parent, folder.name), None):
+            yield from _built_from(found.recipe, store)
+
+
+def _manifests(stage: Path, key: str = "*") -> Iterator[Manifest]:
+    """Manifests of what a stage has built; of a pool, of its shards. A damaged one is told elsewhere."""
+    for pattern in ("manifest.json", "rows-*.json"):
+        for file in sorted(stage.glob(f"{key}/{pattern}")):
+            try:
+                found = read_manifest(file)
+            except CorruptArtifact:
+                continue
+            if found is not None:
+                yield found
