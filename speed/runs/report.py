@@ -167,6 +167,11 @@ def remarks(lines: list[StageLine]) -> list[str]:
     if taken := [f"{line.calls_per_row:.2f} for {line.label}" for line in lines if line.calls_per_row is not None]:
         calls = ", ".join(taken)
         found.append(f"Calls that a usable row took, second tries and answers from the journal included: {calls}.")
+    found += [
+        _overlap(line.label, line.metrics["query_words_in_positive"], line.metrics["query_words_in_negative"])
+        for line in lines
+        if line.metrics.get("query_words_in_positive")
+    ]
     found += [_noticed(line.label, line.metrics["detection"]) for line in lines if "detection" in line.metrics]
     found += [f"{line.label}: {remark}" for line in lines for remark in line.metrics.get("remarks", [])]
     found += [f"{line.label}: {line.metrics['at_once']}" for line in lines if "at_once" in line.metrics]
@@ -178,6 +183,18 @@ def _noticed(label: str, curve: dict[str, Any]) -> str:
     chances = ", ".join(f"{chance:.1%} at {similarity}" for similarity, chance in curve["chance"].items())
     how = f"by {curve['bands']} bands of {curve['rows']} rows"
     return f"{label} notices a pair, {how}, with a chance of {chances}; a repeat has {curve['threshold']:g} or more."
+
+
+def _overlap(label: str, positive: dict[str, float], negative: dict[str, float]) -> str:
+    """How far words alone find the positives of a corpus."""
+    told = [
+        f"{share:.0%} of {kind}" + (f" ({negative[kind]:.0%} in its hard negative)" if kind in negative else "")
+        for kind, share in positive.items()
+    ]
+    return (
+        f"{label}: of a query's words its positive has {', '.join(told)}: the more, and the more beyond the hard "
+        "negative's, the more is found by words alone, and the less is there to learn."
+    )
 
 
 def retention_table(line: StageLine) -> Table | None:

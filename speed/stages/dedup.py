@@ -14,6 +14,7 @@ from speed.core.errors import UserError
 from speed.core.stage import Stage, Take
 from speed.data.quality.minhash import MinHashConfig
 from speed.data.quality.near_duplicates import duplicates
+from speed.data.quality.word_overlap import WordOverlap
 from speed.data.records import Example, Kind, Sample
 from speed.runtime import Context
 
@@ -39,6 +40,7 @@ class Dedup(Stage[Example]):
         kept: Counter[str] = Counter()
         seen: Counter[str] = Counter()
         repeats: Counter[str] = Counter()
+        overlap = WordOverlap()
         rows = array("Q")
         """Row of each example; filled as examples are read."""
 
@@ -64,6 +66,7 @@ class Dedup(Stage[Example]):
                     dropped.write(f"[{rows[done - 1]}, {rows[first]}]\n")
                 elif self.keep is None or kept[example.kind] < self.keep[example.kind]:
                     kept[example.kind] += 1
+                    overlap.add(example)
                     file.write(example.model_dump_json() + "\n")
                 ctx.progress(done, self.samples.rows, "examples")
         self._refuse_too_few(kept)
@@ -73,6 +76,8 @@ class Dedup(Stage[Example]):
             ctx.tally.rejected["not_wanted"] = seen.total() - kept.total() - repeats.total()
         ctx.tally.metrics["kept_by_kind"] = dict(kept)
         ctx.tally.metrics["kept_share_by_kind"] = {kind: round(kept[kind] / seen[kind], 4) for kind in seen}
+        for document in ("positive", "negative"):
+            ctx.tally.metrics[f"query_words_in_{document}"] = overlap.shares(document)
         if self.config:
             ctx.tally.metrics["not_repeated_by_kind"] = {
                 kind: round(1 - repeats[kind] / seen[kind], 4) for kind in seen

@@ -13,6 +13,7 @@ from speed.core.content import Content
 from speed.core.errors import UserError
 from speed.core.stage import Pool, Stage
 from speed.data.given_records import given_examples, given_seeds
+from speed.data.quality.word_overlap import WordOverlap
 from speed.data.records import Example, Sample
 from speed.data.text_files import lines_with_text
 from speed.ports import FormatName
@@ -78,10 +79,14 @@ class GivenCorpus(Stage[Example]):
         _read(given_examples(self.file.path.expanduser()), "given.corpus", self.file)
 
     def run(self, out: Path, ctx: Context) -> None:
+        overlap = WordOverlap()
         with (out / "examples.jsonl").open("w", encoding="utf-8") as file:
             for example in given_examples(self.file.path.expanduser()):
                 file.write(example.model_dump_json() + "\n")
+                overlap.add(example)
                 ctx.tally.counts.update(["in", "out", example.kind])
+        for document in ("positive", "negative"):
+            ctx.tally.metrics[f"query_words_in_{document}"] = overlap.shares(document)
 
 
 def count_lines(file: Content) -> int:

@@ -63,3 +63,13 @@ def test_a_sound_run_has_none() -> None:
         line("evaluation", {"scores": {}}),
     ]
     assert quiet_faults(sound) == []
+
+
+def test_words_that_query_and_documents_share_are_told_of_a_corpus() -> None:
+    shares = {
+        "query_words_in_positive": {"retrieval": 0.714, "short_short": 1.0},
+        "query_words_in_negative": {"retrieval": 0.5},
+    }
+    (found,) = remarks([line("dedup", shares)])
+    assert "its positive has 71% of retrieval (50% in its hard negative), 100% of short_short: " in found
+    assert not remarks([line("dedup", {"query_words_in_positive": {}, "query_words_in_negative": {}})])

@@ -20,7 +20,7 @@ PLACES = {
     "preferences": (4, 1), "verified pairs": (4, 1), "field pairs": (4, 1), "senior": (3, 1), "instruct": (3, 1),
     "synthesis": (2, 1),
     "revisions": (4, 2), "revisor": (3, 2), "revision": (2, 2), "dedup": (1, 2), "embedder": (0, 2),
-    "evaluation": (0, 1),
+    "evaluation": (0, 1), "negatives": (1, 3), "filter": (0, 3),
 }  # fmt: skip
 """Column and row of each box; others stand in a row below."""
 WIDTH, HEIGHT, GAP_X, GAP_Y = 172, 84, 74, 58
@@ -93,7 +93,8 @@ def _places(names: Sequence[str]) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     others = 0
     for name in names:
-        place = PLACES.get(name)
+        alone = name == "negatives" and "filter" not in names  # else its arrow to the embedder would cross a box
+        place = PLACES["filter" if alone else name] if name in PLACES else None
         if place is None or place in found.values():
             place, others = (others % 5, 3 + others // 5), others + 1
         found[name] = place
