@@ -19,7 +19,7 @@ from speed.core.errors import UserError
 from speed.core.spec import Backend, Json, Spec
 from speed.core.work import Work
 from speed.data.answers.schemas import Form
-from speed.data.costs.loads import EmbedderLoad, EvaluationLoad
+from speed.data.costs.loads import EmbedderLoad, EngineLoad, EvaluationLoad
 from speed.data.costs.memory import Footprint
 from speed.data.records import Kind, Prompt, Scores
 from speed.data.trainings import Completion, Dpo, Preference, Sft
@@ -216,6 +216,10 @@ class Engine(Backend, ABC):
     def group(self, base: str, runtime: Runtime) -> int:
         """GPUs that share one model of this base while it generates; 1 where one is large enough."""
         return 1
+
+    def load(self, base: str) -> EngineLoad | None:
+        """What one model of this base takes while it generates, for plans; None where that is not known."""
+        return None
 
     def check_model(self, base: str) -> None:
         """Refuse, before anything is built, a folder that holds no generator, or not the whole of one.

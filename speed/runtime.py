@@ -35,6 +35,8 @@ class Runtime(stage.BuildSettings):
     """Root of everything built; the environment variable SPEED_HOME sets its default."""
     device_gb: float | None = Field(None, gt=0)
     """Memory of each GPU in GB: found, or declared for a plan of another machine."""
+    beyond_memory: Literal["refuse", "try"] = "refuse"
+    """What becomes of a run with a stage that does not fit into the memory of its GPUs by the estimates."""
     concurrency: int = 32
     """Requests to a teacher in flight, of all stages and processes of a root together."""
     api_base: str | None = None

@@ -1,44 +1,74 @@
-"""Whether each training of a plan fits into the GPUs that it is for, found or declared, and what would make it fit.
+"""Whether each training and generation of a plan fits into the GPUs that it is for, and what would make it fit.
 
-By the estimates of `data/costs/memory`, which no GPU has confirmed: so a plan says it, and a run is not refused for it.
+A run is refused for what does not fit, before its first call, by the estimates of `data/costs/memory`. No GPU has
+confirmed these: `runtime.beyond_memory=try` starts it all the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from speed.config import Config
 from speed.core.allocation import most_of
+from speed.core.errors import refuse_for
 from speed.core.graph import StageStatus
+from speed.data.costs.auto_fit import settled
 from speed.data.costs.memory import GIGABYTE, RESERVED, embedder_bytes, fit_on, state_bytes, training_bytes
 from speed.data.costs.model_shapes import shape_of
 from speed.data.trainings import Dpo
 from speed.ports import Training
 from speed.runs.tables import paragraph
+from speed.runtime import Runtime
+from speed.stages.base import GeneratingPool
 from speed.stages.embedder import Embedder
 
 LEAST_CHUNK = 512
 """Tokens of the smallest chunk that is proposed to an embedder's training."""
 
 
+LEAST_TOKENS = 8_192
+"""Tokens of the smallest batch, or cache, that is proposed to an engine."""
+
+
 class Need(NamedTuple):
-    """What a training takes of each of its GPUs."""
+    """What a training or a generation takes of each of its GPUs."""
 
     label: str
     gpus: int
     gigabytes: float
     remedy: str
     """Settings under which it fits; empty where it fits as it is."""
+    chosen: str = ""
+    """What takes the place of `auto`."""
+
+
+def refuse_beyond_memory(config: Config, found: Sequence[StageStatus]) -> None:
+    """Refuse what does not fit into the GPUs that are found or declared, unless it is to be tried.
+
+    Raises:
+        UserError: with the settings under which each of it fits.
+    """
+    runtime = config.runtime.on_this_machine()
+    if runtime.beyond_memory == "try":
+        return
+    mistakes = [
+        f"{need.label} takes about {need.gigabytes:,.0f} GB of each of {need.gpus} GPUs, and each has "
+        f"{runtime.device_gb:g}\n  {need.remedy}; or runtime.beyond_memory=try, since this is an estimate"
+        for need in gpu_needs(config, [status for status in found if status.state != "hit"])
+        if need.remedy
+    ]
+    refuse_for(mistakes)
 
 
 def memory_lines(config: Config, found: Sequence[StageStatus]) -> list[str]:
-    """A line for each training that is not built yet, where the memory of the GPUs is known."""
+    """A line for each stage that is not built yet and computes, where the memory of the GPUs is known."""
     gigabytes = config.runtime.on_this_machine().device_gb
     needs = gpu_needs(config, [status for status in found if status.state != "hit"])
     return [
         paragraph(
             f"{need.label}: {need.gigabytes:,.0f} of {gigabytes:g} GB on each of {need.gpus}"
+            + (f" with {need.chosen}" if need.chosen else "")
             + (f", which does not fit: {need.remedy}" if need.remedy else "")
         )
         for need in needs
@@ -46,7 +76,7 @@ def memory_lines(config: Config, found: Sequence[StageStatus]) -> list[str]:
 
 
 def gpu_needs(config: Config, missing: Sequence[StageStatus]) -> list[Need]:
-    """What each training takes; none where there are no GPUs, or their memory is not known."""
+    """What each stage takes; none where there are no GPUs, or their memory is not known."""
     runtime = config.runtime.on_this_machine()
     if not isinstance(runtime.devices, tuple) or runtime.device_gb is None:
         return []
@@ -65,9 +95,28 @@ def gpu_needs(config: Config, missing: Sequence[StageStatus]) -> list[Need]:
         elif isinstance(node, Embedder):
             numbers = node.trainer.devices(runtime)
             need = _of_embedder(node, numbers, len(runtime.devices), runtime.device_gb, runtime.strategy == "zero3")
+        elif isinstance(node, GeneratingPool):
+            need = _of_generation(status.goal.label, node, runtime)
         if need is not None:
             needs.append(need)
     return needs
+
+
+def _of_generation(label: str, pool: GeneratingPool[Any], runtime: Runtime) -> Need | None:
+    base, gigabytes = pool.written_by, runtime.device_gb
+    load = pool.engine.load(base) if base else None
+    if load is None or gigabytes is None:
+        return None
+    gpus = min(pool.engine.group(base, runtime), len(runtime.devices))
+    takes = load.gigabytes(gpus)
+    if takes <= gigabytes:
+        return Need(label, gpus, takes, "")
+    tokens = load.tokens
+    while tokens > LEAST_TOKENS and load.gigabytes(gpus, tokens) > gigabytes:
+        tokens //= 2
+    if load.gigabytes(gpus, tokens) <= gigabytes:
+        return Need(label, gpus, takes, f"{load.option}={tokens} takes {load.gigabytes(gpus, tokens):,.0f} GB")
+    return Need(label, gpus, takes, "GPUs with more memory, a smaller generator or engine=vllm would do")
 
 
 def _of_training(
@@ -89,6 +138,11 @@ def _of_training(
     tokens, shared = rows * config.max_length, gpus if partitioned else 1
     needed = training_bytes(shape, footprint, tokens, footprint.checkpointing, preference, shared)
     needed = needed / GIGABYTE + RESERVED
+    if footprint.auto_rows or footprint.auto_checkpointing:
+        taken = settled(shape, footprint, config, gigabytes, gpus, partitioned)
+        needed = taken.gigabytes
+        if needed <= gigabytes:
+            return Need(label, gpus, needed, "", taken.settings)
     if needed <= gigabytes:
         return Need(label, gpus, needed, "")
     found = fit_on(shape, footprint, config.batch_size, config.max_length, gigabytes, preference, gpus, partitioned)

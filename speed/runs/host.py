@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from speed.config import Config
 from speed.core.cache import write_aside
@@ -22,7 +22,7 @@ from speed.data.costs.memory import Footprint
 from speed.data.costs.model_shapes import shape_of
 from speed.ports import Training
 from speed.runs.tables import paragraph
-from speed.stages.base import GeneratingPool, UntrainedModel, tokens_about
+from speed.stages.base import GeneratingPool, tokens_about
 from speed.stages.embedder import Embedder
 
 WORTH_A_LINE = 100_000_000
@@ -55,7 +55,7 @@ def computed(node: Node) -> Computed | None:
         load = node.trainer.load()
         return None if load is None else _training(load.base, load.footprint, tokens_about(node, "seed")[1])
     if isinstance(node, GeneratingPool):
-        base = _writer(node)
+        base = node.written_by
         shape = shape_of(base) if base else None
         tokens = sum(tokens_about(node, node.writes_like))
         return None if shape is None else Computed("writing", base, 2.0 * shape.parameters * tokens)
@@ -68,13 +68,6 @@ def _training(base: str, footprint: Footprint | None, tokens: int) -> Computed |
         return None
     passes = (6 if footprint.lora is None else 4) + (2 if footprint.checkpointing else 0)
     return Computed("training", base, float(passes) * shape.parameters * tokens)
-
-
-def _writer(pool: GeneratingPool[Any]) -> str:
-    """The base of the model that writes a pool; empty where it is not known."""
-    read = [node for node in pool.upstream.values() if isinstance(node, Node)]
-    bases = [training.base for node in read if (training := node.training()) is not None]
-    return next(iter([*bases, *(node.base.name for node in read if isinstance(node, UntrainedModel))]), "")
 
 
 @dataclass

@@ -12,6 +12,7 @@ from speed.core.graph import StageStatus
 from speed.core.store import Store
 from speed.core.work import Work
 from speed.runs.access import Access, refuse_without_access
+from speed.runs.gpu_memory import refuse_beyond_memory
 from speed.runs.labelled_sources import refuse_small_sources
 from speed.runs.report import stage_line
 from speed.runs.topic_use import recurring_topics, refuse_recurring_topics
@@ -44,6 +45,7 @@ def refusals(
     if any(status.goal.node.demand(config.runtime).devices for status in missing):
         checks.append(config.runtime.check_devices)
     checks += [lambda node=status.goal.node: node.check(config.runtime) for status in missing]  # type: ignore[misc]
+    checks.append(lambda: refuse_beyond_memory(config, missing))
     if any(isinstance(status.goal.node, Embedder) for status in missing):
         checks.append(lambda: refuse_small_sources(config))
     checks += [status.goal.node.check_models for status in missing]

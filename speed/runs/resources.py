@@ -8,7 +8,6 @@ from typing import Any
 
 from speed.config import Config
 from speed.core.graph import StageStatus
-from speed.core.stage import Node
 from speed.data.costs.gpu_hours import (
     BANDWIDTH,
     BANDWIDTH_USED,
@@ -26,7 +25,7 @@ from speed.data.costs.model_shapes import Shape, shape_of
 from speed.data.trainings import Dpo
 from speed.ports import Training
 from speed.runs.tables import paragraph
-from speed.stages.base import GeneratingPool, UntrainedModel, tokens_about
+from speed.stages.base import GeneratingPool, tokens_about
 from speed.stages.embedder import Embedder
 from speed.stages.evaluation import Evaluation
 
@@ -115,11 +114,7 @@ def resources(config: Config, missing: list[StageStatus]) -> Resources:
 def _add_generation(needed: Resources, pool: GeneratingPool[Any], status: StageStatus) -> None:
     prompt, answer = tokens_about(pool, pool.writes_like)
     needed.disk["rows and journal"] += status.work.generated * record_bytes(prompt, answer)
-    read = [node for node in pool.upstream.values() if isinstance(node, Node)]
-    bases = [training.base for node in read if (training := node.training()) is not None]
-    bases += [node.base.name for node in read if isinstance(node, UntrainedModel)]
-    base = next(iter(bases), "")
-    shape = _shape(needed, status.goal.label, base)
+    shape = _shape(needed, status.goal.label, pool.written_by)
     if shape is not None:
         hours = generation_hours(shape, status.work.generated, prompt, answer)
         needed.hours["generation"][status.goal.label] = hours

@@ -116,6 +116,13 @@ class GeneratingPool(Pool[R]):
     def block(self) -> int:
         return self.engine.block
 
+    @property
+    def written_by(self) -> str:
+        """The base of the model that writes it; empty where it is not known."""
+        read = [node for node in self.upstream.values() if isinstance(node, Node)]
+        bases = [training.base for node in read if (training := node.training()) is not None]
+        return next(iter([*bases, *(node.base.name for node in read if isinstance(node, UntrainedModel))]), "")
+
     def demand(self, runtime: Runtime) -> Demand:
         read = [node for node in self.upstream.values() if isinstance(node, Node)]
         base = next((training.base for node in read if (training := node.training()) is not None), "")

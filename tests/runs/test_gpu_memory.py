@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 
+from speed.core.errors import mistakes_of
 from speed.core.graph import stage_statuses
 from speed.core.store import Store
 from speed.pipeline import pipeline
-from speed.runs.gpu_memory import Need, gpu_needs, memory_lines
+from speed.runs.gpu_memory import Need, gpu_needs, memory_lines, refuse_beyond_memory
 
 GOLDEN: dict[str, dict[str, list[Any]]] = json.loads((Path(__file__).parent / "gpu_memory.json").read_text())
 """By number and GB of the GPUs, and by stage: how many it takes, GB on each, and what would make it fit."""
+AUTO: dict[str, dict[str, list[Any]]] = json.loads((Path(__file__).parent / "gpu_auto.json").read_text())
+"""The same as the preset has it, with what is chosen for `auto` in front of the remedy."""
+GIVEN = ("trainer.micro_batch=null", "trainer.gradient_checkpointing=false", "revisor.trainer.micro_batch=null")
+"""Settings that are not auto."""
 
 
 def needs(compose: Any, home: Path, gpus: int, gigabytes: int, *more: str) -> list[Need]:
@@ -27,19 +32,24 @@ def needs(compose: Any, home: Path, gpus: int, gigabytes: int, *more: str) -> li
 @pytest.mark.parametrize("machine", sorted(GOLDEN))
 def test_the_papers_trainings_on_declared_gpus(compose: Any, tmp_path: Path, machine: str) -> None:
     gpus, gigabytes = map(int, machine.split(" x "))
-    found = needs(compose, tmp_path, gpus, gigabytes)
-    assert {need.label: [need.gpus, round(need.gigabytes), need.remedy] for need in found} == GOLDEN[machine]
+    found = needs(compose, tmp_path, gpus, gigabytes, *GIVEN)
+    told = {need.label: [need.gpus, round(need.gigabytes), need.remedy] for need in found}
+    assert {label: told[label] for label in GOLDEN[machine]} == GOLDEN[machine]
+    whole = needs(compose, tmp_path, gpus, gigabytes)
+    assert {need.label: [need.gpus, round(need.gigabytes), need.chosen, need.remedy] for need in whole} == AUTO[machine]
+    for need in whole:
+        assert need.remedy or need.gigabytes <= gigabytes
 
 
 @pytest.mark.parametrize("machine", ["1 x 24", "4 x 40", "8 x 24", "8 x 80"])
 def test_what_is_named_makes_it_fit(compose: Any, tmp_path: Path, machine: str) -> None:
     gpus, gigabytes = map(int, machine.split(" x "))
-    before = needs(compose, tmp_path, gpus, gigabytes)
+    before = needs(compose, tmp_path, gpus, gigabytes, *GIVEN)
     assert any(need.remedy for need in before)
     for need in before:
         settings = re.findall(r"[\w.]+=\w+", need.remedy)
         more = int(need.remedy.split()[0]) if "such GPUs" in need.remedy else gpus
-        after = {each.label: each for each in needs(compose, tmp_path, more, gigabytes, *settings)}
+        after = {each.label: each for each in needs(compose, tmp_path, more, gigabytes, *GIVEN, *settings)}
         assert not after[need.label].remedy, need
 
 
@@ -48,5 +58,33 @@ def test_a_plan_says_so_where_memory_is_known(compose: Any, tmp_path: Path) -> N
     found = stage_statuses(pipeline(declared).goals(), Store(tmp_path))
     lines = memory_lines(declared, found)
     assert "embedder: 35 of 80 GB on each of 8" in lines
-    assert any(line.startswith("senior: 86 of 80 GB") and "trainer.micro_batch=1" in line for line in lines)
+    assert "senior: 46 of 80 GB on each of 8 with micro_batch=1 gradient_checkpointing=false" in lines
     assert memory_lines(compose("preset=paper", "runtime.devices=cpu"), found) == []
+
+
+def test_what_cannot_fit_is_refused_with_what_would_unless_it_is_to_be_tried(compose: Any, tmp_path: Path) -> None:
+    def refused(*more: str) -> list[str]:
+        config = compose("preset=paper", "runtime.devices=[0,1,2,3,4,5,6,7]", "runtime.device_gb=24", *more)
+        found = stage_statuses(pipeline(config).goals(), Store(tmp_path))
+        return mistakes_of([lambda: refuse_beyond_memory(config, found)])
+
+    assert refused() == [
+        "embedder takes about 35 GB of each of 8 GPUs, and each has 24\n"
+        "  embedder.chunk_tokens=2048 takes 19 GB; or runtime.beyond_memory=try, since this is an estimate"
+    ]
+    assert refused("embedder.chunk_tokens=2048") == []
+    assert refused("runtime.beyond_memory=try") == []
+    (senior,) = refused("embedder.chunk_tokens=2048", "trainer.micro_batch=2", "trainer.gradient_checkpointing=false")[
+        1:
+    ]
+    assert senior.startswith("senior takes about 86 GB of each of 8 GPUs")
+    batch = ["engine=gpu", "engine.batch_tokens=1048576"]
+    told = refused("embedder.chunk_tokens=2048", *batch)
+    assert told
+    assert all("engine.batch_tokens=32768 takes 21 GB" in each for each in told), told
+
+
+def test_a_likelihood_term_keeps_its_batch_whole(compose: Any, tmp_path: Path) -> None:
+    """Fewer rows at once would change it, so it takes as many as the settings say."""
+    found = {need.label: need for need in needs(compose, tmp_path, 8, 80, "preference=dpo_sft")}
+    assert found["senior"].chosen.startswith("micro_batch=2 ")

@@ -39,15 +39,25 @@ from speed.runtime import Context
 
 
 def train_dpo(
-    options: TrlOptions, source: Path, rows: Sequence[Preference], config: Dpo, out: Path, ctx: Context
+    options: TrlOptions,
+    source: Path,
+    rows: Sequence[Preference],
+    config: Dpo,
+    out: Path,
+    ctx: Context,
+    at_most: int | None = None,
 ) -> None:
-    """Train in this process, which may be one of several ranks."""
+    """Train in this process, which may be one of several ranks.
+
+    Args:
+        at_most: rows of one forward pass, where `auto` has chosen them.
+    """
     with quietly(), memory_errors():
         torch.set_num_threads(ctx.grant.threads)
         device = device_of(ctx)
         start = load_start(options, source, device, ctx.runtime)
         data = dpo_rows(rows, options.prompt_format, start.tokenizer, config.max_length, ctx)
-        at_once, parts = rows_at_once(options, config, out, ctx)
+        at_once, parts = rows_at_once(options, config, out, ctx, at_most)
         arguments = DPOConfig(
             **training_arguments(options, config, len(data), parts, out, device, ctx),
             **loss_arguments(config),

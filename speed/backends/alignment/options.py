@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from importlib.util import find_spec
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -35,10 +35,11 @@ class TrlOptions(Spec):
     """Arithmetic of the forward pass; adapters and fully trained weights are kept in fp32."""
     prompt_format: FormatName
     """Layout of prompts; stored with the weights, and what the engine uses afterwards."""
-    gradient_checkpointing: bool = False
-    """Compute activations twice rather than keep them."""
-    micro_batch: int | None = Field(default=None, ge=1)
-    """Rows of one forward pass; must divide the batch size. Null: the whole batch.
+    gradient_checkpointing: bool | Literal["auto"] = False
+    """Compute activations twice rather than keep them; auto: where one row at once would not fit otherwise."""
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    """Rows of one forward pass; must divide the batch size. Null: the whole batch. Auto: as many as fit into the GPU by
+    the estimates, with the gradient of the whole batch and under its key.
 
     Fewer rows need less memory and, being sorted by length, less padding. In a preference training whose last batch is
     not full, its micro batches count alike whatever their rows; with several processes it is filled up with rows from
@@ -122,7 +123,7 @@ def micro_batch_of(options: TrlOptions, batch_size: int, processes: int) -> int:
         UserError: when the batch cannot be shared like that.
     """
     share, rest = divmod(batch_size, processes)
-    micro_batch = min(options.micro_batch or share, share)
+    micro_batch = min(_given(options) or share, share)
     if rest or share % micro_batch:
         raise UserError(
             f"a batch of {batch_size} cannot be computed by {processes} processes in micro batches of {micro_batch}\n"
@@ -136,6 +137,11 @@ def devices_of(options: TrlOptions, batch_size: int, nodes: int) -> tuple[int, .
 
     def divides(devices: int) -> bool:
         share, rest = divmod(batch_size, devices * nodes)
-        return not rest and share % min(options.micro_batch or share, share) == 0
+        return not rest and share % min(_given(options) or share, share) == 0
 
     return tuple(devices for devices in range(1, batch_size // nodes + 1) if divides(devices))
+
+
+def _given(options: TrlOptions) -> int | None:
+    """Rows of a micro-batch where the user has said them."""
+    return None if options.micro_batch == "auto" else options.micro_batch

@@ -28,15 +28,27 @@ from speed.data.trainings import Completion, Sft
 from speed.runtime import Context
 
 
-def train_sft(options: TrlOptions, base: str, rows: Sequence[Completion], config: Sft, out: Path, ctx: Context) -> None:
-    """Train in this process, which may be one of several ranks."""
+def train_sft(
+    options: TrlOptions,
+    base: str,
+    rows: Sequence[Completion],
+    config: Sft,
+    out: Path,
+    ctx: Context,
+    at_most: int | None = None,
+) -> None:
+    """Train in this process, which may be one of several ranks.
+
+    Args:
+        at_most: rows of one forward pass, where `auto` has chosen them.
+    """
     with quietly(), memory_errors():
         torch.set_num_threads(ctx.grant.threads)
         device = device_of(ctx)
         start = load_start(options, base, device, ctx.runtime)
         data = sft_rows(rows, options.prompt_format, start.tokenizer, config.max_length, ctx)
         packed = packs(data, config.max_length) if options.packing else data
-        at_once, parts = rows_at_once(options, config, out, ctx)
+        at_once, parts = rows_at_once(options, config, out, ctx, at_most)
         arguments = SFTConfig(
             **training_arguments(options, config, len(packed), parts, out, device, ctx),
             max_length=None,

@@ -21,10 +21,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from speed.backends.alignment.options import TrlOptions, devices_of, refuse_unusable
+from speed.backends.engines.weights import read_card
 from speed.backends.runtime.at_once import until_it_fits
-from speed.backends.runtime.device import quietly
+from speed.backends.runtime.device import device_gigabytes, quietly
 from speed.backends.runtime.processes import run_in_processes, several
-from speed.data.costs.memory import Footprint
+from speed.core.spec import Json
+from speed.data.costs.auto_fit import settled
+from speed.data.costs.memory import Fit, Footprint
+from speed.data.costs.model_shapes import shape_of
 from speed.data.trainings import Completion, Dpo, Preference, Sft
 from speed.ports import Trainer
 from speed.runtime import Context, Runtime
@@ -66,14 +70,40 @@ class TrlTrainer(TrlOptions, Trainer):
     def devices(self, config: Sft | Dpo, runtime: Runtime) -> tuple[int, ...]:
         return devices_of(self, config.batch_size, runtime.nodes)
 
+    def recipe(self) -> Json:
+        """Identity: the fields; `auto` counts as what it gives the result of, the whole batch without checkpointing."""
+        found = super().recipe()
+        auto = {"micro_batch": None, "gradient_checkpointing": False}
+        return found | {name: plain for name, plain in auto.items() if found[name] == "auto"}
+
     def footprint(self) -> Footprint:
         return Footprint(
             lora=self.r if self.method == "lora" else None,
             weight_bytes=4 if self.precision == "fp32" else 2,
-            checkpointing=self.gradient_checkpointing,
+            checkpointing=self.gradient_checkpointing is True,
             embeddings=self.embeddings,
-            micro_batch=self.micro_batch,
+            micro_batch=None if self.micro_batch == "auto" else self.micro_batch,
+            auto_rows=self.micro_batch == "auto",
+            auto_checkpointing=self.gradient_checkpointing == "auto",
         )
+
+    def settled(self, source: str, config: Sft | Dpo, ctx: Context) -> Fit | None:
+        """What takes the place of `auto` on the GPUs of this build, said and kept in the manifest.
+
+        None where nothing is auto, or where the sizes of the model or of the GPUs are unknown: then the whole batch is
+        tried.
+        """
+        footprint, gigabytes = self.footprint(), device_gigabytes(ctx)
+        if gigabytes is None or not (footprint.auto_rows or footprint.auto_checkpointing):
+            return None
+        card = read_card(source)
+        shape = shape_of(source if card is None else card.base)
+        if shape is None:
+            return None
+        found = settled(shape, footprint, config, gigabytes, ctx.grant.processes, ctx.runtime.strategy == "zero3")
+        ctx.say(f"{found.settings}, chosen for {gigabytes:g} GB, of which it takes about {found.gigabytes:.0f}")
+        ctx.tally.metrics["auto"] = found.settings
+        return found
 
     def _train(self, out: Path, ctx: Context, *, config: Sft | Dpo, **job: Any) -> None:
         """Carry out a training unless it has ended before.
@@ -87,7 +117,14 @@ class TrlTrainer(TrlOptions, Trainer):
             from speed.backends.alignment.worker import WORKER, TrainingJob, train
         if is_finished(out, ctx):
             return
+        found = self.settled(job["source"], config, ctx)
         made = TrainingJob(
-            options=self, config=config, out=str(out.resolve()), runtime=ctx.runtime, grant=ctx.grant, **job
+            options=self.model_copy(update={"gradient_checkpointing": found.checkpointing}) if found else self,
+            config=config,
+            rows=found.micro_batch if found else None,
+            out=str(out.resolve()),
+            runtime=ctx.runtime,
+            grant=ctx.grant,
+            **job,
         )
         until_it_fits(lambda: run_in_processes(made, WORKER, ctx) if several(ctx) else train(made, ctx), ctx)

@@ -90,7 +90,7 @@ def training_arguments(
         "data_seed": config.seed,
         "bf16": options.precision == "bf16",
         "fp16": options.precision == "fp16",
-        "gradient_checkpointing": options.gradient_checkpointing,
+        "gradient_checkpointing": options.gradient_checkpointing is True,
         "use_cpu": device == "cpu",
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": device != "cpu",
@@ -104,11 +104,14 @@ def training_arguments(
     }
 
 
-def rows_at_once(options: TrlOptions, config: Sft | Dpo, out: Path, ctx: Context) -> tuple[AtOnce, Parts]:
-    """Rows of a forward pass: as many as the options say, or as have been seen to fit since."""
+def rows_at_once(
+    options: TrlOptions, config: Sft | Dpo, out: Path, ctx: Context, at_most: int | None = None
+) -> tuple[AtOnce, Parts]:
+    """Rows of a forward pass: as many as the options say or `auto` has chosen, or as have been seen to fit since."""
     processes = ctx.grant.processes
     whole = micro_batch_of(options, config.batch_size, processes)
-    at_once = AtOnce(ctx, ["training", str(out.resolve()), processes], whole, "rows", "trainer.micro_batch")
+    what, begin = ["training", str(out.resolve()), processes, whole], min(at_most or whole, whole)
+    at_once = AtOnce(ctx, what, begin, "rows", "trainer.micro_batch")
     return at_once, Parts(at_once.value, whole, config.batch_size // processes)
 
 

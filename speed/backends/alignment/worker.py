@@ -26,6 +26,8 @@ class TrainingJob(Job):
     """Base reference, or payload folder."""
     config: Sft | Dpo
     """Decides which training it is."""
+    rows: int | None = None
+    """Of one forward pass, where `auto` has chosen them."""
     completions: tuple[Completion, ...] = ()
     preferences: tuple[Preference, ...] = ()
 
@@ -33,9 +35,9 @@ class TrainingJob(Job):
 def train(job: TrainingJob, ctx: Context) -> None:
     """Train as the job says."""
     if isinstance(job.config, Dpo):
-        train_dpo(job.options, Path(job.source), job.preferences, job.config, Path(job.out), ctx)
+        train_dpo(job.options, Path(job.source), job.preferences, job.config, Path(job.out), ctx, job.rows)
     else:
-        train_sft(job.options, job.source, job.completions, job.config, Path(job.out), ctx)
+        train_sft(job.options, job.source, job.completions, job.config, Path(job.out), ctx, job.rows)
 
 
 if __name__ == "__main__":

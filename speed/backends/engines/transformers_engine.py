@@ -20,6 +20,9 @@ from speed.backends.engines.weights import Loaded, Precision, adopt, end_tokens,
 from speed.backends.runtime.at_once import AtOnce
 from speed.backends.runtime.device import device_of
 from speed.core.errors import UserError
+from speed.data.costs.loads import EngineLoad
+from speed.data.costs.memory import cache_bytes
+from speed.data.costs.model_shapes import shape_of
 from speed.ports import Engine, FormatName, Generate, Generated, Sampling
 from speed.runtime import Context
 
@@ -44,6 +47,14 @@ class TransformersEngine(Engine):
         from speed.backends.engines.base_check import check_generator
 
         check_generator(base, "chat")
+
+    def load(self, base: str) -> EngineLoad | None:
+        shape = shape_of(base)
+        if shape is None:
+            return None
+        wide = 4 if self.precision == "fp32" else 2
+        weights, token = float(wide * shape.parameters), float(cache_bytes(shape, wide))
+        return EngineLoad(weights, token, self.batch_tokens, "engine.batch_tokens")
 
     def generate(
         self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context

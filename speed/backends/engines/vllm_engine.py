@@ -36,7 +36,8 @@ from speed.backends.engines.weights import (
 from speed.backends.runtime.device import quietly
 from speed.core.content import locate_model
 from speed.core.errors import UserError, refuse_for
-from speed.data.costs.memory import GIGABYTE, RESERVED, cache_bytes
+from speed.data.costs.loads import EngineLoad
+from speed.data.costs.memory import cache_bytes
 from speed.data.costs.model_shapes import shape_of
 from speed.ports import Engine, FormatName, Generate, Generated, Sampling
 from speed.runtime import Context, Runtime
@@ -91,14 +92,19 @@ class VllmEngine(Engine):
 
     def group(self, base: str, runtime: Runtime) -> int:
         """As few GPUs as hold the weights and the keys and values of `cache_tokens` (vLLM's tensor parallelism)."""
-        shape = shape_of(base)
-        if shape is None or runtime.device_gb is None:
+        shape, load = shape_of(base), self.load(base)
+        if shape is None or load is None or runtime.device_gb is None:
             return 1
-        wide = 4 if self.precision == "fp32" else 2
-        weights = shape.parameters * (1 if self.quantization == "fp8" else wide)
-        needed = (weights + self.cache_tokens * cache_bytes(shape, wide)) / GIGABYTE
         sizes = (size for size in (1, 2, 4, 8, 16) if shape.heads % size == 0)
-        return next((size for size in sizes if needed / size + RESERVED <= runtime.device_gb), 16)
+        return next((size for size in sizes if load.gigabytes(size) <= runtime.device_gb), 16)
+
+    def load(self, base: str) -> EngineLoad | None:
+        shape = shape_of(base)
+        if shape is None:
+            return None
+        wide = 4 if self.precision == "fp32" else 2
+        weights = float(shape.parameters * (1 if self.quantization == "fp8" else wide))
+        return EngineLoad(weights, float(cache_bytes(shape, wide)), self.cache_tokens, "engine.cache_tokens")
 
     def adopt(self, base: str, out: Path, layout: FormatName = "chat") -> None:
         adopt(base, out, layout)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from speed.core.errors import UserError
+from speed.core.machine import gpus
 from speed.runtime import Context, Runtime
 
 
@@ -29,6 +30,12 @@ def device_for(runtime: Runtime) -> str:
         listed = ",".join(map(str, runtime.devices))
         raise UserError(f"runtime.devices=[{listed}], and torch can use no GPU here\n  take runtime.devices=cpu")
     return "cuda" if runtime.devices != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def device_gigabytes(ctx: Context) -> float | None:
+    """Memory of the smallest GPU that the build has, or as the runtime declares it; None where neither is known."""
+    sizes = [gpu.gigabytes for gpu in gpus() if gpu.gigabytes is not None] if device_of(ctx) == "cuda" else []
+    return ctx.runtime.device_gb or min(sizes, default=None)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from speed.data.costs.memory import Footprint
+from speed.data.costs.memory import GIGABYTE, RESERVED, Footprint
 
 
 class EmbedderLoad(NamedTuple):
@@ -19,6 +19,23 @@ class EmbedderLoad(NamedTuple):
     """Padded tokens whose activations are kept between the two passes of a step."""
     checkpointing: bool
     """Whether layers keep their inputs only."""
+
+
+class EngineLoad(NamedTuple):
+    """What one model takes while it generates."""
+
+    weights: float
+    """Bytes."""
+    token: float
+    """Bytes of the keys and values of a token."""
+    tokens: int
+    """That are held at once at most."""
+    option: str
+    """The setting that says how many."""
+
+    def gigabytes(self, gpus: int, tokens: int | None = None) -> float:
+        """On each of so many GPUs that share the model."""
+        return (self.weights + (tokens or self.tokens) * self.token) / gpus / GIGABYTE + RESERVED
 
 
 class EvaluationLoad(NamedTuple):

@@ -42,6 +42,10 @@ class Footprint(Spec):
     """Whether the embedding matrix is trained beside the adapter."""
     micro_batch: int | None = None
     """Rows that are computed at once; None: as many as the batch has, or as fit."""
+    auto_rows: bool = False
+    """Whether so many rows are computed at once as fit."""
+    auto_checkpointing: bool = False
+    """Whether activations are computed again where they do not fit otherwise."""
 
 
 class Fit(NamedTuple):
@@ -53,6 +57,11 @@ class Fit(NamedTuple):
     """1, or the number of GPUs that ZeRO-3 needs."""
     gigabytes: float
     """Memory needed on each GPU."""
+
+    @property
+    def settings(self) -> str:
+        """What a trainer is set to for it."""
+        return f"micro_batch={self.micro_batch} gradient_checkpointing={str(self.checkpointing).lower()}"
 
     def __str__(self) -> str:
         parts = [f"micro_batch={self.micro_batch}", "checkpointing" if self.checkpointing else ""]

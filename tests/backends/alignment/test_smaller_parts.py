@@ -15,6 +15,8 @@ from tiny_generator import completions, context, make_base, preferences
 from speed.backends.alignment.batch_order import BatchOrder, Parts, repeated_rows
 from speed.backends.alignment.trainer import TrlTrainer
 from speed.core.errors import UserError
+from speed.data.costs.auto_fit import choices
+from speed.data.costs.model_shapes import shape_of
 from speed.data.trainings import Dpo, Sft
 
 LORA = TrlTrainer(method="lora", r=4, alpha=8, precision="fp32", prompt_format="plain")
@@ -156,3 +158,38 @@ def test_processes_fill_a_last_batch_up_as_without_parts(rows: int, processes: i
     assert list(order) == [*plain, *(plain * 30)[: repeated_rows(rows, whole, processes)]]
     assert len(order) == len(list(order))
     assert repeated_rows(len(order), part, processes) == 0, "nothing is left to accelerate"
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "precision", "within"),
+    [("sft", 1, "fp32", 1e-5), ("dpo", -1, "fp32", 1e-5), ("sft", -1, "bf16", 1e-2), ("dpo", 1, "bf16", 1e-2)],
+)
+def test_auto_has_the_gradient_and_the_key_of_the_whole_batch(
+    kind: str, place: int, precision: str, within: float, base: Path, junior: Path, machine: Machine, tmp_path: Path
+) -> None:
+    """In bf16 to a hundredth of its norm: a batch's make-up shows there. The last choice is checkpointed."""
+    plain = LORA.model_copy(update={"precision": precision})
+    auto = plain.model_copy(update={"micro_batch": "auto", "gradient_checkpointing": "auto"})
+    assert auto.recipe() == plain.recipe()
+    config: Any = Sft(**SETTINGS) if kind == "sft" else Dpo(beta=0.1, **SETTINGS)
+    shape = shape_of(str(base))
+    assert shape is not None
+    chosen = choices(shape, auto.footprint(), config, 1, False)[place]
+
+    def train(trainer: TrlTrainer, out: Path) -> Any:
+        ctx = context(tmp_path, device_gb=chosen.gigabytes)
+        if kind == "sft":
+            trainer.sft(str(base), completions(ROWS), config, out, ctx)
+        else:
+            trainer.dpo(junior, preferences(ROWS), config, out, ctx)
+        return ctx
+
+    assert "auto" not in train(plain, tmp_path / "plain").tally.metrics
+    whole, machine.gradients = machine.gradients, []
+    ctx = train(auto, tmp_path / "auto")
+    rows, again = (2, "false") if place == 1 else (1, "true")
+    assert ctx.tally.metrics["auto"] == f"micro_batch={rows} gradient_checkpointing={again}"
+    assert said(ctx)[0].startswith(ctx.tally.metrics["auto"])
+    assert "at_once" not in ctx.tally.metrics, "nothing was out of memory"
+    first, other = machine.gradients[0], whole[0]
+    assert (first - other).norm() / other.norm() < within
