@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from speed.backends.alignment.first_step import FirstStep
 from speed.backends.runtime.rank import assert_engine
 from speed.backends.runtime.stopping import Stop
 from speed.core.errors import UserError
@@ -24,9 +25,6 @@ CHECKPOINTS = "checkpoints"
 WHOLE = "whole.json"
 """Written into a checkpoint after everything else; a checkpoint without it was cut short and is never used."""
 
-FIRST_LOSS_WITHIN = 1e-3
-"""How near the first preference loss must be to what theory says; a loss moves by half as much as the margin."""
-
 OVERFLOWS = 16
 """Steps in a row that may overflow in fp16, each of which is left out and halves the loss's scale: from 65,536 to 1."""
 
@@ -34,14 +32,14 @@ LEFT_OUT = {"epoch", "num_tokens", "total_flos"}
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Sends progress and curves, saves by time, and stops a training that shows NaN or a wrong first loss."""
+    """Sends progress and curves, saves by time, and stops a training that shows NaN or a wrong first step."""
 
-    def __init__(self, trainer: Any, ctx: Context, checkpoints: Path, first_loss: float | None, stop: Stop) -> None:
+    def __init__(self, trainer: Any, ctx: Context, checkpoints: Path, first: FirstStep | None, stop: Stop) -> None:
         self.trainer = trainer
         self.ctx = ctx
         self.checkpoints = checkpoints
-        self.first_loss = first_loss
-        """What the loss must be while the model still equals its reference; None where nothing is known."""
+        self.first = first
+        """What a preference training must show while the model still equals its reference; None for others."""
         self.stop = stop
         self.stopped_at: int | None = None
         """Step after which the training ended because it was asked to."""
@@ -85,17 +83,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 f"norm {logs.get('grad_norm')}\n  lower its learning_rate (now {args.learning_rate:g})"
                 + (", or take trainer.precision=bf16" if args.fp16 else "")
             )
-        if self.first_loss is not None and state.global_step == 1 and abs(loss - self.first_loss) > FIRST_LOSS_WITHIN:
-            raise RuntimeError(
-                f"the first preference loss is {loss:.6f} and must be {self.first_loss:.6f}: the reference model is "
-                "not the model that the training started from"
-            )
-        margin = float(logs.get("rewards/margins", 0.0))
-        if state.global_step == 1 and abs(margin) > 2 * FIRST_LOSS_WITHIN:
-            raise RuntimeError(
-                f"the first margin between chosen and rejected answers is {margin:.6f} and must be 0: the reference "
-                "model is not the model that the training started from"
-            )
+        if self.first is not None and state.global_step == 1:
+            self.first.check(logs, self.trainer.model)
         self.ctx.metric(state.global_step, **figures(logs))
         self.ctx.progress(state.global_step, state.max_steps, "steps", loss=loss)
 

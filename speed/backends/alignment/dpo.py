@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from speed.backends.alignment.batch_order import BatchOrder
+from speed.backends.alignment.first_step import FirstStep
 from speed.backends.alignment.measures import PROMPTS, drift, kl_reference, load_reference
 from speed.backends.alignment.options import TrlOptions
 from speed.backends.alignment.rows import dpo_rows
@@ -85,9 +87,18 @@ def train_dpo(
             return kl_reference(done, data) | drift(done, start.tokenizer, prompts, data)
 
         card = weights_card(options, source, start, out)
+        batch = [data[row] for row in islice(order, config.batch_size)]
+        first = FirstStep(
+            config,
+            options.precision,
+            loss_at_start(config),
+            chosen=[len(row["chosen_ids"]) for row in batch],
+            rejected=[len(row["rejected_ids"]) for row in batch],
+            ids=batch[-1]["prompt_ids"] + batch[-1]["chosen_ids"],
+        )
         # the likelihood term is a mean over the tokens of a forward pass, which fewer rows would change
         lowered = None if config.sft_weight else at_once
-        training = Training(trainer, start.tokenizer, card, loss_at_start(config), measure, lowered, parts.whole)
+        training = Training(trainer, start.tokenizer, card, first, measure, lowered, parts.whole)
         carry_out(training, out, ctx)
 
 

@@ -26,6 +26,7 @@ from speed.backends.alignment.checkpoints import (
     refuse_other_processes,
     remove_cut_short,
 )
+from speed.backends.alignment.first_step import FirstStep
 from speed.backends.alignment.options import TrlOptions, micro_batch_of
 from speed.backends.alignment.trl_patches import completions_only
 from speed.backends.engines.weights import CARD, WeightsCard, write_card
@@ -59,8 +60,8 @@ class Training:
     trainer: Any
     tokenizer: Any
     card: WeightsCard
-    first_loss: float | None = None
-    """What the first loss must be, where theory knows."""
+    first: FirstStep | None = None
+    """What the first step must show, where theory knows."""
     after: Callable[[Any], dict[str, float]] | None = None
     """Further figures, measured on the trained model."""
     at_once: AtOnce | None = None
@@ -141,7 +142,7 @@ def carry_out(training: Training, out: Path, ctx: Context) -> None:
         zero3.unify_dtype(trainer.model)
     trainer.remove_callback(PrinterCallback)
     stop = Stop(out / FOLDER / STOP if several(ctx) else None)
-    watch = Watch(trainer, ctx, out / CHECKPOINTS, training.first_loss, stop)
+    watch = Watch(trainer, ctx, out / CHECKPOINTS, training.first, stop)
     trainer.add_callback(watch)
     if trainer.is_world_process_zero():
         remove_cut_short(out / CHECKPOINTS)
