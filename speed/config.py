@@ -7,9 +7,10 @@ reports all of them at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from difflib import get_close_matches
+from typing import Any, Literal, get_args
 
-from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, model_validator
 
 from speed.core.content import Content, ModelReference
 from speed.core.errors import UserError
@@ -342,19 +343,37 @@ def validated(values: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UserError("the config has mistakes:\n" + explanation(error)) from error
+        raise UserError("the config has mistakes:\n" + explanation(error, Config)) from error
 
 
-def explanation(error: ValidationError, prefix: str = "") -> str:
-    """One line a mistake: the key, what is wrong with it, and its value. `prefix` stands in front of the keys."""
+def explanation(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+    """One line a mistake of a model's values: the key, behind the prefix, what is wrong with it, and its value."""
     lines = []
     for mistake in error.errors():
         key = ".".join([prefix, *map(str, mistake["loc"])]).strip(".")
         if mistake["type"] == "extra_forbidden":
-            lines.append(f"  {key}: there is no such key; see `python -m speed.run --cfg job` for those there are")
+            lines.append(f"  {key}: there is no such key; {_instead(key, model, mistake['loc'])}")
             continue
         # A mistake across fields has all of them as its value, and at the top no key; its message names what is meant.
         whole = mistake["type"] == "value_error" and isinstance(mistake["input"], (dict, Spec))
         given = "" if whole or mistake["type"] == "missing" else f" (given: {str(mistake['input'])[:80]})"
         lines.append(f"  {key and f'{key}: '}{mistake['msg'].removeprefix('Value error, ')}{given}")
     return "\n".join(lines)
+
+
+def _instead(key: str, model: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    """The nearest key beside one that is none, or where all of them stand."""
+    models = [model]
+    for name in (str(each) for each in place[:-1] if not isinstance(each, int)):
+        fields = [each.model_fields[name] for each in models if name in each.model_fields]
+        models = [each for field in fields for each in _models(field.annotation)]
+    if near := get_close_matches(str(place[-1]), {name for each in models for name in each.model_fields}, 1):
+        return f"did you mean {'.'.join([*key.split('.')[:-1], near[0]])}?"
+    return "see `python -m speed.run --cfg job` for those there are"
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models in a type, as in `Dpo | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]

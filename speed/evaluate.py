@@ -173,7 +173,7 @@ def _evaluator(given: argparse.Namespace, model: EvaluatedModel) -> ProtocolEval
             return MiniatureEvaluator(**fields)
         return MtebEvaluator(benchmark=given.benchmark or "any", mirror=given.mirror, **fields)
     except ValidationError as error:
-        raise UserError("the options have mistakes:\n" + explanation(error)) from error
+        raise UserError("the options have mistakes:\n" + explanation(error, MtebEvaluator)) from error
 
 
 def _show_price(model: EvaluatedModel, jobs: Sequence[Job], allowed: float | None) -> None:

@@ -81,7 +81,7 @@ def composed(cfg: DictConfig) -> dict[str, Any]:
         except Exception as error:
             cause = error.__cause__ or error
             if isinstance(cause, ValidationError):
-                mistakes.append(explanation(cause, path))
+                mistakes.append(explanation(cause, hydra.utils.get_class(target), path))
             else:
                 mistakes.append(f"  {path}: {target} cannot be made: {str(cause).splitlines()[0]}")
             return None

@@ -31,7 +31,21 @@ def refused(done: Finished, *parts: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["preference.dpo.betta=0.1"], ["betta"]),
+        (
+            ["preference.dpo.betta=0.1"],
+            ["there is no preference.dpo.betta; did you mean preference.dpo.beta=0.1?"],
+        ),
+        (["prefrence.dpo.beta=0.1"], ["did you mean preference.dpo.beta=0.1?"]),
+        (["senior=smoke", "preference.dpo.batch=4"], ["did you mean preference.dpo.batch_size=4?"]),
+        (["counts.zzz=4"], ["there is no counts.zzz; the keys of counts: candidates, "]),
+        (["-m", "preference.dpo.betta=0.1,0.2"], ["did you mean preference.dpo.beta=0.1,0.2?"]),
+        (
+            ["+preference.dpo.betta=0.1"],
+            ["dpo.betta: there is no such key; did you mean preference.dpo.beta?"],
+        ),
+        (["++teacher.modle=x"], ["teacher.modle: there is no such key; did you mean teacher.model?"]),
+        (["-m", "+counts.sftt=3,4"], ["counts.sftt: there is no such key; did you mean counts.sft?"]),
+        (["+counts.zzz=4"], ["counts.zzz: there is no such key; see `python -m speed.run --cfg job`"]),
         (["nonsense=1"], ["nonsense"]),
         (["generator=llama9"], ["llama9", "tiny_llama"]),
         (["generator=xyz"], ["xyz", "tiny_llama"]),
