@@ -77,7 +77,9 @@ def _misspelt_keys(arguments: Sequence[str], folders: Sequence[Path]) -> list[st
         parent, _, name = key.rpartition(".")
         beside = {each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == parent}
         same_parent = [f"{parent}.{each}" for each in get_close_matches(name, beside, 1)]
-        if near := same_parent or ([] if beside else get_close_matches(key, known, 1, cutoff=0.8)):
+        if parent in known and not beside:  # it is null in all options
+            lines.append(f"{key}={value}: {parent} has no keys yet; +{key}={value} gives it one")
+        elif near := same_parent or ([] if beside else get_close_matches(key, known, 1, cutoff=0.8)):
             lines.append(f"{key}={value}: there is no {key}; did you mean {near[0]}={value}?")
         elif beside:
             lines.append(f"{key}={value}: there is no {key}; the keys of {parent}: {', '.join(sorted(beside))}")

@@ -43,6 +43,11 @@ def test_keys_of_the_users_own_files_and_those_that_the_command_adds_are_known(t
     assert line == "teacher.voices.frist=2: there is no teacher.voices.frist; did you mean teacher.voices.first=2?"
 
 
+def test_a_key_of_what_is_null_in_all_options_is_added_by_a_plus() -> None:
+    (line,) = misspelt(["embedder.development.records=9"], ROOT / "conf", KEYS)
+    assert line.endswith("embedder.development has no keys yet; +embedder.development.records=9 gives it one")
+
+
 @pytest.mark.parametrize("elsewhere", ["hydra.searchpath=[x]", "--config-path=x", "-cp"])
 def test_nothing_is_said_of_files_that_it_does_not_see(elsewhere: str) -> None:
     assert misspelt([elsewhere, "preference.dpo.betta=1"], ROOT / "conf", KEYS) == []
