@@ -367,7 +367,9 @@ def _instead(key: str, model: type[BaseModel], place: tuple[int | str, ...]) -> 
     for name in (str(each) for each in place[:-1] if not isinstance(each, int)):
         fields = [each.model_fields[name] for each in models if name in each.model_fields]
         models = [each for field in fields for each in _models(field.annotation)]
-    if near := get_close_matches(str(place[-1]), {name for each in models for name in each.model_fields}, 1):
+    if near := get_close_matches(
+        str(place[-1]), {name for each in models for name in getattr(each, "model_fields", ())}, 1
+    ):
         return f"did you mean {'.'.join([*key.split('.')[:-1], near[0]])}?"
     return "see `python -m speed.run --cfg job` for those there are"
 

@@ -44,7 +44,6 @@ def refused(done: Finished, *parts: str) -> None:
             ["dpo.betta: there is no such key; did you mean preference.dpo.beta?"],
         ),
         (["++teacher.modle=x"], ["teacher.modle: there is no such key; did you mean teacher.model?"]),
-        (["-m", "+counts.sftt=3,4"], ["counts.sftt: there is no such key; did you mean counts.sft?"]),
         (["+counts.zzz=4"], ["counts.zzz: there is no such key; see `python -m speed.run --cfg job`"]),
         (["nonsense=1"], ["nonsense"]),
         (["generator=llama9"], ["llama9", "tiny_llama"]),
