@@ -16,13 +16,16 @@ from speed.core.manifest import Manifest, read_manifest
 from speed.core.spec import Json
 from speed.core.stage import Node, Stage, Take
 from speed.data.hard_negatives import TextNumbers, read_records
-from speed.data.quality.negative_rules import NegativeRules
+from speed.data.quality.negative_rules import CAUSES, NegativeRules
 from speed.data.records import Example
 from speed.ports import Group, Retriever
 from speed.runtime import Context, Runtime
 
 RECORDS = ("corpus", "samples")
 """Fields by which a stage that writes records names those that they were made from."""
+
+ENOUGH = "enough"
+"""Why a negative goes that nothing speaks against: a record has as many as are wanted."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class NegativeFilter(Stage[Example]):
                 for text, similarity in zip(record.negatives, negative[places.start : places.stop], strict=True):
                     cause = self.rules.cause(own, similarity)
                     if not cause and len(kept) == self.count:
-                        cause = "enough"
+                        cause = ENOUGH
                     if not cause:
                         kept.append(text)
                     else:
@@ -91,12 +94,24 @@ class NegativeFilter(Stage[Example]):
                 line = {"positive": round(own, 6), "rank": rank, "left_out": cause, "negatives": told}
                 scores.write(json.dumps(line) + "\n")
                 ctx.progress(number + 1, len(numbers), "examples")
+        self._tell(ctx)
         if ctx.tally.counts["out"] < 2:
             causes = ", ".join(f"{count} {cause}" for cause, count in sorted(ctx.tally.rejected.items()))
             raise UserError(
                 f"the filter leaves {ctx.tally.counts['out']} of {len(numbers)} records ({causes}): an embedder needs "
                 "two\n  raise filter.top, or take filter.removes=negative"
             )
+
+    def _tell(self, ctx: Context) -> None:
+        """What became of the hard negatives, in a sentence for the report."""
+        counts = ctx.tally.counts
+        causes = {cause: counts[f"negatives_{cause}"] for cause in (*CAUSES, ENOUGH)}
+        left_out = ", ".join(f"{count:,} {cause}" for cause, count in causes.items() if count) or "none"
+        kept, records = counts["negatives_kept"], counts["out"]
+        ctx.tally.metrics["remarks"] = [
+            f"{kept:,} hard negatives kept, {kept / max(1, records):.1f} a record; left out: {left_out}; "
+            f"{counts['records_without_negative']:,} of {records:,} records have none"
+        ]
 
     def _cause(self, rank: int | None, had: bool, has: bool) -> str:
         """Why a record is left out; empty where it stays."""

@@ -22,7 +22,7 @@ from speed.runtime import Context, Runtime
 NEAR = 0.95
 """Share of the positive's similarity from which a negative is counted as perhaps an answer (NV-Retriever)."""
 MANY = 0.01
-"""Share of such negatives that a report mentions."""
+"""Share of such negatives from which a report names the filter."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class MinedNegatives(Stage[Example]):
                 ctx.tally.counts["generated_negatives"] += len(kept) - len(similarities)
                 ctx.tally.counts["records_without_negative"] += not kept
                 ctx.progress(number + 1, len(numbers), "examples")
-        self._tell(above, mined, ctx)
+        self._tell(above, mined, len(numbers), ctx)
 
     def _chosen(
         self, record: Record, window: list[tuple[int, int, float]], text: Callable[[int], str]
@@ -108,11 +108,12 @@ class MinedNegatives(Stage[Example]):
                 told.append({"rank": rank, "similarity": round(similarity, 6)})
         return tuple(kept), told
 
-    def _tell(self, above: int, mined: int, ctx: Context) -> None:
+    def _tell(self, above: int, mined: int, records: int, ctx: Context) -> None:
         share = above / mined if mined else 0.0
         ctx.tally.metrics["near_the_positive"] = round(share, 4)
-        if self.count is not None and share >= MANY:
-            ctx.tally.metrics["remarks"] = [
-                f"{share:.0%} of the mined negatives are at least {NEAR:g} times as near to the query as its positive, "
-                "and may answer it as well; filter=positive_aware leaves them out"
-            ]
+        told = (
+            f"{mined:,} hard negatives mined, {mined / max(1, records):.1f} a record; {share:.0%} of them are at least "
+            f"{NEAR:g} times as near to the query as its positive, and may answer it as well"
+        )
+        advised = self.count is not None and share >= MANY
+        ctx.tally.metrics["remarks"] = [told + (": filter=positive_aware leaves them out" if advised else "")]

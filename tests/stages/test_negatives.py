@@ -150,9 +150,10 @@ def test_negatives_that_may_answer_are_told(tmp_path: Path) -> None:
     _, _, manifest = built(mined(), tmp_path)
     [remark] = manifest.metrics["remarks"]
     assert manifest.metrics["near_the_positive"] == 0.25
-    assert "25% of the mined negatives" in remark
+    assert remark.startswith("8 hard negatives mined, 2.0 a record; 25% of them are at least 0.95 times as near")
+    assert remark.endswith(": filter=positive_aware leaves them out")
     _, _, whole = built(mined(count=None), tmp_path)
-    assert "remarks" not in whole.metrics, "a filter follows"
+    assert "filter=" not in whole.metrics["remarks"][0], "a filter follows"
 
 
 def filtered(corpus: Stage[Example], count: int = 1, **rules: Any) -> NegativeFilter:
@@ -168,6 +169,9 @@ def test_a_generated_negative_near_the_positive_goes_and_its_record_stays(tmp_pa
     assert manifest.counts["negatives_near_positive"] == 2
     assert manifest.counts["negatives_kept"] == 1
     assert manifest.counts["records_without_negative"] == 3
+    assert manifest.metrics["remarks"] == [
+        "1 hard negatives kept, 0.2 a record; left out: 2 near_positive; 3 of 4 records have none"
+    ]
 
 
 def test_the_next_of_the_window_takes_the_place_of_what_goes(tmp_path: Path) -> None:
