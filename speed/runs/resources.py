@@ -150,8 +150,10 @@ def _add_embedder(needed: Resources, node: Embedder, rows: int) -> float:
 
 
 def embedder_hours(node: Embedder, shape: Shape, load: EmbedderLoad, rows: int) -> float:
-    """GPU-hours of an embedder's training in which so many records are seen."""
-    tokens = rows * (tokens_about(node, "seed")[1] + INSTRUCTION)
+    """GPU-hours of an embedder's training in which so many records are seen; an example is written with one hard
+    negative, and further ones are as long as its other texts."""
+    texts = 2 + max(1, load.hard_negatives)
+    tokens = round(rows * (tokens_about(node, "seed")[1] * texts / 3 + INSTRUCTION))
     return training_hours(shape, load.footprint, tokens, Fit(0, load.footprint.checkpointing, 1, 0.0), CARD)
 
 

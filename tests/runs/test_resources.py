@@ -75,6 +75,17 @@ def test_a_teacher_that_writes_all_needs_no_gpu_for_it(compose: Any, tmp_path: P
     assert list(needed.hours["training"]) == ["embedder"]
 
 
+def test_an_embedder_takes_longer_with_more_hard_negatives(compose: Any, tmp_path: Path) -> None:
+    """Two texts and four hard negatives in place of two and one; instructions stay as they are."""
+    one, four = (
+        resources(config, stage_statuses(pipeline(config).goals(), Store(tmp_path).open())).hours["training"][
+            "embedder"
+        ]
+        for config in (compose("preset=paper"), compose("preset=paper", "negatives=mined"))
+    )
+    assert 1.7 * one < four < 2 * one
+
+
 def test_small_and_unknown_models_are_said(compose: Any, tmp_path: Path) -> None:
     config = compose()
     assert resource_lines(config, found(config, tmp_path / "home"))[1].startswith("GPU-hours: none")

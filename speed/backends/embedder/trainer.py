@@ -74,7 +74,9 @@ class ContrastiveTrainer(ContrastiveSettings):
             checkpointing=not self.kept_tokens or self.checkpointing == "all",
         )
         checkpointing = self.checkpointing != "off"
-        return EmbedderLoad(self.base.name, footprint, self.chunk_tokens, self.kept_tokens, checkpointing)
+        return EmbedderLoad(
+            self.base.name, footprint, self.chunk_tokens, self.kept_tokens, checkpointing, self.hard_negatives
+        )
 
     def remarks(self) -> list[str]:
         """A base that is an embedder and never saw instructions, though these settings put one before each query."""

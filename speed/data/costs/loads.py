@@ -19,6 +19,8 @@ class EmbedderLoad(NamedTuple):
     """Padded tokens whose activations are kept between the two passes of a step."""
     checkpointing: bool
     """Whether layers keep their inputs only."""
+    hard_negatives: int = 1
+    """Of a record in a step, at most."""
 
 
 class EngineLoad(NamedTuple):
