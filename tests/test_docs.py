@@ -54,7 +54,8 @@ def test_commands(compose: Any, command: str) -> None:
         folder, config = option(overrides, "--config-dir", "sweeps"), option(overrides, "--config-name", "config")
         assert folder == "sweeps"
         swept = config != "config" or "-m" in overrides
-        sweep = [each.split(",")[0] if swept and "[" not in each else each for each in overrides]
+        drawn = [re.sub(r"=(tag\(log, *)?interval\(([\d.e-]+),.*", r"=\2", each) for each in overrides]
+        sweep = [each.split(",")[0] if swept and "[" not in each else each for each in drawn]
         compose(
             *(each for each in sweep if each not in ("--help", "-m") and not each.startswith("hydra")), config=config
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from speed.backends.evaluation.evaluator import FolderEvaluator
 from speed.core.cache import kept
@@ -13,17 +13,21 @@ from speed.runtime import Context
 
 
 class MiniatureEvaluator(FolderEvaluator):
-    """All tasks of the held-out half of the miniature world, through mteb."""
+    """All tasks of one half of the miniature world, through mteb."""
 
     version: ClassVar[int] = 1
 
     world_seed: int = 0
+    half: Literal["held", "train"] = "held"
+    """Whose entities the tasks are about: `held` is the test, `train` is for choosing settings."""
 
     def recipe(self) -> Json:
-        """Identity: the recipe of the evaluation, and the version of the tasks."""
-        return {**super().recipe(), "tasks": VERSION}
+        """Identity: the recipe of the evaluation, and the version of the tasks; the half where it is not the test's."""
+        whole = {**super().recipe(), "tasks": VERSION}
+        return whole if self.half == "train" else {name: value for name, value in whole.items() if name != "half"}
 
     def task_folder(self, ctx: Context) -> Path:
         """Folder of the tasks, written once into the cache of the store."""
-        folder = ctx.store.home / "cache" / f"miniature-tasks-{VERSION}-{self.world_seed}"
-        return kept(folder, lambda aside: write_tasks(aside, self.world_seed))
+        half = "" if self.half == "held" else f"-{self.half}"
+        folder = ctx.store.home / "cache" / f"miniature-tasks-{VERSION}-{self.world_seed}{half}"
+        return kept(folder, lambda aside: write_tasks(aside, self.world_seed, self.half))

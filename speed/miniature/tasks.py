@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from speed.core.spec import Json
 from speed.miniature.lexicon import SLOTS, lexicon, patterns
@@ -23,11 +24,16 @@ VERSION = 2
 """Raise it by hand if the same seed gives other tasks than before."""
 
 
-def write_tasks(folder: Path, world_seed: int = 0) -> None:
-    """Write all tasks into `folder`, each in a folder of its own; the same bytes for the same seed."""
-    held = world(world_seed).half("held")
+def write_tasks(folder: Path, world_seed: int = 0, half: Literal["held", "train"] = "held") -> None:
+    """Write all tasks into `folder`, each in a folder of its own; the same bytes for the same seed and half.
+
+    Those of the training half are about as many of its entities as the held-out half has.
+    """
+    entities = world(world_seed).half("held")
+    if half == "train":
+        entities = tuple(seeded("development", world_seed).sample(world(world_seed).half("train"), len(entities)))
     for name, (kind, instruction, write) in TASKS.items():
-        files = write(held, seeded("evaluation", VERSION, world_seed, name))
+        files = write(entities, seeded("evaluation", VERSION, world_seed, name))
         _write(folder / name, name, kind, instruction, files)
 
 

@@ -106,6 +106,15 @@ def test_the_evaluator_writes_them_once(tmp_path: Path, folder: Path) -> None:
     assert MiniatureEvaluator(world_seed=1).recipe() != MiniatureEvaluator().recipe()
 
 
+def test_tasks_for_choosing_settings_share_no_entity_with_the_test(tmp_path: Path, folder: Path) -> None:
+    made = MiniatureEvaluator(half="train").task_folder(Context(store=Store(tmp_path), runtime=Runtime(home=tmp_path)))
+    assert {task.name for task in made.iterdir() if task.is_dir()} == {task.name for task in folder.iterdir()}
+    for half, other in ((made, "held"), (folder, "train")):
+        texts = " ".join(file.read_text() for file in half.rglob("*.jsonl"))
+        assert not [each.name for each in world().half(other) if f" {each.name} " in texts]  # type: ignore[arg-type]
+    assert MiniatureEvaluator(half="train").recipe() == {**MiniatureEvaluator().recipe(), "half": "train"}  # type: ignore[dict-item]
+
+
 def test_the_yardsticks_are_those_of_these_tasks(folder: Path) -> None:
     datasets = {job.task.metadata.name: job.task.metadata.dataset["revision"] for job in folder_jobs(folder, ())}
     known = yardsticks(datasets)
