@@ -53,7 +53,8 @@ class Runtime(stage.BuildSettings):
     watchdog_seconds: float = Field(900.0, gt=0)
     """A run ends, with the reason, when a teacher says nothing for so long while calls are in flight."""
     checkpoint_seconds: float = 60.0
-    """Time between two checkpoints of a training."""
+    """Least time between two checkpoints of a training, which take a twentieth of its time at most; 0: after each step,
+    whatever it costs."""
     tracking_dir: Path | None = None
     """Folder of W&B's files; inside the run's folder when null."""
     strategy: Literal["ddp", "zero3"] = "ddp"

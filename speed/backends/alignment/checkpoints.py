@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,11 @@ import torch
 from transformers import TrainerCallback
 
 from speed.backends.alignment.first_step import FirstStep
+from speed.backends.runtime.checkpoint_pace import CheckpointPace, make_room
 from speed.backends.runtime.rank import assert_engine
 from speed.backends.runtime.stopping import Stop
 from speed.core.errors import UserError
+from speed.data.costs.memory import ADAM
 from speed.runtime import Context
 
 CHECKPOINTS = "checkpoints"
@@ -27,6 +28,9 @@ WHOLE = "whole.json"
 
 OVERFLOWS = 16
 """Steps in a row that may overflow in fp16, each of which is left out and halves the loss's scale: from 65,536 to 1."""
+
+WEIGHT = 4
+"""Bytes of a trained weight, and ADAM for what the optimizer keeps of it."""
 
 LEFT_OUT = {"epoch", "num_tokens", "total_flos"}
 
@@ -43,20 +47,25 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.stop = stop
         self.stopped_at: int | None = None
         """Step after which the training ended because it was asked to."""
-        self.saved = time.monotonic()
+        self.pace = CheckpointPace(ctx.runtime.checkpoint_seconds, 0.0)
         self.overflows = 0
         """Steps in a row without a finite gradient."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Check that the training engine, which is made by now, is the one that was asked for."""
         assert_engine(self.trainer.model_wrapped, self.ctx)
+        trained = sum(_whole_size(weight) for weight in self.trainer.model.parameters() if weight.requires_grad)
+        self.pace = CheckpointPace(self.ctx.runtime.checkpoint_seconds, (WEIGHT + ADAM) * trained)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Ask for a checkpoint when the last one is old enough, or when the training is to end."""
-        due = time.monotonic() - self.saved >= self.ctx.runtime.checkpoint_seconds
-        due, ends = _from_rank_0((due, self.stop.wanted))
+        due, ends = _from_rank_0((self.pace.due, self.stop.wanted))
         if state.global_step >= state.max_steps:
             return
+        if due or ends:
+            if state.is_world_process_zero and (told := make_room(last_whole(self.checkpoints))):
+                self.ctx.say(told)
+            self.pace.begin()
         control.should_save = due or ends
         if ends:
             control.should_training_stop = True
@@ -64,7 +73,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Mark the checkpoint as whole; the ones before it go."""
-        self.saved = time.monotonic()
+        if told := self.pace.end():
+            self.ctx.say(told)
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         if not state.is_world_process_zero:
@@ -93,6 +103,11 @@ def figures(logs: dict[str, Any]) -> dict[str, float]:
     """The figures of one log line, named without slashes."""
     kept = {key.replace("/", "_"): value for key, value in logs.items() if key not in LEFT_OUT}
     return {key: float(value) for key, value in kept.items() if isinstance(value, (int, float)) and key != "step"}
+
+
+def _whole_size(weight: Any) -> int:
+    """Entries of a weight; under ZeRO-3 each process holds a part."""
+    return int(getattr(weight, "ds_numel", weight.numel()))
 
 
 def _from_rank_0(decision: tuple[bool, bool]) -> tuple[bool, bool]:

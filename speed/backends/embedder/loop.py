@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from speed.backends.embedder.token_table import TokenTable, Wording, token_table
 from speed.backends.encoding.embedding_model import tokenizer_of, transformer
 from speed.backends.encoding.token_rows import Frame, training_frame
 from speed.backends.runtime.at_once import AtOnce
+from speed.backends.runtime.checkpoint_pace import CheckpointPace, make_room
 from speed.backends.runtime.device import device_of, quietly
 from speed.backends.runtime.disk import disk_errors
 from speed.backends.runtime.processes import FOLDER, STOP, several
@@ -31,6 +31,7 @@ from speed.backends.runtime.stopping import Stop
 from speed.core.content import locate_model, sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import Json, digest
+from speed.data.costs.memory import ADAM
 from speed.model.batching import drawn_from
 from speed.runtime import Context
 
@@ -94,7 +95,8 @@ def train(steps: Steps, done: int, examples: Path, checkpoints: Path, identity: 
     """
     plan, ranks, development = steps.plan, steps.ranks, steps.config.development
     stop = Stop(checkpoints.parent / FOLDER / STOP if several(ctx) else None)
-    saved = time.monotonic()
+    trained = sum(weight.numel() for weight in steps.trained().values())
+    pace = CheckpointPace(ctx.runtime.checkpoint_seconds, (4 + ADAM) * trained)
     with stop.listening():
         for step in range(done, len(plan)):
             figures = steps.take(step, examples, checkpoints)
@@ -113,10 +115,14 @@ def train(steps: Steps, done: int, examples: Path, checkpoints: Path, identity: 
             if last:
                 ctx.tally.metrics |= {"last": figures, "last_loss": figures["loss"]}
                 return None
-            due, ends = ranks.broadcast(time.monotonic() - saved >= ctx.runtime.checkpoint_seconds, stop.wanted)
+            due, ends = ranks.broadcast(pace.due, stop.wanted)
             if due or ends:
+                pace.begin()
+                if ranks.rank == 0 and (told := make_room(last_checkpoint(checkpoints, identity))):
+                    ctx.say(told)
                 save(checkpoints, step + 1, identity, steps.trained(), steps.optimizer, steps.scaler, ranks)
-                saved = time.monotonic()
+                if told := pace.end():
+                    ctx.say(told)
             if ends:
                 return step + 1
     return None
