@@ -10,7 +10,8 @@ from speed.core.errors import UserError
 from speed.core.graph import Goal, goals
 from speed.core.stage import Pool, Stage
 from speed.data.assignment import Assignment, BrainstormPlan, Role
-from speed.data.records import Example, Pair, Sample, Scores
+from speed.data.records import Example, Kind, Pair, Sample, Scores
+from speed.data.topics.documents import test_size
 from speed.ports import Weights
 from speed.stages.dedup import Dedup
 from speed.stages.embedder import Embedder
@@ -21,6 +22,7 @@ from speed.stages.given import GivenCorpus, GivenModel, GivenSeed, count_lines, 
 from speed.stages.instruct import InstructModel
 from speed.stages.junior import Junior
 from speed.stages.negatives import MinedNegatives
+from speed.stages.own_domain import HeldOutQueries, OwnDomain
 from speed.stages.preferences import Preferences
 from speed.stages.revision_data import RevisionData
 from speed.stages.revision_pass import RevisionPass
@@ -44,10 +46,12 @@ class Pipeline:
     corpus: Stage[Example]
     embedder: Stage[Weights]
     evaluation: Stage[Scores]
+    own_domain: Stage[Scores] | None = None
+    """The test on held-out documents, where topics are of the user's own (ours)."""
 
     def goals(self) -> list[Goal]:
         """Everything that the evaluation needs, upstream first."""
-        return goals([self.evaluation])
+        return goals([*([] if self.own_domain is None else [self.own_domain]), self.evaluation])
 
     @property
     def key(self) -> str:
@@ -83,6 +87,7 @@ def pipeline(config: Config) -> Pipeline:
             tasks_per_topic=diversity.tasks_per_topic,
             samples_per_task=diversity.samples_per_task,
             prompts=prompts.of("synthesis"),
+            grounded=None if config.topics.documents is None else prompts.of("grounded"),
         )
 
     def examples_by_teacher(attempts: int) -> SeedData:
@@ -222,9 +227,27 @@ def pipeline(config: Config) -> Pipeline:
         judge = config.filter.judge.for_embedder(config.embedder)
         corpus = NegativeFilter(corpus, judge, rules, negatives.count)
     embedder = Embedder(config.embedder, corpus, rows, seed.train)
-    made = Pipeline(corpus, embedder, Evaluation(config.eval, embedder))
+    made = Pipeline(corpus, embedder, Evaluation(config.eval, embedder), _own_domain(config, topics, embedder))
     _refuse_unread(config, made)
     return made
+
+
+def _own_domain(config: Config, topics: Topics, embedder: Embedder) -> OwnDomain | None:
+    """The test on documents that nothing was generated from; None where topics are no documents (ours)."""
+    documents = config.topics.documents
+    if documents is None or config.topics.path is None:
+        return None
+    queries = HeldOutQueries(
+        topics=topics,
+        teacher=config.teacher,
+        prompts=config.prompts.of("grounded"),
+        documents=documents,
+        temperature=config.sampling.teacher,
+        max_tokens=config.longest[Kind.RETRIEVAL],
+        guidelines=config.guidelines,
+    )
+    rows = test_size(config.topics.path.path, documents)
+    return OwnDomain(config.eval, embedder, topics, queries.take(rows))
 
 
 def _refuse_unread(config: Config, made: Pipeline) -> None:

@@ -471,6 +471,10 @@ class Evaluator(Backend, ABC):
         """How much is encoded, for plans; None where that is not known."""
         return None
 
+    def on_folder(self, folder: Path) -> Evaluator:
+        """The same protocol on the tasks of a folder; itself where an evaluator knows none but its own."""
+        return self
+
     @abstractmethod
     def evaluate(self, embedder: Path, out: Path, ctx: Context) -> Scores:
         """Main scores of the model in folder `embedder`; full results in mteb's own JSON under `out`."""

@@ -17,12 +17,13 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from pydantic import Field
 
-from speed.core.spec import Spec
+from speed.core.spec import Json, Spec, fields_of
 from speed.data.answers.parse import parse_tasks
 from speed.data.draws import generator, permutation
 from speed.data.mix import Mix
-from speed.data.prompts.rendering import RolePrompts, data_prompt
-from speed.data.records import STS_INSTRUCTION, UNASKED, Kind, Prompt, Rejected, TaskList
+from speed.data.prompts.rendering import RolePrompts, data_prompt, query_prompt
+from speed.data.records import STS_INSTRUCTION, UNASKED, Ground, Kind, Passage, Prompt, Rejected, TaskList
+from speed.data.topics.documents import PASSAGES, Library
 from speed.data.topics.sources import topic_index
 
 Role: TypeAlias = Literal["seed", "root", "synthesis"]
@@ -54,10 +55,25 @@ class BrainstormPlan(Spec):
         return self.asked.row_of(kind, call)
 
 
-def load_topics(folder: Path) -> list[str]:
-    """Read the topics that the topics stage wrote, in its order."""
+class TopicList(list[str]):
+    """Topics in order, and the passages that queries are written for, where topics are of documents."""
+
+    library: Library | None = None
+
+
+def load_topics(folder: Path) -> TopicList:
+    """Read what the topics stage wrote, in its order."""
     with (folder / "topics.jsonl").open(encoding="utf-8") as file:
-        return [json.loads(line)["topic"] for line in file]
+        topics = TopicList(json.loads(line)["topic"] for line in file)
+    if (folder / PASSAGES).is_file():
+        topics.library = Library([passage for passage in load_passages(folder) if not passage.held_out])
+    return topics
+
+
+def load_passages(folder: Path) -> list[Passage]:
+    """Read all passages that the topics stage wrote, in its order."""
+    with (folder / PASSAGES).open(encoding="utf-8") as file:
+        return [Passage.model_validate_json(line) for line in file]
 
 
 @lru_cache(maxsize=1024)
@@ -81,6 +97,8 @@ class About(NamedTuple):
 
     task: str
     topic: str
+    ground: Ground | None = None
+    """The passage that a query is to be written for."""
 
 
 class Draft(NamedTuple):
@@ -103,6 +121,12 @@ class Assignment(Spec):
     tasks_per_topic: int = Field(1, ge=1)
     samples_per_task: int = Field(3, ge=1)
     prompts: RolePrompts
+    grounded: RolePrompts | None = None
+    """Prompts for queries of real passages, where topics are of the user's own documents; in keys only then."""
+
+    def recipe(self) -> Json:
+        """Identity: all fields that are in use."""
+        return {name: value for name, value in fields_of(self).items() if name != "grounded" or value is not None}
 
     @cached_property
     def _plan(self) -> BrainstormPlan:
@@ -154,6 +178,8 @@ class Assignment(Spec):
         index = self.mix.index_within_kind(draft.row)
         further = (attempt,) if attempt else ()
         rng = generator(self.seed, "prompt", self.role, draft.kind.value, index, *further)
+        if about.ground is not None and self.grounded is not None:
+            return query_prompt(about.task, about.topic, about.ground, self.grounded.config, rng)
         return data_prompt(draft.kind, about.task, about.topic, self.prompts.config, rng)
 
     def drafts(self, start: int, stop: int, tasks: Iterable[TaskList], topics: Sequence[str]) -> Iterator[Draft]:
@@ -174,9 +200,10 @@ class Assignment(Spec):
                 continue
             call = index // (self.samples_per_task * self.tasks_per_topic)
             listed = self._task_list(kind, call, waiting, spares, stream)
-            yield Draft(row, kind, self._about(listed, index), self._about(spares.get(kind), index))
+            library = getattr(topics, "library", None) if kind is Kind.RETRIEVAL else None
+            yield Draft(row, kind, self._about(listed, index, library), self._about(spares.get(kind), index, library))
 
-    def _about(self, listed: TaskList | None, index: int) -> About | None:
+    def _about(self, listed: TaskList | None, index: int, library: Library | None) -> About | None:
         """The task of a list that belongs to number `index` of its kind."""
         if listed is None or not listed.tasks:
             return None
@@ -184,7 +211,8 @@ class Assignment(Spec):
         if self.tasks_per_topic > len(tasks):
             tasks = drawn_tasks(listed.answer, self.tasks_per_topic, self.seed, self.role, listed.row) or tasks
         place = (index // self.samples_per_task) % self.tasks_per_topic % len(tasks)
-        return About(tasks[place], listed.topic)
+        ground = library.ground(listed.topic, self.seed, self.role, index) if library else None
+        return About(tasks[place], listed.topic, ground)
 
     def _task_list(
         self,

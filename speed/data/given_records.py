@@ -72,4 +72,12 @@ def _example(record: dict[str, Json], where: str) -> Example:
     if not isinstance(task, str) or not task.strip():
         raise UserError(f"{where} has no task: give the instruction that stands in front of the query")
     negative = next(iter(texts.negatives), None)
-    return Example(kind=Kind(kind), task=task, query=texts.query, positive=texts.positives[0], negative=negative)
+    document = record.get("document")
+    return Example(
+        kind=Kind(kind),
+        task=task,
+        query=texts.query,
+        positive=texts.positives[0],
+        negative=negative,
+        document=document if isinstance(document, str) else None,
+    )

@@ -40,6 +40,12 @@ KEYS: dict[Kind, Keys] = {
 }
 """JSON keys of each kind (E5-mistral, Tables 8-13; STS: SPEED, Figure 9)."""
 
+
+def written_keys(kind: Kind, grounded: bool) -> tuple[str, ...]:
+    """The keys that a model writes: all of the kind, or the query alone where it is given the passage."""
+    return (KEYS[kind].query,) if grounded else KEYS[kind].all
+
+
 STS_INSTRUCTION = "Retrieve semantically similar text."
 """Task of every STS example (SPEED, Figure 9)."""
 
@@ -53,10 +59,18 @@ class Example(Spec):
     query: str
     positive: str
     negative: str | None = None
+    document: str | None = None
+    """The document that the positive and the negative are passages of; None where a model wrote them."""
+
+    def line(self) -> str:
+        """This example as a line of `examples.jsonl`."""
+        return self.model_dump_json(exclude=None if self.document else {"document"})
 
     def fields(self) -> dict[str, str]:
-        """The JSON object of this example, with the keys of its kind."""
+        """The JSON object that a model writes for this example, with the keys of its kind."""
         keys = KEYS[self.kind]
+        if self.document is not None:
+            return {keys.query: self.query}
         values = {keys.query: self.query, keys.positive: self.positive}
         if keys.negative is not None:
             values[keys.negative] = self.negative or ""
@@ -80,6 +94,26 @@ class Topic(Row):
     """As prompts show it: shortened to four levels if the config says so (paper, Appendix D.1)."""
 
 
+class Passage(Row):
+    """One passage of the user's own documents."""
+
+    document: str
+    """File below the path, and for files of records the number: `guide/install.md`, `faq.jsonl:12`."""
+    topic: str
+    """The section that it stands in, as prompts show it."""
+    text: str
+    held_out: bool = False
+    """Whether its document is held out for the test."""
+
+
+class Ground(Spec):
+    """The real passage that a query is written for, and another of the same document as its hard negative."""
+
+    document: str
+    text: str
+    negative: str | None = None
+
+
 class Prompt(Spec):
     """A rendered prompt: the exact text that is sent, and the values that were drawn for it."""
 
@@ -91,6 +125,8 @@ class Prompt(Spec):
     topic: str = ""
     slots: dict[str, str] = {}
     """Every drawn value by slot name, and the language. `quality.guidelines` checks the answer against them."""
+    ground: Ground | None = None
+    """The passage that a query is asked for; None where all texts of the example are."""
 
 
 UNASKED = Prompt(text="", template="")

@@ -12,6 +12,7 @@ import random
 from collections.abc import Sequence
 
 from speed.miniature.faults import JUDGED, Fault, content_faults, form_faults, salvage_fields, strict_fields
+from speed.miniature.passages import query_faults, write_query
 from speed.miniature.prompt_reading import Request, read_prompt
 from speed.miniature.repair import believed, repair
 from speed.miniature.subject import Subject, known_entity, subject_of
@@ -28,8 +29,10 @@ MARK = "no entry:"
 
 
 def knows_topic(prompt: str) -> bool:
-    """Whether the teacher knows the topic of a prompt. If not, it writes from the words of the topic alone."""
-    return known_entity(read_prompt(prompt).about) is not None
+    """Whether the teacher knows the topic of a prompt, or is given a passage on it. If not, it writes from the words of
+    the topic alone."""
+    request = read_prompt(prompt)
+    return bool(request.passage) or known_entity(request.about) is not None
 
 
 def answer_prompt(
@@ -49,6 +52,8 @@ def answer_prompt(
     about = subject_of(request.about, rng)
     if request.role == "brainstorm":
         return write_tasks(request, about, rng)
+    if request.role == "synthesis" and request.passage:
+        return write_query(request, rng)
     if request.role == "synthesis":
         return json.dumps(write_example(request, about, rng))
     if request.role == "judge":
@@ -58,6 +63,8 @@ def answer_prompt(
 
 def faults_of(request: Request, about: Subject, text: str, slots: Sequence[str] = JUDGED) -> list[Fault]:
     """Find all faults of an answer. Facts are looked up for `slots` only."""
+    if request.passage:
+        return query_faults(request, text)
     fields = strict_fields(request.kind, text)
     if isinstance(fields, Fault):
         return [fields]
@@ -79,7 +86,8 @@ def _verdict(request: Request, about: Subject, rng: random.Random, error_rate: f
     if rng.random() < error_rate:
         best, worst = rng.sample(range(count), 2)
     reason = f"Number {best} fits the prompt. Number {worst}: {_reason(faults[worst])}"
-    return json.dumps({"reason": _marked(about, reason), "best": best, "worst": worst})
+    told = reason if request.passage else _marked(about, reason)
+    return json.dumps({"reason": told, "best": best, "worst": worst})
 
 
 def _weight(fault: Fault) -> float:
@@ -98,6 +106,10 @@ def _marked(about: Subject, reason: str) -> str:
 def _revision(request: Request, about: Subject, rng: random.Random) -> str:
     """Keep what is right and rewrite what is wrong."""
     text = request.shown[0]
+    if request.passage:
+        wrong = query_faults(request, text)
+        query = json.loads(write_query(request, rng) if wrong else text)
+        return json.dumps({"reason": _reason(wrong), "revision": query})
     fields = strict_fields(request.kind, text)
     kept = salvage_fields(request.kind, text) if isinstance(fields, Fault) else fields
     about = believed(about, kept)

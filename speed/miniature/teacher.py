@@ -73,8 +73,8 @@ class RulesTeacher(LitellmTeacher):
 
     def truth(self, prompt: Prompt, text: str) -> list[str] | None:
         """Every fault of an example, of form and of content, by all facts of the world."""
-        if prompt.kind is None:
-            return None
+        if prompt.kind is None or prompt.ground is not None:
+            return None  # the documents of a user are no part of the world
         return [fault.sentence for fault in faults_of(prompt, text)]
 
     def options(self, call: Call) -> dict[str, Any]:

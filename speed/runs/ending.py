@@ -66,6 +66,8 @@ def build_and_tell(building: Building, origin: Origin, pipe: Pipeline) -> float 
             print(coloured(story(found, config.teacher.truth)))
         print(report.scores_table(lines, scores).text())
         print("\n".join([*map(paragraph, report.beside_the_scores(lines)), ""]))
+        if (own := report.own_domain_table(lines, scores)) is not None:
+            print("\n".join([own.text(), paragraph(report.own_domain_remark(lines)), ""]))
         print(done)
     else:  # the multirun ends with a table of its points
         print(f"{' '.join(origin.overrides) or config.name}: {shown(scores.mean)}; {done}")

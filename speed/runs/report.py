@@ -30,6 +30,8 @@ from speed.runs.quiet_faults import quiet_faults
 from speed.runs.table_one import OwnRow, is_comparable, table_one
 from speed.runs.tables import Table, escaped, money
 
+LARGE = ("scores", "judged", "untrained", "own_domain")
+"""Metrics that have tables of their own."""
 UNTRAINED = "untrained"
 """Heading of the column of the embedder's base."""
 
@@ -245,6 +247,34 @@ def beside_the_scores(lines: list[StageLine]) -> list[str]:
     return [f"Beside the run, without training: {'; '.join(told)}."] if told else []
 
 
+def own_domain_table(lines: Sequence[StageLine], scores: Scores) -> Table | None:
+    """Base and embedder side by side on held-out documents and on the run's tasks; None for a run without documents."""
+    found: dict[str, Any] | None = next(
+        (line.metrics["own_domain"] for line in lines if "own_domain" in line.metrics), None
+    )
+    if found is None:
+        return None
+    table = Table("", UNTRAINED, "tuned", "won or lost")
+    base, tuned = found.get("base", {}), found["tuned"]
+    rows = [(f"own documents: {name}", base.get(name), tuned[name]) for name in tuned]
+    before = _untrained(lines)
+    for kind, score in scores.types.items():
+        rows.append((kind, None if before is None else before.types.get(kind), score))
+    rows.append((f"mean over {len(scores.tasks)} general tasks", None if before is None else before.mean, scores.mean))
+    for name, old, new in rows:
+        table.add(name, shown(old), shown(new), "-" if old is None or new is None else f"{new - old:+.1f}")
+    return table
+
+
+def own_domain_remark(lines: Sequence[StageLine]) -> str:
+    """What the test on own documents is."""
+    found = next(line.metrics["own_domain"] for line in lines if "own_domain" in line.metrics)
+    return (
+        f"{found['queries']} queries by the teacher for passages of documents that were held out before anything was "
+        f"generated; all {found['passages']} passages are searched, the training documents' too."
+    )
+
+
 def _untrained(lines: Sequence[StageLine]) -> Scores | None:
     """Scores of the embedder's base without training, where the run has them."""
     found = next((line.metrics["untrained"] for line in lines if "untrained" in line.metrics), None)
@@ -295,6 +325,8 @@ def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: S
             by_task.add(task, shown(score))
         parts += ["## Scores", scores_table(lines, scores).markdown(), *beside_the_scores(lines)]
         parts += [by_task.markdown(), *measured(lines)]
+        if (own := own_domain_table(lines, scores)) is not None:
+            parts += ["## Your own documents", own.markdown(), own_domain_remark(lines)]
         parts += beside_table_one(name, lines, scores)
     parts += ["## Stages", stages_table(lines).markdown(), *remarks(lines)]
     asked = [each for line in lines for each in line.ledger]
@@ -304,7 +336,7 @@ def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: S
     for line in lines:
         figures = {
             **line.noted,
-            **{name: value for name, value in line.metrics.items() if name not in ("scores", "judged", "untrained")},
+            **{name: value for name, value in line.metrics.items() if name not in LARGE},
         }
         if figures:
             parts += [f"### {line.label}", _figures(figures)]

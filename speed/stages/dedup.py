@@ -67,7 +67,7 @@ class Dedup(Stage[Example]):
                 elif self.keep is None or kept[example.kind] < self.keep[example.kind]:
                     kept[example.kind] += 1
                     overlap.add(example)
-                    file.write(example.model_dump_json() + "\n")
+                    file.write(example.line() + "\n")
                 ctx.progress(done, self.samples.rows, "examples")
         self._refuse_too_few(kept)
         ctx.tally.counts.update({"in": seen.total(), "out": kept.total()})

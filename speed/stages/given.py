@@ -82,7 +82,7 @@ class GivenCorpus(Stage[Example]):
         overlap = WordOverlap()
         with (out / "examples.jsonl").open("w", encoding="utf-8") as file:
             for example in given_examples(self.file.path.expanduser()):
-                file.write(example.model_dump_json() + "\n")
+                file.write(example.line() + "\n")
                 overlap.add(example)
                 ctx.tally.counts.update(["in", "out", example.kind])
         for document in ("positive", "negative"):

@@ -70,7 +70,7 @@ class RevisionData(Pool[RevisedAnswer]):
         return RevisedAnswer(row=found.row, prompt=found.prompt, original=original, revise_prompt=text)
 
     def _request(self, drawn: RevisedAnswer) -> tuple[Ask, Check] | None:
-        kind, task = drawn.prompt.kind, drawn.prompt.task
+        kind, task, ground = drawn.prompt.kind, drawn.prompt.task, drawn.prompt.ground
         if drawn.rejected is not None or kind is None:
             return None
         ask = Ask(
@@ -80,9 +80,9 @@ class RevisionData(Pool[RevisedAnswer]):
             purpose=self.purpose,
             kind=kind,
             index=drawn.row,
-            form=revision_form(kind),
+            form=revision_form(kind, ground is not None),
         )
-        return ask, readable(lambda text: parse_revision(kind, task, text, "stop"))
+        return ask, readable(lambda text: parse_revision(kind, task, text, "stop", ground=ground))
 
     def _row(self, drawn: RevisedAnswer, answer: Answer | None, ctx: Context) -> RevisedAnswer:
         if answer is None:
@@ -90,9 +90,9 @@ class RevisionData(Pool[RevisedAnswer]):
         drawn = drawn.model_copy(update={"answer": answer.text})
         if answer.cause != "ok":
             return drawn.reject(answer.cause, answer.detail)
-        kind, task = drawn.prompt.kind, drawn.prompt.task
+        kind, task, ground = drawn.prompt.kind, drawn.prompt.task, drawn.prompt.ground
         assert kind is not None
-        found = parse_revision(kind, task, answer.text, answer.finish_reason, ctx.tally.counts)
+        found = parse_revision(kind, task, answer.text, answer.finish_reason, ctx.tally.counts, ground)
         if isinstance(found, Rejected):
             return drawn.reject(found.cause, found.detail)
         reason, example = found
@@ -100,6 +100,6 @@ class RevisionData(Pool[RevisedAnswer]):
         broken = (fault for fault in faults(example, drawn.prompt) if self.guidelines.drops(fault.cause))
         if dropped := next(broken, None):
             return drawn.reject(dropped.cause, dropped.detail)
-        before = parse_example(kind, task, drawn.original, "stop")
+        before = parse_example(kind, task, drawn.original, "stop", ground=ground)
         ctx.tally.counts.update(edits.counts(None if isinstance(before, Rejected) else before, example))
         return drawn.with_remark(answer.detail)

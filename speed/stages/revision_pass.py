@@ -64,7 +64,9 @@ class RevisionPass(GeneratingPool[Sample]):
     def _row(self, row: Sample, written: Generated, ctx: Context) -> Sample:
         about = row.prompt
         assert about.kind is not None
-        found = parse_revision(about.kind, about.task, written.text, written.finish_reason, ctx.tally.counts)
+        found = parse_revision(
+            about.kind, about.task, written.text, written.finish_reason, ctx.tally.counts, about.ground
+        )
         if isinstance(found, Rejected):
             return self._failed(row, found.cause, found.detail, ctx)
         example = found[1]

@@ -52,7 +52,7 @@ class RootData(AssignedPool[Candidates], GeneratingPool[Candidates]):
             seed=request_seed(self.seed, self.name, row),
             n=self.candidates,
             max_tokens=self.max_tokens[prompt.kind],
-            form=example_form(prompt.kind),
+            form=example_form(prompt.kind, prompt.ground is not None),
         )
 
 

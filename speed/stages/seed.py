@@ -77,7 +77,7 @@ class SeedData(ExamplePool):
     def _request(self, row: int, prompt: Prompt | None, attempt: int) -> tuple[Ask, Check] | None:
         if prompt is None:
             return None
-        kind, task = prompt.kind, prompt.task
+        kind, task, ground = prompt.kind, prompt.task, prompt.ground
         assert kind is not None
         ask = Ask(
             prompt=prompt.text,
@@ -86,6 +86,6 @@ class SeedData(ExamplePool):
             purpose=self.purpose,
             kind=kind,
             index=self.assignment.sample_index(row, attempt),
-            form=example_form(kind),
+            form=example_form(kind, prompt.ground is not None),
         )
-        return ask, readable(lambda text: parse_example(kind, task, text, "stop"))
+        return ask, readable(lambda text: parse_example(kind, task, text, "stop", ground=ground))

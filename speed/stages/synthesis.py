@@ -51,7 +51,7 @@ class Synthesis(ExamplePool, GeneratingPool[Sample]):
             prompt=prompt.text,
             seed=request_seed(self.seed, self.name, draft.row, attempt),
             max_tokens=self.max_tokens[draft.kind],
-            form=example_form(draft.kind),
+            form=example_form(draft.kind, prompt.ground is not None),
         )
 
     def _row(self, row: int, prompt: Prompt | None, attempt: int, text: Generated | None) -> Sample:

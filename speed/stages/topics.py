@@ -12,6 +12,7 @@ from typing import ClassVar
 from speed.core.spec import Json
 from speed.core.stage import Stage
 from speed.data.records import Topic
+from speed.data.topics.documents import PASSAGES, Documents, passages
 from speed.data.topics.sources import TopicsConfig, read_topics, topic_text
 from speed.runtime import Context, Runtime
 
@@ -51,6 +52,18 @@ class Topics(Stage[Topic]):
             yield Topic(row=len(seen), path=path, topic=topic)
             seen.add(short)
 
+    def _write_passages(self, how: Documents, file: Path, ctx: Context) -> None:
+        """All passages, with their topics as prompts show them."""
+        assert self.config.path is not None
+        documents: dict[str, bool] = {}
+        with file.open("w", encoding="utf-8") as lines:
+            for passage in passages(self.config.path.path.expanduser(), how):
+                documents[passage.document] = passage.held_out
+                shown = topic_text(passage.topic, self.truncate, self.config.prettify)
+                lines.write(passage.model_copy(update={"topic": shown}).model_dump_json() + "\n")
+                ctx.tally.counts["passages_held_out" if passage.held_out else "passages"] += 1
+        ctx.tally.counts.update({"documents": len(documents), "documents_held_out": sum(documents.values())})
+
     def run(self, out: Path, ctx: Context) -> None:
         met: Counter[str] = Counter()
         count = 0
@@ -61,6 +74,8 @@ class Topics(Stage[Topic]):
                 if count % 1_000 == 0:
                     ctx.progress(count, 0, "topics")
         ctx.progress(count, count, "topics")
+        if self.config.documents is not None:
+            self._write_passages(self.config.documents, out / PASSAGES, ctx)
         ctx.tally.counts.update({"in": met.pop("read"), "out": count, "malformed": met.pop("malformed", 0)})
         del met["kept"]
         ctx.tally.rejected.update(met)

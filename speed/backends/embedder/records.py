@@ -131,7 +131,7 @@ def _of_file(file: Path, place: int, source: Source | None) -> Iterator[Labelled
 
 
 def _refuse_unknown_columns(row: dict[str, Json], where: str) -> None:
-    unknown = [name for name in row if name not in ("kind", "task") and not is_text_column(name)]
+    unknown = [name for name in row if name not in ("kind", "task", "document") and not is_text_column(name)]
     if unknown:
         raise UserError(
             f"{where}: unknown column {', '.join(map(repr, unknown))}; known are kind, task, {KNOWN}\n"

@@ -52,6 +52,11 @@ class ProtocolEvaluator(EvaluationProtocol):
 
         return run(self, self.jobs(ctx), LocalModel(embedder), out, ctx).scores
 
+    def on_folder(self, folder: Path) -> LocalEvaluator:
+        """See `speed.ports.Evaluator`."""
+        how = {"protocol": self.protocol, "max_length": self.max_length, "precision": self.precision}
+        return LocalEvaluator.model_validate({"tasks": folder, **how})
+
 
 class MtebEvaluator(ProtocolEvaluator):
     """A benchmark of mteb, or some of its tasks; the data come from a mirror, the hub or the hub's cache."""

@@ -21,7 +21,7 @@ def accept_or_reject(
     assert prompt.kind is not None
     made = Sample(row=row, prompt=prompt, text=text, finish_reason=finish_reason, tokens=tokens)
     met: Counter[str] = Counter()
-    example = parse_example(prompt.kind, prompt.task, text, finish_reason, met)
+    example = parse_example(prompt.kind, prompt.task, text, finish_reason, met, prompt.ground)
     if isinstance(example, Rejected):
         return made.reject(example.cause, example.detail)
     broken = faults(example, prompt)

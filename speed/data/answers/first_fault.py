@@ -31,7 +31,7 @@ def first_fault(text: str, finish_reason: str, prompt: Prompt) -> Broken | None:
     A fault between two texts counts for the one that is written later.
     """
     assert prompt.kind is not None
-    example = parse_example(prompt.kind, prompt.task, text, finish_reason)
+    example = parse_example(prompt.kind, prompt.task, text, finish_reason, ground=prompt.ground)
     if isinstance(example, Rejected):
         return None
     starts = {}

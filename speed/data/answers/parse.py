@@ -17,7 +17,7 @@ from speed.core.spec import Spec
 from speed.data.answers.json_in_text import json_objects, lists, plain, unwrapped
 from speed.data.answers.lenient_json import Members, Value
 from speed.data.answers.reasoning import without_reasoning
-from speed.data.records import KEYS, Example, Kind, Rejected
+from speed.data.records import KEYS, Example, Ground, Kind, Rejected, written_keys
 
 CAUSES = {
     "empty": "no text at all, or none behind the reasoning",
@@ -62,17 +62,23 @@ def example_json(example: Example) -> str:
 
 
 def parse_example(
-    kind: Kind, task: str, text: str, finish_reason: str = "", met: Counter[str] | None = None
+    kind: Kind,
+    task: str,
+    text: str,
+    finish_reason: str = "",
+    met: Counter[str] | None = None,
+    ground: Ground | None = None,
 ) -> Example | Rejected:
     """Parse the training example in an answer to a data prompt.
 
     Args:
+        ground: here and in `parse_revision` the passages of a prompt that asks for a query alone.
         met: counts `SEVERAL`, here and in the other functions, where an answer holds several different records.
     """
-    candidates = unwrapped(KEYS[kind].all)
+    candidates = unwrapped(written_keys(kind, ground is not None))
 
     def read(value: Value) -> Iterator[Example | Rejected]:
-        return (_example(kind, task, found) for found in candidates(value))
+        return (_example(kind, task, found, ground) for found in candidates(value))
 
     return _last(text, finish_reason, read, met)
 
@@ -110,13 +116,18 @@ def parse_judgement(
 
 
 def parse_revision(
-    kind: Kind, task: str, text: str, finish_reason: str = "", met: Counter[str] | None = None
+    kind: Kind,
+    task: str,
+    text: str,
+    finish_reason: str = "",
+    met: Counter[str] | None = None,
+    ground: Ground | None = None,
 ) -> tuple[str, Example] | Rejected:
     """Parse reason and revised example: an object, or a string that holds one in JSON or in Python's notation."""
     revisions = unwrapped(("revision",))
 
     def read(value: Value) -> Iterator[tuple[str, Example] | Rejected]:
-        return (revision for found in revisions(value) for revision in _revisions(kind, task, found))
+        return (revision for found in revisions(value) for revision in _revisions(kind, task, found, ground))
 
     return _last(text, finish_reason, read, met)
 
@@ -184,9 +195,9 @@ def _text(value: Any) -> str | Rejected:
     return str(value)
 
 
-def _example(kind: Kind, task: str, value: Members) -> Example | Rejected:
+def _example(kind: Kind, task: str, value: Members, ground: Ground | None) -> Example | Rejected:
     keys = KEYS[kind]
-    names = keys.all
+    names = written_keys(kind, ground is not None)
     members = _by_key(value, names)
     if isinstance(members, str):
         return _rejected("bad_schema", members)
@@ -199,6 +210,11 @@ def _example(kind: Kind, task: str, value: Members) -> Example | Rejected:
         if isinstance(text, Rejected):
             return _rejected(text.cause, f"{key}: {text.detail}")
         texts[key] = text
+    if ground is not None:
+        query = texts[keys.query]
+        return Example(
+            kind=kind, task=task, query=query, positive=ground.text, negative=ground.negative, document=ground.document
+        )
     negative = texts[keys.negative] if keys.negative else None
     return Example(kind=kind, task=task, query=texts[keys.query], positive=texts[keys.positive], negative=negative)
 
@@ -235,14 +251,17 @@ def _judgement(value: Members, candidates: int) -> Judgement | Rejected:
     return Judgement(best=places[0], worst=places[1], reason=reason)
 
 
-def _revisions(kind: Kind, task: str, value: Members) -> Iterator[tuple[str, Example] | Rejected]:
+def _revisions(
+    kind: Kind, task: str, value: Members, ground: Ground | None
+) -> Iterator[tuple[str, Example] | Rejected]:
     members = _by_key(value, ("reason", "revision"))
     if isinstance(members, str) or "revision" not in members:
         yield _rejected("bad_schema", members if isinstance(members, str) else "missing 'revision'")
         return
     given = _text(members.get("reason"))
     reason = "" if isinstance(given, Rejected) else given
-    results = [_example(kind, task, inner) for inner in unwrapped(KEYS[kind].all)(members["revision"])]
+    candidates = unwrapped(written_keys(kind, ground is not None))
+    results = [_example(kind, task, inner, ground) for inner in candidates(members["revision"])]
     for result in results:
         yield result if isinstance(result, Rejected) else (reason, result)
     if not results:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from speed.core.spec import Json, Spec
-from speed.data.records import KEYS, Kind
+from speed.data.records import Kind, written_keys
 
 _TEXT: Json = {"type": "string"}
 
@@ -24,9 +24,14 @@ class Form(Spec):
 
 
 @lru_cache
-def example_form(kind: Kind) -> Form:
-    """Schema of an example: the keys of its kind, each with a string."""
-    return Form(name=f"{kind}_example", body=_object(dict.fromkeys(KEYS[kind].all, _TEXT)))
+def example_form(kind: Kind, grounded: bool = False) -> Form:
+    """Schema of an example: the keys of its kind, each with a string.
+
+    Args:
+        grounded: whether a query for a given passage is asked for, and nothing else.
+    """
+    keys = written_keys(kind, grounded)
+    return Form(name=f"{kind}_{'query' if grounded else 'example'}", body=_object(dict.fromkeys(keys, _TEXT)))
 
 
 @lru_cache
@@ -43,9 +48,10 @@ def judgement_form(candidates: int) -> Form:
 
 
 @lru_cache
-def revision_form(kind: Kind) -> Form:
+def revision_form(kind: Kind, grounded: bool = False) -> Form:
     """Schema of a reason and a revised example; the example is an object, as in the paper's Figure 6."""
-    return Form(name=f"{kind}_revision", body=_object({"reason": _TEXT, "revision": example_form(kind).body}))
+    body = _object({"reason": _TEXT, "revision": example_form(kind, grounded).body})
+    return Form(name=f"{kind}_{'query_' if grounded else ''}revision", body=body)
 
 
 def _object(properties: Mapping[str, Json]) -> Json:

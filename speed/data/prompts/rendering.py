@@ -19,9 +19,9 @@ from speed.data.draws import permutation
 from speed.data.prompts.released import released
 from speed.data.prompts.slots import Choices, Lengths
 from speed.data.prompts.template_files import SLOTS, Template, Wording, list_items, templates
-from speed.data.records import STS_INSTRUCTION, Kind, Prompt
+from speed.data.records import STS_INSTRUCTION, Ground, Kind, Prompt
 
-PromptRole = Literal["brainstorm", "synthesis", "judge", "revise"]
+PromptRole = Literal["brainstorm", "synthesis", "judge", "revise", "grounded"]
 """Purpose of a prompt."""
 
 BRAINSTORMED = (Kind.RETRIEVAL, Kind.CLASSIFICATION, Kind.SHORT_SHORT, Kind.LONG_LONG)
@@ -114,7 +114,7 @@ class PromptsConfig(Spec):
 
     def recipe(self) -> Json:
         """Identity: all slot tables and the text of all templates, but not the folder of the templates."""
-        return self._recipe(tuple(SLOTS))
+        return self._recipe([name for name in SLOTS if not name.startswith("grounded/")])
 
     def of(self, role: PromptRole) -> RolePrompts:
         """The prompts of one role; their recipe leaves out the templates of the other roles."""
@@ -143,7 +143,7 @@ class RolePrompts(Spec):
     def recipe(self) -> Json:
         """Identity: the templates of this role, and the slot tables if they are drawn from."""
         names = [name for name in SLOTS if name.split("/")[0] == self.role]
-        if self.role == "synthesis":
+        if self.role in ("synthesis", "grounded"):
             return self.config._recipe(names)
         shas = {name: self.config.template(name).sha256 for name in names}
         return {"templates": shas, "language": self.config.language}
@@ -167,6 +167,12 @@ def data_prompt(kind: Kind, task: str, topic: str, config: PromptsConfig, rng: R
     return _prompt(f"synthesis/{kind}", kind, task, topic, slots, config, rng)
 
 
+def query_prompt(task: str, topic: str, ground: Ground, config: PromptsConfig, rng: Random) -> Prompt:
+    """Ask for a query that a real passage answers (ours)."""
+    slots = config.draw(Kind.RETRIEVAL, rng)
+    return _prompt("grounded/query", Kind.RETRIEVAL, task, topic, slots, config, rng, ground)
+
+
 def judge_prompt(data_prompt: str, shown: Sequence[str], config: PromptsConfig) -> Prompt:
     """Ask a judge for the best and the worst answer, numbered from 0 in the order shown (paper, Figure 5)."""
     numbered = "\n".join(f"{index}. {text}" for index, text in enumerate(shown))
@@ -183,7 +189,14 @@ def _uniform(values: Sequence[int | float]) -> Choices:
 
 
 def _prompt(
-    name: str, kind: Kind, task: str, topic: str, drawn: dict[str, str], config: PromptsConfig, rng: Random
+    name: str,
+    kind: Kind,
+    task: str,
+    topic: str,
+    drawn: dict[str, str],
+    config: PromptsConfig,
+    rng: Random,
+    ground: Ground | None = None,
 ) -> Prompt:
     template = config.template(name)
     drawn = {**drawn, "language": config.language}
@@ -197,8 +210,10 @@ def _prompt(
         return "".join([items[index] for index in order])
 
     values = {**drawn, "task": task, "topic": topic, "_shuffle": shuffle}
+    if ground is not None:
+        values |= {"passage": ground.text, "document": ground.document}
     text = template.fill(values)
-    return Prompt(text=text, template=template.label, kind=kind, task=task, topic=topic, slots=slots)
+    return Prompt(text=text, template=template.label, kind=kind, task=task, topic=topic, slots=slots, ground=ground)
 
 
 def _fill(name: str, values: dict[str, str], config: PromptsConfig) -> Prompt:

@@ -51,6 +51,7 @@ SLOTS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
         "synthesis/long_long": (_DATA, {"topic", "num_words"}),
         "judge": ({"data_prompt", "data_list"}, set[str]()),
         "revise": ({"data_prompt", "data_example"}, set[str]()),
+        "grounded/query": ({"task", "passage"}, {"topic", "document", *_RETRIEVAL} - {"num_words"}),
     }.items()
 }
 """Template name -> (slots that it must use, slots that it may use)."""
@@ -93,7 +94,7 @@ def templates(wording: Wording, folder: Path | None) -> Mapping[str, Template]:
 
 def _text_of(wording: Wording, name: str) -> tuple[str, str]:
     """Where a template of the package stands, and its text."""
-    for folder in FOLDERS[wording]:
+    for folder in FOLDERS.get(wording, FOLDERS["paper"]):
         file = files("speed.data.prompts") / folder / f"{name}.jinja"
         if file.is_file():
             return f"speed/data/prompts/{folder}/{name}.jinja", file.read_text(encoding="utf-8")

@@ -119,11 +119,17 @@ def _fault(cause: str, detail: str, *fields: str) -> Fault:
 
 
 def _retrieval(example: Example, slots: dict[str, str], plain: dict[str, str]) -> list[Fault]:
-    query, positive, negative = example.fields()
+    query, *documents = example.fields()
     broken = _length(query, example.query, word_bounds(slots.get("query_length", "")), "query_length")
     bounds = word_bounds(slots.get("num_words", ""))
     long_enough = len(plain[query].split()) >= COPIED_WORDS
-    for name, text in ((positive, example.positive), (negative, example.negative or "")):
+    if (
+        example.document is not None
+        and long_enough
+        and f" {plain[query]} " in f" {' '.join(words_of(example.positive))} "
+    ):
+        broken.append(_fault("query_copied", f"the passage contains {example.query[:80]!r}", query))
+    for name, text in zip(documents, (example.positive, example.negative or ""), strict=False):
         broken += _length(name, text, bounds)
         if long_enough and f" {plain[query]} " in f" {plain[name]} ":
             broken.append(_fault("query_copied", f"{name} contains {example.query[:80]!r}", query, name))

@@ -21,6 +21,7 @@ from speed.core.errors import UserError
 from speed.core.spec import Json, Spec, fields_of
 from speed.data.draws import shuffled_order
 from speed.data.records import Kind
+from speed.data.topics.documents import Documents, passages
 from speed.data.topics.file_formats import paths_in
 
 LEVELS = 4
@@ -42,6 +43,8 @@ class TopicsConfig(Spec):
     max_depth: int | None = Field(None, ge=1)
     prettify: bool = False
     """Show underscores as spaces in prompts; the paper shows raw paths (Table 7)."""
+    documents: Documents | None = None
+    """How documents at `path` are cut (topics=corpus); None where it holds topics. In keys only where set."""
     recur: bool = False
     """Pay a teacher even where each topic is used more than five times within a kind; in no key."""
 
@@ -49,6 +52,8 @@ class TopicsConfig(Spec):
         """Identity: these rules, and the content of the source or of the built-in list."""
         fields = {**fields_of(self), **({} if self.path else {"path": {"sha256": _built_in_sha256()}})}
         del fields["recur"]
+        if self.documents is None:
+            del fields["documents"]
         return fields
 
 
@@ -70,7 +75,11 @@ def read_topics(config: TopicsConfig, counts: Counter[str] | None = None) -> Ite
     counts = Counter() if counts is None else counts
     where = f"topics.path={config.path.path}" if config.path else "the built-in topics"
     seen: set[int] = set()
-    for path in paths_in(config.path.path if config.path else None, config.format, counts):
+    paths = paths_in(config.path.path if config.path else None, config.format, counts)
+    if config.documents is not None and config.path is not None:
+        cut = passages(config.path.path.expanduser(), config.documents)
+        paths = iter(dict.fromkeys(passage.topic for passage in cut if not passage.held_out))
+    for path in paths:
         counts["read"] += 1
         cause = _cause_to_skip(path, config)
         if cause is None:

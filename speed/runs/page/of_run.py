@@ -157,7 +157,10 @@ def _scores(name: str, lines: Sequence[StageLine], scores: Scores) -> dict[str, 
         caption += (
             "The paper's scores are over 56 other tasks: levels do not compare, so they stand in the table alone."
         )
+    own_table = report.own_domain_table(lines, scores)
     return {
+        "own": own_table,
+        "own_remark": report.own_domain_remark(lines) if own_table is not None else "",
         "picture": scores_by_type(scores, kinds, beside, paper),
         "caption": caption,
         "types": by_type,
@@ -261,10 +264,9 @@ def _by_kind(head: str, cells: dict[tuple[str, str], int]) -> Table:
 
 
 def _details(lines: Sequence[StageLine]) -> list[dict[str, Any]]:
-    left_out = ("scores", "judged")
     out = []
     for line in lines:
-        figures = {**line.noted, **{name: value for name, value in line.metrics.items() if name not in left_out}}
+        figures = {**line.noted, **{name: value for name, value in line.metrics.items() if name not in report.LARGE}}
         told_of = [(name.replace("_", " "), _figure(value)) for name, value in figures.items()]
         out.append({"label": line.label, "key": line.key[:20], "figures": told_of})
     return out

@@ -200,7 +200,9 @@ def _repaired(row: RevisedAnswer, listed: Candidates) -> dict[str, Any]:
     kind, task = row.prompt.kind, row.prompt.task
     change: list[Any] | None = None
     if row.revision and kind is not None:
-        before, after = (parse_example(kind, task, text, "stop") for text in (row.original, row.revision))
+        before, after = (
+            parse_example(kind, task, text, "stop", ground=row.prompt.ground) for text in (row.original, row.revision)
+        )
         if isinstance(after, Example):
             change = _change("", before if isinstance(before, Example) else None, after, row.original)
     return _step(
@@ -253,7 +255,7 @@ def _passed(before: Sample, after: Sample) -> dict[str, Any] | None:
     if not after.revised or after.example is None:
         stays = ["note", "plain", "the revision could not be used: it stays as it was"]
         return _step("revision", "revisor", _why(after.rejected, after.detail) if after.rejected else stays)
-    found = parse_revision(kind, before.prompt.task, after.text, "stop")
+    found = parse_revision(kind, before.prompt.task, after.text, "stop", ground=before.prompt.ground)
     reason = "" if isinstance(found, Rejected) else found[0]
     same = before.example == after.example
     return _step(
