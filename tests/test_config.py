@@ -39,6 +39,7 @@ OPTIONS = sorted(
 NEEDED = {
     "prompts=released": f"prompts.path={ROOT / 'tests' / 'data' / 'prompts' / 'released'}",
     "topics=file": "topics.path=package:miniature/topics.txt",
+    "topics=corpus": f"topics.path={ROOT / 'docs'}",
     "eval=local": f"eval.tasks={ROOT / 'tests' / 'data' / 'tasks'}",
 }
 """What an option that stands for a user's own file is given here."""

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from speed.data.prompts.template_files import SLOTS
+from speed.data.prompts.template_files import OURS, SLOTS
 
 PAGE = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
 KEY = re.compile(r"`([^`]+)`(?: \(([^)]*)\))?")
@@ -66,7 +66,11 @@ def test_every_guideline_of_every_template_is_compared() -> None:
         assert theirs
         assert verdict
         ours.setdefault(template.strip("`"), []).append(words.strip("`"))
-    assert set(ours) == set(SLOTS)
+    assert set(ours) == set(SLOTS) - set(OURS)
+    for name in OURS:
+        assert f"`speed/data/prompts/templates/{name}.jinja`" in PAGE, "said to be no prompt of the paper"
+        text = (ROOT / "speed" / "data" / "prompts" / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
+        assert text.startswith("{#- Ours, not the paper's:")
     for name, told in ours.items():
         text = (ROOT / "speed" / "data" / "prompts" / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
         assert [words for words in told if text.count(words) != 1] == [], name

@@ -18,7 +18,7 @@ from speed.core.spec import Json, Spec, fields_of
 from speed.data.draws import permutation
 from speed.data.prompts.released import released
 from speed.data.prompts.slots import Choices, Lengths
-from speed.data.prompts.template_files import SLOTS, Template, Wording, list_items, templates
+from speed.data.prompts.template_files import OURS, SLOTS, Template, Wording, list_items, templates
 from speed.data.records import STS_INSTRUCTION, Ground, Kind, Prompt
 
 PromptRole = Literal["brainstorm", "synthesis", "judge", "revise", "grounded"]
@@ -114,7 +114,7 @@ class PromptsConfig(Spec):
 
     def recipe(self) -> Json:
         """Identity: all slot tables and the text of all templates, but not the folder of the templates."""
-        return self._recipe([name for name in SLOTS if not name.startswith("grounded/")])
+        return self._recipe([name for name in SLOTS if name not in OURS])
 
     def of(self, role: PromptRole) -> RolePrompts:
         """The prompts of one role; their recipe leaves out the templates of the other roles."""

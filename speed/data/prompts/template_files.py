@@ -55,6 +55,8 @@ SLOTS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     }.items()
 }
 """Template name -> (slots that it must use, slots that it may use)."""
+OURS = ("grounded/query",)
+"""Templates for what the paper does not have."""
 
 
 class Template(NamedTuple):

@@ -114,7 +114,11 @@ def _read(example: Example | None, text: str) -> list[Any]:
 
 
 def _fields(example: Example) -> list[list[str]]:
-    return [[key, text] for key, text in example.fields().items()]
+    written = [[key, text] for key, text in example.fields().items()]
+    if example.document is None:
+        return written
+    given = [[f"passage of {example.document}", example.positive], ["another of it", example.negative or ""]]
+    return written + [[name, text] for name, text in given if text]
 
 
 def _why(cause: str | None, detail: str) -> list[Any] | None:
