@@ -25,11 +25,15 @@ class Record(NamedTuple):
     query: str
     positive: str
     negatives: tuple[str, ...]
+    document: str | None = None
+    """The user's document that the positive is a passage of, as in `speed.data.records.Example`."""
 
     def line(self) -> str:
         """The record as the embedder reads it."""
         fields = self._asdict()
         negatives = fields.pop("negatives")
+        if self.document is None:
+            del fields["document"]
         return json.dumps(fields | ({"negatives": list(negatives)} if negatives else {}), ensure_ascii=False) + "\n"
 
 
@@ -179,4 +183,4 @@ def text_code(text: str) -> int:
 def _record(line: bytes) -> Record:
     row = json.loads(line)
     negatives = row.get("negatives") or ([row["negative"]] if row.get("negative") else [])
-    return Record(Kind(row["kind"]), row["task"], row["query"], row["positive"], tuple(negatives))
+    return Record(Kind(row["kind"]), row["task"], row["query"], row["positive"], tuple(negatives), row.get("document"))
