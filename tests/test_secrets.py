@@ -18,7 +18,7 @@ from speed.teaching.openai_teacher import KEY
 RIGHT, WRONG = "planted-right-7b21c9e4", "planted-wrong-0d55aa13"
 TEACHER = (
     *("+experiment=[smoke,teacher_data]", "teacher=openai_compatible", "teacher.model=rules"),
-    "eval.only=[MiniatureSTS]",  # no key comes near an evaluation: the one task is there to have all stages
+    *("embedder=dry", "eval=dry"),  # test_smoke.py plants this key as well, where both are real
 )
 
 

@@ -34,6 +34,7 @@ from speed.report import main
 from speed.runs.building import PRELOAD
 from speed.runs.report import stage_line
 from speed.teaching.journal import Journal
+from speed.teaching.openai_teacher import KEY
 
 BOXES = [
     "topics", "tasks for seed", "seed data", "junior", "tasks for root", "root data", "preferences", "senior",
@@ -51,7 +52,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
     assert planned.code == 0, planned.err
     assert not home.exists()
     guarded = {"PYTHONPATH": f"{GUARD}:{ROOT}", "NETWORK_LOG": str(home.parent / "network.txt")}
-    done = speed(home, SMOKE, OPENAI_API_KEY=PLANTED, HF_TOKEN=PLANTED, **guarded)
+    done = speed(home, SMOKE, HF_TOKEN=PLANTED, OPENAI_API_KEY=PLANTED, **{KEY: PLANTED}, **guarded)
     assert done.code == 0, done.out + done.err
     (home.parent / "plan.txt").write_text(planned.out)
     return home, done

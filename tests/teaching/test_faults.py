@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from provider import Provider
-from test_teacher import Priced, answers, ask, context, fine, teacher
+from quick_teacher import Priced, answers, ask, context, fine, teacher
 
 from speed.core.errors import UserError
 from speed.runs.ledger_table import ledger_table

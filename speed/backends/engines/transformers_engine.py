@@ -10,43 +10,30 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 from pydantic import Field
 
 from speed.backends.engines.decoding import Prefix, continuations
+from speed.backends.engines.local_weights import LocalWeights
 from speed.backends.engines.transcription import Transcription, Written, context_length, format_of
-from speed.backends.engines.weights import Loaded, Precision, adopt, end_tokens, load, refuse_partial
+from speed.backends.engines.weights import Loaded, Precision, end_tokens, load
 from speed.backends.runtime.at_once import AtOnce
 from speed.backends.runtime.device import device_of
 from speed.core.errors import UserError
 from speed.data.costs.loads import EngineLoad
 from speed.data.costs.memory import cache_bytes
 from speed.data.costs.model_shapes import shape_of
-from speed.ports import Engine, FormatName, Generate, Generated, Sampling
+from speed.ports import Generate, Generated, Sampling
 from speed.runtime import Context
 
 
-class TransformersEngine(Engine):
+class TransformersEngine(LocalWeights):
     """Samples with transformers' forward pass and our own loop over it."""
-
-    heavy: ClassVar[tuple[str, ...]] = ("torch", "peft", "transformers.generation", "transformers.modeling_utils")
 
     precision: Precision = "bf16"
     """Arithmetic of the forward pass."""
     batch_tokens: int = Field(default=65_536, ge=1)
     """Most tokens, prompts and answers together, that one batch may come to."""
-
-    def adopt(self, base: str, out: Path, layout: FormatName = "chat") -> None:
-        adopt(base, out, layout)
-
-    def check_model(self, base: str) -> None:
-        refuse_partial(base)
-
-    def check_base(self, base: str) -> None:
-        from speed.backends.engines.base_check import check_generator
-
-        check_generator(base, "chat")
 
     def load(self, base: str) -> EngineLoad | None:
         shape = shape_of(base)

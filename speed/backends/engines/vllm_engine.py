@@ -17,20 +17,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from speed.backends.engines.decoding import Prefix
+from speed.backends.engines.local_weights import LocalWeights
 from speed.backends.engines.transcription import Transcription, Written, context_length, format_of
 from speed.backends.engines.weights import (
     Precision,
-    adopt,
     end_tokens,
     load_configs,
     load_tokenizer,
     read_card,
-    refuse_partial,
     save_merged,
 )
 from speed.backends.runtime.device import quietly
@@ -39,7 +38,7 @@ from speed.core.errors import UserError, refuse_for
 from speed.data.costs.loads import EngineLoad
 from speed.data.costs.memory import cache_bytes
 from speed.data.costs.model_shapes import shape_of
-from speed.ports import Engine, FormatName, Generate, Generated, Sampling
+from speed.ports import Generate, Generated, Sampling
 from speed.runtime import Context, Runtime
 
 ENVIRONMENT = {
@@ -55,11 +54,8 @@ PAGE = 32
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-class VllmEngine(Engine):
+class VllmEngine(LocalWeights):
     """Samples with vLLM."""
-
-    # not vllm itself: its import changes the environment and PyTorch, and trainings are forked from that process too
-    heavy: ClassVar[tuple[str, ...]] = ("torch", "peft", "transformers.generation", "transformers.modeling_utils")
 
     precision: Precision = "bf16"
     """Arithmetic of the forward pass, and of keys and values."""
@@ -105,17 +101,6 @@ class VllmEngine(Engine):
         wide = 4 if self.precision == "fp32" else 2
         weights = float(shape.parameters * (1 if self.quantization == "fp8" else wide))
         return EngineLoad(weights, float(cache_bytes(shape, wide)), self.cache_tokens, "engine.cache_tokens")
-
-    def adopt(self, base: str, out: Path, layout: FormatName = "chat") -> None:
-        adopt(base, out, layout)
-
-    def check_model(self, base: str) -> None:
-        refuse_partial(base)
-
-    def check_base(self, base: str) -> None:
-        from speed.backends.engines.base_check import check_generator
-
-        check_generator(base, "chat")
 
     def generate(
         self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context
