@@ -79,6 +79,11 @@ def resource_lines(config: Config, found: list[StageStatus]) -> list[str]:
     if load is not None and load.precision == "fp32" and sum(needed.hours["evaluation"].values()) >= 1:
         share = PEAK_FP32 / PEAKS[CARD]
         lines.append(f"the evaluation's arithmetic is fp32 (eval.precision); bf16 takes {share:.0%} of its hours")
+    if (evaluation := sum(needed.hours["evaluation"].values())) >= 1:
+        lines.append(
+            f"evaluation: about {evaluation:,.0f} hours, since one GPU of {CARD} GB encodes all of its texts; vectors "
+            "that the root has kept cost none"
+        )
     lines.append(
         f"assumed: {UTILISATION:.0%} of {PEAKS[CARD] / 1e12:g} Tflop/s in 16 bits ({PEAK_FP32 / 1e12:g} in fp32) and "
         f"{BANDWIDTH_USED:.0%} of {BANDWIDTH / 1e12:g} TB/s, as of an A100; texts as long as their prompts ask for "

@@ -33,6 +33,19 @@ def test_a_step_of_generation_reads_weights_and_what_is_kept() -> None:
     assert generation_hours(LLAMA, 1, 100, 200) == pytest.approx(alone / 3600), "fewer texts than fit"
 
 
+def test_a_plan_says_how_long_the_evaluation_takes(compose: Any, tmp_path: Path) -> None:
+    """It has one GPU, so its hours are those of the clock: the characters of all tasks, read once."""
+    characters = sum(each.characters for each in evaluation_datasets("mteb_v1"))
+    for precision in ("bf16", "fp32"):
+        config = compose("preset=paper", "topics=miniature", f"eval.precision={precision}")
+        told = " ".join(resource_lines(config, found(config, tmp_path / "home"))).replace("\n", " ")
+        hours = evaluation_hours(MISTRAL, characters, precision)
+        assert hours > 1
+        assert f"evaluation: about {hours:,.0f} hours, since one GPU of 80 GB encodes all of its texts" in told
+    small = compose("topics=miniature")
+    assert "evaluation: about" not in " ".join(resource_lines(small, found(small, tmp_path / "home")))
+
+
 def test_encoding_takes_two_operations_a_weight_and_token() -> None:
     whole = 2 * 7_241_732_096 * 1_000_000 / (312e12 * 0.4) / 3600
     assert evaluation_hours(MISTRAL, 4_500_000, "bf16") == pytest.approx(whole)
