@@ -97,8 +97,6 @@ class About(NamedTuple):
 
     task: str
     topic: str
-    ground: Ground | None = None
-    """The passage that a query is to be written for."""
 
 
 class Draft(NamedTuple):
@@ -110,6 +108,10 @@ class Draft(NamedTuple):
     """None if the teacher gave no task."""
     spare: About | None = None
     """Task of the nearest earlier brainstorm call of the kind that gave one."""
+    ground: Ground | None = None
+    """The passage that a query is to be written for, where topics are of documents; with `about`."""
+    spare_ground: Ground | None = None
+    """The same with `spare`."""
 
 
 class Assignment(Spec):
@@ -172,14 +174,16 @@ class Assignment(Spec):
 
     def prompt(self, draft: Draft, attempt: int = 0) -> Prompt | None:
         """Prompt of a row. Each further attempt draws other slots, and borrows a task if the row has none."""
-        about = draft.about or (draft.spare if attempt else None)
+        about, ground = draft.about, draft.ground
+        if about is None and attempt:
+            about, ground = draft.spare, draft.spare_ground
         if about is None:
             return None
         index = self.mix.index_within_kind(draft.row)
         further = (attempt,) if attempt else ()
         rng = generator(self.seed, "prompt", self.role, draft.kind.value, index, *further)
-        if about.ground is not None and self.grounded is not None:
-            return query_prompt(about.task, about.topic, about.ground, self.grounded.config, rng)
+        if ground is not None and self.grounded is not None:
+            return query_prompt(about.task, about.topic, ground, self.grounded.config, rng)
         return data_prompt(draft.kind, about.task, about.topic, self.prompts.config, rng)
 
     def drafts(self, start: int, stop: int, tasks: Iterable[TaskList], topics: Sequence[str]) -> Iterator[Draft]:
@@ -201,9 +205,14 @@ class Assignment(Spec):
             call = index // (self.samples_per_task * self.tasks_per_topic)
             listed = self._task_list(kind, call, waiting, spares, stream)
             library = getattr(topics, "library", None) if kind is Kind.RETRIEVAL else None
-            yield Draft(row, kind, self._about(listed, index, library), self._about(spares.get(kind), index, library))
+            about, spare = self._about(listed, index), self._about(spares.get(kind), index)
+            grounds = (
+                None if library is None or each is None else library.ground(each.topic, self.seed, self.role, index)
+                for each in (about, spare)
+            )
+            yield Draft(row, kind, about, spare, *grounds)
 
-    def _about(self, listed: TaskList | None, index: int, library: Library | None) -> About | None:
+    def _about(self, listed: TaskList | None, index: int) -> About | None:
         """The task of a list that belongs to number `index` of its kind."""
         if listed is None or not listed.tasks:
             return None
@@ -211,8 +220,7 @@ class Assignment(Spec):
         if self.tasks_per_topic > len(tasks):
             tasks = drawn_tasks(listed.answer, self.tasks_per_topic, self.seed, self.role, listed.row) or tasks
         place = (index // self.samples_per_task) % self.tasks_per_topic % len(tasks)
-        ground = library.ground(listed.topic, self.seed, self.role, index) if library else None
-        return About(tasks[place], listed.topic, ground)
+        return About(tasks[place], listed.topic)
 
     def _task_list(
         self,
