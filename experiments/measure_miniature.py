@@ -38,9 +38,25 @@ SIZES = (161, 345, KEPT)
 WRITERS = {
     "junior": ("+experiment=ablation_sft_only",),
     "senior": ("+experiment=ablation_no_revisor",),
+    "junior and revisor": ("+experiment=ablation_no_dpo", "revisor.sft.epochs=3"),
     "senior and revisor": ("revisor.sft.epochs=3",),
     "teacher": ("+experiment=teacher_data",),
 }
+DRAWN = {
+    "teacher": ("^-", "#1b7837"),
+    "senior and revisor": ("D-", "#2166ac"),
+    "senior": ("s-", "#542788"),
+    "junior": ("o--", "#b35806"),
+}
+"""Writers in the picture, with mark and colour."""
+PAIRS = (
+    ("senior", "junior"),
+    ("junior and revisor", "junior"),
+    ("senior and revisor", "senior"),
+    ("senior and revisor", "junior"),
+    ("teacher", "senior and revisor"),
+)
+"""Differences that the paper's Table 2 is about, better first in the paper."""
 HELD_OUT = 230
 """Judged lists beyond those that the senior was trained on."""
 BASE_ROWS = 230
@@ -105,7 +121,7 @@ def one_seed(home: Path, seed: int) -> dict[str, Any]:
 
     built = {}
     for writer in WRITERS:
-        for size in (KEPT, *SIZES[:-1]) if writer in ("junior", "senior") else (KEPT,):
+        for size in (KEPT, *SIZES[:-1]) if writer in DRAWN else (KEPT,):
             print(f"seed {seed}: {writer}, {size} examples", flush=True)
             tried = [overrides(seed, writer, size, written) for written in WRITTEN]
             enough = next((arguments for arguments in tried if run(home, arguments)), None)
@@ -115,6 +131,7 @@ def one_seed(home: Path, seed: int) -> dict[str, Any]:
     texts = {
         "junior": built["junior", KEPT].rows("synthesis"),
         "senior": built["senior", KEPT].rows("synthesis"),
+        "junior and revisor": built["junior and revisor", KEPT].rows("revision"),
         "senior and revisor": built["senior and revisor", KEPT].rows("revision"),
         "teacher": built["teacher", KEPT].rows("synthesis by the teacher"),
     }
@@ -128,9 +145,7 @@ def one_seed(home: Path, seed: int) -> dict[str, Any]:
         "senior_wins": win_rate(answers["senior"], answers["junior"]),
         "preference_accuracy": preference_accuracy(whole),
         "downstream": {name: built[name, KEPT].scores() for name in WRITERS},
-        "by_size": {
-            name: {size: mean(built[name, size].scores().values()) for size in SIZES} for name in ("junior", "senior")
-        },
+        "by_size": {name: {size: mean(built[name, size].scores().values()) for size in SIZES} for name in DRAWN},
     }
 
 
@@ -252,7 +267,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 def tables(seeds: Sequence[dict[str, Any]], fixed: dict[str, dict[str, float]]) -> str:
     """The Markdown of the lab book."""
-    names = ["base", "junior", "senior", "senior and revisor", "teacher"]
+    names = ["base", *WRITERS]
     lines = ["| what was written | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
     rows = {
         "valid JSON": "valid",
@@ -274,21 +289,31 @@ def tables(seeds: Sequence[dict[str, Any]], fixed: dict[str, dict[str, float]]) 
     )
     accuracy = [100 * seed["preference_accuracy"] for seed in seeds]
     lines.append(f"| senior's implicit reward agrees with the judge, held-out lists | {with_interval(accuracy, '%')} |")
-    for name in ("senior", "senior and revisor"):
+    for name in list(WRITERS)[:-1]:
         flawed = [100 * (1 - seed["quality"][name]["flawless"]) for seed in seeds]
         lines.append(f"| flawed examples, {name} | {with_interval(flawed, '%')} |")
-    change = [
-        100 * (s["quality"]["senior"]["flawless"] - s["quality"]["senior and revisor"]["flawless"]) for s in seeds
+    for name in ("junior", "senior"):
+        change = [
+            100 * (s["quality"][name]["flawless"] - s["quality"][f"{name} and revisor"]["flawless"]) for s in seeds
+        ]
+        lines.append(f"| change of that by the revisor, {name} | {with_interval(change, ' points')} |")
+    columns = " | ".join(fixed)
+    lines += [
+        "",
+        f"| embedder trained on {KEPT} examples by | mean over 8 tasks | above {columns.replace(' | ', ' | above ')} |",
     ]
-    lines.append(f"| change of that by the revisor | {with_interval(change, ' points')} |")
-    lines += ["", f"| embedder trained on {KEPT} examples by | mean over 8 tasks | against the bag of words |"]
-    lines.append("|---|---:|---:|")
-    words = mean(fixed["bag of words"].values())
-    for name, scores in fixed.items():
-        lines.append(f"| *{name}* | {mean(scores.values()):.1f} | |")
-    for name in WRITERS:
-        means = [mean(seed["downstream"][name].values()) for seed in seeds]
-        lines.append(f"| {name} | {with_interval(means)} | {with_interval([value - words for value in means])} |")
+    lines.append("|---|---:|" + "---:|" * len(fixed))
+    yardsticks = {name: mean(scores.values()) for name, scores in fixed.items()}
+    for name, score in yardsticks.items():
+        lines.append(f"| *{name}* | {score:.1f} |" + " |" * len(fixed))
+    means = {name: [mean(seed["downstream"][name].values()) for seed in seeds] for name in WRITERS}
+    for name, values in means.items():
+        above = " | ".join(with_interval([value - score for value in values]) for score in yardsticks.values())
+        lines.append(f"| {name} | {with_interval(values)} | {above} |")
+    lines += ["", "| difference downstream, paired by seed | points |", "|---|---:|"]
+    for better, worse in PAIRS:
+        change = [after - before for after, before in zip(means[better], means[worse], strict=True)]
+        lines.append(f"| {better} - {worse} | {with_interval(change)} |")
     return "\n".join(lines)
 
 
@@ -299,7 +324,7 @@ def with_interval(values: Sequence[float], unit: str = "") -> str:
 
 
 def picture(seeds: Sequence[dict[str, Any]], fixed: dict[str, dict[str, float]], file: Path) -> None:
-    """Draw scores by data size for junior and senior, with 95 % intervals over seeds."""
+    """Draw scores by data size for each writer, with 95 % intervals over seeds as bands."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -307,21 +332,24 @@ def picture(seeds: Sequence[dict[str, Any]], fixed: dict[str, dict[str, float]],
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
-    for name, mark, colour in (("junior", "o--", "#b35806"), ("senior", "s-", "#542788")):
+    for name, (mark, colour) in DRAWN.items():
         points = [interval([seed["by_size"][name][str(size)] for seed in seeds]) for size in SIZES]
-        axes.errorbar(
-            SIZES, [centre for centre, _ in points], [half for _, half in points],
-            fmt=mark, color=colour, capsize=3, label=f"written by the {name}",
-        )  # fmt: skip
-    axes.axhline(mean(fixed["bag of words"].values()), color="#777777", linewidth=1, linestyle=":")
-    axes.text(SIZES[0], mean(fixed["bag of words"].values()) + 0.4, "bag of words", color="#777777", fontsize=9)
+        middles, halves = [centre for centre, _ in points], [half for _, half in points]
+        axes.plot(SIZES, middles, mark, color=colour, label=name, markersize=4)
+        low, high = ([m + sign * h for m, h in zip(middles, halves, strict=True)] for sign in (-1, 1))
+        axes.fill_between(SIZES, low, high, color=colour, alpha=0.15, linewidth=0)
+    for name, scores in fixed.items():
+        if name == "oracle":  # far above all others: the table has it
+            continue
+        axes.axhline(mean(scores.values()), color="#777777", linewidth=1, linestyle=":")
+        axes.text(SIZES[0], mean(scores.values()) + 0.4, name, color="#777777", fontsize=8)
     axes.set_xscale("log")
     axes.set_xticks(SIZES, [str(size) for size in SIZES])
     axes.minorticks_off()
     axes.set_xlabel("training examples")
     axes.set_ylabel("mean score, 8 miniature tasks")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=8)
     figure.savefig(file, metadata={"Date": None})
 
 

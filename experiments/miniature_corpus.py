@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterator
 
-from speed.miniature.lexicon import SLOTS, domain_of, lexicon, meanings, sections
+from speed.miniature.lexicon import SLOTS, any_form, domain_of, lexicon, meanings, sections
 from speed.miniature.phrasing import any_word, capitalize, phrase, replace_words, sentences
 from speed.miniature.world import World, invented_name, seeded
 
@@ -422,6 +422,33 @@ def read_in_words(world: World, rng: random.Random) -> Answered:
     return _asked(_description(about, rng, QUESTIONS), about, rng)
 
 
+def read_for_labels(world: World, rng: random.Random, apart: int = 9) -> Answered:
+    """Write a text with any facts, a question about it before or after it, and the answer as a label.
+
+    It lies between words and forms. A question that is not next to its answer must be looked for; one that stands after
+    the text is found first, and is where one learns to look.
+    """
+    about = draw_subject(world, rng) | {slot: rng.choice(tuple(lexicon()[slot])) for slot in SLOTS[2:]}
+    asked = rng.choice(tuple(QUESTIONS))
+    question = rng.choice(QUESTIONS[asked])
+    if rng.random() < 0.6:
+        question = f"{rng.choice(('About', 'On', 'For'))} {_words_on(about, rng)}, {question}"
+    text_key, label_key, _ = _text_and_labels(rng)
+    opening, entry, between, closing = rng.choice(STYLES)
+    text = opening + entry.format(key=text_key, value=_description(about, rng, {asked}))
+    asides = " ".join(rng.sample(advice(), rng.randint(0, apart)))
+    first = [capitalize(question) + ".", asides] if rng.random() < 0.5 else [asides, capitalize(question) + "."]
+    if rng.random() < 0.5:
+        text = "\n".join(part for part in [*first, text] if part) + between
+    else:
+        text = "\n".join(part for part in [text, *first] if part) + "\n"
+    begun, ended = entry.format(key=label_key, value="@").split("@")
+    text += begun
+    start = len(text.rstrip(" "))
+    text += any_word(rng)(asked, about[asked])
+    return text + ended + closing, [(start, len(text))]
+
+
 def read_in_forms(world: World, rng: random.Random, apart: int = 9) -> Answered:
     """Write a form of a text with any facts or the world's and labels for it. The answer is the right label."""
     _, _, order, values = _fields(world, rng, apart, answered=1.0, fit=1.0)
@@ -436,6 +463,33 @@ def read_in_forms(world: World, rng: random.Random, apart: int = 9) -> Answered:
             answers.append((start, len(text)))
         text += after
     return text + closing, answers
+
+
+def fill_in_forms(world: World, rng: random.Random, apart: int = 9) -> Answered:
+    """Write a form and fill it in, some as the correction of a draft. The answers are its names and what its texts say.
+
+    What counts are the words that a reader could tell beforehand: the names of the fields with their marks, and the
+    words of the lexicon, which follow from the subject. Which sentences say them is left to chance.
+    """
+    about, asked, order, values = _fields(world, rng, apart, answered=0.3, fit=1.0)
+    opening, entry, between, closing = rng.choice(STYLES)
+    parts = [*order]
+    if rng.random() < 0.4:
+        draft = _spoiled(values, about, asked, rng)
+        filled = between.join(entry.format(key=key, value=value) for key, value in draft.items())
+        aside = " ".join(rng.sample(advice(), rng.randint(0, apart)))
+        parts += [rng.choice(DRAFTS), opening + filled + closing, aside, rng.choice(BETTER)]
+    text, answers = "\n".join(part for part in parts if part) + "\n" + opening, []
+    for number, (key, value) in enumerate(values.items()):
+        before, after = entry.format(key=key, value="@").split("@")
+        start = len(text)
+        text += (between if number else "") + before
+        answers.append((start, len(text)))
+        if not CONTRARY & {*key.split("_")}:
+            said = any_form().finditer(value.replace("_", " ").lower())
+            answers += [(max(0, len(text) + match.start() - 1), len(text) + match.end()) for match in said]
+        text += value + after
+    return text + closing, [*answers, (len(text) - len(after), len(text + closing))]
 
 
 def recalled(world: World, rng: random.Random) -> Answered:
