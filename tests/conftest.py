@@ -29,7 +29,7 @@ HANG = 3600.0
 """Seconds after which a program hangs, however slow the machine is and whatever else it does."""
 
 
-LONGEST = ("test_smoke", "test_trl_trainer", "test_secrets")
+LONGEST = ("test_smoke", "test_trl_trainer", "test_config", "test_contrastive_ranks", "test_extend", "test_disk")
 
 gc.disable()  # while the tests are imported, and all libraries with them
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import runs, speed
+from command_line import runs, speed, speed_here
 
 from speed.core.rejections import Watch, causes_of_nearly_all
 from speed.core.stage import Context
@@ -96,7 +96,7 @@ def test_a_run_of_which_the_provider_refuses_all_stops_with_table_causes_setting
         assert "## Stopped" in report.read_text()
         assert "ask these rows again" in report.read_text()
         assert runs(home) == [], "it is no finished run"
-        again = speed(home, *TEACHER, f"runtime.api_base={serving.url}")
+        again = speed_here(home, *TEACHER, f"runtime.api_base={serving.url}")
         assert again.code == 1
         assert "the run stops here" in again.err
         assert len(serving.headers) == asked, "what was rejected is not paid for again, and not built upon"
