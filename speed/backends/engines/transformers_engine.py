@@ -63,7 +63,7 @@ class TransformersEngine(LocalWeights):
             context_length(loaded.model.config),
         )
 
-        what = ["generation", self.recipe(), str(weights.resolve())]
+        what = ["generation", self.recipe(), str(weights)]
         at_once = AtOnce(ctx, what, self.batch_tokens, "tokens", "engine.batch_tokens")
 
         def write(requests: Sequence[Generate], work: Sequence[Prefix]) -> Written:
