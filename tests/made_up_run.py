@@ -216,6 +216,10 @@ def _artifact(goal: Goal, out: Path, maker: Maker) -> tuple[dict[str, int], dict
             return {"in": len(TOPICS), "out": len(TOPICS)}, {}, {}
         case "dedup":
             return _deduplicated(goal, out, maker)
+        case "filter":
+            causes = ["positive_not_found" if number % 3 == 0 else "" for number in range(100)]
+            _lines(out / "scores.jsonl", (json.dumps({"left_out": cause}) for cause in causes))
+            return {}, {}, {}
         case "evaluation":
             pins = {"mteb": "2", "precision": "fp32", "batch": "1", "instructions": "", "datasets": {}}
             kinds = {"One": "Retrieval", "Two": "STS"}

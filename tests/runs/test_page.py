@@ -240,6 +240,19 @@ def test_ablations_have_pages_too(overrides: tuple[str, ...], tmp_path: Path) ->
     assert any(record["life"] == "corpus" for record in read.records)
 
 
+def test_what_a_filter_left_out_is_not_told_as_kept(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path, "filter=consistent")
+    found = lives(run.order, run.store)
+    corpus = [told(life, found) for life in found.sample if life.ending.life == "corpus"]
+    out = [record for record in corpus if record["outcome"] == "left out"]
+    of_dedup = sum(record["outcome"] == "kept" for record in corpus) + len(out)
+    assert len(out) == -(-of_dedup // 3)
+    assert {record["cause"] for record in out} == {"positive_not_found"}
+    last = out[0]["steps"][-1]
+    assert last["by"] == "filter"
+    assert "not among the nearest" in last["blocks"][0][2]
+
+
 def test_a_page_that_cannot_be_made_is_a_warning(
     run: MadeUpRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

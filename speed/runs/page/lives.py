@@ -25,6 +25,7 @@ from speed.data.records import Candidates, Example, Pair, RevisedAnswer, Sample,
 from speed.runs.page.spread import Spread
 from speed.stages.base import AssignedPool
 from speed.stages.dedup import Dedup
+from speed.stages.filter import NegativeFilter
 from speed.stages.revision_data import RevisionData
 from speed.stages.revision_pass import RevisionPass
 from speed.stages.root import RootData
@@ -42,8 +43,8 @@ class Ending(NamedTuple):
     life: str
     kind: str
     outcome: str
-    """`kept`, `rejected`, `repeat`, `left over` where more were written than wanted, or `undecided` where the run
-    stopped."""
+    """`kept`, `rejected`, `repeat`, `left over` where more were written than wanted, `left out` by a filter after
+    deduplication, or `undecided` where the run stopped."""
     cause: str = ""
 
 
@@ -198,6 +199,7 @@ def _corpus(order: Sequence[Goal], store: Store, firsts: dict[int, Example]) -> 
         wanted = set(nsmallest(SAMPLE, (first for _, first in _repeats(folder / "repeats.jsonl")), key=_scattered))
         repeats = _repeats(folder / "repeats.jsonl")
         repeat, its_first = next(repeats, (-1, -1))
+        filtered = _left_out(order, store)
         with (folder / "examples.jsonl").open(encoding="utf-8") as file:
             corpus = map(Example.model_validate_json, file)
             kept = next(corpus, None)
@@ -207,6 +209,8 @@ def _corpus(order: Sequence[Goal], store: Store, firsts: dict[int, Example]) -> 
                 ending = _ended("corpus", final, _kind(final), final.rejected)
                 if final.rejected is None and final.example == kept:
                     kept = next(corpus, None)
+                    if cause := next(filtered, ""):
+                        ending = ending._replace(outcome="left out", cause=cause)
                 elif final.rejected is None:
                     left = goal.node.keep is not None and final.row != repeat
                     ending = ending._replace(outcome="left over" if left else "repeat")
@@ -215,6 +219,15 @@ def _corpus(order: Sequence[Goal], store: Store, firsts: dict[int, Example]) -> 
                 yield Life(ending, final.row, writer, first, final=revised, first=of, author=author)
                 if final.row == repeat:
                     repeat, its_first = next(repeats, (-1, -1))
+
+
+def _left_out(order: Sequence[Goal], store: Store) -> Iterator[str]:
+    """Why the filter left out each record of the corpus, in its order; empty where it stayed, nothing without one."""
+    for goal in _of(order, NegativeFilter):
+        assert isinstance(goal.node, NegativeFilter)
+        if store.manifest(goal.node) is not None:
+            with (store.payload(goal.node) / "scores.jsonl").open(encoding="utf-8") as lines:
+                yield from (json.loads(line)["left_out"] for line in lines)
 
 
 def _repeats(file: Path) -> Iterator[tuple[int, int]]:

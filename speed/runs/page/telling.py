@@ -36,6 +36,8 @@ OTHER_CAUSES = {
     "all_faultless": "no answer breaks a guideline",
     "none_faultless": "no answer keeps all guidelines",
     "no_faulty_field": "no field is faulty",
+    "positive_not_found": "its positive is not among the nearest documents of its query",
+    "no_negative_left": "each of its hard negatives may answer the query",
 }
 """Causes beside those of answers and guidelines."""
 
@@ -244,6 +246,9 @@ def _ending(life: Life, lives: Lives) -> list[dict[str, Any] | None]:
             change = _change("from that row to this one", first, final.example) if first and final.example else None
             link = None if life.first is None else ["link", f"corpus/{life.first}", f"to row {life.first:,}"]
             steps.append(_step("repeat", "dedup", ["note", "bad", f"dropped: nearly the same as {of}"], change, link))
+        case "left out":
+            why = meaning(life.ending.cause)
+            steps.append(_step("left out of the corpus", "filter", ["note", "bad", f"{life.ending.cause}: {why}"]))
         case "left over":
             steps.append(_step("left over", "dedup", ["note", "plain", "no repeat, but enough were kept of its kind"]))
         case _:
