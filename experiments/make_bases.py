@@ -380,7 +380,7 @@ def blocks(tokenizer: Any, seed: int, length: int, phase: Phase) -> Iterator[lis
     waiting: list[int] = []
     while True:
         if rng.random() < phase.repeats:
-            yield repeats(rng, length, len(tokenizer))
+            yield repeats(rng, length, tokenizer.vocab_size)  # some classes add tokens that the models have not
             continue
         text = waiting
         while len(waiting) < length:

@@ -57,6 +57,7 @@ def refused(done: Finished, *parts: str) -> None:
         (["counts.sft=0"], ["counts.sft", "greater than or equal to 1"]),
         (["seed=0,1"], ["seed=0,1", "multirun"]),
         (["topics=file"], ["topics.path"]),
+        (["topics=corpus"], ["topics.path"]),
         (["topics.path=nowhere.txt"], ["nowhere.txt", "does not exist"]),
         (["generator.base=/models/lama"], ["no base model '/models/lama'", "give an existing folder"]),
         (["embedder.base=/models/mistal"], ["no base model '/models/mistal'", "give an existing folder"]),
