@@ -7,9 +7,9 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_memory import Machine, said, small_machine
 from tiny_generator import completions, context, make_base, preferences
 
 from speed.backends.alignment.batch_order import BatchOrder, Parts, repeated_rows
@@ -25,34 +25,9 @@ ROWS = 11
 """The last batch of a pass has three rows in the place of four: its parts are unlike."""
 
 
-class Machine:
-    """One on which so many rows at once run out of memory; it keeps every gradient that a step takes."""
-
-    def __init__(self) -> None:
-        self.most = 1000
-        self.refused = 0
-        self.gradients: list[torch.Tensor] = []
-
-
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    made = Machine()
-    look_up, clip = torch.nn.Embedding.forward, torch.nn.utils.clip_grad_norm_
-
-    def watched(self: Any, ids: torch.Tensor) -> Any:
-        if self.training and len(ids) > made.most:
-            made.refused += 1
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return look_up(self, ids)
-
-    def clipped(weights: Any, *rest: Any, **more: Any) -> Any:
-        weights = list(weights)
-        made.gradients.append(torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None]))
-        return clip(weights, *rest, **more)
-
-    monkeypatch.setattr(torch.nn.Embedding, "forward", watched)
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clipped)
-    return made
+    return small_machine(monkeypatch, len)
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +40,6 @@ def junior(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("junior")
     LORA.sft(str(base), completions(8), Sft(**SETTINGS), out, context(out))
     return out
-
-
-def said(ctx: Any) -> list[str]:
-    return [event["message"] for event in ctx.events if event["event"] == "say"]
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo", "dpo in micro-batches of its own"])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from contrastive_examples import examples, small
+from small_memory import Machine, said, small_machine
 from tiny_generator import context, make_base
 
 from speed.backends.embedder.export import export_untrained
@@ -18,44 +18,14 @@ from speed.backends.evaluation.evaluated_model import LocalModel
 from speed.core.errors import UserError
 
 
-class Machine:
-    """One on which so many padded tokens at once run out of memory; it keeps every gradient that a step takes."""
-
-    def __init__(self) -> None:
-        self.most = 10**9
-        self.refused = 0
-        self.training = True
-        self.gradients: list[torch.Tensor] = []
-
-
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    made = Machine()
-    look_up, clip = torch.nn.Embedding.forward, torch.nn.utils.clip_grad_norm_
-
-    def watched(self: Any, ids: torch.Tensor) -> Any:
-        if ids.numel() > made.most and self.training == made.training:
-            made.refused += 1
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return look_up(self, ids)
-
-    def clipped(weights: Any, *rest: Any, **more: Any) -> Any:
-        weights = list(weights)
-        made.gradients.append(torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None]))
-        return clip(weights, *rest, **more)
-
-    monkeypatch.setattr(torch.nn.Embedding, "forward", watched)
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clipped)
-    return made
+    return small_machine(monkeypatch, torch.numel)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_base(tmp_path_factory.mktemp("base"))
-
-
-def said(ctx: Any) -> list[str]:
-    return [event["message"] for event in ctx.events if event["event"] == "say"]
 
 
 def test_a_step_in_smaller_chunks_has_the_same_gradient_to_a_hundred_thousandth(

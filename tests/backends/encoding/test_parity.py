@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,9 @@ def sent_to(payload: Path, to: Path, **how: Any) -> Path:
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "cls"])
-def test_every_program_agrees_and_the_card_says_how_nearly(tmp_path: Path, pooling: str) -> None:
+def test_every_program_agrees_and_the_card_says_how_nearly(
+    tmp_path: Path, pooling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     payload = made(tmp_path / "payload", pooling=pooling, normalize=pooling != "mean")
     card = ModelCard((sent_to(payload, tmp_path / "out") / "README.md").read_text())
     rows = re.findall(
@@ -65,10 +69,12 @@ def test_every_program_agrees_and_the_card_says_how_nearly(tmp_path: Path, pooli
     assert all(float(low) > 0.99999 and float(mean) >= float(low) and int(texts) == 64 for _, low, mean, texts in rows)
     assert card.text.index("## Parity") < card.text.index("## Origin")
     written = next(part for part in re.findall(r"```python\n(.*?)```", card.text, re.S) if "AutoModel" in part)
-    names: dict[str, Any] = {}
-    exec(written.replace("path/of/this/folder", str(tmp_path / "out")), names)  # noqa: S102 - what people will copy
+    (tmp_path / "copied_from_a_card.py").write_text(written.replace("path/of/this/folder", str(tmp_path / "out")))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "copied_from_a_card", raising=False)
+    copied = importlib.import_module("copied_from_a_card")
     texts = [probe.text for probe in PROBES if len(probe.text) > 1][:20]
-    assert abs(names["embed"](texts).numpy() - Encoder.load(tmp_path / "out").encode(texts)).max() < 1e-5
+    assert abs(copied.embed(texts).numpy() - Encoder.load(tmp_path / "out").encode(texts)).max() < 1e-5
 
 
 def wrong_pooling(model: Path) -> None:
