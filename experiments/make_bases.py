@@ -283,7 +283,7 @@ CATALOGUE = {
             *LABELLING,
         ),
     ),
-    "embedder": Base(architecture="llama", layers=2, phases=(Phase(steps=700), *SYNONYMS), seed=1, pairs=160),
+    "embedder": Base(architecture="llama", layers=2, phases=(Phase(steps=700), *SYNONYMS), seed=1, pairs=110),
     "qwen": Base(architecture="qwen2", phases=SHORT, seed=2),
     "gemma": Base(architecture="gemma", phases=SHORT, seed=3),
 }
