@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from provider import Provider
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -29,7 +30,12 @@ HANG = 3600.0
 """Seconds after which a program hangs, however slow the machine is and whatever else it does."""
 
 
-LONGEST = ("test_smoke", "test_trl_trainer", "test_config", "test_contrastive_ranks", "test_extend", "test_disk")
+LONGEST = (
+    *("test_trl_trainer", "test_smoke", "test_config", "test_contrastive_ranks", "test_extend", "test_disk"),
+    *("test_mistakes", "test_nearly_all_rejected", "test_secrets", "test_secrets_and_kills", "test_limits"),
+    *("test_keys", "test_gpu_script", "test_answered", "test_numbers", "test_network"),
+)
+"""Files of ten seconds and more, but for those that would be among the first anyway."""
 
 gc.disable()  # while the tests are imported, and all libraries with them
 
@@ -52,6 +58,26 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder of real data is not here")
     return SHARED
+
+
+@pytest.fixture
+def secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key of a teacher, by all names that a teacher looks for it."""
+    from quick_teacher import SECRET
+
+    from speed.teaching.openai_teacher import KEY
+
+    for name in (KEY, "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, SECRET)
+
+
+@pytest.fixture
+def provider(secret: None) -> Iterator[Provider]:
+    """A provider on this machine, whose key is in the environment."""
+    from provider import Provider
+
+    with Provider() as serving:
+        yield serving
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import ast
 import re
 from collections.abc import Iterator
 
-import pytest
 from conftest import ROOT
 
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8").replace("\\|", "|")
@@ -36,6 +35,8 @@ def refusals() -> Iterator[tuple[str, str]]:
                     yield f"{file.relative_to(ROOT)}:{node.lineno}", told
 
 
-@pytest.mark.parametrize(("place", "told"), list(refusals()), ids=lambda value: value if ".py:" in value else "")
-def test_every_refusal_is_on_the_page(place: str, told: str) -> None:
-    assert told in PAGE, f"{place} says: {told}"
+def test_every_refusal_is_on_the_page() -> None:
+    found = list(refusals())
+    assert len(found) > 100
+    missing = [f"{place} says: {told}" for place, told in found if told not in PAGE]
+    assert not missing, "\n".join(missing)

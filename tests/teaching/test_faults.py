@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from speed.runs.ledger_table import ledger_table
 from speed.teaching.journal import Journal
 from speed.teaching.lines import line_of
 from speed.teaching.litellm_teacher import LitellmTeacher
-from speed.teaching.openai_teacher import KEY, OpenAICompatibleTeacher
+from speed.teaching.openai_teacher import OpenAICompatibleTeacher
 from speed.teaching.spending import ledger_of
 
 SENDERS = [OpenAICompatibleTeacher, LitellmTeacher]
@@ -34,14 +33,6 @@ WITHOUT_TEXT = {
     **dict.fromkeys(("safety", "prohibited", "prohibited_colon"), "content_filter"),
     **dict.fromkeys(("null_content", "no_parts", "only_thinking"), "empty"),
 }
-
-
-@pytest.fixture
-def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
-    for name in (KEY, "OPENAI_API_KEY"):
-        monkeypatch.setenv(name, "planted-5d1c-secret")
-    with Provider() as serving:
-        yield serving
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydantic")  # litellm's own, on shapes that it does not know

@@ -6,7 +6,6 @@ import dataclasses
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,17 +25,7 @@ from speed.teaching.litellm_teacher import LitellmTeacher
 from speed.teaching.openai_teacher import KEY, OpenAICompatibleTeacher
 from speed.teaching.spending import ledger_of
 
-
-@pytest.fixture
-def provider() -> Iterator[Provider]:
-    with Provider() as serving:
-        yield serving
-
-
-@pytest.fixture(autouse=True)
-def secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (KEY, "OPENAI_API_KEY"):
-        monkeypatch.setenv(name, SECRET)
+pytestmark = pytest.mark.usefixtures("secret")
 
 
 def test_the_cap_holds_and_the_same_command_goes_on(provider: Provider, tmp_path: Path) -> None:

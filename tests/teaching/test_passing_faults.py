@@ -7,14 +7,13 @@ import dataclasses
 import json
 import random
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import virtual_time
 from provider import Provider
-from quick_teacher import LONG, QUICK, SECRET, answers, context, hurried, teacher
+from quick_teacher import LONG, QUICK, answers, context, hurried, teacher
 
 from speed.core.errors import UserError
 from speed.core.ledger import total
@@ -23,20 +22,10 @@ from speed.runtime import Context, Runtime
 from speed.teaching.errors import Patience, TransportError, retry_after
 from speed.teaching.journal import Journal
 from speed.teaching.litellm_teacher import LitellmTeacher
-from speed.teaching.openai_teacher import KEY, OpenAICompatibleTeacher
+from speed.teaching.openai_teacher import OpenAICompatibleTeacher
 from speed.teaching.spending import ledger_of
 
-
-@pytest.fixture
-def provider() -> Iterator[Provider]:
-    with Provider() as serving:
-        yield serving
-
-
-@pytest.fixture(autouse=True)
-def secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (KEY, "OPENAI_API_KEY"):
-        monkeypatch.setenv(name, SECRET)
+pytestmark = pytest.mark.usefixtures("secret")
 
 
 TRANSIENT = [

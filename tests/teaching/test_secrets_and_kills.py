@@ -6,7 +6,6 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,20 +20,10 @@ from speed.runtime import Context, Runtime
 from speed.teaching.errors import public_url, redacted
 from speed.teaching.journal import Journal
 from speed.teaching.litellm_teacher import LitellmTeacher
-from speed.teaching.openai_teacher import KEY, OpenAICompatibleTeacher
+from speed.teaching.openai_teacher import OpenAICompatibleTeacher
 from speed.teaching.session import session_at
 
-
-@pytest.fixture
-def provider() -> Iterator[Provider]:
-    with Provider() as serving:
-        yield serving
-
-
-@pytest.fixture(autouse=True)
-def secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (KEY, "OPENAI_API_KEY"):
-        monkeypatch.setenv(name, SECRET)
+pytestmark = pytest.mark.usefixtures("secret")
 
 
 @pytest.mark.parametrize("kind", [OpenAICompatibleTeacher, LitellmTeacher])

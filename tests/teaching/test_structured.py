@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,6 @@ FORM = example_form(Kind.STS)
 ASK = Ask(prompt="row 1", temperature=0.5, max_tokens=50, purpose="seed", kind=Kind.STS, form=FORM)
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "sts_example", "strict": True, "schema": FORM.body}}
 MODELS: dict[type[Any], str] = {OpenAICompatibleTeacher: "rules", LitellmTeacher: "openai/rules"}
-
-
-@pytest.fixture
-def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-structured")
-    with Provider() as serving:
-        yield serving
 
 
 def context(home: Path, provider: Provider) -> Context:

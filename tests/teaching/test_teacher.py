@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import HANG
 from provider import Provider
-from quick_teacher import SECRET, answers, ask, context, fine, good, teacher
+from quick_teacher import answers, ask, context, fine, good, teacher
 
 from speed.core.errors import UserError
 from speed.ports import Ask
@@ -22,20 +22,10 @@ from speed.runtime import Runtime
 from speed.teaching.errors import Reply
 from speed.teaching.journal import Journal
 from speed.teaching.litellm_teacher import LitellmTeacher
-from speed.teaching.openai_teacher import KEY, OpenAICompatibleTeacher
+from speed.teaching.openai_teacher import OpenAICompatibleTeacher
 from speed.teaching.requests import Call
 
-
-@pytest.fixture
-def provider() -> Iterator[Provider]:
-    with Provider() as serving:
-        yield serving
-
-
-@pytest.fixture(autouse=True)
-def secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (KEY, "OPENAI_API_KEY"):
-        monkeypatch.setenv(name, SECRET)
+pytestmark = pytest.mark.usefixtures("secret")
 
 
 def test_a_bad_answer_is_asked_once_more_and_both_are_kept(provider: Provider, tmp_path: Path) -> None:
