@@ -69,6 +69,26 @@ def comparison(
     return out
 
 
+def drift(served: EvaluationRecord, checkpoint: EvaluationRecord) -> list[Table | str]:
+    """What a served model loses or wins against its checkpoint, by task and in the mean.
+
+    Raises:
+        UserError: for evaluations that differ in a pin.
+    """
+    refuse_other_pins([served, checkpoint])
+    table = Table("task", "type", "checkpoint", "served", "drift")
+
+    def add(title: str, kind: str, own: float | None, found: float | None) -> None:
+        table.add(title, kind, shown(own), shown(found), "-" if None in (own, found) else f"{found - own:+.2f}")  # type: ignore[operator]
+
+    own, found = checkpoint.scores, served.scores
+    for task, kind in sorted(served.kinds.items(), key=lambda item: (item[1], item[0])):
+        add(task, kind, own.tasks[task], found.tasks[task])
+    add("mean over tasks", f"{len(served.kinds)} tasks", own.mean, found.mean)
+    add("mean over types", f"{len(found.types)} types", own.mean_of_types, found.mean_of_types)
+    return [table, f"Drift: {served.name} minus {checkpoint.name}."]
+
+
 def _titled(runs: Sequence[EvaluationRecord]) -> Columns:
     out: Columns = {}
     for run in runs:

@@ -4,6 +4,10 @@ python -m speed.evaluate speed_home/runs/DATE/RUN --folder my_tasks       the em
 python -m speed.evaluate intfloat/e5-small-v2 --benchmark mteb_v1         a model of the hub, or of its local cache
 python -m speed.evaluate models/mine --tasks SciFact STSBenchmark         any folder, on some tasks of mteb
 python -m speed.evaluate text-embedding-3-small --url https://api.openai.com/v1 --max-usd 2 --benchmark dev
+python -m speed.evaluate my_embedder --url http://127.0.0.1:8000/v1 --checkpoint my_embedder --folder my_tasks
+
+The last holds a served model against the checkpoint that it should be: 64 texts first, then the same tasks on both, and
+what the server loses or wins on each.
 
 Results are kept in mteb's own layout under `<home>/evaluations/results`, by the identity of model and protocol: the
 same command continues where it was stopped, and a model that has changed is another model.
@@ -31,13 +35,14 @@ from speed.data.evaluation_record import EvaluationRecord
 from speed.runs.entry import one_message
 from speed.runs.experiment import QUIET, run_folder
 from speed.runs.progress import Screen
-from speed.runs.tables import escaped
+from speed.runs.tables import Table, escaped
 from speed.runtime import Context, Runtime
 
 if TYPE_CHECKING:
-    from speed.backends.evaluation.evaluated_model import EvaluatedModel
+    from speed.backends.evaluation.evaluated_model import EvaluatedModel, LocalModel
     from speed.backends.evaluation.evaluator import ProtocolEvaluator
     from speed.backends.evaluation.jobs import Job
+    from speed.backends.evaluation.served import Checkpoint
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,6 +73,8 @@ def parser() -> argparse.ArgumentParser:
         "--price", type=float, metavar="USD", help="of a million tokens, where the table does not know it"
     )
     where.add_argument("--max-usd", type=float, metavar="USD", help="cap of the cost; needed wherever there is one")
+    where.add_argument("--checkpoint", metavar="DIR", help="the run or model that is served: its scores beside it")
+    where.add_argument("--anyway", action="store_true", help="measure a server whose vectors have a known fault, too")
     machine = out.add_argument_group("the machine")
     machine.add_argument("--home", type=Path, default=Path(os.environ.get("SPEED_HOME") or "speed_home"))
     machine.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -98,14 +105,19 @@ def evaluate(given: argparse.Namespace) -> tuple[EvaluationRecord, Path]:
     with Screen() as screen:
         ctx = Context(store=store, runtime=runtime, label=Path(given.model).name)
         ctx.send = lambda event: screen.show(ctx.label, event)
+        checkpoint = _checkpoint(given)
         model = _model(given)
-        evaluator = _evaluator(given, model)
+        evaluator = _evaluator(given, checkpoint or model)
         jobs = evaluator.jobs(ctx)
-        _show_price(model, jobs, given.max_usd)
+        _show_price(model, jobs, given.max_usd, checkpoint)
         from speed.backends.evaluation.run import run
 
         begun = time.monotonic()
-        record = run(evaluator, jobs, model, store.home / "evaluations", ctx)
+        out = store.home / "evaluations"
+        if checkpoint is None:
+            record, drift = run(evaluator, jobs, model, out, ctx), list[Table | str]()
+        else:
+            record, drift = _beside(checkpoint, model, given.anyway, evaluator, out, ctx)
     save_memory(store.home / "cache" / "hashes.json")
     folder = run_folder(store, f"evaluate-{model.name.replace('/', '_')}")
     (folder / "evaluation.json").write_text(record.model_dump_json(indent=1), encoding="utf-8")
@@ -120,29 +132,85 @@ def evaluate(given: argparse.Namespace) -> tuple[EvaluationRecord, Path]:
         "result files": store.home / "evaluations" / "results" / model.name.replace("/", "__") / record.model,
     }
     lines = "\n".join(f"- {name}: {value}" for name, value in about.items())
-    table = compare.markdown(compare.comparison([record], not given.no_published))
+    parts = [*drift, *compare.comparison([record], not given.no_published)]
+    table = compare.markdown(parts)
     safe = "\n".join(f"- {name}: {escaped(str(value))}" for name, value in about.items())
     (folder / "report.md").write_text(f"# {escaped(model.name)}\n\n{safe}\n\n{table}", encoding="utf-8")
     print(lines, file=sys.stderr)
+    if drift:
+        print(compare.printed(drift))
     return record, folder
+
+
+def _beside(
+    checkpoint: Checkpoint,
+    model: EvaluatedModel,
+    anyway: bool,
+    evaluator: ProtocolEvaluator,
+    out: Path,
+    ctx: Context,
+) -> tuple[EvaluationRecord, list[Table | str]]:
+    """The served model's evaluation, and its drift from the checkpoint's."""
+    from speed.backends.encoding.endpoint import EndpointModel
+    from speed.backends.evaluation.run import run
+    from speed.backends.evaluation.served import ServedCheckpoint
+
+    assert isinstance(model, EndpointModel)
+    served = ServedCheckpoint(model, checkpoint, anyway)
+    near = served.probe(ctx)
+    record = run(evaluator, evaluator.jobs(ctx), served, out, ctx)
+    own = run(evaluator, evaluator.jobs(ctx), checkpoint, out, ctx)
+    remarks = [
+        f"{near.texts} texts before the tasks: lowest cosine {near.lowest:.6f}, mean {near.mean:.6f}.",
+        "Vectors of both sides have length 1, as servers give them; a classification of the checkpoint alone may "
+        "score otherwise.",
+    ]
+    if cut := ctx.tally.counts["texts_cut_for_endpoint"]:
+        remarks.append(f"{cut} texts are longer than the server takes, and were cut for it.")
+    return record, [*compare.drift(record, own), *remarks]
+
+
+def _checkpoint(given: argparse.Namespace) -> Checkpoint | None:
+    """What is served, where the command says so.
+
+    Raises:
+        UserError: without a URL, or for a folder or name without a model.
+    """
+    from speed.backends.evaluation.served import Checkpoint
+
+    for option, value in (("checkpoint", given.checkpoint), ("anyway", given.anyway)):
+        if value and given.url is None:
+            raise UserError(f"--{option} is for an endpoint: give its --url, or leave it out")
+    if given.anyway and not given.checkpoint:
+        raise UserError("--anyway has no effect without a checkpoint: give --checkpoint DIR, or leave it out")
+    if given.checkpoint is None:
+        return None
+    local = _local(given.checkpoint, None)
+    return Checkpoint(local.folder, local.name)
 
 
 def _model(given: argparse.Namespace) -> EvaluatedModel:
     from speed.backends.encoding.endpoint import EndpointModel
-    from speed.backends.evaluation.evaluated_model import LocalModel, hub_model
 
     if given.url is not None:
         return EndpointModel(given.url, given.model, given.dimensions, given.price, given.name)
     for option in ("dimensions", "price", "max_usd"):
         if getattr(given, option) is not None:
             raise UserError(f"--{option.replace('_', '-')} is for an endpoint: give its --url, or leave it out")
-    folder = Path(given.model).expanduser()
+    return _local(given.model, given.name)
+
+
+def _local(reference: str, name: str | None) -> LocalModel:
+    """The embedder of a run, a model's folder, or a model of the hub."""
+    from speed.backends.evaluation.evaluated_model import LocalModel, hub_model
+
+    folder = Path(reference).expanduser()
     if folder.is_dir():
         inner = folder / "stages" / "embedder"
-        name = given.name or f"local/{folder.resolve().name}"
+        name = name or f"local/{folder.resolve().name}"
         return LocalModel(inner.resolve() if inner.is_dir() else folder, name)
-    model = hub_model(given.model)
-    return model if given.name is None else LocalModel(model.folder, given.name)
+    model = hub_model(reference)
+    return model if name is None else LocalModel(model.folder, name)
 
 
 def _evaluator(given: argparse.Namespace, model: EvaluatedModel) -> ProtocolEvaluator:
@@ -176,7 +244,9 @@ def _evaluator(given: argparse.Namespace, model: EvaluatedModel) -> ProtocolEval
         raise UserError("the options have mistakes:\n" + explanation(error, MtebEvaluator)) from error
 
 
-def _show_price(model: EvaluatedModel, jobs: Sequence[Job], allowed: float | None) -> None:
+def _show_price(
+    model: EvaluatedModel, jobs: Sequence[Job], allowed: float | None, checkpoint: Checkpoint | None
+) -> None:
     """Print what an endpoint would cost, before anything is sent.
 
     Raises:
@@ -188,9 +258,15 @@ def _show_price(model: EvaluatedModel, jobs: Sequence[Job], allowed: float | Non
         return
     uncounted = [job.task.metadata.name for job in jobs if job.characters is None]
     characters = sum(job.characters or 0 for job in jobs)
+    first, beside = "", ""
+    if checkpoint is not None:
+        from speed.backends.encoding.probe_texts import PROBES
+
+        first, beside = f"{len(PROBES)} texts, and then ", f", beside {checkpoint.folder}"
+        characters += sum(len(probe.text) for probe in PROBES)
     shown, dollars = estimated(model, characters)
     print(
-        f"{len(jobs)} tasks on {model.name}: at most {shown}"
+        f"{first}{len(jobs)} tasks on {model.name}{beside}: at most {shown}"
         + (f", and {', '.join(uncounted)}, of unknown length" if uncounted else "")
         + "; texts whose vectors are in the cache cost nothing",
         file=sys.stderr,

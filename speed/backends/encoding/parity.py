@@ -21,17 +21,20 @@ from speed.backends.encoding.endpoint import EndpointEncoder, EndpointModel
 from speed.backends.encoding.instructions import instruction_table
 from speed.backends.encoding.probe_texts import PROBES, Probe
 from speed.backends.encoding.sentence_transformer import SentenceTransformerEncoder
-from speed.backends.encoding.text_encoder import Vectors, encoded
+from speed.backends.encoding.text_encoder import TextEncoder, Vectors, encoded
 from speed.backends.encoding.token_rows import Frame, token_rows
 from speed.backends.runtime.device import quietly
 from speed.core.errors import UserError
 from speed.core.spec import Json
 from speed.model.pooling import Pooling, pooled
 from speed.runtime import Context
-from speed.teaching.errors import public_url
+from speed.teaching.errors import Patience, public_url
 
 LEAST = 0.999
 """Lowest cosine: half-precision weights in batches of another make-up stay above it."""
+UNKNOWN = "none of wrong pooling, lost EOS, missing prompt: other weights, another tokenizer or another precision"
+QUICK = Patience(attempts=3)
+"""A server that is not there is told at once; one that fails later is asked for longer."""
 SHORT = 16
 """Tokens that no program cuts a text to."""
 NAMES: dict[Pooling, str] = {"last": "the last token", "mean": "the mean over tokens", "cls": "the first token"}
@@ -65,6 +68,15 @@ class Agreement(NamedTuple):
     lowest: float
     mean: float
     texts: int
+
+
+class Fault(NamedTuple):
+    """What is wrong with the vectors of a program, in words."""
+
+    told: str
+    likely: str
+    named: bool
+    """Whether one of the common faults gives these very vectors."""
 
 
 Found = tuple[list[int], Vectors]
@@ -109,21 +121,48 @@ def agreements(
     probes = [Probe(probe.text, probe.instructed and bool(prefix)) for probe in PROBES]
     right = expected.encode(_sent(probes, prefix))
     out = []
-    for program, (places, found) in _vectors(folder, expected, name, probes, device, served, ctx):
-        cosines = _cosines(right[places], found)
-        wrong = [row for row, cosine in enumerate(cosines) if cosine < LEAST]
-        if wrong:
-            worst = int(np.argmin(cosines))
-            probe = probes[places[worst]]
-            fine = [probes[place] for row, place in enumerate(places) if row not in wrong]
-            likely = _likely(expected, [probes[places[row]] for row in wrong], found[wrong], fine, prefix)
+    for program, found in _vectors(folder, expected, name, probes, device, served, ctx):
+        agreement, fault = _compared(program, expected, probes, prefix, right, found)
+        if fault is not None:
             raise UserError(
-                f"{program} embeds otherwise than the training meant: a cosine of {cosines[worst]:.3f} for the text "
-                f"{probe.text[:40]!r}{' with its instruction' if probe.instructed else ''}, and below {LEAST:g} for "
-                f"{len(wrong)} of {len(places)} texts\n  likely: {likely}"
+                f"{program} embeds otherwise than the training meant: {fault.told}\n  likely: {fault.likely}"
             )
-        out.append(Agreement(program, min(cosines), float(np.mean(cosines)), len(places)))
+        out.append(agreement)
     return out
+
+
+def served_agreement(expected: TextEncoder, served: EndpointModel, ctx: Context) -> tuple[Agreement, Fault | None]:
+    """How near a server's vectors of the probes are to those of the checkpoint that it should hold.
+
+    Raises:
+        UserError: for a server that does not answer, or refuses the model's name or every text.
+    """
+    prefix = next(iter(expected.prompts.values()), "")
+    probes = [Probe(probe.text, probe.instructed and bool(prefix)) for probe in PROBES]
+    texts = _sent(probes, prefix)
+    found = _by_server(served, texts, ctx, QUICK)
+    return _compared(_at(served), expected, probes, prefix, encoded(expected, texts), found)
+
+
+def _compared(
+    program: str, expected: TextEncoder, probes: Sequence[Probe], prefix: str, right: Vectors, embedded: Found
+) -> tuple[Agreement, Fault | None]:
+    places, found = embedded
+    cosines = _cosines(right[places], found)
+    agreement = Agreement(program, min(cosines), float(np.mean(cosines)), len(places))
+    wrong = [row for row, cosine in enumerate(cosines) if cosine < LEAST]
+    if not wrong:
+        return agreement, None
+    worst = int(np.argmin(cosines))
+    probe = probes[places[worst]]
+    fine = [probes[place] for row, place in enumerate(places) if row not in wrong]
+    named = _named_fault(expected, [probes[places[row]] for row in wrong], found[wrong], fine, prefix)
+    told = (
+        f"a cosine of {cosines[worst]:.3f} for the text {probe.text[:40]!r}"
+        f"{' with its instruction' if probe.instructed else ''}, and below {LEAST:g} for {len(wrong)} of {len(places)} "
+        "texts"
+    )
+    return agreement, Fault(told, named or UNKNOWN, bool(named))
 
 
 def _vectors(
@@ -154,7 +193,11 @@ def _vectors(
     found = _by_transformers(folder, expected, texts, device)
     yield f"transformers {version('transformers')}, as below", (everywhere, found)
     if served is not None:
-        yield f"{served.name} at {public_url(served.url)}", _by_server(served, texts, ctx)
+        yield _at(served), _by_server(served, texts, ctx)
+
+
+def _at(served: EndpointModel) -> str:
+    return f"{served.name} at {public_url(served.url)}"
 
 
 def _by_transformers(folder: Path, expected: Encoder, texts: Sequence[str], device: str) -> Vectors:
@@ -176,9 +219,9 @@ def _by_transformers(folder: Path, expected: Encoder, texts: Sequence[str], devi
     return np.concatenate(rows)
 
 
-def _by_server(model: EndpointModel, texts: Sequence[str], ctx: Context) -> Found:
+def _by_server(model: EndpointModel, texts: Sequence[str], ctx: Context, patience: Patience | None = None) -> Found:
     """Without the texts that the server refuses as too long, whose vectors are not comparable."""
-    encoder = EndpointEncoder(model, ctx)
+    encoder = EndpointEncoder(model, ctx, patience)
     found = encoded(encoder, texts)
     if not encoder.cut:
         return list(range(len(texts))), found
@@ -204,8 +247,10 @@ def _cosines(right: Vectors, found: Vectors) -> list[float]:
     return [float(value) if np.isfinite(value) else -1.0 for value in cosines]
 
 
-def _likely(expected: Encoder, probes: Sequence[Probe], found: Vectors, fine: Sequence[Probe], prefix: str) -> str:
-    """The fault that gives these vectors, of those that are common.
+def _named_fault(
+    expected: TextEncoder, probes: Sequence[Probe], found: Vectors, fine: Sequence[Probe], prefix: str
+) -> str:
+    """The fault that gives these vectors, of those that are common; empty where none of them does.
 
     Args:
         probes: those whose vectors are others.
@@ -215,6 +260,8 @@ def _likely(expected: Encoder, probes: Sequence[Probe], found: Vectors, fine: Se
         return (
             f"another model: its vectors have {found.shape[1]} numbers, and those of the training {expected.dimension}"
         )
+    if not isinstance(expected, Encoder):  # sentence-transformers' own, whose parts are unknown here
+        return ""
     how, frame = expected.how, expected.frame
 
     def gives(texts: Sequence[str]) -> bool:
@@ -245,7 +292,7 @@ def _likely(expected: Encoder, probes: Sequence[Probe], found: Vectors, fine: Se
             return f"long texts are cut elsewhere: the training reads {expected.max_length} tokens (max_seq_length)"
     finally:
         expected.how, expected.frame = how, frame
-    return "none of wrong pooling, lost EOS, missing prompt: other weights, another tokenizer or another precision"
+    return ""
 
 
 def _lengths(expected: Encoder, texts: Sequence[str]) -> list[int]:
