@@ -41,9 +41,9 @@ def objective() -> dict[str, Any]:
     """The loss that the option gives, what it begins with, and what is built again."""
     from speed.backends.alignment.dpo import loss_arguments, loss_at_start
 
-    dpo = config_of("preference=apo").preference.dpo
+    dpo = config_of("preference=nca").preference.dpo
     assert dpo is not None
-    before, after = keys(), keys("preference=apo")
+    before, after = keys(), keys("preference=nca")
     changed = [label for label in after if after[label] != before.get(label)]
     return {"loss": loss_arguments(dpo)["loss_type"], "at start": loss_at_start(dpo), "built again": changed}
 

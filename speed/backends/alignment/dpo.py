@@ -1,7 +1,8 @@
 """Preference training (paper, equation 2): the senior, from the junior, with the junior as the frozen reference.
 
 The reference is TRL's copy of the junior's adapter under the name `ref`, the base without an adapter of its own where
-the junior has all weights, or a copy of the whole model.
+the junior has all weights, or a copy of the whole model. Objectives without a reference (`reference_free`) load and run
+none; the measures at the end alone look at the junior.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from speed.backends.alignment.batch_order import BatchOrder
 from speed.backends.alignment.first_step import FirstStep
 from speed.backends.alignment.measures import PROMPTS, drift, kl_reference, load_reference
 from speed.backends.alignment.options import TrlOptions
+from speed.backends.alignment.reference_free import without_reference
 from speed.backends.alignment.rows import dpo_rows
 from speed.backends.alignment.start import load_start, new_adapter, weights_card
 from speed.backends.alignment.training import (
@@ -65,11 +67,12 @@ def train_dpo(
             **loss_arguments(config),
             max_length=config.max_length,
             disable_dropout=True,
-            precompute_ref_log_probs=options.precompute_reference,
+            precompute_ref_log_probs=options.precompute_reference or not config.needs_reference,
         )
         in_parts = parts if parts.rows < parts.whole else None
         order = BatchOrder([sum(map(len, row.values())) for row in data], config.batch_size, config.seed, in_parts)
-        trainer_class = weighted(in_order(DPOTrainer, order), order)
+        objective = DPOTrainer if config.needs_reference else without_reference(DPOTrainer, config)
+        trainer_class = weighted(in_order(objective, order), order)
         if options.precompute_reference:
             folder = reference_folder(ctx.store.home, source, start, data, options.precision)
             trainer_class = with_reference(trainer_class, folder)
@@ -98,12 +101,15 @@ def train_dpo(
         )
         # the likelihood term is a mean over the tokens of a forward pass, which fewer rows would change
         lowered = None if config.sft_weight else at_once
-        training = Training(trainer, start.tokenizer, card, first, measure, lowered, parts.whole)
+        known = first if config.needs_reference else None
+        training = Training(trainer, start.tokenizer, card, known, measure, lowered, parts.whole)
         carry_out(training, out, ctx)
 
 
 def loss_arguments(config: Dpo) -> dict[str, Any]:
-    """The objective in TRL's terms."""
+    """The objective in TRL's terms; of one without a reference, the likelihood term alone."""
+    if not config.needs_reference:
+        return {"beta": config.beta, "loss_type": ["sft"], "loss_weights": [config.sft_weight]}
     return {
         "beta": config.beta,
         "loss_type": [config.loss, "sft"] if config.sft_weight else [config.loss],
@@ -113,13 +119,15 @@ def loss_arguments(config: Dpo) -> dict[str, Any]:
 
 
 def loss_at_start(config: Dpo) -> float | None:
-    """Loss of a policy that equals its reference (all margins are 0), by objective; None beside a likelihood term."""
-    if config.sft_weight:
+    """Loss of a policy that equals its reference (all margins are 0), by objective; None where it depends on more."""
+    if config.sft_weight or not config.needs_reference:
         return None
     return {
         "sigmoid": math.log(2),
         "robust": math.log(2),
         "hinge": 1.0,
+        "apo_zero": 1.0,
+        "apo_down": 1.0,
         "ipo": 1 / (4 * config.beta**2),
     }[config.loss]
 

@@ -16,8 +16,8 @@ derived thus:
 4. Tokens round independently: the log-ratio of an answer of T tokens has s sqrt(T). A reward is beta times it, and
    what is logged is the mean over B pairs: beta s sqrt(sum of T) / B, with the chosen answers' tokens, the rejected
    ones', or for the margin both.
-5. The loss moves with the margin by its slope at 0 (1/2 for the logistic losses), and by its curvature, with the
-   square. IPO's is of log-ratios per token: s sqrt(sum of 1/T) / (B beta).
+5. The loss moves with the margin by its slope at 0 (1/2 for the logistic losses, 1/4 for APO's), and by its curvature,
+   with the square. IPO's is of log-ratios per token: s sqrt(sum of 1/T) / (B beta).
 6. `SIGMAS` standard deviations are allowed, and never less than the floor that holds in fp32. Z is measured with the
    model itself, and only where the floor is passed.
 """
@@ -94,7 +94,12 @@ class FirstStep(NamedTuple):
             shares = sum(1 / count for count in (*self.chosen, *self.rejected))
             found["loss"] = SIGMAS * token * math.sqrt(shares) / (pairs * beta) + token**2 * shares / pairs
             return found
-        slope = {"hinge": 1.0, "robust": 0.5 / (1 - 2 * self.config.label_smoothing)}.get(self.config.loss, 0.5)
+        slope = {
+            "hinge": 1.0,
+            "apo_zero": 0.25,
+            "apo_down": 0.25,
+            "robust": 0.5 / (1 - 2 * self.config.label_smoothing),
+        }.get(self.config.loss, 0.5)
         curved = (beta * token) ** 2 * tokens["margin"] / pairs
         if self.config.loss == "hinge":  # margins beyond 1 alone bend it
             curved = 0.0

@@ -90,7 +90,18 @@ def _refuse_without_effect(options: TrlOptions, config: Sft | Dpo, runtime: Runt
             "trainer.padding_free=true has no effect beside trainer.packing=true: packs hold no padding\n"
             "  set one of the two to false"
         )
-    if options.precompute_reference and preference and runtime.strategy == "zero3":
+    if isinstance(config, Dpo) and not config.needs_reference:
+        if options.precompute_reference:
+            mistakes.append(
+                f"trainer.precompute_reference=true has no effect on preference.dpo.loss={config.loss}: it has no "
+                "reference\n  set it to false"
+            )
+        if runtime.strategy == "zero3" and options.method == "full":
+            mistakes.append(
+                f"preference.dpo.loss={config.loss} is measured against a second whole model at the end, and "
+                "runtime.strategy=zero3 cuts models up\n  set runtime.strategy=ddp, or train an adapter (trainer=lora)"
+            )
+    elif options.precompute_reference and preference and runtime.strategy == "zero3":
         mistakes.append(
             "trainer.precompute_reference=true needs whole models, and runtime.strategy=zero3 cuts them up\n"
             "  set trainer.precompute_reference=false, or runtime.strategy=ddp"

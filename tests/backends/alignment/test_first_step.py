@@ -84,12 +84,15 @@ def test_tolerances_grow_with_beta_and_length_and_fall_with_pairs() -> None:
     assert all(value < LOSS_WITHIN for value in exact.values()), "in fp32 the floor decides"
 
 
-@pytest.mark.parametrize(("loss", "expected"), [("sigmoid", 0.6931), ("robust", 0.6931), ("hinge", 1.0), ("ipo", 25.0)])
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [("sigmoid", 0.6931), ("robust", 0.6931), ("hinge", 1.0), ("apo_zero", 1.0), ("apo_down", 1.0), ("ipo", 25.0)],
+)
 def test_each_loss_is_known_and_moves_by_its_slope(loss: str, expected: float) -> None:
     found = step(loss=loss)
     assert found.loss == pytest.approx(expected, abs=1e-4)
     allowed = found.tolerances(3.0, 32)
-    slope = {"sigmoid": 0.5, "robust": 0.5, "hinge": 1.0}.get(loss)
+    slope = {"sigmoid": 0.5, "robust": 0.5, "hinge": 1.0, "apo_zero": 0.25, "apo_down": 0.25}.get(loss)
     if slope is not None:
         assert allowed["loss"] == pytest.approx(slope * allowed["margin"], rel=0.2)
     else:  # 6 s sqrt(16 (1/300 + 1/280)) / (16 * 0.1), and the square
