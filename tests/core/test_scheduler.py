@@ -19,7 +19,7 @@ time.sleep(0.5)
 pathlib.Path("ended").touch()
 """
 PROGRAM = """
-import os, pathlib, signal, sys, threading, time
+import importlib.util, os, pathlib, signal, sys, threading, time
 from multiprocessing import get_context
 from speed.core.fork_servers import ForkServers
 
@@ -31,7 +31,8 @@ def interrupt():
     os.kill(servers._servers[0][1]._forkserver_pid, signal.SIGINT)
 
 def imported():
-    sys.exit(9 if "WANDB_MODE" in os.environ else 7 if "slow_to_import" in sys.modules else 8)
+    no_wandb = "WANDB_MODE" not in os.environ and importlib.util.find_spec("wandb") is None
+    sys.exit(9 if not no_wandb else 7 if "slow_to_import" in sys.modules else 8)
 
 if __name__ == "__main__":
     threading.Thread(target=interrupt).start()
