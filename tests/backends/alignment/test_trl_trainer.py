@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from tiny_generator import completions, context, make_base, preferences
 from transformers import ByT5Tokenizer
 
+from speed.backends.alignment import measures
 from speed.backends.alignment.checkpoints import Watch
 from speed.backends.alignment.measures import reference
 from speed.backends.alignment.rows import dpo_rows, sft_rows
@@ -34,6 +35,14 @@ LORA = TrlTrainer(method="lora", r=4, alpha=8, precision="fp32", prompt_format="
 FULL = LORA.model_copy(update={"method": "full"})
 SFT = Sft(learning_rate=1e-2, batch_size=4, epochs=1, max_length=128, warmup_ratio=0.0)
 DPO = Dpo(beta=0.1, learning_rate=1e-2, batch_size=4, epochs=1, max_length=128, warmup_ratio=0.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _two_pairs_are_measured() -> Iterator[None]:
+    """How far a model is from its reference takes a fifth of so small a training; no test here needs it of 32 pairs."""
+    with pytest.MonkeyPatch.context() as here:
+        here.setattr(measures, "PAIRS", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
