@@ -178,6 +178,27 @@ class PreferenceConfig(Spec):
         return self
 
 
+class JudgeConfig(Judge):
+    """Who judges lists, and how."""
+
+    retriever: SerializeAsAny[Retriever] | None = None
+    """Embedder that judges in the teacher's place; null: the teacher judges."""
+
+    @model_validator(mode="after")
+    def _asks_nobody(self) -> JudgeConfig:
+        if self.retriever is not None and self.by_votes != Judge():
+            raise ValueError(
+                "retriever judges alone: votes, decide, margin, verified, models and temperature have no effect beside "
+                "it; take judge=retriever without them"
+            )
+        return self
+
+    @property
+    def by_votes(self) -> Judge:
+        """How a teacher judges."""
+        return Judge.model_validate(self.model_dump(exclude={"retriever"}))
+
+
 class RevisorConfig(Spec):
     """The revisor and its training."""
 
@@ -300,7 +321,7 @@ class Config(Spec):
     trainer: SerializeAsAny[Trainer]
     engine: SerializeAsAny[Engine]
     counts: Counts
-    judge: Judge
+    judge: JudgeConfig
     guidelines: Guidelines
     preference: PreferenceConfig
     revisor: RevisorConfig

@@ -24,6 +24,7 @@ from speed.stages.junior import Junior
 from speed.stages.negatives import MinedNegatives
 from speed.stages.own_domain import HeldOutQueries, OwnDomain
 from speed.stages.preferences import Preferences
+from speed.stages.retriever_pairs import RetrieverPairs
 from speed.stages.revision_data import RevisionData
 from speed.stages.revision_pass import RevisionPass
 from speed.stages.revisor import Revisor
@@ -136,9 +137,12 @@ def pipeline(config: Config) -> Pipeline:
         pairs: Pool[Pair]
         match config.preference.pairs:
             case "judged":
-                pairs = Preferences(
-                    root, teacher, config.judge, prompts.of("judge"), limits.judgement, seed.data, guidelines
-                )
+                votes, probe = config.judge.by_votes, config.judge.retriever
+                if probe is None:
+                    asked = prompts.of("judge")
+                    pairs = Preferences(root, teacher, votes, asked, limits.judgement, seed.data, guidelines)
+                else:
+                    pairs = RetrieverPairs(root, probe.for_embedder(config.embedder), guidelines)
             case "verified":
                 pairs = VerifiedPairs(root)
             case "fields":

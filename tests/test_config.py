@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from plans import points
 from pydantic import BaseModel
 
-from speed.config import FORMER_OPTIONS, former_options
+from speed.config import FORMER_OPTIONS, JudgeConfig, former_options
 from speed.core.content import noted_absence
 from speed.core.errors import UserError
 from speed.data.judging.votes import Judge
@@ -231,7 +231,8 @@ def test_defaults_in_code_are_the_papers(compose: Any) -> None:
     assert config.prompts.recipe() == PromptsConfig().recipe()
     assert config.dedup.minhash == MinHashConfig()
     assert config.topics == TopicsConfig()
-    assert config.judge == Judge()
+    assert config.judge == JudgeConfig()
+    assert config.judge.by_votes == Judge()
 
 
 @pytest.mark.parametrize("preset", ["miniature", "paper"])

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from speed.core.allocation import Demand
-from speed.core.content import HubRepository, sha256_of
-from speed.core.errors import CorruptArtifact, UserError
-from speed.core.manifest import Manifest, read_manifest
+from speed.core.content import HubRepository
+from speed.core.errors import UserError
 from speed.core.spec import Json
-from speed.core.stage import Node, Stage, Take
+from speed.core.stage import Stage
 from speed.data.hard_negatives import TextNumbers, read_records
 from speed.data.quality.negative_rules import CAUSES, NegativeRules
 from speed.data.records import Example
 from speed.ports import Group, Retriever
 from speed.runtime import Context, Runtime
-
-RECORDS = ("corpus", "samples")
-"""Fields by which a stage that writes records names those that they were made from."""
+from speed.stages.own_judges import refuse_own_judge
 
 ENOUGH = "enough"
 """Why a negative goes that nothing speaks against: a record has as many as are wanted."""
@@ -118,55 +114,3 @@ class NegativeFilter(Stage[Example]):
         if rank is not None and self.rules.top is not None and rank > self.rules.top:
             return "positive_not_found"
         return "no_negative_left" if self.rules.removes == "record" and had and not has else ""
-
-
-def refuse_own_judge(judge: Retriever, corpus: Node, home: Path) -> None:
-    """Refuse a judge that was trained on the records that it would judge: it finds near what it was taught.
-
-    Weights are recognised by their content, so a copy or an export of an embedder counts as itself.
-
-    Raises:
-        UserError: with the remedy.
-    """
-    weights = {sha256_of(file): file for file in judge.weights()}
-    if not weights:
-        return
-    own = set(_keys_of_records(corpus))
-    for manifest in _manifests(home / "store" / "embedder"):
-        files = {output.sha256 for output in manifest.outputs if output.path.endswith(".safetensors")}
-        if files & set(weights) and own & set(_built_from(manifest.recipe, home / "store")):
-            raise UserError(
-                f"filter.judge.model={weights[min(files & set(weights))].parent} was trained on the records of this "
-                "run, or on some of them, and would judge its own training\n  name an embedder that was not, or leave "
-                "filter.judge.model=null for the embedder's base before its training"
-            )
-
-
-def _keys_of_records(node: Node) -> Iterator[str]:
-    """Keys of a corpus and of the pools that its records were made from."""
-    yield node.key
-    for name in RECORDS:
-        read = node.upstream.get(name)
-        if read is not None:
-            yield from _keys_of_records(read.pool if isinstance(read, Take) else read)
-
-
-def _built_from(recipe: dict[str, Any], store: Path) -> Iterator[str]:
-    """The same of something built, by the manifests in the store."""
-    for read in (recipe[name] for name in RECORDS if name in recipe):
-        yield read["key"]
-        folder = store / (read.get("stage") or read["pool"]) / read["key"][:20]
-        if found := next(_manifests(folder.parent, folder.name), None):
-            yield from _built_from(found.recipe, store)
-
-
-def _manifests(stage: Path, key: str = "*") -> Iterator[Manifest]:
-    """Manifests of what a stage has built; of a pool, of its shards. A damaged one is told elsewhere."""
-    for pattern in ("manifest.json", "rows-*.json"):
-        for file in sorted(stage.glob(f"{key}/{pattern}")):
-            try:
-                found = read_manifest(file)
-            except CorruptArtifact:
-                continue
-            if found is not None:
-                yield found

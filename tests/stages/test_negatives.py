@@ -23,8 +23,9 @@ from speed.data.records import Example, Kind, Sample
 from speed.ports import Comparison, Group, Retriever
 from speed.runtime import Context, Runtime
 from speed.stages.dedup import Dedup
-from speed.stages.filter import NegativeFilter, refuse_own_judge
+from speed.stages.filter import NegativeFilter
 from speed.stages.negatives import MinedNegatives
+from speed.stages.own_judges import refuse_own_judge
 
 ROWS = [
     ("a b c d", "a b c d", "far"),
