@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from conftest import HANG, ROOT
 from zstandard import ZstdDecompressor
 
 from speed.teaching.journal import Journal
+from speed.teaching.openai_teacher import KEY
 
 SMOKE = "+experiment=smoke"
 GUARD = Path(__file__).parent / "guard"
@@ -69,6 +72,35 @@ def speed_here(home: Path, *arguments: str, **environment: str) -> Finished:
             GlobalHydra.instance().clear()
             signal.signal(signal.SIGTERM, handler)
     return Finished(code, out.getvalue(), err.getvalue())
+
+
+PLANTED = "sk-planted-5f3c9a"
+"""Stands in the environment of a finished smoke run as every key, and must not show up anywhere."""
+
+
+def finished_smoke_run(folder: Path) -> Finished:
+    """A smoke run from nothing, made by the first process that asks for it.
+
+    Returns:
+        How it ended. The folder has its root (`home`), a copy of that which nobody writes into (`untouched`), what the
+        plan said (`plan.txt`), and, where an address but the loopback was asked for, `network.txt`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    home, ended = folder / "home", folder / "ended.json"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ended.exists():
+            planned = speed_here(home, SMOKE, "plan=true")
+            assert planned.code == 0, planned.err
+            assert not home.exists()
+            (folder / "plan.txt").write_text(planned.out)
+            keys = dict.fromkeys(("HF_TOKEN", "OPENAI_API_KEY", KEY), PLANTED)
+            guarded = {"PYTHONPATH": f"{GUARD}:{ROOT}", "NETWORK_LOG": str(folder / "network.txt")}
+            done = speed(home, SMOKE, **keys, **guarded)
+            assert done.code == 0, done.out + done.err
+            shutil.copytree(home, folder / "untouched", symlinks=True)
+            ended.write_text(json.dumps(asdict(done)))
+    return Finished(**json.loads(ended.read_text()))
 
 
 def surroundings(home: Path, **environment: str) -> dict[str, str]:

@@ -60,6 +60,16 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished smoke run; of the one that SMOKE_RUN names, where several commands share it."""
+    from command_line import finished_smoke_run
+
+    folder = Path(os.environ.get("SMOKE_RUN") or tmp_path_factory.mktemp("smoke"))
+    finished_smoke_run(folder)
+    return folder
+
+
 @pytest.fixture
 def secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """The key of a teacher, by all names that a teacher looks for it."""

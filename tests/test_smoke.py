@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import yaml
 from command_line import (
-    GUARD,
+    PLANTED,
     SMOKE,
     Finished,
     answers,
     content,
+    finished_smoke_run,
     records,
     runs,
     speed,
@@ -34,28 +35,18 @@ from speed.report import main
 from speed.runs.building import PRELOAD
 from speed.runs.report import stage_line
 from speed.teaching.journal import Journal
-from speed.teaching.openai_teacher import KEY
 
 BOXES = [
     "topics", "tasks for seed", "seed data", "junior", "tasks for root", "root data", "preferences", "senior",
     "tasks for synthesis", "synthesis", "revisions", "revisor", "revision", "dedup", "embedder", "evaluation",
 ]  # fmt: skip
 HEAVY = {"torch", "transformers", "trl", "mteb", "sentence_transformers", "litellm", "datasets"}
-PLANTED = "sk-planted-5f3c9a"
 
 
 @pytest.fixture(scope="session")
-def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
+def first(smoke: Path) -> tuple[Path, Finished]:
     """A finished smoke run in a store of its own, with keys in its environment that must not show up anywhere."""
-    home = tmp_path_factory.mktemp("smoke") / "home"
-    planned = speed_here(home, SMOKE, "plan=true")
-    assert planned.code == 0, planned.err
-    assert not home.exists()
-    guarded = {"PYTHONPATH": f"{GUARD}:{ROOT}", "NETWORK_LOG": str(home.parent / "network.txt")}
-    done = speed(home, SMOKE, HF_TOKEN=PLANTED, OPENAI_API_KEY=PLANTED, **{KEY: PLANTED}, **guarded)
-    assert done.code == 0, done.out + done.err
-    (home.parent / "plan.txt").write_text(planned.out)
-    return home, done
+    return smoke / "home", finished_smoke_run(smoke)
 
 
 def test_every_box_of_figure_2_is_built(first: tuple[Path, Finished]) -> None:
