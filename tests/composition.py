@@ -42,12 +42,17 @@ class Composer:
         self._chosen = cache(self._choose)
 
     def __call__(self, overrides: tuple[str, ...], config: str = "config") -> DictConfig:
-        """The config of a command line, without Hydra's settings of itself."""
+        """The config of a command line, without Hydra's settings of itself; for reading only, since calls share it."""
         options, values = [], []
         for override in parsed(*overrides):
             (options if self._files.group_exists(override.key_or_group) else values).append(override)
-        made = copy.deepcopy(self._chosen(config, tuple(option.input_line for option in options)))
+        chosen = self._chosen(config, tuple(option.input_line for option in options))
+        if not values:
+            return chosen
+        made = copy.deepcopy(chosen)
+        OmegaConf.set_readonly(made, False)
         ConfigLoaderImpl._apply_overrides_to_config(values, made)
+        OmegaConf.set_readonly(made, True)
         return made
 
     def _choose(self, config: str, options: tuple[str, ...]) -> DictConfig:
@@ -57,4 +62,5 @@ class Composer:
         OmegaConf.set_struct(made, True)
         with open_dict(made):
             del made["hydra"]
+        OmegaConf.set_readonly(made, True)
         return made
