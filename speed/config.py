@@ -300,6 +300,9 @@ class Config(Spec):
     """Name of the run, in its folder and in the ledger of runs."""
     plan: bool = False
     """Print what would be done and what it would cost; build nothing."""
+    probe: bool = False
+    """Carry out a few real steps of each stage that trains or computes with a model, and print the plan with the memory
+    and hours that they took; ask and build nothing."""
     plan_details: bool = False
     """A plan names all that differs from what is built, and not the three most telling differences of a stage."""
     preview: bool = False

@@ -10,16 +10,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 from speed.core.content import HubRepository
 from speed.core.errors import UserError
 from speed.core.spec import Backend, Json, Spec
 from speed.core.work import Work
 from speed.data.answers.schemas import Form
-from speed.data.costs.loads import EmbedderLoad, EngineLoad, EvaluationLoad
+from speed.data.costs.loads import EmbedderLoad, EngineLoad, EvaluationLoad, Measured
 from speed.data.costs.memory import Footprint
 from speed.data.records import Kind, Prompt, Scores
 from speed.data.trainings import Completion, Dpo, Preference, Sft
@@ -171,6 +171,13 @@ class Generated(Spec):
     tokens: int
 
 
+class Lengths(NamedTuple):
+    """Tokens of a text that a probe has written."""
+
+    prompt: int
+    answer: int
+
+
 class Engine(Backend, ABC):
     """Samples from weights. The make-up of its batches is a pure function of the requests of one call."""
 
@@ -219,6 +226,18 @@ class Engine(Backend, ABC):
 
     def load(self, base: str) -> EngineLoad | None:
         """What one model of this base takes while it generates, for plans; None where that is not known."""
+        return None
+
+    def probe(self, base: str, lengths: Lengths, sampling: Sampling, out: Path, ctx: Context) -> Measured | None:
+        """Memory and speed of one batch of texts, all of them as long as they may be; None where that means nothing.
+
+        Args:
+            base: a model as it came, which writes no faster or slower than what is trained from it.
+            out: an empty folder.
+
+        Raises:
+            UserError: where it does not fit, with the setting that would.
+        """
         return None
 
     def check_model(self, base: str) -> None:
@@ -272,6 +291,18 @@ class Trainer(Backend, ABC):
 
     def footprint(self) -> Footprint | None:
         """What of its settings decides over memory, for plans; None where that is not known."""
+        return None
+
+    def probe(self, base: str, config: Sft | Dpo, out: Path, ctx: Context) -> Measured | None:
+        """Memory and speed of three steps of a training on random tokens, all rows as long as they may be; None where
+        that means nothing.
+
+        Args:
+            out: an empty folder.
+
+        Raises:
+            UserError: where it does not fit, with the setting that would.
+        """
         return None
 
 
@@ -332,6 +363,10 @@ class EmbedderTrainer(Backend, ABC):
 
     def load(self) -> EmbedderLoad | None:
         """What decides over memory and time, for plans; None where that is not known."""
+        return None
+
+    def probe(self, out: Path, ctx: Context) -> Measured | None:
+        """Memory and speed of three steps on random tokens; see `Trainer.probe`."""
         return None
 
     def seen(self, examples: int) -> int:
@@ -471,6 +506,15 @@ class Evaluator(Backend, ABC):
         """How much is encoded, for plans; None where that is not known."""
         return None
 
+    def probe(self, embedder: EmbedderTrainer, ctx: Context) -> Measured | None:
+        """Memory and speed of encoding with an embedder's base, in texts as long as they may be; None where that means
+        nothing.
+
+        Raises:
+            UserError: where it does not fit, with the setting that would.
+        """
+        return None
+
     def on_folder(self, folder: Path) -> Evaluator:
         """The same protocol on the tasks of a folder; itself where an evaluator knows none but its own."""
         return self
@@ -478,6 +522,34 @@ class Evaluator(Backend, ABC):
     @abstractmethod
     def evaluate(self, embedder: Path, out: Path, ctx: Context) -> Scores:
         """Main scores of the model in folder `embedder`; full results in mteb's own JSON under `out`."""
+
+
+@dataclass(frozen=True)
+class Trial(ABC):
+    """A few real steps of a stage, or one batch, at its own settings and longest lengths. Equal ones are measured once.
+
+    Lengths that only say how much there is to do are no part of the comparison.
+    """
+
+    group: ClassVar[Literal["generation", "training", "evaluation"]]
+    """Of GPU-hours, in a plan."""
+    smaller: ClassVar[str]
+    """Settings that take less memory."""
+
+    tokens_expected: float = field(compare=False)
+    """Of a row of the stage, as measured ones are counted; of all texts, in an evaluation."""
+
+    @abstractmethod
+    def measure(self, out: Path, ctx: Context) -> Measured | None:
+        """Carry it out in an empty folder; None where the part has nothing to measure.
+
+        Raises:
+            UserError: where it cannot be carried out or does not fit, with the remedy.
+        """
+
+    def tokens(self, work: Work) -> float:
+        """Tokens that the stage has still to go through."""
+        return self.tokens_expected * (work.generated or work.trained)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 python -m speed.run                                    the miniature, from topics to scores
 python -m speed.run plan=true                          what would be done, why, and what it would cost
+python -m speed.run probe=true                         the same, with memory and hours measured in a few real steps
 python -m speed.run preview=true                       five prompts of each kind, as the teacher would be sent them
 python -m speed.run teach_check=true                   some twenty calls: is this teacher good enough for its roles
 python -m speed.run status=true                        from another shell: how the runs of this root stand
@@ -102,7 +103,7 @@ class SweepTable(Callback):  # type: ignore[misc]
         """Note it, unless nothing is to be built."""
         from speed.runs.multirun import begin
 
-        if not (config.plan or config.preview or config.status or config.teach_check):
+        if not (config.plan or config.probe or config.preview or config.status or config.teach_check):
             begin(Path(str(config.runtime.home)), str(config.hydra.job.config_name), _jobs(config))
 
 

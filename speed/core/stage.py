@@ -129,6 +129,11 @@ class Node:
         """What a plan must know of a training of a generator (`speed.ports.Training`); None where none is trained."""
         return None
 
+    def trial(self) -> Any:
+        """What `probe=true` carries out to measure memory and speed (`speed.ports.Trial`); None where nothing trains or
+        computes with a model."""
+        return None
+
     def sample_prompts(self, rows: int, ctx: Context[Any]) -> Iterator[tuple[str, str]]:
         """(kind, text) of what a teacher is sent for the first rows: recorded where they are built, otherwise drawn as
         they will be, with stand-ins for what a model has yet to write. Nothing is asked.

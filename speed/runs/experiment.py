@@ -27,6 +27,7 @@ from speed.runs.host import host_lines
 from speed.runs.labelled_sources import listed_small, missing_sources, refuse_missing_sources, source_lines
 from speed.runs.plan import print_plan
 from speed.runs.preview import model_prompts, previews
+from speed.runs.probe import probe, probe_lines
 from speed.runs.refusals import model_refusals, refusals, refuse, work_at_most
 from speed.runs.resources import resource_lines
 from speed.runs.status import runs_to_show, status_of, status_text
@@ -62,18 +63,19 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
         print_status(store)
         return None
     config = config.model_copy(update={"runtime": config.runtime.on_this_machine()})
-    if not config.plan and not config.preview:
+    planned = config.plan or config.probe
+    if not planned and not config.preview:
         store.open()
     load_memory(store.home / "cache" / "hashes.json")
-    if not config.plan:
+    if not planned:
         refuse_missing_sources(config)
     try:
-        with noted_absence(config.plan) as absent:
+        with noted_absence(planned) as absent:
             pipe = pipeline(config)
             order = pipe.goals()
             found = stage_statuses(order, store)
     except UserError as mistake:
-        if not config.plan:
+        if not planned:
             raise
         print(f"no plan can be made of this, and the run would be refused: {mistake}")
         return None
@@ -84,20 +86,25 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
     for remark in dict.fromkeys([*told, *config.embedder.remarks()]):
         print(f"note: {remark}", file=sys.stderr)
     tell_recurring_topics(found, store)
-    if config.plan:
+    if planned:
+        measured = probe(config, found) if config.probe else {}
         answered = answered_calls(found, store, config.runtime, PLANNED)
         print_plan(config, origin.preset, found, pipe.key, answered)
         if origin.sweep is not None:
             PLANNED.extend(order)
         print("\n".join(source_lines(config)))
         _print_obstacles(config, origin, store, found, absent)
+        hours = {label: each.gpu_hours for label, each in measured.items() if each.gpu_hours is not None}
+        known = [label for label, each in measured.items() if each.measured is not None]
+        rest = [status for status in found if status.goal.label not in known]
         print(
             "\n".join(
                 [
                     "",
-                    *resource_lines(config, found),
-                    *memory_lines(config, found),
-                    *host_lines(config, found, store.home),
+                    *resource_lines(config, found, hours),
+                    *(probe_lines(measured, config.runtime) if config.probe else ()),
+                    *memory_lines(config, rest),
+                    *host_lines(config, rest, store.home),
                 ]
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,8 +38,6 @@ COPIES = 2
 """Times that the text of evaluation data lies on disk: as it was fetched, and prepared."""
 TOKEN_BYTES = 4
 """Of a token of a record, in the cache that the embedder's training reads."""
-INSTRUCTION = 30
-"""Tokens of a query's instruction."""
 
 
 @dataclass
@@ -53,9 +52,16 @@ class Resources:
     disk: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
-def resource_lines(config: Config, found: list[StageStatus]) -> list[str]:
-    """The last lines of a plan: GB of disk, GPU-hours by stage, and what both assume."""
+def resource_lines(config: Config, found: list[StageStatus], measured: Mapping[str, float] | None = None) -> list[str]:
+    """The last lines of a plan: GB of disk, GPU-hours by stage, and what both assume.
+
+    Args:
+        measured: GPU-hours that take the place of estimates, by label.
+    """
+    measured = measured or {}
     needed = resources(config, [status for status in found if status.state != "hit"])
+    for of_group in needed.hours.values():
+        of_group.update({label: measured[label] for label in of_group if label in measured})
     disk = {what: size / GIGABYTE for what, size in needed.disk.items() if size / GIGABYTE >= 0.05}
     whole = sum(needed.disk.values()) / GIGABYTE
     parts = f": {', '.join(f'{what} {size:,.1f}' for what, size in disk.items())}" if len(disk) > 1 else ""
@@ -66,7 +72,7 @@ def resource_lines(config: Config, found: list[StageStatus]) -> list[str]:
     if not any(needed.hours.values()) and not needed.unknown:
         return [paragraph(line) for line in [*lines, "GPU-hours: none; models of this size train and write on a CPU"]]
     groups = [
-        f"{group} {sum(hours.values()):,.1f} ({', '.join(f'{label} {of:,.1f}' for label, of in hours.items())})"
+        f"{group} {sum(hours.values()):,.1f} ({', '.join(_hours_shown(hours, measured))})"
         for group, hours in needed.hours.items()
         if hours
     ]
@@ -92,6 +98,10 @@ def resource_lines(config: Config, found: list[StageStatus]) -> list[str]:
         f"{ROW_BYTES} bytes a row beside its texts"
     )
     return [paragraph(line) for line in lines]
+
+
+def _hours_shown(hours: Mapping[str, float], measured: Mapping[str, float]) -> list[str]:
+    return [f"{label} {of:,.1f}{' measured' if label in measured else ''}" for label, of in hours.items()]
 
 
 def resources(config: Config, missing: list[StageStatus]) -> Resources:
@@ -155,10 +165,8 @@ def _add_embedder(needed: Resources, node: Embedder, rows: int) -> float:
 
 
 def embedder_hours(node: Embedder, shape: Shape, load: EmbedderLoad, rows: int) -> float:
-    """GPU-hours of an embedder's training in which so many records are seen; an example is written with one hard
-    negative, and further ones are as long as its other texts."""
-    texts = 2 + max(1, load.hard_negatives)
-    tokens = round(rows * (tokens_about(node, "seed")[1] * texts / 3 + INSTRUCTION))
+    """GPU-hours of an embedder's training in which so many records are seen."""
+    tokens = round(rows * node.tokens_a_record)
     return training_hours(shape, load.footprint, tokens, Fit(0, load.footprint.checkpointing, 1, 0.0), CARD)
 
 

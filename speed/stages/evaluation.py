@@ -7,15 +7,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from speed.core.allocation import Demand
 from speed.core.content import HubRepository
 from speed.core.errors import UserError
 from speed.core.stage import Stage
+from speed.core.work import Work
+from speed.data.costs.gpu_hours import CHARACTERS_PER_TOKEN
+from speed.data.costs.loads import Measured
 from speed.data.records import Scores
-from speed.ports import Evaluator, Weights
+from speed.ports import EmbedderTrainer, Evaluator, Trial, Weights
 from speed.runtime import Context, Runtime
+
+
+@dataclass(frozen=True)
+class EncodingTrial(Trial):
+    """A few chunks of texts."""
+
+    evaluator: Evaluator
+    trainer: EmbedderTrainer
+
+    group: ClassVar[Literal["evaluation"]] = "evaluation"
+    smaller: ClassVar[str] = "eval.precision=bf16, a smaller eval.max_length"
+
+    def measure(self, out: Path, ctx: Context) -> Measured | None:
+        return self.evaluator.probe(self.trainer, ctx)
+
+    def tokens(self, work: Work) -> float:
+        return self.tokens_expected
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,12 @@ class Evaluation(Stage[Scores]):
 
     def demand(self, runtime: Runtime) -> Demand:
         return Demand((1,))
+
+    def trial(self) -> EncodingTrial | None:
+        trainer, load = getattr(self.embedder, "trainer", None), self.evaluator.load()
+        if not isinstance(trainer, EmbedderTrainer):
+            return None
+        return EncodingTrial(0.0 if load is None else load.characters / CHARACTERS_PER_TOKEN, self.evaluator, trainer)
 
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         return self.evaluator.hub_repositories()

@@ -14,7 +14,15 @@ from speed.data.records import Pair
 from speed.data.trainings import Dpo, Preference
 from speed.ports import Trainer, Training, Weights
 from speed.runtime import Context, Runtime
-from speed.stages.base import UntrainedModel, bases_under, host_memory, tokens_about, training_rows
+from speed.stages.base import (
+    TrainingTrial,
+    UntrainedModel,
+    bases_under,
+    host_memory,
+    tokens_about,
+    training_rows,
+    trial_of,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,9 @@ class Senior(Stage[Weights]):
         trained: Training | None = self.junior.training()
         base = self.junior.base.name if isinstance(self.junior, UntrainedModel) else trained.base if trained else ""
         return Training(base, self.dpo, self.trainer, 2 * sum(tokens_about(self, "seed")))
+
+    def trial(self) -> TrainingTrial:
+        return trial_of(self.training())
 
     def run(self, out: Path, ctx: Context) -> None:
         rows = [

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from speed.runs.finished_runs import FinishedRun, Seeds
 from speed.studies.definition import Point, Study
 
-DONE_WITH_A_RUN = ("name", "plan", "preview", "teach_check", "status", "verify", "hydra", "runtime.home")
+DONE_WITH_A_RUN = ("name", "plan", "probe", "preview", "teach_check", "status", "verify", "hydra", "runtime.home")
 """Overrides that do not belong to another point or seed."""
 
 

@@ -21,6 +21,7 @@ from speed.backends.alignment.batch_order import BatchOrder
 from speed.backends.alignment.first_step import FirstStep
 from speed.backends.alignment.measures import PROMPTS, drift, kl_reference, load_reference
 from speed.backends.alignment.options import TrlOptions
+from speed.backends.alignment.probing import measure_steps, random_rows, with_adapter
 from speed.backends.alignment.reference_free import without_reference
 from speed.backends.alignment.rows import dpo_rows
 from speed.backends.alignment.start import load_start, new_adapter, weights_card
@@ -44,23 +45,28 @@ from speed.runtime import Context
 
 def train_dpo(
     options: TrlOptions,
-    source: Path,
+    source: Path | str,
     rows: Sequence[Preference],
     config: Dpo,
     out: Path,
     ctx: Context,
     at_most: int | None = None,
+    probe: bool = False,
 ) -> None:
     """Train in this process, which may be one of several ranks.
 
     Args:
         at_most: rows of one forward pass, where `auto` has chosen them.
+        probe: whether a few steps on random pairs are measured instead, from a base model.
     """
     with quietly(), memory_errors():
         torch.set_num_threads(ctx.grant.threads)
         device = device_of(ctx)
         start = load_start(options, source, device, ctx.runtime)
-        data = dpo_rows(rows, options.prompt_format, start.tokenizer, config.max_length, ctx)
+        if probe:
+            start, data = with_adapter(options, start), random_rows(config, start.tokenizer)
+        else:
+            data = dpo_rows(rows, options.prompt_format, start.tokenizer, config.max_length, ctx)
         at_once, parts = rows_at_once(options, config, out, ctx, at_most)
         arguments = DPOConfig(
             **training_arguments(options, config, len(data), parts, out, device, ctx),
@@ -74,7 +80,9 @@ def train_dpo(
         objective = DPOTrainer if config.needs_reference else without_reference(DPOTrainer, config)
         trainer_class = weighted(in_order(objective, order), order)
         if options.precompute_reference:
-            folder = reference_folder(ctx.store.home, source, start, data, options.precision)
+            folder = out / "reference"
+            if not probe:
+                folder = reference_folder(ctx.store.home, Path(source), start, data, options.precision)
             trainer_class = with_reference(trainer_class, folder)
         trainer = trainer_class(
             model=start.model,
@@ -103,7 +111,10 @@ def train_dpo(
         lowered = None if config.sft_weight else at_once
         known = first if config.needs_reference else None
         training = Training(trainer, start.tokenizer, card, known, measure, lowered, parts.whole)
-        carry_out(training, out, ctx)
+        if probe:
+            measure_steps(training, config, ctx)
+        else:
+            carry_out(training, out, ctx)
 
 
 def loss_arguments(config: Dpo) -> dict[str, Any]:

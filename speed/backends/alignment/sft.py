@@ -12,6 +12,7 @@ from trl import SFTConfig, SFTTrainer, pack_dataset
 from speed.backends.alignment.batch_order import BatchOrder
 from speed.backends.alignment.measures import measure_writing
 from speed.backends.alignment.options import TrlOptions
+from speed.backends.alignment.probing import measure_steps, random_rows
 from speed.backends.alignment.rows import IGNORED, sft_rows
 from speed.backends.alignment.start import load_start, new_adapter, weights_card
 from speed.backends.alignment.training import (
@@ -36,17 +37,22 @@ def train_sft(
     out: Path,
     ctx: Context,
     at_most: int | None = None,
+    probe: bool = False,
 ) -> None:
     """Train in this process, which may be one of several ranks.
 
     Args:
         at_most: rows of one forward pass, where `auto` has chosen them.
+        probe: whether a few steps on random rows are measured instead.
     """
     with quietly(), memory_errors():
         torch.set_num_threads(ctx.grant.threads)
         device = device_of(ctx)
         start = load_start(options, base, device, ctx.runtime)
-        data = sft_rows(rows, options.prompt_format, start.tokenizer, config.max_length, ctx)
+        if probe:
+            data = random_rows(config, start.tokenizer)
+        else:
+            data = sft_rows(rows, options.prompt_format, start.tokenizer, config.max_length, ctx)
         packed = packs(data, config.max_length) if options.packing else data
         at_once, parts = rows_at_once(options, config, out, ctx, at_most)
         arguments = SFTConfig(
@@ -76,7 +82,10 @@ def train_sft(
             at_once=at_once,
             micro_batch=parts.whole,
         )
-        carry_out(training, out, ctx)
+        if probe:
+            measure_steps(training, config, ctx)
+        else:
+            carry_out(training, out, ctx)
 
 
 def packs(rows: Sequence[dict[str, list[int]]], width: int) -> list[dict[str, list[int]]]:

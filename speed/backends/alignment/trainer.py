@@ -6,6 +6,7 @@
     start.py        the weights that a training starts from
     rows.py         texts as token ids, rows that are left out; batch_order.py: their order
     training.py     one training carried out, from its arguments to the files it writes; checkpoints.py
+    probing.py      a few steps on random rows, for probe=true
     measures.py     what is measured on a trained model
     trl_patches.py  where TRL is changed, and until when
     export.py       a trained generator in the form that other programs load
@@ -27,6 +28,7 @@ from speed.backends.runtime.device import device_gigabytes, quietly
 from speed.backends.runtime.processes import run_in_processes, several
 from speed.core.spec import Json
 from speed.data.costs.auto_fit import settled
+from speed.data.costs.loads import Measured
 from speed.data.costs.memory import Fit, Footprint
 from speed.data.costs.model_shapes import shape_of
 from speed.data.trainings import Completion, Dpo, Preference, Sft
@@ -53,6 +55,12 @@ class TrlTrainer(TrlOptions, Trainer):
     def dpo(self, start: Path, rows: Sequence[Preference], config: Dpo, out: Path, ctx: Context) -> None:
         """Preference training from `start`, which is also the reference (paper, equation 2)."""
         self._train(out, ctx, source=str(start), config=config, preferences=tuple(rows))
+
+    def probe(self, base: str, config: Sft | Dpo, out: Path, ctx: Context) -> Measured:
+        """See `speed.ports.Trainer`. A preference training starts from the base with a new adapter on it."""
+        self._train(out, ctx, source=base, config=config.model_copy(update={"epochs": 1.0}), probe=True)
+        found = ctx.tally.metrics
+        return Measured(**found["measured"], settings=found.get("auto", ""), cut=found.get("at_once", ""))
 
     def check(self, config: Sft | Dpo, runtime: Runtime) -> None:
         refuse_unusable(self, config, runtime)

@@ -28,6 +28,8 @@ class TrainingJob(Job):
     """Decides which training it is."""
     rows: int | None = None
     """Of one forward pass, where `auto` has chosen them."""
+    probe: bool = False
+    """Whether a few steps on random rows are measured instead."""
     completions: tuple[Completion, ...] = ()
     preferences: tuple[Preference, ...] = ()
 
@@ -35,9 +37,10 @@ class TrainingJob(Job):
 def train(job: TrainingJob, ctx: Context) -> None:
     """Train as the job says."""
     if isinstance(job.config, Dpo):
-        train_dpo(job.options, Path(job.source), job.preferences, job.config, Path(job.out), ctx, job.rows)
+        source = job.source if job.probe else Path(job.source)
+        train_dpo(job.options, source, job.preferences, job.config, Path(job.out), ctx, job.rows, job.probe)
     else:
-        train_sft(job.options, job.source, job.completions, job.config, Path(job.out), ctx, job.rows)
+        train_sft(job.options, job.source, job.completions, job.config, Path(job.out), ctx, job.rows, job.probe)
 
 
 if __name__ == "__main__":

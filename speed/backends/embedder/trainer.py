@@ -20,7 +20,7 @@ from speed.backends.runtime.model_folder import described
 from speed.backends.runtime.processes import Job, run_in_processes, several
 from speed.core.content import HubRepository, hub_model, locate_model
 from speed.core.errors import UserError, mistakes_of, refuse_for
-from speed.data.costs.loads import EmbedderLoad
+from speed.data.costs.loads import EmbedderLoad, Measured
 from speed.data.costs.memory import Footprint
 from speed.data.costs.model_shapes import shape_of
 from speed.ports import Encode
@@ -153,6 +153,19 @@ class ContrastiveTrainer(ContrastiveSettings):
             run(self, examples, out, seed, ctx)  # a step that does not fit is computed again where it stands
             return
         table_of(self, examples, ctx)  # tokenised once, with all cores, before the ranks start
+        self._in_processes(examples, out, seed, ctx)
+
+    def probe(self, out: Path, ctx: Context) -> Measured:
+        """See `EmbedderTrainer.probe`."""
+        from speed.backends.embedder.probing import measure_steps
+
+        if several(ctx):
+            self._in_processes(None, out, 0, ctx)
+        else:
+            measure_steps(self, out, ctx)
+        return Measured(**ctx.tally.metrics["measured"], cut=ctx.tally.metrics.get("at_once", ""))
+
+    def _in_processes(self, examples: Path | None, out: Path, seed: int, ctx: Context) -> None:
         runtime = ctx.runtime.model_copy(update={"home": ctx.store.home})
         job = EmbedderJob(
             trainer=self, examples=examples, seed=seed, out=str(out.resolve()), runtime=runtime, grant=ctx.grant
@@ -181,6 +194,6 @@ class EmbedderJob(Job):
     """One training as its ranks read it."""
 
     trainer: ContrastiveTrainer
-    examples: Path
-    """JSONL file of the synthetic records."""
+    examples: Path | None
+    """JSONL file of the synthetic records; None where a few steps on random ones are measured instead."""
     seed: int

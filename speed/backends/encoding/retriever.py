@@ -92,7 +92,7 @@ class EmbeddingRetriever(Retriever):
 
         torch.set_num_threads(ctx.grant.threads)
         device = device_of(ctx)
-        encoder = self._loaded(device)
+        encoder = self.loaded(device)
         template = self.instruction or encoder.prompts.get("query", "") + "{query}"
         prefix = encoder.prompts.get("document", "") if self.document is None else self.document
         shutil.rmtree(scratch, ignore_errors=True)
@@ -112,7 +112,7 @@ class EmbeddingRetriever(Retriever):
         assert self.model is not None, "for_embedder names a model"
         return self.model.name
 
-    def _loaded(self, device: str) -> TextEncoder:
+    def loaded(self, device: str) -> TextEncoder:
         """The encoder: ours, or sentence-transformers' own where the model has parts that ours does not."""
         import torch
 

@@ -43,8 +43,18 @@ class TransformersEngine(LocalWeights):
         weights, token = float(wide * shape.parameters), float(cache_bytes(shape, wide))
         return EngineLoad(weights, token, self.batch_tokens, "engine.batch_tokens")
 
+    @property
+    def held_tokens(self) -> int:
+        return self.batch_tokens
+
     def generate(
-        self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context
+        self,
+        weights: Path,
+        calls: Iterable[Sequence[Generate]],
+        sampling: Sampling,
+        ctx: Context,
+        *,
+        endless: bool = False,
     ) -> Iterator[list[Generated]]:
         """For each block its texts, ordered by (request, index).
 
@@ -59,7 +69,7 @@ class TransformersEngine(LocalWeights):
         transcription = Transcription(
             loaded.tokenizer,
             format_of(loaded.card, loaded.tokenizer, weights),
-            end_tokens(loaded.tokenizer, loaded.model.generation_config),
+            [] if endless else end_tokens(loaded.tokenizer, loaded.model.generation_config),
             context_length(loaded.model.config),
         )
 

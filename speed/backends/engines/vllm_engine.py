@@ -15,6 +15,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -102,8 +103,18 @@ class VllmEngine(LocalWeights):
         weights = float(shape.parameters * (1 if self.quantization == "fp8" else wide))
         return EngineLoad(weights, float(cache_bytes(shape, wide)), self.cache_tokens, "engine.cache_tokens")
 
+    @property
+    def held_tokens(self) -> int:
+        return self.cache_tokens
+
     def generate(
-        self, weights: Path, calls: Iterable[Sequence[Generate]], sampling: Sampling, ctx: Context
+        self,
+        weights: Path,
+        calls: Iterable[Sequence[Generate]],
+        sampling: Sampling,
+        ctx: Context,
+        *,
+        endless: bool = False,
     ) -> Iterator[list[Generated]]:
         """For each block its texts, ordered by (request, index). Candidate i has the request's seed plus i.
 
@@ -114,6 +125,7 @@ class VllmEngine(LocalWeights):
         """
         self.check(ctx.runtime)
         transcription = self._transcription(weights)
+        transcription = replace(transcription, ends=()) if endless else transcription
         with self._served(weights, transcription, ctx) as llm:
 
             def write(requests: Sequence[Generate], work: Sequence[Prefix]) -> Written:
@@ -159,6 +171,7 @@ class VllmEngine(LocalWeights):
             seed=prefix.seed % 2**63,
             max_tokens=prefix.max_tokens,
             stop_token_ids=list(transcription.ends),
+            ignore_eos=not transcription.ends,
             detokenize=False,
             structured_outputs=StructuredOutputsParams(json=request.form.body) if guided and request.form else None,
         )

@@ -21,10 +21,11 @@ from speed.backends.evaluation.protocol import EvaluationProtocol
 from speed.core.content import Content, HubRepository
 from speed.core.errors import mistakes_of, refuse_for
 from speed.core.spec import Json
-from speed.data.costs.loads import EvaluationLoad
+from speed.data.costs.loads import EvaluationLoad, Measured
 from speed.data.evaluation_datasets import evaluation_datasets
 from speed.data.evaluation_splits import SEVERAL, published_splits
 from speed.data.records import Scores
+from speed.ports import EmbedderTrainer
 from speed.runtime import Context, Runtime
 
 if TYPE_CHECKING:
@@ -51,6 +52,12 @@ class ProtocolEvaluator(EvaluationProtocol):
         from speed.backends.evaluation.run import run
 
         return run(self, self.jobs(ctx), LocalModel(embedder), out, ctx).scores
+
+    def probe(self, embedder: EmbedderTrainer, ctx: Context) -> Measured | None:
+        """See `speed.ports.Evaluator`."""
+        from speed.backends.evaluation.probing import measure_encoding
+
+        return measure_encoding(embedder, self.max_length, self.precision, ctx)
 
     def on_folder(self, folder: Path) -> LocalEvaluator:
         """See `speed.ports.Evaluator`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from speed.core.spec import Spec
 from speed.data.costs.memory import GIGABYTE, RESERVED, Footprint
 
 
@@ -46,3 +47,16 @@ class EvaluationLoad(NamedTuple):
     characters: int
     """Of all texts, about."""
     precision: Literal["fp32", "bf16", "fp16"]
+
+
+class Measured(Spec):
+    """What a few real steps, or one batch of texts, took (`probe=true`)."""
+
+    gigabytes: float
+    """Peak of each GPU, or of the process where it computes on cores."""
+    tokens_per_second: float
+    """Of all processes that share the work: read in a training and an encoding, written in a generation."""
+    settings: str = ""
+    """What took the place of `auto`."""
+    cut: str = ""
+    """What did not fit into memory, and the setting that did."""

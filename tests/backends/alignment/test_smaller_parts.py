@@ -164,3 +164,18 @@ def test_auto_has_the_gradient_and_the_key_of_the_whole_batch(
     assert "at_once" not in ctx.tally.metrics, "nothing was out of memory"
     first, other = machine.gradients[0], whole[0]
     assert (first - other).norm() / other.norm() < within
+
+
+def test_a_probe_says_what_does_not_fit_and_measures_what_does(base: Path, machine: Machine, tmp_path: Path) -> None:
+    machine.most = 2
+    ctx = context(tmp_path / "home")
+    measured = LORA.probe(str(base), Sft(**SETTINGS | {"epochs": 9}), tmp_path / "out", ctx)
+    assert machine.refused == 1, "4 rows"
+    assert len(machine.gradients) == 3, "steps of a batch each, however many epochs a training has"
+    assert measured.cut.endswith("trainer.micro_batch=2 begins with them")
+    assert measured.gigabytes > 0
+    assert measured.tokens_per_second > 0
+    assert not (tmp_path / "out" / "model").exists()
+    machine.most = 0
+    with pytest.raises(UserError, match="does not fit into the GPU's memory\n.*trainer.micro_batch"):
+        LORA.probe(str(base), Sft(**SETTINGS), tmp_path / "none", context(tmp_path / "another"))
