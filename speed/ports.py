@@ -535,6 +535,8 @@ class Trial(ABC):
     """Of GPU-hours, in a plan."""
     smaller: ClassVar[str]
     """Settings that take less memory."""
+    by_device: ClassVar[bool] = False
+    """Whether one of the stage's devices is measured, the others being as fast."""
 
     tokens_expected: float = field(compare=False)
     """Of a row of the stage, as measured ones are counted; of all texts, in an evaluation."""

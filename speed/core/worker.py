@@ -79,7 +79,7 @@ def run_worker(
     gc.freeze()  # what the server imported stays
     gc.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=die_with_parent, daemon=True).start()
     with log.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -104,8 +104,8 @@ def run_worker(
     parent.close()
 
 
-def _die_with_parent() -> None:
-    """A stage must not outlive the run that started it, whatever killed the run."""
+def die_with_parent() -> None:
+    """A process must not outlive the one that started it, whatever killed that."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -140,6 +140,8 @@ def _probed(runtime: Runtime, status: StageStatus, result: Mapping[str, Json], s
     if node.demand(runtime).workers:
         all_devices = len(runtime.devices) if isinstance(runtime.devices, tuple) else 0
         workers = max(1, all_devices // share.devices) if share.devices else runtime.side_by_side
+    elif trial.by_device and share.devices:
+        share, workers = share.model_copy(update={"devices": 1}), share.devices
     return Probed(measured, why, trial, share, workers, trial.tokens(status.work))
 
 

@@ -86,9 +86,11 @@ def resource_lines(config: Config, found: list[StageStatus], measured: Mapping[s
         share = PEAK_FP32 / PEAKS[CARD]
         lines.append(f"the evaluation's arithmetic is fp32 (eval.precision); bf16 takes {share:.0%} of its hours")
     if (evaluation := sum(needed.hours["evaluation"].values())) >= 1:
+        gpus = len(config.runtime.devices) if isinstance(config.runtime.devices, tuple) else 1
+        shared = f"{gpus} GPUs share its texts" if gpus > 1 else f"one GPU of {CARD} GB encodes all of its texts"
         lines.append(
-            f"evaluation: about {evaluation:,.0f} hours, since one GPU of {CARD} GB encodes all of its texts; vectors "
-            "that the root has kept cost none"
+            f"evaluation: about {evaluation / gpus:,.0f} hours, since {shared}; vectors that the root has kept "
+            "cost none"
         )
     lines.append(
         f"assumed: {UTILISATION:.0%} of {PEAKS[CARD] / 1e12:g} Tflop/s in 16 bits ({PEAK_FP32 / 1e12:g} in fp32) and "

@@ -29,6 +29,7 @@ class EncodingTrial(Trial):
     trainer: EmbedderTrainer
 
     group: ClassVar[Literal["evaluation"]] = "evaluation"
+    by_device: ClassVar[bool] = True
     smaller: ClassVar[str] = "eval.precision=bf16, a smaller eval.max_length"
 
     def measure(self, out: Path, ctx: Context) -> Measured | None:
@@ -54,7 +55,8 @@ class Evaluation(Stage[Scores]):
         self.evaluator.read_inputs(runtime, say)
 
     def demand(self, runtime: Runtime) -> Demand:
-        return Demand((1,))
+        there = len(runtime.devices) if isinstance(runtime.devices, tuple) else 1
+        return Demand(tuple(range(1, there + 1)))
 
     def trial(self) -> EncodingTrial | None:
         trainer, load = getattr(self.embedder, "trainer", None), self.evaluator.load()

@@ -34,7 +34,7 @@ def test_a_step_of_generation_reads_weights_and_what_is_kept() -> None:
 
 
 def test_a_plan_says_how_long_the_evaluation_takes(compose: Any, tmp_path: Path) -> None:
-    """It has one GPU, so its hours are those of the clock: the characters of all tasks, read once."""
+    """By the clock: the characters of all tasks, read once, by one GPU or by all that there are."""
     characters = sum(each.characters for each in evaluation_datasets("mteb_v1"))
     for precision in ("bf16", "fp32"):
         config = compose("preset=paper", "topics=miniature", f"eval.precision={precision}")
@@ -42,6 +42,14 @@ def test_a_plan_says_how_long_the_evaluation_takes(compose: Any, tmp_path: Path)
         hours = evaluation_hours(MISTRAL, characters, precision)
         assert hours > 1
         assert f"evaluation: about {hours:,.0f} hours, since one GPU of 80 GB encodes all of its texts" in told
+        eight = compose(
+            "preset=paper",
+            "topics=miniature",
+            f"eval.precision={precision}",
+            "runtime.devices=[0,1,2,3,4,5,6,7]",
+        )
+        told = " ".join(resource_lines(eight, found(eight, tmp_path / "home"))).replace("\n", " ")
+        assert f"evaluation: about {hours / 8:,.0f} hours, since 8 GPUs share its texts" in " ".join(told.split())
     small = compose("topics=miniature")
     assert "evaluation: about" not in " ".join(resource_lines(small, found(small, tmp_path / "home")))
 

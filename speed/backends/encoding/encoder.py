@@ -104,7 +104,12 @@ class Encoder:
         """
         if prefix:
             self._check_room(prefix)
-        rows = token_rows(self.tokenizer, [prefix + text for text in texts], self.frame, self.max_length)
+        yield from self.pieces_of(
+            token_rows(self.tokenizer, [prefix + text for text in texts], self.frame, self.max_length)
+        )
+
+    def pieces_of(self, rows: Sequence[Ids]) -> Iterator[tuple[list[int], Vectors]]:
+        """The same of token rows."""
         left = list(range(len(rows)))
         while left:
             done = 0
@@ -135,11 +140,15 @@ class Encoder:
                     "one text alone does not fit into the GPU's memory to be encoded\n"
                     "  take eval.precision=bf16, or a smaller eval.max_length"
                 ) from error
-        self.chunk_tokens = min(self.chunk_tokens, len(rows) * max(map(len, rows))) // 2
-        if self.at_once is not None:
-            self.at_once.ctx.say(self.at_once.lower(self.chunk_tokens))
+        self.lower(min(self.chunk_tokens, len(rows) * max(map(len, rows))) // 2)
         free_memory()
         return None
+
+    def lower(self, chunk_tokens: int) -> None:
+        """Encode so many tokens at once from now on, and remember it."""
+        self.chunk_tokens = chunk_tokens
+        if self.at_once is not None:
+            self.at_once.ctx.say(self.at_once.lower(chunk_tokens))
 
     def _check_room(self, prefix: str) -> None:
         taken = len(token_rows(self.tokenizer, [prefix], self.frame, 10**6)[0])

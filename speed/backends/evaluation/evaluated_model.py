@@ -10,6 +10,7 @@ from typing import Protocol
 from speed.backends.encoding.encoder import CHUNK_TOKENS, PADDING_SHARE, Encoder, UnknownLayout
 from speed.backends.encoding.instructions import instruction_table
 from speed.backends.encoding.sentence_transformer import SentenceTransformerEncoder
+from speed.backends.encoding.shared_encoder import SharedEncoder, shared
 from speed.backends.encoding.text_encoder import TextEncoder
 from speed.backends.encoding.token_rows import not_added
 from speed.backends.runtime.at_once import AtOnce
@@ -81,6 +82,8 @@ class LocalModel:
         from safetensors import SafetensorError
 
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        device, devices = device_of(ctx), ctx.grant.devices
+        several = [f"{device}:{place}" if device == "cuda" else device for place in range(len(devices))]
         encoder: Encoder | SentenceTransformerEncoder
         if any(self.folder.glob("*.bin")) and not any(self.folder.rglob("*.safetensors")):
             raise UserError(
@@ -88,10 +91,10 @@ class LocalModel:
             )
         try:
             try:
-                encoder = Encoder.load(self.folder, device_of(ctx), max_length)
+                encoder = Encoder.load(self.folder, "cpu" if len(several) > 1 else device, max_length)
             except UnknownLayout as reason:
                 ctx.say(f"{reason}; sentence-transformers encodes instead")
-                encoder = SentenceTransformerEncoder(self.folder, device_of(ctx), max_length)
+                encoder = SentenceTransformerEncoder(self.folder, device, max_length)
         except (ValueError, TypeError, LookupError, AttributeError, SafetensorError, StrictDataclassError) as error:
             if isinstance(error, UserError):
                 raise
@@ -110,7 +113,14 @@ class LocalModel:
         encoder.model.to(dtype)
         if isinstance(encoder, Encoder):
             self._remember_chunks(encoder, precision, ctx)
+            return self._on(several, encoder, precision, ctx) if len(several) > 1 else encoder
         return encoder
+
+    def _on(self, devices: list[str], encoder: Encoder, precision: str, ctx: Context) -> SharedEncoder:
+        """The encoder with a worker on each of several devices."""
+        found = shared(encoder, self.folder, precision, devices, ctx.grant.threads, ctx.say)
+        found.chunk_tokens, found.at_once = encoder.chunk_tokens, encoder.at_once
+        return found
 
     def _remember_chunks(self, encoder: Encoder, precision: str, ctx: Context) -> None:
         """Begin with the chunks that fitted into memory before, and remember smaller ones."""

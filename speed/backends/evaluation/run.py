@@ -17,6 +17,7 @@ from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.results import TaskResult
 
 from speed.backends.encoding.instructions import instruction_table
+from speed.backends.encoding.shared_encoder import SharedEncoder
 from speed.backends.encoding.text_encoder import TextEncoder
 from speed.backends.encoding.vector_cache import VectorCache
 from speed.backends.evaluation.evaluated_model import EvaluatedModel
@@ -121,6 +122,8 @@ def _load_encoder(
 ) -> MtebEncoder:
     at_most = instruction_table().max_length if config.protocol == "e5" else None
     encoder = model.load(config.max_length, at_most, config.precision, ctx)
+    if isinstance(encoder, SharedEncoder):
+        closing.callback(encoder.close)
     cache = _cache(config, model, encoder, ctx)
     if cache is not None:
         closing.callback(cache.close)
