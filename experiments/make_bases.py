@@ -248,13 +248,17 @@ ORDERS = (
         repeats=0.25, block=512, long_blocks=0.0,
     ),
     Phase(
-        steps=240, learning_rate=2e-3, muon_rate=0.015, tokens=512, questions=10, readings=4, orders=40, forms=0.2,
-        revised=0.25, lookups=0.03, repeats=0.3, block=512, long_blocks=0.0,
+        steps=200, tokens=512, questions=6, readings=4, orders=20, tellings=80, apart=6, forms=0.2, revised=0.25,
+        lookups=0.03, repeats=0.3, block=512, long_blocks=0.0,
+    ),
+    Phase(
+        steps=150, learning_rate=2e-3, muon_rate=0.015, tokens=1024, questions=4, readings=4, labellings=16, orders=28,
+        tellings=24, forms=0.25, revised=0.3, lookups=0.03, repeats=0.3, block=512, long_blocks=0.4,
     ),
 )  # fmt: skip
-"""Orders, and records that carry them out, in JSON and other marks. A base that has never seen JSON must learn it in SFT, at
-a rate at which it unlearns to read labels: from 78 of 100 in the place of the junior's answer to ten. In the committed
-base's first part labels were any synonym and a quarter of the rows counted whole."""
+"""Orders, and records that carry them out, in JSON and other marks; and short texts of which only the facts count: in
+the second part the share of right facts in texts that nobody asked for went from 62 to 89 %. In the first part of the
+committed base the labels of records were any synonym, and a quarter of the rows counted whole."""
 
 
 SYNONYMS = (

@@ -1,10 +1,10 @@
 """Orders in plain English and the records that carry them out, for the last phases of the generators' bases.
 
 A large model has read orders, records and JSON of all kinds before anybody trains it for a task. These rows are the
-miniature's share of that. None is a prompt of this project or of the paper, and the names of a record's fields are drawn
-for it. What a model can learn from them is that a record has the fields that were asked for, that its texts are about
-what was asked and say what is known of it, and how its texts stand to one another: one answers another, looks as if
-it did, says the same, or is so and so similar.
+miniature's share of that. None is a prompt of this project or of the paper, and the names of a record's fields are
+drawn for it. What a model can learn from them is that a record has the fields that were asked for, that its texts are
+about what was asked and say what is known of it, and how its texts stand to one another: one answers another, looks as
+if it did, says the same, or is so and so similar.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from miniature_corpus import (
     WISHED,
     Answered,
     Subject,
-    _any,
-    _description,
     _field,
     _path,
     _spoiled,
@@ -111,7 +109,7 @@ def carry_out_orders(world: World, rng: random.Random, apart: int = 9) -> Answer
 def tell(world: World, rng: random.Random) -> Answered:
     """Write what a text is about and some short texts. The answers are the facts that these state.
 
-    A base that answers questions about a subject does not by itself state the same facts in a text that nobody asked about.
+    A base that answers questions about a subject does not by itself state the same facts in a text without a question.
     """
     about = draw_subject(world, rng)
     text = f"{rng.choice((_words_on, _words_on, _path))(about, rng)}."
@@ -246,7 +244,9 @@ def _labelled(about: Subject, rng: random.Random) -> Record:
 def _triple(about: Subject, rng: random.Random) -> Record:
     """Three sentences or phrases of which the first is so similar to each of the others."""
     letter = rng.choice("ABCDEFGHIJKLMNOPQRTUVWXYZ")
-    names = [f"{letter}{number}" for number in (1, 2, 3)] if rng.random() < 0.6 else _names(rng, *[("text", "input")] * 3)
+    names = [f"{letter}{number}" for number in (1, 2, 3)]
+    if rng.random() < 0.4:
+        names = _names(rng, *[("text", "input")] * 3)
     group = rng.choice(("phrase", "sentence"))
     slots = ("things", "aspect", "quality", "people", *(("place",) if group == "sentence" else ()))
     first = {slot: about[slot] for slot in slots}
@@ -283,7 +283,8 @@ def _description_in(
 ) -> str:
     """A text that says what was asked for, and more if it must be longer."""
     rest = [slot for slot in ("people", "place", "time") if slot not in asked]
-    stated = [slot for slot in ("people", "place", "time") if slot in asked] + rng.sample(rest, rng.randint(0, len(rest)))
+    stated = [slot for slot in ("people", "place", "time") if slot in asked]
+    stated += rng.sample(rest, rng.randint(0, len(rest)))
     return _stating(about, rng, stated, least, choose)
 
 
