@@ -255,6 +255,10 @@ ORDERS = (
         steps=150, learning_rate=2e-3, muon_rate=0.015, tokens=1024, questions=4, readings=4, labellings=16, orders=28,
         tellings=24, forms=0.25, revised=0.3, lookups=0.03, repeats=0.3, block=512, long_blocks=0.4,
     ),
+    Phase(
+        steps=70, learning_rate=2e-3, muon_rate=0.015, tokens=512, questions=4, readings=4, labellings=12, orders=20,
+        tellings=80, forms=0.2, revised=0.25, repeats=0.3, block=512, long_blocks=0.0,
+    ),
 )  # fmt: skip
 """Orders, and records that carry them out, in JSON and other marks; and short texts of which only the facts count: in
 the second part the share of right facts in texts that nobody asked for went from 62 to 89 %. In the first part of the
