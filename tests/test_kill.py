@@ -67,7 +67,7 @@ def calm(smoke: Path) -> Path:
 
 @pytest.mark.slow
 def test_twenty_kills_change_nothing(calm: Path, tmp_path: Path) -> None:
-    kill_and_compare(calm, tmp_path / "home", UNTRACKED, POINTS, "runtime.checkpoint_seconds=1")
+    kill_and_compare(calm, tmp_path / "home", UNTRACKED, POINTS, "runtime.checkpoint_seconds=0")
 
 
 @pytest.mark.slow
