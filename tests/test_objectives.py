@@ -14,7 +14,7 @@ from command_line import SMOKE, answers, speed, summary
 
 SMALL = ["preference.dpo.learning_rate=5e-4", "preference.dpo.batch_size=4", "preference.dpo.max_length=1000"]
 """An 8B model's learning rate does not move a model this small."""
-JUDGED = ("dpo", "ipo", "robust", "dpo_sft")
+JUDGED = ("dpo", "ipo", "robust", "dpo_sft", "apo_zero", "simpo", "cpo", "orpo")
 MORE_LISTS = ["counts.pairs=46", "counts.candidates=8", "revisor=none"]
 """A junior that has hardly learned seldom writes a faultless answer beside a faulty one."""
 FIGURES = {
