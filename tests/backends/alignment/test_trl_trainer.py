@@ -314,6 +314,7 @@ DPO_KNOBS: list[dict[str, Any]] = [
     {"loss": "hinge"},
     {"loss": "robust"},
     {"loss": "robust", "label_smoothing": 0.3},
+    {"loss": "simpo", "gamma": 1.0},
     {"sft_weight": 0.5},
     {"learning_rate": 2e-2},
     {"seed": 3},
