@@ -1,8 +1,8 @@
 """Measure the quality of records by the hidden facts of the miniature: form, content and variety, for several sources.
 
-    python -m speed.miniature.quality junior=FILE.jsonl senior=FILE.jsonl
+    python -m speed.miniature.quality senior=speed_home/runs/latest/stages/synthesis revised=FILE.jsonl
 
-A file holds rows of `speed.data.records.Sample`. All facts are looked up, including those that the teacher does not
+A file, or a stage's folder, holds rows of `speed.data.records.Sample`. All facts are looked up, including those that the teacher does not
 look up when it judges. No model sees these figures.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from speed.core.spec import Spec
 from speed.data.answers.accept_or_reject import accept_or_reject
 from speed.data.records import KEYS, Kind, Prompt, Sample
+from speed.data.text_files import text_lines
 from speed.miniature.faults import Fault, content_faults, form_faults, strict_fields
 from speed.miniature.lexicon import mentions
 from speed.miniature.prompt_reading import read_prompt
@@ -218,9 +219,11 @@ def _lengths(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
     return {key: sum(counts[key]) / len(counts[key]) for key in dict.fromkeys(order) if key in counts}
 
 
-def read_samples(file: Path) -> list[Sample]:
-    """Read rows of `Sample` from a JSONL file, and parse and check them again."""
-    stored = [Sample.model_validate_json(line) for line in file.read_bytes().splitlines() if line.strip()]
+def read_samples(source: Path) -> list[Sample]:
+    """Read rows of `Sample` from a JSONL file (plain or packed) or a stage's shards, and parse and check them again."""
+    files = sorted(source.glob("rows-*.jsonl*")) if source.is_dir() else [source]
+    lines = (line.text for file in files for line in text_lines(file))
+    stored = [Sample.model_validate_json(line) for line in lines if line.strip()]
     again = [accept_or_reject(row.row, row.prompt, written_text(row), row.finish_reason, row.tokens) for row in stored]
     return [
         new.model_copy(update={"text": row.text, "revised": row.revised})

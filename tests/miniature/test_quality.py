@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from speed.data.answers.accept_or_reject import accept_or_reject
 from speed.data.prompts.rendering import Choices, Lengths, PromptsConfig, data_prompt
@@ -127,6 +128,11 @@ def test_table_and_file(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in rows))
     again = read_samples(tmp_path / "rows.jsonl")
     assert again == rows
+    for number in (0, 3):  # two shards of a stage
+        lines = "".join(row.model_dump_json() + "\n" for row in rows[number : number + 3])
+        (tmp_path / f"rows-{number:09}-{number + 3:09}.jsonl.zst").write_bytes(zstandard.compress(lines.encode()))
+    (tmp_path / "rows.jsonl").unlink()
+    assert read_samples(tmp_path) == rows
     table = side_by_side({"teacher": measure_quality(rows), "again": measure_quality(again)})
     assert "| valid" not in table
     assert "| **form**: valid JSON | 83.3% | 83.3% |" in table
