@@ -2,8 +2,8 @@
 
     python -m speed.miniature.quality senior=speed_home/runs/latest/stages/synthesis revised=FILE.jsonl
 
-A file, or a stage's folder, holds rows of `speed.data.records.Sample`. All facts are looked up, including those that the teacher does not
-look up when it judges. No model sees these figures.
+A file, or a stage's folder, holds rows of `speed.data.records.Sample`. All facts are looked up, including those that
+the teacher does not look up when it judges. No model sees these figures.
 """
 
 from __future__ import annotations
