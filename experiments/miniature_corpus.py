@@ -49,13 +49,15 @@ def _fresh_name(world: World, rng: random.Random) -> str:
     return name
 
 
-def _path(about: Subject, rng: random.Random) -> str:
+def topic_path(about: Subject, rng: random.Random) -> str:
+    """Write the path of a subject, as those of the Open Directory Project."""
     choose = any_word(rng)
     levels = [choose(slot, about[slot]).capitalize() for slot in ("things", "aspect")]
     return "/".join([domain_of(about["things"]), *levels, about["name"]])
 
 
-def _words_on(about: Subject, rng: random.Random) -> str:
+def words_on(about: Subject, rng: random.Random) -> str:
+    """Write in a few words what a subject is about."""
     choose = any_word(rng)
     things, aspect = choose("things", about["things"]), choose("aspect", about["aspect"])
     patterns = (f"{aspect} of {things} at {about['name']}", f"{about['name']}: {things} {aspect}", f"{things} {aspect}")
@@ -77,7 +79,9 @@ def _statement(about: Subject, rng: random.Random) -> str:
 
 def _note(world: World, rng: random.Random) -> str:
     about = draw_subject(world, rng)
-    head = rng.choice((_path(about, rng), "Notes on " + _words_on(about, rng) + ".", "Topic: " + _path(about, rng)))
+    head = rng.choice(
+        (topic_path(about, rng), "Notes on " + words_on(about, rng) + ".", "Topic: " + topic_path(about, rng))
+    )
     return head + "\n" + _description(about, rng)
 
 
@@ -237,7 +241,7 @@ def _form(world: World, rng: random.Random, again: float = 0.0, apart: int = 9, 
 
     written = [filled(values)]
     if rng.random() < again:
-        draft = _spoiled(values, about, asked, rng)
+        draft = spoiled(values, about, asked, rng)
         aside = " ".join(rng.sample(advice(), rng.randint(0, apart)))
         written = [rng.choice(DRAFTS), filled(draft), aside, rng.choice(BETTER), *written]
     return "\n".join(part for part in [*order, *written] if part)
@@ -253,7 +257,9 @@ def _fields(
     labelled = rng.random() < answered
     if labelled:
         about = _contrary(about, rng)
-    keys = _text_and_labels(rng) if labelled else rng.sample(sorted({_field(rng, shared) for _ in range(8)}), fields)
+    keys = (
+        _text_and_labels(rng) if labelled else rng.sample(sorted({field_name(rng, shared) for _ in range(8)}), fields)
+    )
     if rng.random() < 0.5:
         named = "\n".join(f'- "{key}": {rng.choice(advice())}' for key in keys)
     else:
@@ -267,7 +273,7 @@ def _fields(
     rng.shuffle(asides)
     said = "\n".join(f"- {aside}" for aside in asides) if rng.random() < 0.5 else " ".join(asides)
     asked = rng.choice(tuple(QUESTIONS))
-    subject_line = f"{rng.choice(('About', 'On', 'For'))} {rng.choice((_words_on, _path))(about, rng)}"
+    subject_line = f"{rng.choice(('About', 'On', 'For'))} {rng.choice((words_on, topic_path))(about, rng)}"
     question = f", {rng.choice(QUESTIONS[asked])}" if any(key.endswith("label") for key in keys) else ""
 
     def value(key: str) -> str:
@@ -304,7 +310,7 @@ def answers_in_forms(world: World, rng: random.Random) -> tuple[str, str, str]:
     )
 
 
-def _spoiled(values: Subject, about: Subject, asked: str, rng: random.Random) -> Subject:
+def spoiled(values: Subject, about: Subject, asked: str, rng: random.Random) -> Subject:
     """Make a draft of some fields, with a few wrong words or a missing sentence."""
     changes = {
         slot: ((about[slot],), rng.choice(tuple(lexicon()[slot])))
@@ -375,7 +381,7 @@ def _query(about: Subject, rng: random.Random) -> str:
     return phrase("query", about, rng, any_word(rng))
 
 
-def _field(rng: random.Random, shared: str = "") -> str:
+def field_name(rng: random.Random, shared: str = "") -> str:
     """Draw the name of a field. `shared` is a word in all names of a form, so that they are easily confused."""
     if not shared and rng.random() < 0.3:
         return rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") + str(rng.randint(0, 9))
@@ -394,7 +400,7 @@ def _quotation(world: World, rng: random.Random) -> str:
 def _retelling(world: World, rng: random.Random) -> str:
     """Write about several subjects, then about each again by its name: a choice of what to copy, over a distance."""
     abouts = [_contrary(draw_subject(world, rng), rng) for _ in range(rng.choice((2, 2, 3)))]
-    lines = [rng.choice((_path, _words_on))(about, rng) + ". " + _statement(about, rng) + "." for about in abouts]
+    lines = [rng.choice((topic_path, words_on))(about, rng) + ". " + _statement(about, rng) + "." for about in abouts]
     lines += [_advice(world, rng)] if rng.random() < 0.5 else []
     rng.shuffle(abouts)
     lines += [f"About {about['name']}: {_description(about, rng)}" for about in abouts]
@@ -432,7 +438,7 @@ def read_for_labels(world: World, rng: random.Random, apart: int = 9) -> Answere
     asked = rng.choice(tuple(QUESTIONS))
     question = rng.choice(QUESTIONS[asked])
     if rng.random() < 0.6:
-        question = f"{rng.choice(('About', 'On', 'For'))} {_words_on(about, rng)}, {question}"
+        question = f"{rng.choice(('About', 'On', 'For'))} {words_on(about, rng)}, {question}"
     text_key, label_key, _ = _text_and_labels(rng)
     opening, entry, between, closing = rng.choice(STYLES)
     text = opening + entry.format(key=text_key, value=_description(about, rng, {asked}))
@@ -475,7 +481,7 @@ def fill_in_forms(world: World, rng: random.Random, apart: int = 9) -> Answered:
     opening, entry, between, closing = rng.choice(STYLES)
     parts = [*order]
     if rng.random() < 0.4:
-        draft = _spoiled(values, about, asked, rng)
+        draft = spoiled(values, about, asked, rng)
         filled = between.join(entry.format(key=key, value=value) for key, value in draft.items())
         aside = " ".join(rng.sample(advice(), rng.randint(0, apart)))
         parts += [rng.choice(DRAFTS), opening + filled + closing, aside, rng.choice(BETTER)]
@@ -495,7 +501,7 @@ def fill_in_forms(world: World, rng: random.Random, apart: int = 9) -> Answered:
 def recalled(world: World, rng: random.Random) -> Answered:
     """Write questions that no text before answers, and answer them: what is known of the world."""
     about = draw_subject(world, rng)
-    return _asked(capitalize(rng.choice((_path, _words_on, _words_on))(about, rng)) + ".", about, rng)
+    return _asked(capitalize(rng.choice((topic_path, words_on, words_on))(about, rng)) + ".", about, rng)
 
 
 def _asked(text: str, about: Subject, rng: random.Random) -> Answered:
@@ -513,7 +519,7 @@ def _catalogue(world: World, rng: random.Random) -> str:
     """Write paths, each with a sentence on the same subject in synonyms."""
     between = rng.choice((": ", " - ", ". ", "\n"))
     abouts = [draw_subject(world, rng) for _ in range(rng.randint(2, 6))]
-    return "\n".join(_path(about, rng) + between + _statement(about, rng) + "." for about in abouts)
+    return "\n".join(topic_path(about, rng) + between + _statement(about, rng) + "." for about in abouts)
 
 
 def _assignment(world: World, rng: random.Random) -> str:
@@ -522,7 +528,7 @@ def _assignment(world: World, rng: random.Random) -> str:
     order = rng.choice(("Write about", "The subject is", "Someone asks for", "Find texts on", "Tell us of"))
     advice = [_advice(world, rng)] if rng.random() < 0.7 else []
     query = phrase(rng.choice(("query", "short_query")), about, rng, any_word(rng))
-    return "\n".join([f"{order} {_words_on(about, rng)}.", *advice, f"Query: {query}", _description(about, rng)])
+    return "\n".join([f"{order} {words_on(about, rng)}.", *advice, f"Query: {query}", _description(about, rng)])
 
 
 def _advice(world: World, rng: random.Random) -> str:

@@ -24,12 +24,12 @@ from miniature_corpus import (
     WISHED,
     Answered,
     Subject,
-    _field,
-    _path,
-    _spoiled,
-    _words_on,
     advice,
     draw_subject,
+    field_name,
+    spoiled,
+    topic_path,
+    words_on,
 )
 
 from speed.data.records import KEYS
@@ -92,7 +92,7 @@ def carry_out_orders(world: World, rng: random.Random, apart: int = 9) -> Answer
     write = rng.choices((_search, _labelled, _triple, _pair), (0.36, 0.3, 0.2, 0.14))[0]
     record = write(about, rng)
     keys = list(record.values)
-    order = f"{rng.choice(OPENERS)} {rng.choice(PREPOSITIONS)} {rng.choice((_words_on, _path))(about, rng)}"
+    order = f"{rng.choice(OPENERS)} {rng.choice(PREPOSITIONS)} {rng.choice((words_on, topic_path))(about, rng)}"
     lines = [order + (f", {record.question}." if record.question else "."), _named(keys, rng)]
     asides = rng.sample(advice(), rng.randint(0, apart)) + record.said
     asides += [rng.choice(REMARKS).format(*rng.sample(keys, 2)) for _ in range(rng.randint(0, 3))]
@@ -101,7 +101,7 @@ def carry_out_orders(world: World, rng: random.Random, apart: int = 9) -> Answer
     lines.append(rng.choice(ENDINGS))
     style = JSON if rng.random() < JSON_SHARE else rng.choice(STYLES)
     if rng.random() < DRAFTED_SHARE:
-        draft = _spoiled(record.values, about, record.asked, rng)
+        draft = spoiled(record.values, about, record.asked, rng)
         lines += [rng.choice(DRAFTS), _filled(draft, style), rng.choice(BETTER)]
     return _with_answers("\n".join(line for line in lines if line) + "\n", record, style, rng)
 
@@ -112,7 +112,7 @@ def tell(world: World, rng: random.Random) -> Answered:
     A base that answers questions about a subject does not by itself state the same facts in a text without a question.
     """
     about = draw_subject(world, rng)
-    text = f"{rng.choice((_words_on, _words_on, _path))(about, rng)}."
+    text = f"{rng.choice((words_on, words_on, topic_path))(about, rng)}."
     answers = []
     for _ in range(rng.choice((1, 2, 3))):
         group = rng.choice(("sentence", "phrase", "query", "", ""))
@@ -184,7 +184,7 @@ def _names(rng: random.Random, *lasts: Collection[str]) -> list[str]:
     while True:
         names = []
         for ends in lasts:
-            before = _field(rng)
+            before = field_name(rng)
             end = rng.choice(sorted(ends))
             names.append(end if rng.random() < 0.4 else f"{before}_{end}")
         if len(set(names)) == len(names) and frozenset(names) not in _OWN:

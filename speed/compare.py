@@ -79,7 +79,8 @@ def drift(served: EvaluationRecord, checkpoint: EvaluationRecord) -> list[Table 
     table = Table("task", "type", "checkpoint", "served", "drift")
 
     def add(title: str, kind: str, own: float | None, found: float | None) -> None:
-        table.add(title, kind, shown(own), shown(found), "-" if None in (own, found) else f"{found - own:+.2f}")  # type: ignore[operator]
+        between = "-" if own is None or found is None else f"{found - own:+.2f}"
+        table.add(title, kind, shown(own), shown(found), between)
 
     own, found = checkpoint.scores, served.scores
     for task, kind in sorted(served.kinds.items(), key=lambda item: (item[1], item[0])):

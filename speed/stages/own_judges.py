@@ -5,7 +5,7 @@ Weights are recognised by their content, so a copy or an export of an embedder c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,46 +20,46 @@ RECORDS = ("corpus", "samples")
 
 
 def refuse_own_judge(judge: Retriever, corpus: Node, home: Path) -> None:
-    """Refuse a judge that was trained on the records that it would judge: it finds near what it was taught.
-
-    Weights are recognised by their content, so a copy or an export of an embedder counts as itself.
+    """Refuse a judge that was trained on the records that it would judge, or on some of them.
 
     Raises:
         UserError: with the remedy.
     """
-    weights = {sha256_of(file): file for file in judge.weights()}
-    if not weights:
-        return
     own = set(_keys_of_records(corpus))
-    for manifest in _manifests(home / "store" / "embedder"):
-        files = {output.sha256 for output in manifest.outputs if output.path.endswith(".safetensors")}
-        if files & set(weights) and own & set(_built_from(manifest.recipe, home / "store")):
-            raise UserError(
-                f"filter.judge.model={weights[min(files & set(weights))].parent} was trained on the records of this "
-                "run, or on some of them, and would judge its own training\n  name an embedder that was not, or leave "
-                "filter.judge.model=null for the embedder's base before its training"
-            )
+    trained = _own_weights(judge, home, lambda recipe: own & set(_built_from(recipe, home / "store")))
+    if trained is not None:
+        raise UserError(
+            f"filter.judge.model={trained} was trained on the records of this run, or on some of them, and would judge "
+            "its own training\n  name an embedder that was not, or leave filter.judge.model=null for the embedder's "
+            "base before its training"
+        )
 
 
 def refuse_own_probe(probe: Retriever, root: Node, home: Path) -> None:
-    """Refuse a probe that was trained on what came of the same root data or its writer: it likes what it was taught.
+    """Refuse a probe that was trained on what came of the same root data or its writer.
 
     Raises:
         UserError: with the remedy.
     """
-    weights = {sha256_of(file): file for file in probe.weights()}
-    if not weights:
-        return
     junior = root.upstream.get("junior")
     own = {root.key, *([junior.key] if isinstance(junior, Node) else [])}
-    for manifest in _manifests(home / "store" / "embedder"):
+    trained = _own_weights(probe, home, lambda recipe: own & set(_stands_on(recipe, home / "store", set())))
+    if trained is not None:
+        raise UserError(
+            f"judge.retriever.model={trained} was trained on what the junior of this run wrote, or what came of it, "
+            "and would judge its own training\n  name an embedder that was not, or leave judge.retriever.model=null for "
+            "the embedder's base before its training"
+        )
+
+
+def _own_weights(judge: Retriever, home: Path, is_own: Callable[[dict[str, Any]], object]) -> Path | None:
+    """Folder of a judge whose weights are those of an embedder in the store with such a recipe; None for any other."""
+    weights = {sha256_of(file): file for file in judge.weights()}
+    for manifest in _manifests(home / "store" / "embedder") if weights else ():
         files = {output.sha256 for output in manifest.outputs if output.path.endswith(".safetensors")}
-        if files & set(weights) and own & set(_stands_on(manifest.recipe, home / "store", set())):
-            raise UserError(
-                f"judge.retriever.model={weights[min(files & set(weights))].parent} was trained on what the junior of "
-                "this run wrote, or what came of it, and would judge its own training\n  name an embedder that was "
-                "not, or leave judge.retriever.model=null for the embedder's base before its training"
-            )
+        if (same := files & set(weights)) and is_own(manifest.recipe):
+            return weights[min(same)].parent
+    return None
 
 
 def _stands_on(recipe: dict[str, Any], store: Path, seen: set[str]) -> Iterator[str]:
