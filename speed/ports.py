@@ -10,9 +10,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from speed.core.content import HubRepository
 from speed.core.errors import UserError
@@ -522,36 +522,6 @@ class Evaluator(Backend, ABC):
     @abstractmethod
     def evaluate(self, embedder: Path, out: Path, ctx: Context) -> Scores:
         """Main scores of the model in folder `embedder`; full results in mteb's own JSON under `out`."""
-
-
-@dataclass(frozen=True)
-class Trial(ABC):
-    """A few real steps of a stage, or one batch, at its own settings and longest lengths. Equal ones are measured once.
-
-    Lengths that only say how much there is to do are no part of the comparison.
-    """
-
-    group: ClassVar[Literal["generation", "training", "evaluation"]]
-    """Of GPU-hours, in a plan."""
-    smaller: ClassVar[str]
-    """Settings that take less memory."""
-    by_device: ClassVar[bool] = False
-    """Whether one of the stage's devices is measured, the others being as fast."""
-
-    tokens_expected: float = field(compare=False)
-    """Of a row of the stage, as measured ones are counted; of all texts, in an evaluation."""
-
-    @abstractmethod
-    def measure(self, out: Path, ctx: Context) -> Measured | None:
-        """Carry it out in an empty folder; None where the part has nothing to measure.
-
-        Raises:
-            UserError: where it cannot be carried out or does not fit, with the remedy.
-        """
-
-    def tokens(self, work: Work) -> float:
-        """Tokens that the stage has still to go through."""
-        return self.tokens_expected * (work.generated or work.trained)
 
 
 @dataclass(frozen=True)

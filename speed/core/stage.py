@@ -130,8 +130,8 @@ class Node:
         return None
 
     def trial(self) -> Any:
-        """What `probe=true` carries out to measure memory and speed (`speed.ports.Trial`); None where nothing trains or
-        computes with a model."""
+        """What `probe=true` carries out to measure memory and speed (`speed.stages.trials.Trial`); None where nothing
+        trains or computes with a model."""
         return None
 
     def sample_prompts(self, rows: int, ctx: Context[Any]) -> Iterator[tuple[str, str]]:

@@ -28,10 +28,10 @@ from speed.core.spec import Json
 from speed.core.stage import Node, Stage
 from speed.core.store import Store
 from speed.data.costs.loads import Measured
-from speed.ports import Trial
 from speed.runs.building import PRELOAD
 from speed.runs.tables import paragraph
 from speed.runtime import Context, Runtime
+from speed.stages.trials import Trial
 
 RESULT = "measured.json"
 NO_CHECKPOINT = 1e9

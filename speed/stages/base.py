@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from speed.core.allocation import Demand
 from speed.core.content import HubRepository, ModelReference, hub_model
@@ -20,15 +20,15 @@ from speed.core.work import Work
 from speed.data.answers.accept_or_reject import counts_by_kind, figures_by_kind
 from speed.data.assignment import Assignment, Draft, load_topics
 from speed.data.costs.call_tokens import call_tokens
-from speed.data.costs.loads import Measured
 from speed.data.costs.memory import GIGABYTE, host_gigabytes
 from speed.data.costs.model_shapes import shape_of
 from speed.data.costs.prices import EXPECTED_TOKENS, estimated_tokens
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Kind, Prompt, Sample, TaskList, Topic
 from speed.data.trainings import Completion, Dpo, Sft
-from speed.ports import Engine, Lengths, Sampling, Teacher, Trainer, Training, Trial, Weights
+from speed.ports import Engine, Lengths, Sampling, Teacher, Trainer, Training, Weights
 from speed.runtime import Context, Runtime
+from speed.stages.trials import GenerationTrial, TrainingTrial, trial_of
 
 R = TypeVar("R", bound=Row)
 PADDED = 1.3
@@ -64,44 +64,6 @@ def _assigned(node: Node) -> AssignedPool[Any] | None:
         return node
     read = (upstream.pool if isinstance(upstream, Take) else upstream for upstream in node.upstream.values())
     return next(filter(None, map(_assigned, read)), None)
-
-
-@dataclass(frozen=True)
-class TrainingTrial(Trial):
-    """Three steps of a generator's training."""
-
-    base: str
-    config: Sft | Dpo
-    trainer: Trainer
-
-    group: ClassVar[Literal["training"]] = "training"
-    smaller: ClassVar[str] = (
-        "a smaller divisor of the batch as trainer.micro_batch, trainer.gradient_checkpointing=true"
-    )
-
-    def measure(self, out: Path, ctx: Context) -> Measured | None:
-        return self.trainer.probe(self.base, self.config, out, ctx)
-
-
-@dataclass(frozen=True)
-class GenerationTrial(Trial):
-    """One batch of texts."""
-
-    base: str
-    engine: Engine
-    lengths: Lengths
-    sampling: Sampling
-
-    group: ClassVar[Literal["generation"]] = "generation"
-    smaller: ClassVar[str] = "a smaller engine.batch_tokens (engine=vllm: engine.cache_tokens)"
-
-    def measure(self, out: Path, ctx: Context) -> Measured | None:
-        return self.engine.probe(self.base, self.lengths, self.sampling, out, ctx)
-
-
-def trial_of(training: Training) -> TrainingTrial:
-    """What is measured of a generator's training."""
-    return TrainingTrial(training.tokens_a_row, training.base, training.config, training.trainer)
 
 
 @dataclass(frozen=True, kw_only=True)

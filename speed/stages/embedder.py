@@ -5,37 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from speed.core.allocation import Demand
 from speed.core.content import HubRepository
 from speed.core.stage import Stage
 from speed.core.work import Work
-from speed.data.costs.loads import Measured
 from speed.data.costs.memory import GIGABYTE, embedder_bytes
 from speed.data.costs.model_shapes import shape_of
 from speed.data.records import Example
-from speed.ports import EmbedderTrainer, Trial, Weights
+from speed.ports import EmbedderTrainer, Weights
 from speed.runtime import Context, Runtime
 from speed.stages.base import tokens_about
+from speed.stages.trials import EmbedderTrial
 
 INSTRUCTION = 30
 """Tokens of a query's instruction."""
 TASK = "Given a web search query, retrieve relevant passages that answer the query"
 """A task as brainstorming words them, for previews."""
-
-
-@dataclass(frozen=True)
-class EmbedderTrial(Trial):
-    """Three steps of a contrastive training."""
-
-    trainer: EmbedderTrainer
-
-    group: ClassVar[Literal["training"]] = "training"
-    smaller: ClassVar[str] = "a smaller embedder.chunk_tokens and embedder.kept_tokens"
-
-    def measure(self, out: Path, ctx: Context) -> Measured | None:
-        return self.trainer.probe(out, ctx)
 
 
 @dataclass(frozen=True)

@@ -7,36 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from speed.core.allocation import Demand
 from speed.core.content import HubRepository
 from speed.core.errors import UserError
 from speed.core.stage import Stage
-from speed.core.work import Work
 from speed.data.costs.gpu_hours import CHARACTERS_PER_TOKEN
-from speed.data.costs.loads import Measured
 from speed.data.records import Scores
-from speed.ports import EmbedderTrainer, Evaluator, Trial, Weights
+from speed.ports import EmbedderTrainer, Evaluator, Weights
 from speed.runtime import Context, Runtime
-
-
-@dataclass(frozen=True)
-class EncodingTrial(Trial):
-    """A few chunks of texts."""
-
-    evaluator: Evaluator
-    trainer: EmbedderTrainer
-
-    group: ClassVar[Literal["evaluation"]] = "evaluation"
-    by_device: ClassVar[bool] = True
-    smaller: ClassVar[str] = "eval.precision=bf16, a smaller eval.max_length"
-
-    def measure(self, out: Path, ctx: Context) -> Measured | None:
-        return self.evaluator.probe(self.trainer, ctx)
-
-    def tokens(self, work: Work) -> float:
-        return self.tokens_expected
+from speed.stages.trials import EncodingTrial
 
 
 @dataclass(frozen=True)

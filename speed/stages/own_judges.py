@@ -47,8 +47,8 @@ def refuse_own_probe(probe: Retriever, root: Node, home: Path) -> None:
     if trained is not None:
         raise UserError(
             f"judge.retriever.model={trained} was trained on what the junior of this run wrote, or what came of it, "
-            "and would judge its own training\n  name an embedder that was not, or leave judge.retriever.model=null for "
-            "the embedder's base before its training"
+            "and would judge its own training\n  name an embedder that was not, or leave judge.retriever.model=null "
+            "for the embedder's base before its training"
         )
 
 

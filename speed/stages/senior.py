@@ -15,14 +15,13 @@ from speed.data.trainings import Dpo, Preference
 from speed.ports import Trainer, Training, Weights
 from speed.runtime import Context, Runtime
 from speed.stages.base import (
-    TrainingTrial,
     UntrainedModel,
     bases_under,
     host_memory,
     tokens_about,
     training_rows,
-    trial_of,
 )
+from speed.stages.trials import TrainingTrial, trial_of
 
 
 @dataclass(frozen=True)

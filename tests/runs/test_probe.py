@@ -22,9 +22,9 @@ from speed.core.store import Store
 from speed.core.work import Work
 from speed.data.costs.loads import Measured
 from speed.pipeline import pipeline
-from speed.ports import Trial
 from speed.runs.probe import Probed, Probing, probe, probe_lines
 from speed.runtime import Context, Runtime
+from speed.stages.trials import Trial
 
 TINY = (
     "generator.sft.max_length=48", "preference.dpo.max_length=48", "revisor.sft.max_length=48", "engine.block=23",
