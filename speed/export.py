@@ -27,7 +27,7 @@ from speed.core.errors import CorruptArtifact, UserError, explained
 from speed.runs.entry import one_message
 
 if TYPE_CHECKING:
-    from speed.backends.engines.weights import Precision
+    from speed.backends.runtime.precision import Precision
     from speed.core.manifest import Manifest
 
 PAPER = "[Little Giants: Synthesizing High-Quality Embedding Data at Scale](https://arxiv.org/abs/2410.18634)"

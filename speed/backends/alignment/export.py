@@ -9,7 +9,8 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from speed.backends.engines.prompt_format import LAYOUTS
-from speed.backends.engines.weights import Precision, WeightsCard, read_card, save_merged
+from speed.backends.engines.weights import WeightsCard, read_card, save_merged
+from speed.backends.runtime.precision import Precision
 from speed.core.content import locate_model
 from speed.core.errors import UserError
 

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from speed.backends.alignment import zero3
-from speed.backends.engines.weights import Precision
 from speed.backends.runtime.device import device_for
+from speed.backends.runtime.precision import Precision
 from speed.core.errors import UserError, mistakes_of, refuse_for
 from speed.core.spec import Spec
 from speed.data.trainings import Dpo, Sft

@@ -18,15 +18,11 @@ from speed.backends.alignment.training import Training, in_smaller_parts
 from speed.backends.alignment.trl_patches import completions_only
 from speed.backends.engines.weights import Loaded
 from speed.backends.runtime.device import device_of
-from speed.backends.runtime.peak_memory import finish_computing, forget_peak, peak_gigabytes
+from speed.backends.runtime.peak_memory import finish_computing, forget_peak
+from speed.backends.runtime.probe_steps import STEPS, leave
 from speed.backends.runtime.rank import assert_engine
 from speed.data.trainings import Dpo, Sft
 from speed.runtime import Context
-
-STEPS = 3
-"""Steps of a probe; the first, in which kernels and optimizer states are made, is not timed."""
-MEASURED = "measured"
-"""Name of the figures among a build's metrics."""
 
 Rows = list[dict[str, list[int]]]
 
@@ -99,5 +95,4 @@ def measure_steps(training: Training, config: Sft | Dpo, ctx: Context) -> None:
     if training.at_once is not None:
         training.at_once.tell()
     tokens = (STEPS - 1) * config.batch_size * config.max_length * (2 if isinstance(config, Dpo) else 1)
-    speed = tokens / max(clock.seconds, 1e-9)
-    ctx.tally.metrics[MEASURED] = {"gigabytes": peak_gigabytes(device), "tokens_per_second": speed}
+    leave(device, tokens / max(clock.seconds, 1e-9), ctx)

@@ -25,6 +25,7 @@ from speed.backends.alignment.options import TrlOptions, devices_of, refuse_unus
 from speed.backends.engines.weights import read_card
 from speed.backends.runtime.at_once import until_it_fits
 from speed.backends.runtime.device import device_gigabytes, quietly
+from speed.backends.runtime.probe_steps import left
 from speed.backends.runtime.processes import run_in_processes, several
 from speed.core.spec import Json
 from speed.data.costs.auto_fit import settled
@@ -59,8 +60,7 @@ class TrlTrainer(TrlOptions, Trainer):
     def probe(self, base: str, config: Sft | Dpo, out: Path, ctx: Context) -> Measured:
         """See `speed.ports.Trainer`. A preference training starts from the base with a new adapter on it."""
         self._train(out, ctx, source=base, config=config.model_copy(update={"epochs": 1.0}), probe=True)
-        found = ctx.tally.metrics
-        return Measured(**found["measured"], settings=found.get("auto", ""), cut=found.get("at_once", ""))
+        return left(ctx)
 
     def check(self, config: Sft | Dpo, runtime: Runtime) -> None:
         refuse_unusable(self, config, runtime)

@@ -14,9 +14,8 @@ from speed.backends.embedder.settings import ContrastiveSettings
 from speed.backends.embedder.token_table import TokenTable
 from speed.backends.encoding.embedding_model import ignores_later_tokens, vectors
 from speed.backends.runtime.device import quietly
+from speed.backends.runtime.precision import dtype_of
 from speed.model.batching import chunks
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Forward:
@@ -65,7 +64,7 @@ class Forward:
             if self.layers:
                 self._checkpoint(torch.is_grad_enabled() and (self.config.checkpointing == "all" or not again))
             half = self.config.precision != "fp32"
-            with torch.autocast(self.device.type, DTYPES[self.config.precision]) if half else nullcontext():
+            with torch.autocast(self.device.type, dtype_of(self.config.precision)) if half else nullcontext():
                 ids = [self.table.row(rows[place]) for place in part]
                 return vectors(self.model, ids, self.pad, self.causal, self.config.pooling, self.config.normalize)
 

@@ -12,7 +12,7 @@ import torch
 from speed.backends.embedder.checkpoint import last_checkpoint, restore, save
 from speed.backends.embedder.development import development_figures
 from speed.backends.embedder.export import export
-from speed.backends.embedder.forward import DTYPES, Forward
+from speed.backends.embedder.forward import Forward
 from speed.backends.embedder.guide import Guide
 from speed.backends.embedder.plan import Plan
 from speed.backends.embedder.ranks import Sharded, join_ranks
@@ -26,6 +26,7 @@ from speed.backends.runtime.at_once import AtOnce
 from speed.backends.runtime.checkpoint_pace import CheckpointPace, make_room
 from speed.backends.runtime.device import device_of, quietly
 from speed.backends.runtime.disk import disk_errors
+from speed.backends.runtime.precision import dtype_of
 from speed.backends.runtime.processes import FOLDER, STOP, several
 from speed.backends.runtime.stopping import Stop
 from speed.core.content import locate_model, sha256_of
@@ -82,7 +83,7 @@ def run(config: ContrastiveSettings, examples: Path, out: Path, seed: int, ctx: 
         model = whole_model(config, seed, rows, steps)
         if ranks.rank == 0:
             facts = facts_of(ctx, plan, seed)
-            export(config, model, rows.tokenizer, rows.frame, pad, out, DTYPES[config.precision], facts)
+            export(config, model, rows.tokenizer, rows.frame, pad, out, dtype_of(config.precision), facts)
             shutil.rmtree(checkpoints, ignore_errors=True)
     ranks.barrier()
 
@@ -169,7 +170,7 @@ def trainable(config: ContrastiveSettings, seed: int, rows: Rows) -> Any:
     """
     source, revision = locate_model(config.base.name)
     # under adapters the base has the type of the arithmetic; weights that are trained stay fp32, under autocast
-    model, _ = transformer(source, revision, DTYPES[config.precision] if config.lora else torch.float32)
+    model, _ = transformer(source, revision, dtype_of(config.precision) if config.lora else torch.float32)
     known, highest = model.get_input_embeddings().num_embeddings, int(rows.table.ids.max())
     if highest >= known:
         raise UserError(

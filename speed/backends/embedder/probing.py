@@ -21,14 +21,10 @@ from speed.backends.encoding.embedding_model import tokenizer_of
 from speed.backends.encoding.token_rows import training_frame
 from speed.backends.runtime.at_once import AtOnce
 from speed.backends.runtime.device import device_of
-from speed.backends.runtime.peak_memory import forget_peak, peak_gigabytes
+from speed.backends.runtime.peak_memory import forget_peak
+from speed.backends.runtime.probe_steps import STEPS, leave
 from speed.core.content import locate_model
 from speed.runtime import Context
-
-STEPS = 3
-"""Steps of a probe; the first, in which kernels and optimizer states are made, is not timed."""
-MEASURED = "measured"
-"""Name of the figures among a build's metrics."""
 
 
 def measure_steps(config: ContrastiveSettings, out: Path, ctx: Context) -> None:
@@ -55,10 +51,7 @@ def measure_steps(config: ContrastiveSettings, out: Path, ctx: Context) -> None:
         steps = Steps(config, forward, Plan(rows.table, config, 0), 0, None, at_once)
         speeds = [steps.take(step, out, out)["tokens_per_second"] for step in range(STEPS)]
         at_once.tell()
-        ctx.tally.metrics[MEASURED] = {
-            "gigabytes": peak_gigabytes(device.type),
-            "tokens_per_second": fmean(speeds[1:]),
-        }
+        leave(device.type, fmean(speeds[1:]), ctx)
         ranks.barrier()
 
 

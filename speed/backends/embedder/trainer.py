@@ -17,6 +17,7 @@ from speed.backends.embedder.settings import ContrastiveSettings
 from speed.backends.encoding.retriever import EmbeddingRetriever
 from speed.backends.runtime.at_once import until_it_fits
 from speed.backends.runtime.model_folder import described
+from speed.backends.runtime.probe_steps import left
 from speed.backends.runtime.processes import Job, run_in_processes, several
 from speed.core.content import HubRepository, hub_model, locate_model
 from speed.core.errors import UserError, mistakes_of, refuse_for
@@ -163,7 +164,7 @@ class ContrastiveTrainer(ContrastiveSettings):
             self._in_processes(None, out, 0, ctx)
         else:
             measure_steps(self, out, ctx)
-        return Measured(**ctx.tally.metrics["measured"], cut=ctx.tally.metrics.get("at_once", ""))
+        return left(ctx)
 
     def _in_processes(self, examples: Path | None, out: Path, seed: int, ctx: Context) -> None:
         runtime = ctx.runtime.model_copy(update={"home": ctx.store.home})

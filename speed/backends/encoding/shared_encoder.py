@@ -15,9 +15,8 @@ import torch
 from speed.backends.encoding.encoder import CHUNK_TOKENS, PADDING_SHARE, Encoder
 from speed.backends.encoding.text_encoder import Vectors
 from speed.backends.encoding.workers import Encode, EncodingWorkers, Ids
+from speed.backends.runtime.precision import dtype_of
 from speed.model.batching import chunks
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class SharedEncoder(Encoder):
@@ -67,7 +66,7 @@ def _loaded(folder: Path, max_length: int, precision: str, chunk_tokens: int, th
     """The embedder of a worker, and how it encodes a chunk."""
     torch.set_num_threads(threads)
     encoder = Encoder.load(folder, device, max_length)
-    encoder.model.to(DTYPES[precision])
+    encoder.model.to(dtype_of(precision))
     encoder.chunk_tokens = min(chunk_tokens, CHUNK_TOKENS)
 
     def encode(rows: list[Ids]) -> tuple[Vectors, int]:

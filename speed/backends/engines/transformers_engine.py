@@ -16,9 +16,10 @@ from pydantic import Field
 from speed.backends.engines.decoding import Prefix, continuations
 from speed.backends.engines.local_weights import LocalWeights
 from speed.backends.engines.transcription import Transcription, Written, context_length, format_of
-from speed.backends.engines.weights import Loaded, Precision, end_tokens, load
+from speed.backends.engines.weights import Loaded, end_tokens, load
 from speed.backends.runtime.at_once import AtOnce
 from speed.backends.runtime.device import device_of
+from speed.backends.runtime.precision import Precision
 from speed.core.errors import UserError
 from speed.data.costs.loads import EngineLoad
 from speed.data.costs.memory import cache_bytes

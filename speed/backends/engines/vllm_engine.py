@@ -26,7 +26,6 @@ from speed.backends.engines.decoding import Prefix
 from speed.backends.engines.local_weights import LocalWeights
 from speed.backends.engines.transcription import Transcription, Written, context_length, format_of
 from speed.backends.engines.weights import (
-    Precision,
     end_tokens,
     load_configs,
     load_tokenizer,
@@ -34,6 +33,7 @@ from speed.backends.engines.weights import (
     save_merged,
 )
 from speed.backends.runtime.device import quietly
+from speed.backends.runtime.precision import Precision
 from speed.core.content import locate_model
 from speed.core.errors import UserError, refuse_for
 from speed.data.costs.loads import EngineLoad

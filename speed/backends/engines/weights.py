@@ -16,17 +16,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from speed.backends.engines.prompt_format import PromptFormat, prompt_format
 from speed.backends.runtime.device import quietly
+from speed.backends.runtime.precision import Precision, dtype_of
 from speed.core.cache import write_aside
 from speed.core.content import locate_model, package_folder, sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import Spec
 from speed.ports import FormatName
 
-Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 CARD = "weights.json"
 
 
@@ -65,7 +65,7 @@ def load(source: Path | str, precision: Precision, device: str, for_training: bo
     """
     import torch
 
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    dtype = dtype_of(precision)
     card = read_card(source)
     with quietly():
         if card is None:

@@ -15,6 +15,7 @@ from speed.backends.encoding.text_encoder import TextEncoder
 from speed.backends.encoding.token_rows import not_added
 from speed.backends.runtime.at_once import AtOnce
 from speed.backends.runtime.device import device_of
+from speed.backends.runtime.precision import dtype_of
 from speed.core.content import sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import Json
@@ -77,11 +78,10 @@ class LocalModel:
         Raises:
             UserError: for a folder without a model.
         """
-        import torch
         from huggingface_hub.errors import StrictDataclassError
         from safetensors import SafetensorError
 
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        dtype = dtype_of(precision)
         device, devices = device_of(ctx), ctx.grant.devices
         several = [f"{device}:{place}" if device == "cuda" else device for place in range(len(devices))]
         encoder: Encoder | SentenceTransformerEncoder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from speed.backends.encoding.encoder import CHUNK_TOKENS, Encoder
 from speed.backends.encoding.retriever import EmbeddingRetriever
 from speed.backends.runtime.device import device_of
 from speed.backends.runtime.peak_memory import finish_computing, forget_peak, peak_gigabytes
+from speed.backends.runtime.precision import Precision, dtype_of
 from speed.data.costs.loads import Measured
 from speed.ports import EmbedderTrainer
 from speed.runtime import Context
@@ -21,7 +21,7 @@ CHUNKS = 3
 
 
 def measure_encoding(
-    embedder: EmbedderTrainer, max_length: int | None, precision: Literal["fp32", "bf16", "fp16"], ctx: Context
+    embedder: EmbedderTrainer, max_length: int | None, precision: Precision, ctx: Context
 ) -> Measured | None:
     """What encoding with the base takes; None where it has no encoder of ours.
 
@@ -35,7 +35,7 @@ def measure_encoding(
     encoder = retriever.loaded(device)
     if not isinstance(encoder, Encoder):
         return None
-    encoder.model.to({"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    encoder.model.to(dtype_of(precision))
     encoder.max_length = max_length or encoder.max_length
     forget_peak(device)
     texts = random_texts(encoder, CHUNKS * max(1, CHUNK_TOKENS // encoder.max_length))
