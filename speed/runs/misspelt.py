@@ -18,14 +18,15 @@ except ImportError:  # PyYAML without libyaml
 
 PACKAGE = re.compile(r"^# @package ([\w.]+)", re.MULTILINE)
 """The comment by which a file of options says where its values stand."""
+HELP = "`python -m speed.run --help` for groups and options, `--cfg job` for keys"
 NESTED = re.compile(r"\w+(\.\w+)+")
 
 
 def misspelt(arguments: Sequence[str], conf: Path, keys: Collection[str]) -> list[str]:
     """A line for each `group=option` or `key=value` whose group, option or key is none.
 
-    Groups and options are named where there is one that is spelt nearly the same, nested keys also where there are
-    others beside them. A nested key behind `+` is left to the config, which knows what it takes.
+    The nearest is named where there is one that is spelt nearly the same, and the keys beside a nested one. What stands
+    behind `+` and is near to nothing is left to the config, which knows what it takes.
 
     Args:
         arguments: of the command line.
@@ -51,10 +52,12 @@ def misspelt(arguments: Sequence[str], conf: Path, keys: Collection[str]) -> lis
             groups = {folder.name for root in folders for folder in root.glob("*/")}
             if near := get_close_matches(name, groups | set(keys), 1):
                 lines.append(f"{argument}: there is no {name}; did you mean {near[0]}={value}?")
-    return lines + _misspelt_keys(arguments, folders)
+            elif typed == name:
+                lines.append(f"{argument}: there is no {name}; see {HELP}")
+    return lines + _misspelt_keys(arguments, folders, keys)
 
 
-def _misspelt_keys(arguments: Sequence[str], folders: Sequence[Path]) -> list[str]:
+def _misspelt_keys(arguments: Sequence[str], folders: Sequence[Path], keys: Collection[str]) -> list[str]:
     """The same for nested keys, as `preference.dpo.beta=0.2`: those that no option of any group sets."""
     typed = [(key, value) for key, sign, value in (each.partition("=") for each in arguments) if sign]
     added = tuple(key.lstrip("+") for key, _ in typed if key.startswith("+"))
@@ -83,6 +86,8 @@ def _misspelt_keys(arguments: Sequence[str], folders: Sequence[Path]) -> list[st
             lines.append(f"{key}={value}: there is no {key}; did you mean {near[0]}={value}?")
         elif beside:
             lines.append(f"{key}={value}: there is no {key}; the keys of {parent}: {', '.join(sorted(beside))}")
+        elif (first := key.partition(".")[0]) not in {*keys, *(each.partition(".")[0] for each in known)}:
+            lines.append(f"{key}={value}: there is no {first}; see {HELP}")
     return lines
 
 
