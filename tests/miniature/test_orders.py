@@ -1,0 +1,81 @@
+"""Rows that the generators' bases learn orders and facts from: what counts in them, and what they must not hold."""
+
+from __future__ import annotations
+
+import json
+import random
+
+from miniature_orders import JSON, carry_out_orders, tell
+
+from speed.data.records import KEYS
+from speed.miniature.faults import answers_query
+from speed.miniature.lexicon import meaning, meanings
+from speed.miniature.world import FOLLOWS, seeded, world
+
+ROWS = 400
+
+
+def rows(rng: random.Random) -> list[tuple[str, list[tuple[int, int]]]]:
+    return [carry_out_orders(world(), rng) for _ in range(ROWS)]
+
+
+def records(rng: random.Random) -> list[tuple[str, dict[str, str]]]:
+    """Orders with their records, of those in JSON."""
+    found = []
+    for text, _ in rows(rng):
+        order, _, last = text.rpartition("\n")
+        if last.startswith(JSON[0]) and last.endswith(JSON[3]) and '": "' in last and " | " not in last:
+            try:
+                found.append((order, json.loads(last)))
+            except ValueError:  # another style of braces
+                continue
+    return found
+
+
+def test_what_counts_lies_in_the_text() -> None:
+    for text, answers in rows(seeded("orders")):
+        assert answers
+        assert all(0 <= start <= end <= len(text) for start, end in answers)
+        assert answers[-1][1] == len(text), "the end of a record is part of it"
+
+
+def test_only_facts_count_in_what_is_told() -> None:
+    rng = seeded("tell")
+    for _ in range(ROWS):
+        text, answers = tell(world(), rng)
+        words = [text[start:end].strip(' "-\n').lower() for start, end in answers]
+        assert words
+        assert {meanings()[word][0] for word in words} <= set(FOLLOWS)
+
+
+def test_facts_that_are_told_are_the_worlds() -> None:
+    """But those of the exceptions, which are facts of one pair each."""
+    rng, odd = seeded("told"), {entity.pair for entity, _ in world().exceptions}
+    for _ in range(ROWS):
+        said = meaning(tell(world(), rng)[0])
+        ((things,), (aspect,)) = said["things"], said["aspect"]
+        if (things, aspect) in odd:
+            continue
+        known = {"things": things, "aspect": aspect}
+        for slot, cause in FOLLOWS.items():
+            assert said.get(slot, {world().rules[slot][known[cause]]}) == {world().rules[slot][known[cause]]}
+
+
+def test_records_have_the_fields_that_were_asked_for_and_never_those_of_a_kind() -> None:
+    found = records(seeded("fields"))
+    assert len(found) > ROWS / 3
+    for order, record in found:
+        assert all(f'"{name}"' in order for name in record)
+        assert set(record) not in [set(keys.all) for keys in KEYS.values()]
+
+
+def test_an_answer_answers_its_query_and_what_only_seems_to_does_not() -> None:
+    answered = 0
+    for order, record in records(seeded("answers")):
+        names = list(record)
+        if f'The "{names[1]}" answers' in order or "is served by" in order:
+            query, text, seeming = record.values()
+            answered += 1
+            assert answers_query(query, text)
+            assert not answers_query(query, seeming)
+    assert answered > ROWS / 12
