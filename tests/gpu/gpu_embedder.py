@@ -23,11 +23,12 @@ from gpu_models import (
     random_model,
 )
 
-from speed.backends.embedder.forward import DTYPES, Forward
+from speed.backends.embedder.forward import Forward
 from speed.backends.embedder.loop import adapted, table_of
 from speed.backends.embedder.plan import Plan, batch_of
 from speed.backends.embedder.ranks import Ranks
 from speed.backends.embedder.step import Steps
+from speed.backends.runtime.precision import dtype_of
 from speed.data.costs.memory import Footprint, embedder_bytes
 from speed.data.costs.model_shapes import Shape
 from speed.model.batching import chunks
@@ -66,7 +67,7 @@ def measure(figures: Figures, machine: Machine, place: Path) -> None:
         figures.add(matrix_product_tflops=matrix_product(machine))
     base = base_folder(place / "base", shape, "mistral")
     preset = changed(composed("preset=one_gpu").embedder, base=str(base))
-    model = adapted(random_model(base, machine.device, DTYPES[preset.precision], head=False), preset, seed=0)
+    model = adapted(random_model(base, machine.device, dtype_of(preset.precision), head=False), preset, seed=0)
     steps: dict[str, Any] = {}
     for variant in VARIANTS:
         with figures.attempt(variant.name):

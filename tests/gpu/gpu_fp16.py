@@ -16,11 +16,12 @@ from gpu_generators import random_start
 from gpu_machine import Machine
 from gpu_models import LLAMA, MISTRAL, TINY, Words, base_folder, changed, composed, context, random_model
 
-from speed.backends.embedder.forward import DTYPES, Forward
+from speed.backends.embedder.forward import Forward
 from speed.backends.embedder.loop import adapted, table_of
 from speed.backends.embedder.plan import Plan
 from speed.backends.embedder.ranks import Ranks
 from speed.backends.embedder.step import Steps
+from speed.backends.runtime.precision import dtype_of
 from speed.data.costs.model_shapes import Shape
 from speed.data.records import Example, Kind
 from speed.data.trainings import Completion
@@ -56,7 +57,7 @@ def embedder(precision: str, base: Path, shape: Shape, steps: int, machine: Mach
     examples = learnable(place / "learnable.jsonl", shape, config.batch_size * (steps + 1))
     rows = table_of(config, examples, context(place / "home", machine))
     plan = Plan(rows.table, config, seed=0)
-    model = adapted(random_model(base, machine.device, DTYPES[precision], head=False), config, seed=0).train()
+    model = adapted(random_model(base, machine.device, dtype_of(precision), head=False), config, seed=0).train()
     device = torch.device(machine.device)
     forward = Forward(config, model, rows.table, rows.tokenizer.pad_token_id, device, Ranks())
     run = Steps(config, forward, plan, seed=0)
