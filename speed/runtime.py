@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from speed.core import stage
+from speed.core.build_settings import BuildSettings
 from speed.core.errors import StoreError, UserError
 from speed.core.machine import gpus
 
@@ -28,7 +29,7 @@ def former_option(name: str) -> str:
     return f"runtime.{name} is no longer there: {FORMER[name]}"
 
 
-class Runtime(stage.BuildSettings):
+class Runtime(BuildSettings):
     """The group `runtime` of the config."""
 
     home: Path = Path("speed_home")

@@ -14,7 +14,8 @@ from plans import config_of
 from speed.core.graph import Goal
 from speed.core.ledger import Line
 from speed.core.manifest import Manifest, outputs_of
-from speed.core.stage import Pool, Row
+from speed.core.row import Row
+from speed.core.stage import Pool
 from speed.core.store import Span, Store
 from speed.data.answers.parse import example_json
 from speed.data.records import (
@@ -31,7 +32,7 @@ from speed.data.records import (
     Vote,
 )
 from speed.pipeline import pipeline
-from speed.runs.report import StageLine, stage_line
+from speed.runs.stage_lines import StageLine, stage_line
 
 KINDS = list(Kind)
 TOPICS = [f"Arts/Music/Instruments {number}" for number in range(100)]

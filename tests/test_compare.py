@@ -135,7 +135,8 @@ def test_table_1_is_for_the_whole_benchmark() -> None:
 
 
 def test_the_report_of_a_run_says_how_its_scores_were_measured() -> None:
-    from speed.runs.report import StageLine, markdown
+    from speed.runs.report import markdown
+    from speed.runs.stage_lines import StageLine
 
     one = made(datasets={"STS13": "r7"}, splits={"STS13": "test"})
     line = StageLine(

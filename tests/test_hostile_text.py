@@ -11,7 +11,7 @@ from speed.core.escape import escape, on_one_line
 from speed.data.records import Scores
 from speed.runs import report
 from speed.runs.progress import Screen
-from speed.runs.report import StageLine
+from speed.runs.stage_lines import StageLine
 
 HOSTILE = (
     "<script>alert(1)</script> | [x](javascript:1) [bold]y[/bold] \x1b[31mred\x1b]0;t\x07 {{ 7*7 }} ../../etc\n# no"

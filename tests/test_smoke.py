@@ -33,7 +33,7 @@ from speed.core.store import Store
 from speed.pipeline import pipeline
 from speed.report import main
 from speed.runs.building import PRELOAD
-from speed.runs.report import stage_line
+from speed.runs.stage_lines import stage_line
 from speed.teaching.journal import Journal
 
 BOXES = [

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speed.core.allocation import Grant, Machine, Share, shares
+from speed.core.build_settings import BuildSettings
 from speed.core.closing import closing
 from speed.core.errors import CorruptArtifact, StoreError, UserError, explained
 from speed.core.graph import Goal
 from speed.core.machine import cores
 from speed.core.manifest import Maker, Manifest, maker, now, outputs_of
 from speed.core.rejections import Watch
+from speed.core.row import Row
 from speed.core.spec import Json
-from speed.core.stage import BuildSettings, Context, Node, Pool, Row, Send, Stage
+from speed.core.stage import Context, Node, Pool, Send, Stage
 from speed.core.store import Span, Store
 from speed.core.work import Tally
 

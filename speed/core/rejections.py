@@ -7,7 +7,8 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from speed.core.escape import on_one_line
-from speed.core.stage import Context, Pool, Row
+from speed.core.row import Row
+from speed.core.stage import Context, Pool
 
 LOOK = 50
 """Rows after which a pool is looked at; all of them where there are fewer."""

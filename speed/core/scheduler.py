@@ -23,13 +23,14 @@ from typing import Any
 
 from speed.core.allocation import Grant, Ready, most_of, next_starts
 from speed.core.build import attempt_build, plan_shares
+from speed.core.build_settings import BuildSettings
 from speed.core.errors import StoreError, UserError
 from speed.core.fork_servers import ForkServers
 from speed.core.graph import Goal, stage_statuses
 from speed.core.machine import gpus, memory_gigabytes
 from speed.core.manifest import maker
 from speed.core.spec import Json
-from speed.core.stage import BuildSettings, Pool
+from speed.core.stage import Pool
 from speed.core.store import Span, Store
 from speed.core.worker import Blocks, Worker, run_worker
 

@@ -15,40 +15,15 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
-
-from pydantic import Field, field_validator
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 from speed.core.allocation import Demand, Grant
+from speed.core.build_settings import BuildSettings
 from speed.core.content import HubRepository
 from speed.core.machine import cores
-from speed.core.spec import Backend, Json, Spec, digest, recipe
+from speed.core.row import Row
+from speed.core.spec import Backend, Json, digest, recipe
 from speed.core.work import Tally, Work
-
-
-class Row(Spec):
-    """One row of a pool. A rejected row is data too: it stays in its place and says why."""
-
-    row: int
-    """Position in the pool, from 0."""
-    rejected: str | None = None
-    """Cause of the rejection, from a closed set per pool; None for an accepted row."""
-    detail: str = ""
-    """What the cause was seen on, or a remark of the teacher on its own answer, for a reader."""
-
-    @property
-    def evidence(self) -> str:
-        """What a reader wants to see of a rejected row."""
-        return self.detail
-
-    def with_remark(self, detail: str) -> Self:
-        """This row with a remark of whoever made it, where there is one."""
-        return self.model_copy(update={"detail": "; ".join(filter(None, (self.detail, detail)))}) if detail else self
-
-    def reject(self, cause: str, detail: str = "") -> Self:
-        """This row, rejected."""
-        return self.model_copy(update={"rejected": cause, "detail": detail})
-
 
 R = TypeVar("R", bound=Row)
 T = TypeVar("T")
@@ -237,40 +212,6 @@ class Take(Generic[R]):
 
 
 Upstream: TypeAlias = "Node | Take[Any]"
-
-
-class BuildSettings(Spec):
-    """What the builder itself must know of the machine. `speed.runtime.Runtime` adds what stages and backends need."""
-
-    devices: Literal["auto", "cpu"] | tuple[int, ...] = "auto"
-    """GPUs that may be used: all that are found, none, or these, counted from 0 as torch counts them."""
-    nodes: int = Field(default=1, ge=1)
-    """Machines that the processes of a training stand on: nodes of the Slurm job, or machines where the printed command
-    is typed."""
-    side_by_side: int = Field(default=2, ge=1)
-    """Independent builds that may run on this machine's cores at the same time."""
-    threads: Literal["auto"] | int = 1
-    """Arithmetic threads of a process; auto: all cores for a stage that runs alone, shared by those side by side."""
-    grace_seconds: float = 60.0
-    """How long a run that must end waits for the checkpoints of its trainings."""
-
-    @field_validator("devices", mode="before")
-    @classmethod
-    def _named(cls, value: object) -> object:
-        if value == "auto" or value == "cpu":
-            return value
-        numbers = value if isinstance(value, (list, tuple)) else [value]
-        whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers)
-        if not numbers or not whole or len(set(numbers)) < len(numbers):
-            raise ValueError("take auto, cpu, or numbers of different GPUs, such as [0,1]")
-        return tuple(numbers)
-
-    @field_validator("threads", mode="before")
-    @classmethod
-    def _counted(cls, value: object) -> object:
-        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise ValueError("take auto, or a number from 1 on")
-        return value
 
 
 S = TypeVar("S", bound=BuildSettings)

@@ -31,7 +31,8 @@ from zstandard import ZstdCompressor, ZstdDecompressor
 from speed.core.cache import write_aside
 from speed.core.errors import CorruptArtifact, StoreError, UserError, explained
 from speed.core.manifest import Manifest, Output, check, read_manifest
-from speed.core.stage import Node, Pool, Row, Stage, Take
+from speed.core.row import Row
+from speed.core.stage import Node, Pool, Stage, Take
 
 FORMAT = 2
 """Raised when the layout changes so that older code would misread it. 2: rows are compressed."""

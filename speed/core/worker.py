@@ -23,11 +23,11 @@ from filelock import BaseFileLock
 
 from speed.core.allocation import Grant
 from speed.core.build import attempt_build
+from speed.core.build_settings import BuildSettings
 from speed.core.graph import Goal
 from speed.core.machine import VISIBLE
 from speed.core.manifest import Maker
 from speed.core.spec import Json
-from speed.core.stage import BuildSettings
 from speed.core.store import Span, Store
 
 

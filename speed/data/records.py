@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from speed.core.row import Row
 from speed.core.spec import Spec
-from speed.core.stage import Row
 
 
 class Kind(StrEnum):
@@ -146,7 +146,7 @@ class TaskList(Row):
 
     @property
     def evidence(self) -> str:
-        """See `speed.core.stage.Row`."""
+        """See `speed.core.row.Row`."""
         return self.detail or self.answer
 
 
@@ -173,7 +173,7 @@ class Sample(Row):
 
     @property
     def evidence(self) -> str:
-        """See `speed.core.stage.Row`."""
+        """See `speed.core.row.Row`."""
         return self.detail or self.text
 
 
@@ -238,7 +238,7 @@ class RevisedAnswer(Row):
 
     @property
     def evidence(self) -> str:
-        """See `speed.core.stage.Row`."""
+        """See `speed.core.row.Row`."""
         return self.detail or self.answer
 
 

@@ -24,7 +24,8 @@ from speed.core.escape import escape
 from speed.core.manifest import Maker, Manifest, check, read_manifest
 from speed.core.spec import Json, canonical
 from speed.runs.ledger_table import ledger_table
-from speed.runs.report import StageLine, remarks, stages_table
+from speed.runs.report import remarks, stages_table
+from speed.runs.stage_lines import StageLine
 from speed.runs.tables import Table, escaped
 
 RECORDS = "examples.jsonl"

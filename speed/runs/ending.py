@@ -18,13 +18,14 @@ from speed.core.store import Store
 from speed.data.evaluation_record import shown
 from speed.data.records import Scores
 from speed.pipeline import Pipeline
-from speed.runs import report
+from speed.runs import report, score_tables
 from speed.runs.building import Building, Origin
 from speed.runs.ledger_table import ledger_table
 from speed.runs.page import of_run
 from speed.runs.page.lives import lives_if_readable
 from speed.runs.page.story import coloured, story
 from speed.runs.rejections import NearlyAllRejected
+from speed.runs.stage_lines import StageLine, stage_line
 from speed.runs.tables import near, paragraph
 
 
@@ -42,13 +43,13 @@ def build_and_tell(building: Building, origin: Origin, pipe: Pipeline) -> float 
     try:
         building.build()
     except NearlyAllRejected as stop:
-        lines = [line for goal in order if (line := report.stage_line(goal, store, goal.key in todo)).rows_in]
+        lines = [line for goal in order if (line := stage_line(goal, store, goal.key in todo)).rows_in]
         about = _about(config, origin, pipe, begun)
         written = report.write_stopped(folder, config.name, about, lines, str(stop))
         of_run.write(folder, partial(of_run.html, config.name, about, order, store, lines, None, str(stop)))
         print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
         raise UserError(f"{stop}\n  report: {near(written)}") from None
-    lines = [report.stage_line(goal, store, goal.key in todo) for goal in order]
+    lines = [stage_line(goal, store, goal.key in todo) for goal in order]
     scores = _scores(pipe, store)
     about = _about(config, origin, pipe, begun)
     written = report.write(folder, config.name, about, lines, scores)
@@ -64,10 +65,10 @@ def build_and_tell(building: Building, origin: Origin, pipe: Pipeline) -> float 
             print(ledger_table(asked, kinds=False).text() + "\n")
         if found:
             print(coloured(story(found, config.teacher.truth)))
-        print(report.scores_table(lines, scores).text())
-        print("\n".join([*map(paragraph, report.beside_the_scores(lines)), ""]))
-        if (own := report.own_domain_table(lines, scores)) is not None:
-            print("\n".join([own.text(), paragraph(report.own_domain_remark(lines)), ""]))
+        print(score_tables.scores_table(lines, scores).text())
+        print("\n".join([*map(paragraph, score_tables.beside_the_scores(lines)), ""]))
+        if (own := score_tables.own_domain_table(lines, scores)) is not None:
+            print("\n".join([own.text(), paragraph(score_tables.own_domain_remark(lines)), ""]))
         print(done)
     else:  # the multirun ends with a table of its points
         print(f"{' '.join(origin.overrides) or config.name}: {shown(scores.mean)}; {done}")
@@ -107,7 +108,7 @@ def _append_to_ledger(
     config: Config,
     origin: Origin,
     about: dict[str, Any],
-    lines: list[report.StageLine],
+    lines: list[StageLine],
     scores: Scores,
     built: set[str],
 ) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from speed.core.escape import escape
 from speed.core.graph import Goal
+from speed.core.row import Row
 from speed.core.spec import Json
-from speed.core.stage import Pool, Row
+from speed.core.stage import Pool
 from speed.core.store import Store
 from speed.data.records import Candidates, RevisedAnswer, Sample
 

@@ -32,7 +32,8 @@ from speed.runs.refusals import model_refusals, refusals, refuse, work_at_most
 from speed.runs.resources import resource_lines
 from speed.runs.status import runs_to_show, status_of, status_text
 from speed.runs.tables import money, near, paragraph
-from speed.runs.teacher_check import TeacherCheck, announced, told
+from speed.runs.teacher_check import TeacherCheck, announced
+from speed.runs.teacher_verdicts import told
 from speed.runs.topic_use import tell_recurring_topics
 
 QUIET = {

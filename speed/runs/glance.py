@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from speed.core.stage import Context, Row, Stage, Take
+from speed.core.row import Row
+from speed.core.stage import Context, Stage, Take
 from speed.core.store import Store
 from speed.runtime import Runtime
 

@@ -24,7 +24,7 @@ VALID = 0.75
 
 
 class Line(Protocol):
-    """What is read of a stage (`speed.runs.report.StageLine`)."""
+    """What is read of a stage (`speed.runs.stage_lines.StageLine`)."""
 
     @property
     def label(self) -> str: ...

@@ -14,7 +14,7 @@ from speed.core.work import Work
 from speed.runs.access import Access, refuse_without_access
 from speed.runs.gpu_memory import refuse_beyond_memory
 from speed.runs.labelled_sources import refuse_small_sources
-from speed.runs.report import stage_line
+from speed.runs.stage_lines import stage_line
 from speed.runs.topic_use import recurring_topics, refuse_recurring_topics
 from speed.stages.embedder import Embedder
 from speed.teaching.entry import Spending

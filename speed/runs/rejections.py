@@ -12,7 +12,7 @@ from speed.core.stage import Pool
 from speed.core.store import Store
 from speed.data.answers.parse import CAUSES
 from speed.data.quality.guidelines import CAUSES as GUIDELINES
-from speed.runs.report import stage_line
+from speed.runs.stage_lines import stage_line
 
 PROVIDER = ("empty", "refusal", "content_filter", "unfinished_reasoning")
 """Causes that lie with the provider of a teacher, and may have gone when it is asked again."""

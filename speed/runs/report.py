@@ -8,103 +8,29 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from speed.core.escape import escape
-from speed.core.graph import Goal
-from speed.core.ledger import Line, gathered
-from speed.core.ledger import total as sum_of
-from speed.core.manifest import Manifest
-from speed.core.spec import Json, Spec
-from speed.core.stage import Pool
-from speed.core.store import Store
-from speed.data.evaluation_record import scores_of, shown
-from speed.data.published_scores import published
+from speed.core.spec import Json
+from speed.data.evaluation_record import shown
 from speed.data.quality.retention import published_shares
 from speed.data.records import Scores
-from speed.data.yardsticks import known_yardsticks, yardsticks
 from speed.runs.ledger_table import ledger_table
 from speed.runs.quiet_faults import quiet_faults
-from speed.runs.table_one import OwnRow, is_comparable, table_one
+from speed.runs.score_tables import (
+    beside_table_one,
+    beside_the_scores,
+    measured,
+    own_domain_remark,
+    own_domain_table,
+    scores_table,
+)
+from speed.runs.stage_lines import StageLine
 from speed.runs.tables import Table, escaped, money
 
 LARGE = ("scores", "judged", "untrained", "own_domain")
 """Metrics that have tables of their own."""
-UNTRAINED = "untrained"
-"""Heading of the column of the embedder's base."""
-
-
-class StageLine(Spec):
-    """One stage of a finished run."""
-
-    label: str
-    key: str
-    state: str
-    """`built` in this run, or `reused`."""
-    rows_in: int | None
-    """None where the stage reads no rows."""
-    rows_out: int | None
-    """None where the stage writes a model."""
-    rejected: dict[str, int]
-    seconds: float
-    """Of building what the run uses, whenever that was."""
-    gpu_seconds: float
-    cost: dict[str, int]
-    dollars: float | None
-    metrics: dict[str, Json]
-    noted: dict[str, int] = {}
-    """Whatever else the stage counted."""
-    calls_per_row: float | None = None
-    """Calls to teachers that an accepted row took, whenever they were paid for; those of rejected rows and second tries
-    included. None where no teacher was asked, or no row accepted."""
-    ledger: tuple[Line, ...] = ()
-    """Its requests to teachers, by purpose, kind, model and cause."""
-    cpu_seconds: float = 0.0
-    """Of the processes that built it; those of a training's processes and of servers are not among them."""
-
-
-def stage_line(goal: Goal, store: Store, built_now: bool) -> StageLine:
-    """A stage's line from its manifest; a pool's from the shards that the run reads."""
-    manifests = _manifests(goal, store)
-    counts: Counter[str] = Counter()
-    rejected: Counter[str] = Counter()
-    cost: Counter[str] = Counter()
-    for manifest in manifests:
-        counts.update(manifest.counts)
-        rejected.update(manifest.rejected)
-        cost.update(manifest.cost)
-    prices = [manifest.dollars for manifest in manifests]
-    ledger = gathered(line for manifest in manifests for line in manifest.ledger)
-    figures = goal.node.figures(counts, rejected) if isinstance(goal.node, Pool) and manifests else {}
-    return StageLine(
-        label=goal.label,
-        key=goal.key,
-        state="built" if built_now else "reused",
-        rows_in=counts.get("in"),
-        rows_out=counts.get("out"),
-        rejected=dict(rejected.most_common()),
-        seconds=round(sum(manifest.seconds for manifest in manifests), 1),
-        gpu_seconds=round(sum(manifest.gpu_seconds for manifest in manifests), 1),
-        cost=dict(cost),
-        dollars=None if None in prices else sum(price or 0.0 for price in prices),
-        metrics={**manifests[-1].metrics, **figures} if manifests else {},
-        noted={name: n for name, n in counts.items() if n and name not in ("in", "out") and "/" not in name},
-        calls_per_row=round(sum_of(ledger).requests / counts["out"], 4) if ledger and counts["out"] else None,
-        ledger=tuple(ledger),
-        cpu_seconds=round(sum(manifest.cpu_seconds for manifest in manifests), 2),
-    )
-
-
-def _manifests(goal: Goal, store: Store) -> list[Manifest]:
-    node = goal.node
-    if isinstance(node, Pool):
-        spans = (span for span in store.shards(node) if span.start < goal.rows)
-        found = [store.shard_manifest(node, span) for span in spans]
-    else:
-        found = [store.manifest(node)]  # type: ignore[arg-type]
-    return [manifest for manifest in found if manifest is not None]
 
 
 def stages_table(lines: list[StageLine], why: bool = True) -> Table:
@@ -211,102 +137,6 @@ def retention_table(line: StageLine) -> Table | None:
     repeats = line.rejected.get("duplicate", 0)
     table.add("all", f"{1 - repeats / line.rows_in:.1%}" if line.rows_in else "-", f"{published['whole']:.1%}")
     return table
-
-
-def scored_without_training(lines: Sequence[StageLine]) -> dict[str, Scores]:
-    """What to read a run's scores beside, by name: its embedder's base, and the yardsticks of its tasks."""
-    judged = _judged(lines)
-    beside: dict[str, Scores] = {}
-    if (untrained := _untrained(lines)) is not None:
-        beside[UNTRAINED] = untrained
-    if judged is not None:
-        for name, row in yardsticks(judged["pins"]["datasets"]).items():
-            beside[name] = scores_of(dict(row), judged["kinds"])
-    return beside
-
-
-def scores_table(lines: list[StageLine], scores: Scores) -> Table:
-    """Main scores by task type, then the two means; beside them those without training, where they are known."""
-    beside = scored_without_training(lines)
-    table = Table("task type", "score", *beside)
-    every = [scores, *beside.values()]
-    for kind in scores.types:
-        table.add(kind, *(shown(each.types[kind]) for each in every))
-    table.add(f"mean over {len(scores.tasks)} tasks", *(shown(each.mean) for each in every))
-    table.add(f"mean over {len(scores.types)} types", *(shown(each.mean_of_types) for each in every))
-    return table
-
-
-def beside_the_scores(lines: list[StageLine]) -> list[str]:
-    """What the yardsticks of the table of scores are."""
-    judged = _judged(lines)
-    names = yardsticks(judged["pins"]["datasets"]) if judged is not None else {}
-    told = [f"{each.name}: {each.about}" for each in known_yardsticks() if each.name in names]
-    if _untrained(lines) is not None:
-        told.insert(0, f"{UNTRAINED}: the embedder's base as it came, under the protocol of the run")
-    return [f"Beside the run, without training: {'; '.join(told)}."] if told else []
-
-
-def own_domain_table(lines: Sequence[StageLine], scores: Scores) -> Table | None:
-    """Base and embedder side by side on held-out documents and on the run's tasks; None for a run without documents."""
-    found: dict[str, Any] | None = next(
-        (line.metrics["own_domain"] for line in lines if "own_domain" in line.metrics), None
-    )
-    if found is None:
-        return None
-    table = Table("", UNTRAINED, "tuned", "won or lost")
-    base, tuned = found.get("base", {}), found["tuned"]
-    rows = [(f"own documents: {name}", base.get(name), tuned[name]) for name in tuned]
-    before = _untrained(lines)
-    for kind, score in scores.types.items():
-        rows.append((kind, None if before is None else before.types.get(kind), score))
-    rows.append((f"mean over {len(scores.tasks)} general tasks", None if before is None else before.mean, scores.mean))
-    for name, old, new in rows:
-        table.add(name, shown(old), shown(new), "-" if old is None or new is None else f"{new - old:+.1f}")
-    return table
-
-
-def own_domain_remark(lines: Sequence[StageLine]) -> str:
-    """What the test on own documents is."""
-    found = next(line.metrics["own_domain"] for line in lines if "own_domain" in line.metrics)
-    return (
-        f"{found['queries']} queries by the teacher for passages of documents that were held out before anything was "
-        f"generated; all {found['passages']} passages are searched, the training documents' too."
-    )
-
-
-def _untrained(lines: Sequence[StageLine]) -> Scores | None:
-    """Scores of the embedder's base without training, where the run has them."""
-    found = next((line.metrics["untrained"] for line in lines if "untrained" in line.metrics), None)
-    return None if found is None else Scores.model_validate(found)
-
-
-def _judged(lines: Sequence[StageLine]) -> dict[str, Any] | None:
-    """The evaluation record of a run."""
-    return next((line.metrics["judged"] for line in lines if "judged" in line.metrics), None)
-
-
-def beside_table_one(name: str, lines: list[StageLine], scores: Scores) -> list[str]:
-    """The paper's Table 1 with a row of this run; nothing unless the run is scored on all of its tasks."""
-    judged = _judged(lines)
-    if judged is None or not is_comparable(scores.tasks, judged["pins"].get("splits", {})):
-        return []
-    corpus = next((line.rows_out for line in lines if line.label in ("dedup", "given corpus")), None)
-    trained_on = "this run" if corpus is None else f"this run, {corpus:,} examples kept"
-    table = table_one([OwnRow(name, trained_on, scores.types, scores.mean)])
-    return ["## The paper's Table 1", table.markdown(), escaped(published().table_1.source)]
-
-
-def measured(lines: list[StageLine]) -> list[str]:
-    """How the scores came about: what another run must share to be compared with this one (`speed.compare`)."""
-    found = _judged(lines)
-    if found is None:
-        return []
-    pins = found["pins"]
-    how = f"mteb {pins['mteb']}, {pins['precision']}, protocol {found['protocol']}, batches of {pins['batch']}"
-    splits = {task: f" ({split})" for task, split in pins.get("splits", {}).items()}
-    data = ", ".join(f"{task} {revision}{splits.get(task, '')}" for task, revision in pins["datasets"].items())
-    return [escaped(f"{how}. Data: {data}.")]
 
 
 def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: Scores | None, stopped: str = "") -> str:

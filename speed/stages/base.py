@@ -14,8 +14,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 from speed.core.allocation import Demand
 from speed.core.content import HubRepository, ModelReference, hub_model
 from speed.core.errors import UserError
+from speed.core.row import Row
 from speed.core.spec import Json
-from speed.core.stage import Node, Pool, Row, Stage, Take
+from speed.core.stage import Node, Pool, Stage, Take
 from speed.core.work import Work
 from speed.data.answers.accept_or_reject import counts_by_kind, figures_by_kind
 from speed.data.assignment import Assignment, Draft, load_topics

@@ -19,7 +19,8 @@ from speed.core.store import Store
 from speed.data.mix import Mix
 from speed.data.quality.minhash import MinHashConfig
 from speed.data.records import Example, Kind, Prompt, Sample
-from speed.runs.report import markdown, remarks, retention_table, stage_line
+from speed.runs.report import markdown, remarks, retention_table
+from speed.runs.stage_lines import stage_line
 from speed.runtime import Context, Runtime
 from speed.stages.dedup import Dedup
 

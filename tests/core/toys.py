@@ -15,8 +15,9 @@ from typing import ClassVar
 
 from speed.core.allocation import Demand
 from speed.core.errors import CorruptArtifact, UserError
+from speed.core.row import Row
 from speed.core.spec import Backend
-from speed.core.stage import Pool, Row, Stage, Take
+from speed.core.stage import Pool, Stage, Take
 from speed.core.work import Work
 from speed.runtime import Context, Runtime
 

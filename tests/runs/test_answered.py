@@ -16,7 +16,7 @@ from speed.core.store import Store
 from speed.data.records import Kind
 from speed.pipeline import pipeline
 from speed.runs.answered import Answered, answered_calls, answered_lines
-from speed.runs.report import stage_line
+from speed.runs.stage_lines import stage_line
 from speed.runtime import Runtime
 
 BOUGHT = ("topics", "tasks for seed", "seed data")

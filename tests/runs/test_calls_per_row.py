@@ -10,9 +10,11 @@ from typing import ClassVar
 from speed.core.build import build
 from speed.core.graph import Goal
 from speed.core.ledger import Line
-from speed.core.stage import Pool, Row, silence
+from speed.core.row import Row
+from speed.core.stage import Pool, silence
 from speed.core.store import Store
-from speed.runs.report import StageLine, remarks, stage_line
+from speed.runs.report import remarks
+from speed.runs.stage_lines import StageLine, stage_line
 from speed.runtime import Context, Runtime
 
 

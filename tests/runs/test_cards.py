@@ -14,7 +14,7 @@ from speed.core.ledger import Line
 from speed.core.manifest import Maker, Manifest, outputs_of, read_manifest
 from speed.export import main
 from speed.runs.cards import fenced, size_category
-from speed.runs.report import StageLine
+from speed.runs.stage_lines import StageLine
 
 HOSTILE = "```\n# own\x1b[31m <script>alert(1)</script> ````` \u202e"
 MAKER = Maker(commit="abc123", python="3.11.7", packages={"datasketch": "2.0.0"}, argv=("/home/me/speed/run.py",))

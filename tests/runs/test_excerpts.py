@@ -11,7 +11,8 @@ import pytest
 
 from speed.core.build import build
 from speed.core.graph import Goal
-from speed.core.stage import Pool, Row, silence
+from speed.core.row import Row
+from speed.core.stage import Pool, silence
 from speed.core.store import PACKED, Store
 from speed.data.records import Kind, Prompt, Sample
 from speed.runs.excerpts import excerpts, has_excerpts

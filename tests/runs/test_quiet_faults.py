@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from speed.runs.quiet_faults import quiet_faults
-from speed.runs.report import StageLine, remarks
+from speed.runs.report import remarks
+from speed.runs.stage_lines import StageLine
 
 
 def line(label: str, metrics: dict[str, Any] | None = None, **fields: Any) -> StageLine:

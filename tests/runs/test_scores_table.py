@@ -8,7 +8,8 @@ import pytest
 
 from speed.data.evaluation_record import scores_of
 from speed.data.yardsticks import known_yardsticks
-from speed.runs.report import StageLine, beside_the_scores, scores_table
+from speed.runs.score_tables import beside_the_scores, scores_table
+from speed.runs.stage_lines import StageLine
 
 HASHED = known_yardsticks()[0].scores
 REVISIONS = sorted(HASHED)[:3]

@@ -9,7 +9,8 @@ import pytest
 from speed.data.evaluation_splits import of_published_scores
 from speed.data.published_scores import published
 from speed.data.records import Scores
-from speed.runs.report import StageLine, markdown
+from speed.runs.report import markdown
+from speed.runs.stage_lines import StageLine
 
 TASKS = sorted(published().benchmark)
 TYPES = dict.fromkeys(published().table_1.rows[0].types, 50.25)

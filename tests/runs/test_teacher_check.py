@@ -15,7 +15,8 @@ from speed.data.prompts.worked_examples import example_texts, without_worked_exa
 from speed.data.records import Kind
 from speed.pipeline import pipeline
 from speed.runs.experiment import check_teacher
-from speed.runs.teacher_check import CALLS, Found, TeacherCheck, told, untried, verdicts
+from speed.runs.teacher_check import CALLS, Found, TeacherCheck, untried
+from speed.runs.teacher_verdicts import told, verdicts
 
 
 def said(config: Any, home: Path, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:

@@ -22,7 +22,8 @@ from speed.data.prompts.rendering import PromptsConfig
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import KEYS, Kind, Sample
 from speed.ports import Ask, Generate, Sampling
-from speed.runs.report import remarks, stage_line
+from speed.runs.report import remarks
+from speed.runs.stage_lines import stage_line
 from speed.stages.seed import SeedData
 from speed.stages.synthesis import Synthesis
 

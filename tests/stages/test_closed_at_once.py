@@ -12,7 +12,8 @@ from pydantic import PrivateAttr
 from scripted_judge import Scripted, built
 
 from speed.core.errors import UserError
-from speed.core.stage import Pool, Row
+from speed.core.row import Row
+from speed.core.stage import Pool
 from speed.core.store import Store
 from speed.ports import Answer, Ask, Check
 from speed.runtime import Context, Runtime

@@ -18,7 +18,8 @@ from speed.data.answers.parse import example_json, parse_example, parse_revision
 from speed.data.assignment import load_passages, load_topics
 from speed.data.records import Example, Ground, Kind, Rejected, Sample
 from speed.pipeline import pipeline
-from speed.runs.report import StageLine, own_domain_remark, own_domain_table
+from speed.runs.score_tables import own_domain_remark, own_domain_table
+from speed.runs.stage_lines import StageLine
 from speed.runtime import Runtime
 from speed.stages.own_domain import write_task
 

@@ -18,7 +18,7 @@ from speed.core.store import Store
 from speed.core.work import Work
 from speed.data.records import Candidates, Kind, Pair, Prompt
 from speed.ports import Engine, Generate, Generated, Sampling
-from speed.runs.report import stage_line
+from speed.runs.stage_lines import stage_line
 from speed.runtime import Context, Runtime
 from speed.stages.field_pairs import FieldPairs
 from speed.stages.verified_pairs import VerifiedPairs

@@ -23,7 +23,8 @@ from speed.miniature.rules import answer_prompt
 from speed.miniature.teacher import RulesTeacher
 from speed.miniature.world import world
 from speed.ports import Ask, Teacher
-from speed.runs.report import markdown, stage_line
+from speed.runs.report import markdown
+from speed.runs.stage_lines import stage_line
 from speed.stages.preferences import Preferences
 from speed.teaching.journal import Journal
 

@@ -8,7 +8,8 @@ import pytest
 
 from speed.core.ledger import Ledger, Line, gathered, total
 from speed.runs.ledger_table import ledger_table
-from speed.runs.report import StageLine, remarks
+from speed.runs.report import remarks
+from speed.runs.stage_lines import StageLine
 from speed.teaching.entry import Entry
 from speed.teaching.journal import Journal
 from speed.teaching.spending import cost_of, ledger_of

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from speed.core.graph import Goal
 from speed.core.stage import Pool, Take
-from speed.runs.report import StageLine
+from speed.runs.stage_lines import StageLine
 from speed.runs.tables import money
 
 PLACES = {

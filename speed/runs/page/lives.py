@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speed.core.graph import Goal
-from speed.core.stage import Node, Pool, Row
+from speed.core.row import Row
+from speed.core.stage import Node, Pool
 from speed.core.store import Store
 from speed.data.records import Candidates, Example, Pair, RevisedAnswer, Sample, TaskList, Topic
 from speed.runs.page.spread import Spread

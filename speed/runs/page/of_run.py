@@ -15,7 +15,7 @@ from speed.data.evaluation_record import shown
 from speed.data.published_scores import published
 from speed.data.quality.retention import published_shares
 from speed.data.records import Scores
-from speed.runs import report
+from speed.runs import report, score_tables
 from speed.runs.ledger_table import ledger_table
 from speed.runs.page.curves import curves, scores_by_type
 from speed.runs.page.document import page
@@ -24,7 +24,7 @@ from speed.runs.page.lives import Ending, Lives, lives
 from speed.runs.page.packing import packed_records
 from speed.runs.page.telling import meaning, told
 from speed.runs.quiet_faults import quiet_faults
-from speed.runs.report import StageLine
+from speed.runs.stage_lines import StageLine
 from speed.runs.table_one import OwnRow, is_comparable, table_one
 from speed.runs.tables import Table, money
 
@@ -137,7 +137,7 @@ def _scores(name: str, lines: Sequence[StageLine], scores: Scores) -> dict[str, 
     comparable = is_comparable(scores.tasks, judged.get("pins", {}).get("splits", {}))
     speed = next(row for row in published().table_1.rows if row.name == "SPEED" and row.group == "synthetic data only")
     kinds = judged.get("kinds", {})
-    beside = report.scored_without_training(lines)
+    beside = score_tables.scored_without_training(lines)
     every, tasks = [scores, *beside.values()], Counter(kinds.values())
     by_type = Table("task type", "tasks", "this run", *beside, "paper")
     for kind in scores.types:
@@ -152,15 +152,15 @@ def _scores(name: str, lines: Sequence[StageLine], scores: Scores) -> dict[str, 
     own = OwnRow(name, f"this run, {corpus:,} examples kept" if corpus else "this run", scores.types, scores.mean)
     paper = {**speed.types, "mean over tasks": speed.mean} if comparable else {}
     caption = "Strokes are tasks, dots are means. " if len(scores.tasks) > len(scores.types) else ""
-    caption += "".join(f"{told} " for told in report.beside_the_scores(list(lines)))
+    caption += "".join(f"{told} " for told in score_tables.beside_the_scores(list(lines)))
     if not comparable:
         caption += (
             "The paper's scores are over 56 other tasks: levels do not compare, so they stand in the table alone."
         )
-    own_table = report.own_domain_table(lines, scores)
+    own_table = score_tables.own_domain_table(lines, scores)
     return {
         "own": own_table,
-        "own_remark": report.own_domain_remark(lines) if own_table is not None else "",
+        "own_remark": score_tables.own_domain_remark(lines) if own_table is not None else "",
         "picture": scores_by_type(scores, kinds, beside, paper),
         "caption": caption,
         "types": by_type,

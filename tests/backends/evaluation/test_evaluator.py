@@ -24,7 +24,7 @@ from speed.core.content import sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import digest
 from speed.data.evaluation_datasets import EvaluationDataset, evaluation_datasets
-from speed.runs.report import scores_table
+from speed.runs.score_tables import scores_table
 
 
 @pytest.fixture(scope="module")

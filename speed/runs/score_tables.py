@@ -1,0 +1,113 @@
+"""The scores of a run, beside what they are to be read beside: its base untrained, the yardsticks, the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from speed.data.evaluation_record import scores_of, shown
+from speed.data.published_scores import published
+from speed.data.records import Scores
+from speed.data.yardsticks import known_yardsticks, yardsticks
+from speed.runs.stage_lines import StageLine
+from speed.runs.table_one import OwnRow, is_comparable, table_one
+from speed.runs.tables import Table, escaped
+
+UNTRAINED = "untrained"
+"""Heading of the column of the embedder's base."""
+
+
+def scored_without_training(lines: Sequence[StageLine]) -> dict[str, Scores]:
+    """What to read a run's scores beside, by name: its embedder's base, and the yardsticks of its tasks."""
+    judged = _judged(lines)
+    beside: dict[str, Scores] = {}
+    if (untrained := _untrained(lines)) is not None:
+        beside[UNTRAINED] = untrained
+    if judged is not None:
+        for name, row in yardsticks(judged["pins"]["datasets"]).items():
+            beside[name] = scores_of(dict(row), judged["kinds"])
+    return beside
+
+
+def scores_table(lines: list[StageLine], scores: Scores) -> Table:
+    """Main scores by task type, then the two means; beside them those without training, where they are known."""
+    beside = scored_without_training(lines)
+    table = Table("task type", "score", *beside)
+    every = [scores, *beside.values()]
+    for kind in scores.types:
+        table.add(kind, *(shown(each.types[kind]) for each in every))
+    table.add(f"mean over {len(scores.tasks)} tasks", *(shown(each.mean) for each in every))
+    table.add(f"mean over {len(scores.types)} types", *(shown(each.mean_of_types) for each in every))
+    return table
+
+
+def beside_the_scores(lines: list[StageLine]) -> list[str]:
+    """What the yardsticks of the table of scores are."""
+    judged = _judged(lines)
+    names = yardsticks(judged["pins"]["datasets"]) if judged is not None else {}
+    told = [f"{each.name}: {each.about}" for each in known_yardsticks() if each.name in names]
+    if _untrained(lines) is not None:
+        told.insert(0, f"{UNTRAINED}: the embedder's base as it came, under the protocol of the run")
+    return [f"Beside the run, without training: {'; '.join(told)}."] if told else []
+
+
+def own_domain_table(lines: Sequence[StageLine], scores: Scores) -> Table | None:
+    """Base and embedder side by side on held-out documents and on the run's tasks; None for a run without documents."""
+    found: dict[str, Any] | None = next(
+        (line.metrics["own_domain"] for line in lines if "own_domain" in line.metrics), None
+    )
+    if found is None:
+        return None
+    table = Table("", UNTRAINED, "tuned", "won or lost")
+    base, tuned = found.get("base", {}), found["tuned"]
+    rows = [(f"own documents: {name}", base.get(name), tuned[name]) for name in tuned]
+    before = _untrained(lines)
+    for kind, score in scores.types.items():
+        rows.append((kind, None if before is None else before.types.get(kind), score))
+    rows.append((f"mean over {len(scores.tasks)} general tasks", None if before is None else before.mean, scores.mean))
+    for name, old, new in rows:
+        table.add(name, shown(old), shown(new), "-" if old is None or new is None else f"{new - old:+.1f}")
+    return table
+
+
+def own_domain_remark(lines: Sequence[StageLine]) -> str:
+    """What the test on own documents is."""
+    found = next(line.metrics["own_domain"] for line in lines if "own_domain" in line.metrics)
+    return (
+        f"{found['queries']} queries by the teacher for passages of documents that were held out before anything was "
+        f"generated; all {found['passages']} passages are searched, the training documents' too."
+    )
+
+
+def _untrained(lines: Sequence[StageLine]) -> Scores | None:
+    """Scores of the embedder's base without training, where the run has them."""
+    found = next((line.metrics["untrained"] for line in lines if "untrained" in line.metrics), None)
+    return None if found is None else Scores.model_validate(found)
+
+
+def _judged(lines: Sequence[StageLine]) -> dict[str, Any] | None:
+    """The evaluation record of a run."""
+    return next((line.metrics["judged"] for line in lines if "judged" in line.metrics), None)
+
+
+def beside_table_one(name: str, lines: list[StageLine], scores: Scores) -> list[str]:
+    """The paper's Table 1 with a row of this run; nothing unless the run is scored on all of its tasks."""
+    judged = _judged(lines)
+    if judged is None or not is_comparable(scores.tasks, judged["pins"].get("splits", {})):
+        return []
+    corpus = next((line.rows_out for line in lines if line.label in ("dedup", "given corpus")), None)
+    trained_on = "this run" if corpus is None else f"this run, {corpus:,} examples kept"
+    table = table_one([OwnRow(name, trained_on, scores.types, scores.mean)])
+    return ["## The paper's Table 1", table.markdown(), escaped(published().table_1.source)]
+
+
+def measured(lines: list[StageLine]) -> list[str]:
+    """How the scores came about: what another run must share to be compared with this one (`speed.compare`)."""
+    found = _judged(lines)
+    if found is None:
+        return []
+    pins = found["pins"]
+    how = f"mteb {pins['mteb']}, {pins['precision']}, protocol {found['protocol']}, batches of {pins['batch']}"
+    splits = {task: f" ({split})" for task, split in pins.get("splits", {}).items()}
+    data = ", ".join(f"{task} {revision}{splits.get(task, '')}" for task, revision in pins["datasets"].items())
+    return [escaped(f"{how}. Data: {data}.")]
