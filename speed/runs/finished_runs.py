@@ -17,6 +17,8 @@ from speed.data.records import Scores
 
 DEFAULT_ROOT = "speed_home"
 """The root of runs where neither a command nor SPEED_HOME names one."""
+DEFAULT_PRESET = "miniature"
+"""That of a run which names none (`conf/config.yaml`)."""
 NOT_OF_THE_EXPERIMENT = ("runtime", "seed", "tracker")
 """Sections of a config that decide where a run is carried out, or which draw of it this is."""
 

@@ -61,5 +61,7 @@ class Answer(Spec):
     remarks: tuple[str, ...]
     laws: Laws | None = None
     """Of scores by data size, where the study is of them and there are two sizes at least."""
+    commands: tuple[str, ...] = ()
+    """Commands that make all its runs, in an empty root too."""
     missing: tuple[str, ...]
     """Commands that make what is missing."""

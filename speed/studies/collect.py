@@ -11,15 +11,12 @@ from speed.core.errors import UserError
 from speed.core.spec import Json
 from speed.data.evaluation_record import refuse_other_pins
 from speed.data.published_scores import published
-from speed.runs.finished_runs import FinishedRun, Seeds
+from speed.runs.finished_runs import DEFAULT_PRESET, FinishedRun, Seeds
 from speed.studies.answer import Answer, Figure, Row, RunOfRow
 from speed.studies.definition import Measure, Point, Study
 from speed.studies.missing import commands
 from speed.studies.scaling_law import Laws, fit_laws
 from speed.studies.statistics import Difference, corrected, difference, interval
-
-DEFAULT_PRESET = "miniature"
-"""That of a run which names none (`conf/config.yaml`)."""
 
 
 @dataclass
@@ -180,6 +177,7 @@ def answer(
         rows=tuple(rows),
         remarks=(*_other_tasks(study, group), *remarks, *_reuse(group), *study.notes),
         laws=_laws(study, group) if study.sizes and with_laws else None,
+        commands=tuple(commands(study, expected, {point.name: wanted for point in expected}, (), home, preset)),
         missing=tuple(commands(study, points, missing, group.runs, home)),
     )
 

@@ -42,12 +42,20 @@ class Point(Spec):
         return self.overrides or tuple(f"{key}={_typed(value)}" for key, value in self.where.items())
 
 
+TEXTS = ("title", "question", "hypothesis", "learnt", "notes")
+"""Fields of a study that say something and decide nothing: a committed page takes them from today's definition."""
+
+
 class Study(Spec):
     """A question, and the runs that answer it."""
 
     name: str
     title: str
     question: str
+    hypothesis: str = ""
+    """What was expected of the committed runs (`preset=miniature`), and what would refute it; written before them."""
+    learnt: tuple[str, ...] = ()
+    """What the committed runs have taught, one sentence or two each; what failed is told as well."""
     axis: tuple[str, ...]
     """Keys in which its points may differ, with whatever stands below them. In everything else its runs are alike."""
     where: dict[str, Json] = {}

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
-from speed.runs.finished_runs import FinishedRun, Seeds
+from speed.runs.finished_runs import DEFAULT_PRESET, FinishedRun, Seeds
 from speed.studies.definition import Point, Study
 
 DONE_WITH_A_RUN = ("name", "plan", "probe", "preview", "teach_check", "status", "verify", "hydra", "runtime.home")
@@ -19,6 +19,7 @@ def commands(
     missing: Mapping[str, Sequence[Seeds]],
     runs: Sequence[FinishedRun],
     home: str | None,
+    preset: str = "",
 ) -> Iterator[str]:
     """What to type for each point that lacks seeds, in as few commands as there can be.
 
@@ -26,8 +27,10 @@ def commands(
         missing: seeds that each point lacks.
         runs: those that the study has; one of them is repeated in everything but its point and its seed.
         home: the root as it must be named; None where it is the default.
+        preset: the one to name where no run is repeated; empty for the default.
     """
-    start = _start(study, runs) + ([f"runtime.home={home}"] if home else [])
+    chosen = [f"preset={preset}"] if preset not in ("", DEFAULT_PRESET) and not runs else []
+    start = _start(study, runs) + chosen + ([f"runtime.home={home}"] if home else [])
     lacking: dict[tuple[Seeds, ...], list[Point]] = {}
     for point in points:
         if missing.get(point.name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 
 from speed.core.escape import escape
 from speed.runs.tables import Table, escaped, money
@@ -139,19 +140,29 @@ def markdown(answer: Answer, picture: str | None = None) -> str:
     Args:
         picture: file name of its picture.
     """
-    parts = [f"# {escaped(answer.study.title)}", escaped(answer.study.question), main_table(answer).markdown()]
-    parts += [f"![{escaped(answer.study.title)}]({picture})"] if picture else []
+    study = answer.study
+    parts = [f"# {escaped(study.title)}", escaped(study.question)]
+    parts += ["## Expected", escaped(study.hypothesis)] if study.hypothesis else []
+    if answer.commands and answer.commands != answer.missing:
+        parts += ["## Command", in_a_shell([*answer.commands, f"python -m speed.report {study.name}"])]
+    parts += ["## Found", main_table(answer).markdown()]
+    parts += [f"![{escaped(study.title)}]({picture})"] if picture else []
     parts.append("\n".join(f"- {escaped(each)}" for each in told(answer)))
     if answer.laws:
         law = law_tables(answer.laws)
         told_of_it = "\n".join(f"- {escaped(each)}" for each in law if isinstance(each, str))
         parts += ["## The law", *(each.markdown() for each in law if isinstance(each, Table)), told_of_it]
-    if answer.missing:
-        commands = "\n".join(escape(command).replace("\n", " ") for command in answer.missing)
-        parts += ["## What is missing", f"```bash\n{commands}\n```"]
+    parts += ["## Learnt", "\n".join(f"- {escaped(each)}" for each in study.learnt)] if study.learnt else []
+    parts += ["## What is missing", in_a_shell(answer.missing)] if answer.missing else []
     if any(row.runs for row in answer.rows):
         parts += ["## Runs", runs_table(answer).markdown()]
     return "\n\n".join(parts) + "\n"
+
+
+def in_a_shell(commands: Sequence[str]) -> str:
+    """Commands as Markdown shows them, to be copied."""
+    lines = "\n".join(escape(command).replace("\n", " ") for command in commands)
+    return f"```bash\n{lines}\n```"
 
 
 def latex(answer: Answer) -> str:
