@@ -4,7 +4,8 @@
 
 Spoils a share (the dose) of the teacher's examples in one way, trains the embedder and evaluates it; no other model
 takes part. Each finished point is a line of calibration.jsonl, so the script can be stopped at any time, and several
-may run side by side on other seeds or kinds. `--table` only prints what is there, and draws calibration.svg.
+may run side by side on other seeds or kinds. `--table` only prints what is there, and draws calibration.svg; with
+`--write` it puts the spread of differences where reports of runs on these tasks find it (speed/data/calibration.json).
 Seeds differ in everything: topics, texts, which examples are spoilt, order and new weights.
 """
 
@@ -15,6 +16,7 @@ import json
 import math
 import random
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +26,9 @@ from measure_miniature import ROOT, Built, interval, mean
 
 from speed.miniature.lexicon import domain_of, lexicon, meaning, mentions
 from speed.miniature.phrasing import any_word, replace_words
+from speed.miniature.tasks import write_tasks
 from speed.miniature.world import seeded
+from speed.miniature.yardsticks import revisions
 
 EXAMPLES = 920
 """Examples that an embedder is trained on, as in measure_miniature.py."""
@@ -174,27 +178,57 @@ def seeds_for(deviation: float, difference: float) -> int:
     return next(seeds for seeds in range(2, 10_000) if smallest_difference(deviation, seeds) <= difference)
 
 
-def table(points: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown of the curves: what each dose costs against no dose, paired by seed, and the smallest difference."""
+def losses(points: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], list[float]]:
+    """What each kind and dose costs against no dose, seed by seed."""
     score = {(each["kind"], each["dose"], each["seed"]): mean(each["tasks"].values()) for each in points}
     clean = {seed: value for (_, dose, seed), value in score.items() if dose == 0}
-    doses = sorted({dose for _, dose, _ in score if dose})
+    found: dict[tuple[str, int], list[float]] = {}
+    for (kind, dose, seed), value in sorted(score.items(), key=lambda item: item[0][2]):
+        if dose and seed in clean:
+            found.setdefault((kind, dose), []).append(value - clean[seed])
+    return found
+
+
+def pooled_deviation(points: Sequence[Mapping[str, Any]]) -> float | None:
+    """Standard deviation over seeds of a difference, of all kinds and doses together; None without two seeds."""
+    several = [pairs for pairs in losses(points).values() if len(pairs) > 1]
+    spreads = [sum((value - mean(pairs)) ** 2 for value in pairs) / (len(pairs) - 1) for pairs in several]
+    return mean(spreads) ** 0.5 if spreads else None
+
+
+def calibrated(points: Sequence[Mapping[str, Any]], datasets: Sequence[str], size: int) -> dict[str, Any]:
+    """Contents of speed/data/calibration.json.
+
+    Args:
+        datasets: revisions of the data of the tasks.
+    """
+    deviation = pooled_deviation(points)
+    if deviation is None:
+        raise SystemExit("--write needs points of two seeds at least")
+    row = {
+        "datasets": sorted(datasets), "examples": size, "deviation": round(deviation, 3),
+        "five_seeds": round(smallest_difference(deviation, 5), 2), "seeds_for_a_point": seeds_for(deviation, 1.0),
+    }  # fmt: skip
+    return {"rows": [row]}
+
+
+def table(points: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown of the curves: what each dose costs against no dose, paired by seed, and the smallest difference."""
+    found = losses(points)
+    doses = sorted({dose for _, dose in found})
     lines = ["| spoilt | " + " | ".join(f"{dose} %" for dose in doses) + " |", "|---|" + "---:|" * len(doses)]
-    spreads = []
     for kind in dict.fromkeys(each["kind"] for each in points if each["dose"]):
         cells = []
         for dose in doses:
-            pairs = [score[kind, dose, seed] - clean[seed] for seed in sorted(clean) if (kind, dose, seed) in score]
+            pairs = found.get((kind, dose), [])
             if not pairs:
                 cells.append("")
                 continue
             centre, half = interval(pairs)
             cells.append(f"{centre:+.1f}" + ("" if math.isnan(half) else f" ± {half:.1f}"))
-            if len(pairs) > 1:
-                spreads.append(sum((value - centre) ** 2 for value in pairs) / (len(pairs) - 1))
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
-    if spreads:
-        deviation = mean(spreads) ** 0.5
+    deviation = pooled_deviation(points)
+    if deviation is not None:
         lines += ["", f"Paired differences have a standard deviation of {deviation:.2f} points (pooled)."]
         lines += [f"Five seeds tell {smallest_difference(deviation, 5):.1f} points; one point takes "
                   f"{seeds_for(deviation, 1.0)} seeds."]  # fmt: skip
@@ -234,6 +268,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=EXAMPLES, help="examples that an embedder is trained on")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("calibration"))
     parser.add_argument("--table", action="store_true", help="print and draw what is there, and train nothing")
+    parser.add_argument("--write", action="store_true", help="with --table: write speed/data/calibration.json")
     arguments = parser.parse_args()
     file = arguments.out.with_suffix(".jsonl")
 
@@ -251,6 +286,12 @@ def main() -> None:
             lines.write(json.dumps(point) + "\n")
         print(f"seed {seed}, {kind}, {dose} %: {mean(point['tasks'].values()):.1f} in {point['seconds']} s", flush=True)
     print(table(finished()))
+    if arguments.table and arguments.write:
+        with tempfile.TemporaryDirectory() as made:
+            write_tasks(Path(made))
+            datasets = list(revisions(Path(made)).values())
+        text = json.dumps(calibrated(finished(), datasets, arguments.size), indent=1)
+        (ROOT / "speed" / "data" / "calibration.json").write_text(text + "\n", encoding="utf-8")
     picture(finished(), arguments.out.with_suffix(".svg"))
 
 

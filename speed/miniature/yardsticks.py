@@ -75,12 +75,17 @@ ENCODERS: dict[str, tuple[str, Vector]] = {
 }
 
 
+def revisions(folder: Path) -> dict[str, str]:
+    """Revision of the data of each task in `folder`."""
+    return {job.task.metadata.name: job.task.metadata.dataset["revision"] for job in _jobs(folder)}
+
+
 def measured(folder: Path) -> dict[str, Any]:
     """Contents of `yardsticks.json` for the tasks in a folder."""
-    revisions = {job.task.metadata.name: job.task.metadata.dataset["revision"] for job in _jobs(folder)}
+    named = revisions(folder)
     rows = []
     for name, (about, vector) in ENCODERS.items():
-        by_task = {revisions[task]: round(score, 4) for task, score in scores(vector, folder).items()}
+        by_task = {named[task]: round(score, 4) for task, score in scores(vector, folder).items()}
         rows.append({"name": name, "about": about, "scores": dict(sorted(by_task.items()))})
     return {"rows": rows}
 
@@ -88,7 +93,7 @@ def measured(folder: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as made:
         write_tasks(Path(made))
-        tasks = {job.task.metadata.dataset["revision"]: job.task.metadata.name for job in _jobs(Path(made))}
+        tasks = {revision: name for name, revision in revisions(Path(made)).items()}
         found = measured(Path(made))
     for row in found["rows"]:
         values = row["scores"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from speed.data.calibration import calibration
 from speed.data.evaluation_record import scores_of, shown
 from speed.data.published_scores import published
 from speed.data.records import Scores
@@ -42,13 +43,15 @@ def scores_table(lines: list[StageLine], scores: Scores) -> Table:
 
 
 def beside_the_scores(lines: list[StageLine]) -> list[str]:
-    """What the yardsticks of the table of scores are."""
+    """What the yardsticks of the table of scores are, and which differences mean something, where that is known."""
     judged = _judged(lines)
-    names = yardsticks(judged["pins"]["datasets"]) if judged is not None else {}
+    datasets = {} if judged is None else judged["pins"]["datasets"]
+    names, calibrated = yardsticks(datasets), calibration(datasets)
     told = [f"{each.name}: {each.about}" for each in known_yardsticks() if each.name in names]
     if _untrained(lines) is not None:
         told.insert(0, f"{UNTRAINED}: the embedder's base as it came, under the protocol of the run")
-    return [f"Beside the run, without training: {'; '.join(told)}."] if told else []
+    beside = [f"Beside the run, without training: {'; '.join(told)}."] if told else []
+    return [*beside, *([calibrated.told()] if calibrated else [])]
 
 
 def own_domain_table(lines: Sequence[StageLine], scores: Scores) -> Table | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from calibrate_miniature import KINDS, SPOILT, in_other_words, seeds_for, smallest_difference, spoilt
+from calibrate_miniature import KINDS, SPOILT, calibrated, in_other_words, seeds_for, smallest_difference, spoilt, table
 
+from speed.data.calibration import Calibration
 from speed.miniature.lexicon import meaning
 from speed.miniature.world import seeded
 
@@ -63,3 +64,20 @@ def test_smallest_difference() -> None:
     assert smallest_difference(1.0, 5) == pytest.approx(1.68, abs=0.01)
     assert smallest_difference(2.0, 5) == pytest.approx(3.36, abs=0.02)
     assert seeds_for(2.0, 1.0) == 34
+
+
+def test_the_spread_of_differences_is_pooled_and_kept_for_reports() -> None:
+    """Differences of -1 and -3 have a variance of 2, those of 0 and 0 none: 1 together."""
+    scores = {("none", 0): (50.0, 60.0), ("one topic", 50): (49.0, 57.0), ("query copied", 50): (50.0, 60.0)}
+    points = [
+        {"kind": kind, "dose": dose, "seed": seed, "size": 46, "tasks": {"A": score - 1, "B": score + 1}}
+        for (kind, dose), both in scores.items()
+        for seed, score in enumerate(both)
+    ]
+    (row,) = calibrated(points, ["local-b", "local-a"], 46)["rows"]
+    found = Calibration.model_validate(row)
+    assert (found.datasets, found.examples, found.deviation) == (("local-a", "local-b"), 46, 1.0)
+    assert found.five_seeds == pytest.approx(smallest_difference(1.0, 5), abs=0.01)
+    assert "standard deviation of 1.00 points" in table(points)
+    with pytest.raises(SystemExit, match="two seeds"):
+        calibrated(points[::2], ["local-a"], 46)

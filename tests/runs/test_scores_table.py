@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from speed.data.calibration import Calibration, calibration
 from speed.data.evaluation_record import scores_of
 from speed.data.yardsticks import known_yardsticks
 from speed.runs.score_tables import beside_the_scores, scores_table
@@ -58,3 +59,15 @@ def test_no_yardstick_stands_beside_other_data(datasets: dict[str, str]) -> None
     table = scores_table([evaluation(datasets)], scores_of({"a": 10.0, "b": 20.0, "c": 60.0}, KINDS))
     assert table.head == ("task type", "score")
     assert beside_the_scores([evaluation(datasets)]) == []
+
+
+def test_what_a_difference_must_be_stands_beside_scores_that_were_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Calibration(
+        datasets=("local-1", "local-2"), examples=920, deviation=1.5, five_seeds=2.52, seeds_for_a_point=20
+    )
+    assert calibration({"a": "local-2", "b": "local-1"}, (made,)) == made
+    assert calibration({"a": "local-2"}, (made,)) is calibration({}, (made,)) is None
+    monkeypatch.setattr("speed.data.calibration._known", lambda: (made,))
+    [said] = beside_the_scores([evaluation({"a": "local-1", "b": "local-2"})])
+    assert "Single runs tell differences from 2.9 points on, five seeds of each 2.5, and one point takes 20" in said
+    assert beside_the_scores([evaluation({"a": "local-1"})]) == []
