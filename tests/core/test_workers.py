@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toys import SharedNumbers
+from toys import Large, SharedNumbers
 
 from speed.core.graph import goals
 from speed.core.scheduler import StageFailed, build_all
@@ -72,3 +72,23 @@ def test_the_last_device_that_is_lost_ends_the_run(tmp_path: Path) -> None:
     pool = SharedNumbers(3, log=str(tmp_path / "log"), bad_device="0")
     with pytest.raises(StageFailed, match="GPU 0 is not used any more in this run, and no other is left"):
         built(pool, 8, tmp_path, devices=(0,))
+
+
+@pytest.mark.parametrize(("gigabytes", "waits"), [(16.0, True), (20.0, False)])
+def test_what_does_not_fit_into_memory_side_by_side_runs_one_after_the_other(
+    gigabytes: float, waits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("speed.core.scheduler.memory_gigabytes", lambda: gigabytes)
+    log, said = tmp_path / "log", []
+    order = goals([Large(1, str(log)), Large(2, str(log))])
+
+    def listen(label: str, event: dict[str, Any]) -> None:
+        said.append(event.get("message"))
+
+    build_all(order, Store(tmp_path / "home").open(), Runtime(), listen, tmp_path / "logs")
+    lines = log.read_text().splitlines()
+    told = any(str(each).startswith("waits for memory: it takes about 9 of 16 GB (large") for each in said)
+    assert told == waits
+    if waits:
+        assert [line.split()[1] for line in lines] == ["begins", "ends"] * 2
+    assert len(lines) == 4

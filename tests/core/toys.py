@@ -133,6 +133,31 @@ class OnCard(Stage[int]):
 
 
 @dataclass(frozen=True)
+class Large(Stage[int]):
+    """Takes nine gigabytes on cores."""
+
+    number: int
+    log: str
+    """A file that gets a line at the beginning and one at the end."""
+
+    name: ClassVar[str] = "large"
+    packages: ClassVar[tuple[str, ...]] = ("json",)
+
+    @property
+    def label(self) -> str:
+        return f"large {self.number}"
+
+    def demand(self, runtime: Runtime) -> Demand:
+        return Demand(gigabytes=9.0)
+
+    def run(self, out: Path, ctx: Context) -> None:
+        for word in ("begins", "ends"):
+            with open(self.log, "a") as file:
+                file.write(f"{self.number} {word}\n")
+        (out / "large.txt").touch()
+
+
+@dataclass(frozen=True)
 class Doubled(Pool[Number]):
     numbers: Pool[Number]
 

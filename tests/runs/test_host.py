@@ -62,6 +62,10 @@ def test_hours_come_from_the_first_steps_of_an_earlier_run(compose: Any, tmp_pat
     assert unknown in lines(config, tmp_path), "a damaged file is no reason"
 
 
+def test_a_run_writes_down_how_fast_its_first_steps_went(smoke: Path) -> None:
+    assert known_rates(smoke)["training package:miniature/bases/llama"] > 1e6
+
+
 def test_what_a_stage_computes_follows_from_its_model_and_rows(compose: Any) -> None:
     goals = {goal.label: goal.node for goal in pipeline(compose(*LAPTOP)).goals()}
     junior, root = computed(goals["junior"]), computed(goals["root data"])
