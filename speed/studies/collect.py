@@ -277,9 +277,23 @@ def _laws(study: Study, group: Group) -> Laws | None:
         if size is not None and all(scores.values()):
             measured.setdefault(size, {}).update(scores)
     try:
-        return fit_laws(measured)
+        return fit_laws(measured, dollars_per_example=_price_of_an_example(study, group))
     except UserError:  # a single size, or no task that all have
         return None
+
+
+def _price_of_an_example(study: Study, group: Group) -> float | None:
+    """What one more example has cost, from the smallest size to the largest; None where a price is unknown."""
+    paid: dict[int, list[float | None]] = {}
+    for run in group.runs:
+        if (size := _size(study, run)) is not None:
+            paid.setdefault(size, []).append(run.dollars)
+    least, most = min(paid, default=0), max(paid, default=0)
+    ends = [[price for price in paid.get(size, []) if price is not None] for size in (least, most)]
+    if least == most or any(len(known) < len(paid[size]) for known, size in zip(ends, (least, most), strict=True)):
+        return None
+    low, high = (sum(known) / len(known) for known in ends)
+    return (high - low) / (most - least)
 
 
 def _by_task(runs: dict[Seeds, FinishedRun], numbers: dict[Seeds, int]) -> dict[int, dict[str, float]]:

@@ -49,6 +49,7 @@ def made_run(
     pins: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
     calls: int = 7,
+    dollars: float | None = 0.5,
     built: int = 1,
     name: str | None = None,
     **changes: Any,
@@ -57,6 +58,7 @@ def made_run(
 
     Args:
         score: its mean over tasks; None where it is undefined.
+        dollars: what the teacher was paid; None where its price is unknown.
         built: how many of its two stages it built.
         changes: to the config, as in `config_with`.
     """
@@ -80,7 +82,7 @@ def made_run(
     stages: list[dict[str, Any]] = [
         {
             "label": "seed data", "key": "s", "state": "built" if built > 1 else "reused", "rows_out": 3,
-            "cost": {"calls": calls, "tokens_in": 100, "tokens_out": 50}, "dollars": 0.5, "metrics": {},
+            "cost": {"calls": calls, "tokens_in": 100, "tokens_out": 50}, "dollars": dollars, "metrics": {},
         },
         {
             "label": "evaluation", "key": key, "state": "built" if built else "reused", "rows_out": None, "cost": {},

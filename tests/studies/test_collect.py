@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,15 @@ def test_the_law_by_data_size_is_fitted_to_figure_4(tmp_path: Path) -> None:
     assert found(tmp_path, "figure4", with_laws=False).laws is None
     assert found(tmp_path, "table2").laws is None
     assert "points a doubling" in markdown(page)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_tenth_of_a_point_has_its_price_where_the_teachers_is_known(known: bool, tmp_path: Path) -> None:
+    """A point a doubling: the next tenth takes 2^0.1 - 1 of the 920 examples more, at a cent each."""
+    for factor in (0.125, 0.25, 0.5, 1, 2):
+        size = 460 * factor
+        made_run(tmp_path, 50 + math.log2(factor), scale__factor=factor, dollars=1 + 0.01 * size if known else None)
+    laws = found(tmp_path, "figure4").laws
+    assert laws is not None
+    price = laws.laws[0].dollars_a_tenth
+    assert price == (pytest.approx(920 * (2**0.1 - 1) * 0.01, rel=0.02) if known else None)
