@@ -12,12 +12,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
+STEPS = 6
+"""Halvings of the grid's distance in which the fit of a redrawn curve ends."""
 Array: TypeAlias = NDArray[np.float64]
 Name: TypeAlias = Literal["log-linear", "power", "saturating"]
 NAMES: tuple[Name, ...] = ("log-linear", "power", "saturating")
@@ -29,7 +31,7 @@ class Form(NamedTuple):
     name: Name
     grid: tuple[tuple[float, ...], ...]
     """Values to try of each exponent."""
-    basis: Callable[[Array, Sequence[float]], Array]
+    basis: Callable[[Array, Sequence[Any]], Array]
     """What the slope is multiplied with, by size (in units of the middle size) and exponents."""
     parameters: Callable[[Array, Sequence[float], float], dict[str, float]]
 
@@ -83,27 +85,44 @@ def cells(form: Form) -> list[tuple[float, ...]]:
     return list(itertools.product(*form.grid))
 
 
-def misses_of(form: Form, exponents: Sequence[float], x: Array, means: Array, weights: Array) -> tuple[Array, Array]:
-    """Weighted misses and the two coefficients of the weighted least squares; one row for each row of `means`."""
+def misses_of(form: Form, exponents: Sequence[Any], x: Array, means: Array, weights: Array) -> tuple[Array, Array]:
+    """Weighted misses and the two coefficients of the weighted least squares; one row for each row of `means`.
+
+    Args:
+        exponents: numbers, or columns with one for each row of `means`.
+    """
     basis, shares = form.basis(x, exponents), weights / weights.sum()
-    centred = basis - shares @ basis
-    slopes = means @ (shares * centred) / (shares @ centred**2)
-    levels = means @ shares - slopes * (shares @ basis)
+    centred = basis - (basis @ shares)[..., None]
+    slopes = (means * shares * centred).sum(-1) / (shares * centred**2).sum(-1)
+    levels = means @ shares - slopes * (basis @ shares)
     misses = means - levels[:, None] - slopes[:, None] * basis
     return misses * np.sqrt(weights), np.column_stack([levels, slopes])
 
 
 def predicted(form: Form, x: Array, means: Array, weights: Array, wanted: Array) -> Array:
-    """Scores at the wanted sizes, of the best place of the grid for each row of `means`."""
+    """Scores at the wanted sizes by a fit to each row of `means`, from the best place of the grid in smaller steps."""
     lowest = np.full(len(means), np.inf)
-    out = np.zeros((len(means), len(wanted)))
-    for exponents in cells(form):
-        misses, coefficients = misses_of(form, exponents, x, means, weights)
-        squares = (misses**2).sum(1)
+    best = [np.full((len(means), 1), values[0]) for values in form.grid]
+
+    def tried(exponents: Sequence[Any]) -> None:
+        squares = (misses_of(form, exponents, x, means, weights)[0] ** 2).sum(1)
         better = squares < lowest
         lowest[better] = squares[better]
-        out[better] = coefficients[better, :1] + coefficients[better, 1:] * form.basis(wanted, exponents)
-    return out
+        for kept, found in zip(best, exponents, strict=True):
+            kept[better] = np.broadcast_to(found, kept.shape)[better]
+
+    for place in cells(form):
+        tried(place)
+    for halvings in range(1, STEPS if form.grid else 0):
+        around = list(best)
+        best = [each.copy() for each in best]
+        reach = [(values[1] / values[0]) ** (0.5**halvings) for values in form.grid]
+        for direction in itertools.product((-1, 0, 1), repeat=len(reach)):
+            moved = [each * by**way for each, by, way in zip(around, reach, direction, strict=True)]
+            ends = [(values[0], values[-1]) for values in form.grid]
+            tried([np.clip(each, *end) for each, end in zip(moved, ends, strict=True)])
+    coefficients = misses_of(form, best, x, means, weights)[1]
+    return np.asarray(coefficients[:, :1] + coefficients[:, 1:] * form.basis(wanted, best))
 
 
 def fit(form: Form, x: Array, means: Array, weights: Array) -> Curve:

@@ -146,11 +146,22 @@ def test_bands_over_seeds_hold_the_truth_as_often_as_they_say(seeds: int, same_s
     assert all(0.85 <= share <= 0.95 for share in held("log-linear", 200, seeds=seeds, same_seeds=same_seeds))
 
 
+def test_bands_of_a_curve_hold_the_truth_as_often_as_they_say() -> None:
+    assert all(0.85 <= share <= 0.95 for share in held("power", 100))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "at_most"), [("power", 0.95), ("saturating", 0.98)])
-def test_bands_of_curves_hold_the_truth_as_often_as_they_say(name: Name, at_most: float) -> None:
-    """Four parameters from six sizes are hardly determined: the saturating form's bands are wide rather than narrow."""
-    assert all(0.85 <= share <= at_most for share in held(name, 120))
+@pytest.mark.parametrize(("same_seeds", "seeds"), [(True, 3), (True, 5), (False, 5)])
+@pytest.mark.parametrize("name", ["power", "saturating"])
+def test_bands_of_curves_hold_the_truth_as_often_as_they_say(name: Name, same_seeds: bool, seeds: int) -> None:
+    """Half a minute each. Redrawn curves that stay on the grid of exponents have a wider spread, and hold too much.
+
+    Three seeds that differ from size to size are too few for a curve: bands of the power law then hold 83 to 91 %. And
+    four parameters from five sizes foretell the sixth within bands that are wide rather than narrow (96.5 %).
+    """
+    *bands, foretold = held(name, 200, seeds=seeds, same_seeds=same_seeds)
+    assert all(0.85 <= share <= 0.95 for share in bands), bands
+    assert 0.85 <= foretold <= (0.98 if name == "saturating" else 0.95)
 
 
 def test_bands_over_tasks_hold_the_truth_as_often_as_they_say() -> None:
