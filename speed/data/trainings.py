@@ -25,6 +25,11 @@ class Sft(Spec):
     warmup_ratio: float = 0.03
     seed: int = 0
 
+    @property
+    def texts_a_row(self) -> int:
+        """Texts that a row of the batch is: prompt and completion."""
+        return 1
+
 
 class Dpo(Spec):
     """Direct preference optimisation (paper, equation 2 and Appendix B), and what others have put in its place."""
@@ -56,6 +61,11 @@ class Dpo(Spec):
         if self.gamma and self.loss != "simpo":
             raise ValueError(f"gamma={self.gamma} has no effect on loss={self.loss}: set it to 0, or loss=simpo")
         return self
+
+    @property
+    def texts_a_row(self) -> int:
+        """Texts that a row of the batch is: the prompt with each of two answers."""
+        return 2
 
     @property
     def needs_reference(self) -> bool:

@@ -16,7 +16,6 @@ from speed.core.graph import StageStatus
 from speed.data.costs.auto_fit import settled
 from speed.data.costs.memory import GIGABYTE, RESERVED, embedder_bytes, fit_on, state_bytes, training_bytes
 from speed.data.costs.model_shapes import shape_of
-from speed.data.trainings import Dpo
 from speed.ports import Training
 from speed.runs.tables import paragraph
 from speed.runtime import Runtime
@@ -131,12 +130,11 @@ def _of_training(
     shape, footprint, config = shape_of(training.base), training.trainer.footprint(), training.config
     if shape is None or footprint is None or not numbers:
         return None
-    preference = isinstance(config, Dpo)
     gpus = most_of(tuple(numbers), devices)
     share = config.batch_size // gpus
-    rows = min(footprint.micro_batch or share, share) * (2 if preference else 1)
+    rows = min(footprint.micro_batch or share, share) * config.texts_a_row
     tokens, shared = rows * config.max_length, gpus if partitioned else 1
-    needed = training_bytes(shape, footprint, tokens, footprint.checkpointing, preference, shared)
+    needed = training_bytes(shape, footprint, config, tokens, footprint.checkpointing, shared)
     needed = needed / GIGABYTE + RESERVED
     if footprint.auto_rows or footprint.auto_checkpointing:
         taken = settled(shape, footprint, config, gigabytes, gpus, partitioned)
@@ -145,14 +143,12 @@ def _of_training(
             return Need(label, gpus, needed, "", taken.settings)
     if needed <= gigabytes:
         return Need(label, gpus, needed, "")
-    found = fit_on(shape, footprint, config.batch_size, config.max_length, gigabytes, preference, gpus, partitioned)
+    found = fit_on(shape, footprint, config, gigabytes, gpus, partitioned)
     if found is not None:
         more = f" {key}.gradient_checkpointing=true" if found.checkpointing and not footprint.checkpointing else ""
         return Need(label, gpus, needed, f"{key}.micro_batch={found.micro_batch}{more} takes {found.gigabytes:,.0f} GB")
     for more_gpus in numbers:
-        if more_gpus > gpus and (
-            wider := fit_on(shape, footprint, config.batch_size, config.max_length, gigabytes, preference, more_gpus)
-        ):
+        if more_gpus > gpus and (wider := fit_on(shape, footprint, config, gigabytes, more_gpus)):
             remedy = f"{more_gpus} such GPUs with runtime.strategy=zero3 {key}.micro_batch={wider.micro_batch} would do"
             return Need(label, gpus, needed, remedy)
     lighter = "revisor=paper_lora" if label == "revisor" else "trainer=lora"
@@ -169,7 +165,7 @@ def _of_embedder(
     gpus = most_of(tuple(numbers), devices)
 
     def needed(chunk: int, gpus: int) -> float:
-        shared = state_bytes(shape, load.footprint, False) * (1 - 1 / gpus) if partitioned else 0.0
+        shared = state_bytes(shape, load.footprint) * (1 - 1 / gpus) if partitioned else 0.0
         kept = load.kept if chunk == load.chunk else min(load.kept, chunk)
         return (embedder_bytes(shape, load.footprint, chunk, kept, load.checkpointing) - shared) / GIGABYTE + RESERVED
 

@@ -24,7 +24,6 @@ from speed.data.costs.memory import (
 )
 from speed.data.costs.model_shapes import Shape, shape_of
 from speed.data.costs.prices import CHARACTERS_PER_TOKEN, SECONDS_A_CALL, SECONDS_A_TOKEN
-from speed.data.trainings import Dpo
 from speed.ports import Training
 from speed.runs.answered import Answered, answered_lines
 from speed.runs.resources import embedder_hours
@@ -193,13 +192,13 @@ def machine_table(config: Config, found: list[StageStatus]) -> Table | None:
 
 
 def _training_cells(training: Training, shape: Shape, footprint: Footprint, rows: int) -> list[str]:
-    config, preference = training.config, isinstance(training.config, Dpo)
-    fits = {size: fit(shape, footprint, config.batch_size, config.max_length, size, preference) for size in PEAKS}
+    config = training.config
+    fits = {size: fit(shape, footprint, config, size) for size in PEAKS}
     widest = fits[max(PEAKS)]
     tokens = rows * training.tokens_a_row
     hours = "-"
     if widest is not None:
-        alone = training_hours(shape, footprint, tokens, widest, max(PEAKS), preference)
+        alone = training_hours(shape, footprint, tokens, widest, max(PEAKS), config)
         hours = f"{alone:,.1f}" + (f" on {widest.gpus}" if widest.gpus > 1 else "")
     counts = [f"{shape.parameters:,}", f"{trained_weights(shape, footprint):,}"]
     return [*counts, *(str(one) if one else "does not fit" for one in fits.values()), hours]

@@ -23,7 +23,6 @@ from speed.data.costs.gpu_hours import (
 from speed.data.costs.loads import EmbedderLoad
 from speed.data.costs.memory import ADAM, GIGABYTE, PEAKS, UTILISATION, Fit, fit, trained_weights, training_hours
 from speed.data.costs.model_shapes import Shape, shape_of
-from speed.data.trainings import Dpo
 from speed.ports import Training
 from speed.runs.tables import paragraph
 from speed.stages.base import GeneratingPool, tokens_about
@@ -142,13 +141,13 @@ def _add_training(needed: Resources, label: str, training: Training, rows: int) 
     shape, footprint = _shape(needed, label, training.base), training.trainer.footprint()
     if shape is None or footprint is None:
         return 0.0
-    config, preference = training.config, isinstance(training.config, Dpo)
-    found = fit(shape, footprint, config.batch_size, config.max_length, CARD, preference)
+    config = training.config
+    found = fit(shape, footprint, config, CARD)
     if found is None:
         needed.unknown.append(label)
     else:
         tokens = rows * training.tokens_a_row
-        needed.hours["training"][label] = found.gpus * training_hours(shape, footprint, tokens, found, CARD, preference)
+        needed.hours["training"][label] = found.gpus * training_hours(shape, footprint, tokens, found, CARD, config)
     needed.disk["trained models"] += 4.0 * trained_weights(shape, footprint)
     return CHECKPOINTS * (4.0 + ADAM) * trained_weights(shape, footprint)
 

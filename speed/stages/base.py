@@ -26,7 +26,7 @@ from speed.data.costs.model_shapes import shape_of
 from speed.data.costs.prices import EXPECTED_TOKENS, estimated_tokens
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Kind, Prompt, Sample, TaskList, Topic
-from speed.data.trainings import Completion, Dpo, Sft
+from speed.data.trainings import Completion, Sft
 from speed.ports import Engine, Lengths, Sampling, Teacher, Trainer, Training, Weights
 from speed.runtime import Context, Runtime
 from speed.stages.trials import GenerationTrial, TrainingTrial, trial_of
@@ -245,10 +245,9 @@ def host_memory(training: Training) -> float:
     shape, footprint, config = shape_of(training.base), training.trainer.footprint(), training.config
     if shape is None or footprint is None:
         return 0.0
-    preference = isinstance(config, Dpo)
-    longest = config.max_length * (2 if preference else 1)
+    longest = config.max_length * config.texts_a_row
     rows = min(footprint.micro_batch or config.batch_size, config.batch_size)
-    return host_gigabytes(shape, footprint, rows, min(PADDED * training.tokens_a_row, longest), preference)
+    return host_gigabytes(shape, footprint, config, rows, min(PADDED * training.tokens_a_row, longest))
 
 
 @dataclass(frozen=True)

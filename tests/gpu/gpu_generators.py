@@ -70,7 +70,7 @@ def planned(preset: Any, shape: Shape, machine: Machine, preference: bool) -> st
     """What a plan would say of this card."""
     config = preset.preference.dpo if preference else preset.generator.sft
     size = math.floor(machine.gigabytes)
-    found = fit(shape, preset.trainer.footprint(), config.batch_size, config.max_length, size, preference)
+    found = fit(shape, preset.trainer.footprint(), config, size)
     return str(found or "does not fit")
 
 
@@ -101,7 +101,7 @@ def training_figures(
     at_once = max(map(sum, lengths)) * variant.micro_batch * rows_a_row
     forward = 2 * (matrix_weights(shape) * tokens + shape.embedding * answers)
     passes = (3 if variant.preference else 2) + (1 if variant.checkpointing else 0)
-    estimate = training_bytes(shape, trainer.footprint(), at_once, variant.checkpointing, variant.preference)
+    estimate = training_bytes(shape, trainer.footprint(), config, at_once, variant.checkpointing)
     losses = [event["figures"]["loss"] for event in steps]
     found = {
         "micro_batch": variant.micro_batch, "tokens_a_step": tokens, "seconds_a_step": spent, "losses": losses,

@@ -68,7 +68,7 @@ def test_the_papers_run_by_hand(compose: Any, tmp_path: Path) -> None:
     assert set(needed.hours["training"]) == {"junior", "senior", "revisor", "embedder"}
     revisor = next(status for status in statuses if status.goal.label == "revisor")
     training = revisor.goal.node.training()
-    fitted = fit(LLAMA, training.trainer.footprint(), 24, 6_144, 80)
+    fitted = fit(LLAMA, training.trainer.footprint(), training.config, 80)
     assert fitted is not None
     assert fitted.gpus == 2
     tokens = revisor.work.trained * training.tokens_a_row

@@ -93,6 +93,7 @@ class TrlTrainer(TrlOptions, Trainer):
             micro_batch=None if self.micro_batch == "auto" else self.micro_batch,
             auto_rows=self.micro_batch == "auto",
             auto_checkpointing=self.gradient_checkpointing == "auto",
+            precomputed_reference=self.precompute_reference,
         )
 
     def settled(self, source: str, config: Sft | Dpo, ctx: Context) -> Fit | None:

@@ -19,7 +19,7 @@ def choices(shape: Shape, footprint: Footprint, config: Sft | Dpo, gpus: int, pa
         gpus: of all machines together.
         partitioned: whether they share one model, as ZeRO-3 does.
     """
-    preference, share = isinstance(config, Dpo), config.batch_size // gpus
+    share = config.batch_size // gpus
     given = min(footprint.micro_batch or share, share)
     is_free = footprint.auto_rows and not (isinstance(config, Dpo) and config.sft_weight)
     rows = [number for number in range(share, 0, -1) if share % number == 0] if is_free else [given]
@@ -27,8 +27,8 @@ def choices(shape: Shape, footprint: Footprint, config: Sft | Dpo, gpus: int, pa
     found = []
     for checkpointing in (False, True) if footprint.auto_checkpointing else (footprint.checkpointing,):
         for number in rows:
-            tokens = number * (2 if preference else 1) * config.max_length
-            taken = training_bytes(shape, footprint, tokens, checkpointing, preference, shared) / GIGABYTE + RESERVED
+            tokens = number * config.texts_a_row * config.max_length
+            taken = training_bytes(shape, footprint, config, tokens, checkpointing, shared) / GIGABYTE + RESERVED
             found.append(Fit(number, checkpointing, gpus, taken))
     return found
 

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 from speed.core.spec import Spec
 from speed.data.costs.model_shapes import Shape
+from speed.data.trainings import Dpo, Sft
 
 GIGABYTE = 1024**3
 RESERVED = 2.0
@@ -46,6 +47,8 @@ class Footprint(Spec):
     """Whether so many rows are computed at once as fit."""
     auto_checkpointing: bool = False
     """Whether activations are computed again where they do not fit otherwise."""
+    precomputed_reference: bool = False
+    """Whether the reference of a preference training is run before it, and not beside it."""
 
 
 class Fit(NamedTuple):
@@ -76,14 +79,25 @@ def trained_weights(shape: Shape, footprint: Footprint) -> int:
     return shape.lora(footprint.lora) + (shape.embedding if footprint.embeddings else 0)
 
 
-def state_bytes(shape: Shape, footprint: Footprint, preference: bool) -> int:
-    """Bytes of weights, gradients and optimizer states, and of the reference model of a preference training."""
+def state_bytes(shape: Shape, footprint: Footprint, config: Sft | Dpo | None = None) -> int:
+    """Bytes of weights, gradients and optimizer states, and of the reference model of a preference training.
+
+    Beside an adapter the reference is a copy of it, which TRL 1.16 makes for every objective. Beside all weights it is
+    a second model, where one runs during the training.
+
+    Args:
+        config: of a generator's training; None of an embedder's.
+    """
     trained = trained_weights(shape, footprint)
     updated = trained * (4 + 4 + ADAM)  # weight and gradient in fp32
     if footprint.lora is None:
         copies = shape.parameters * footprint.weight_bytes if footprint.weight_bytes < 4 else 0  # made by autocast
-        return updated + copies + (shape.parameters * 4 if preference else 0)
-    return updated + shape.parameters * footprint.weight_bytes + (trained * 4 if preference else 0)
+        return updated + copies + (shape.parameters * 4 if _runs_reference(footprint, config) else 0)
+    return updated + shape.parameters * footprint.weight_bytes + (trained * 4 if isinstance(config, Dpo) else 0)
+
+
+def _runs_reference(footprint: Footprint, config: Sft | Dpo | None) -> bool:
+    return isinstance(config, Dpo) and config.needs_reference and not footprint.precomputed_reference
 
 
 def activation_bytes(shape: Shape, footprint: Footprint, checkpointing: bool) -> int:
@@ -100,10 +114,10 @@ def head_bytes(footprint: Footprint, tokens: int) -> int:
 
 
 def training_bytes(
-    shape: Shape, footprint: Footprint, tokens: int, checkpointing: bool, preference: bool = False, gpus: int = 1
+    shape: Shape, footprint: Footprint, config: Sft | Dpo, tokens: int, checkpointing: bool, gpus: int = 1
 ) -> float:
     """Bytes on each GPU for so many tokens in a micro-batch; ZeRO-3 shares the state among `gpus`."""
-    state = state_bytes(shape, footprint, preference) / gpus
+    state = state_bytes(shape, footprint, config) / gpus
     gathered = max(shape.embedding, sum(a * b for a, b in shape.linears)) * footprint.weight_bytes if gpus > 1 else 0
     passing = tokens * activation_bytes(shape, footprint, checkpointing) + head_bytes(footprint, tokens)
     return state + gathered + passing
@@ -117,7 +131,7 @@ def embedder_bytes(shape: Shape, footprint: Footprint, chunk: int, kept: int, ch
         kept: padded tokens whose activations stay between the two passes of a step.
         checkpointing: whether layers keep their inputs only.
     """
-    state = state_bytes(shape, footprint, False) - (0 if shape.tied else shape.embedding * footprint.weight_bytes)
+    state = state_bytes(shape, footprint) - (0 if shape.tied else shape.embedding * footprint.weight_bytes)
     masks = 0  # of the dropout in front of the seven adapters of a block
     if footprint.lora is not None:
         masks = shape.layers * (6 * shape.hidden + shape.feed_forward)
@@ -128,27 +142,20 @@ def embedder_bytes(shape: Shape, footprint: Footprint, chunk: int, kept: int, ch
     return state + max(chunk, kept) * inputs + chunk * whole / shape.layers
 
 
-def fit(
-    shape: Shape, footprint: Footprint, batch_size: int, max_length: int, gigabytes: int, preference: bool = False
-) -> Fit | None:
+def fit(shape: Shape, footprint: Footprint, config: Sft | Dpo, gigabytes: int) -> Fit | None:
     """Find the largest micro-batch of full-length rows that fits, on as few GPUs as possible; None if nothing fits.
 
     Keeping activations is tried before checkpointing, unless the trainer always uses checkpointing.
     """
-    tried = (
-        fit_on(shape, footprint, batch_size, max_length, gigabytes, preference, gpus)
-        for gpus in reversed(list(_divisors(batch_size)))
-    )
+    tried = (fit_on(shape, footprint, config, gigabytes, gpus) for gpus in reversed(list(_divisors(config.batch_size))))
     return next(filter(None, tried), None)
 
 
 def fit_on(
     shape: Shape,
     footprint: Footprint,
-    batch_size: int,
-    max_length: int,
+    config: Sft | Dpo,
     gigabytes: float,
-    preference: bool,
     gpus: int,
     partitioned: bool = True,
 ) -> Fit | None:
@@ -158,31 +165,39 @@ def fit_on(
         partitioned: whether they share one model, as ZeRO-3 does; otherwise each has the whole of it.
     """
     for checkpointing in (True,) if footprint.checkpointing else (False, True):
-        for micro_batch in _divisors(batch_size // gpus):
-            tokens = micro_batch * (2 if preference else 1) * max_length
+        for micro_batch in _divisors(config.batch_size // gpus):
+            tokens = micro_batch * config.texts_a_row * config.max_length
             shared = gpus if partitioned else 1
-            needed = training_bytes(shape, footprint, tokens, checkpointing, preference, shared) / GIGABYTE + RESERVED
+            needed = training_bytes(shape, footprint, config, tokens, checkpointing, shared) / GIGABYTE + RESERVED
             if needed <= gigabytes:
                 return Fit(micro_batch, checkpointing, gpus, needed)
     return None
 
 
-def host_gigabytes(shape: Shape, footprint: Footprint, rows: int, tokens: float, preference: bool) -> float:
+def host_gigabytes(shape: Shape, footprint: Footprint, config: Sft | Dpo, rows: int, tokens: float) -> float:
     """GB of the machine's memory that a training on cores takes.
 
     Args:
         rows: of a micro-batch; pairs, in a preference training.
         tokens: of each, padded.
     """
-    return training_bytes(shape, footprint, round(rows * tokens), footprint.checkpointing, preference) / GIGABYTE
+    return training_bytes(shape, footprint, config, round(rows * tokens), footprint.checkpointing) / GIGABYTE
 
 
 def training_hours(
-    shape: Shape, footprint: Footprint, tokens: int, fitted: Fit, gigabytes: int, preference: bool = False
+    shape: Shape, footprint: Footprint, tokens: int, fitted: Fit, gigabytes: int, config: Sft | Dpo | None = None
 ) -> float:
-    """Hours for so many tokens: those of all rows in all epochs."""
+    """Hours for so many tokens: those of all rows in all epochs. A reference that runs before the training is left out.
+
+    Args:
+        config: as in `state_bytes`.
+    """
     # forward and backward; forward again for checkpointing; forward of the reference
-    passes = (6 if footprint.lora is None else 4) + (2 if fitted.checkpointing else 0) + (2 if preference else 0)
+    passes = (
+        (6 if footprint.lora is None else 4)
+        + (2 if fitted.checkpointing else 0)
+        + (2 if _runs_reference(footprint, config) else 0)
+    )
     return passes * shape.parameters * tokens / (PEAKS[gigabytes] * UTILISATION * fitted.gpus) / 3600
 
 

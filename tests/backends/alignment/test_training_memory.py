@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from speed.backends.alignment.trainer import TrlTrainer
 from speed.data.costs.memory import head_bytes, training_bytes
 from speed.data.costs.model_shapes import shape_of
-from speed.data.trainings import Completion, Dpo, Preference, Sft
+from speed.data.trainings import Completion, Dpo, Loss, Preference, Sft
 
 SIZES = {"hidden_size": 128, "intermediate_size": 448, "num_hidden_layers": 4, "num_key_value_heads": 2}
 LENGTH, ROWS = 400, 8
@@ -36,9 +36,9 @@ def peak(work: Callable[[], None]) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("preference", [False, True])
+@pytest.mark.parametrize("loss", [None, "sigmoid", "cpo"])
 def test_the_estimate_is_near_what_a_training_takes(
-    method: str, checkpointing: bool, preference: bool, tmp_path: Path
+    method: str, checkpointing: bool, loss: Loss | None, tmp_path: Path
 ) -> None:
     base = make_base(tmp_path / "base", spread=0.02, **SIZES)
     shape = shape_of(str(base))
@@ -48,17 +48,16 @@ def test_the_estimate_is_near_what_a_training_takes(
     pairs = [Preference(prompt=PROMPT, chosen="a", rejected="b") for _ in range(ROWS // 2)]
     ctx = context(tmp_path)
 
-    def sft(out: Path) -> None:
-        trainer.sft(str(base), rows, Sft(batch_size=ROWS, **ONE_STEP), out, ctx)
-
-    if preference:
-        sft(tmp_path / "junior")
-        dpo = Dpo(beta=0.1, batch_size=ROWS // 2, **ONE_STEP)
+    sft = Sft(batch_size=ROWS, **ONE_STEP)
+    config: Sft | Dpo = sft
+    if loss:
+        trainer.sft(str(base), rows, sft, tmp_path / "junior", ctx)
+        config = dpo = Dpo(beta=0.1, batch_size=ROWS // 2, loss=loss, **ONE_STEP)
         measured = peak(lambda: trainer.dpo(tmp_path / "junior", pairs, dpo, tmp_path / "out", ctx))
     else:
-        measured = peak(lambda: sft(tmp_path / "out"))
+        measured = peak(lambda: trainer.sft(str(base), rows, sft, tmp_path / "out", ctx))
     footprint = trainer.footprint()
     tokens = ROWS * LENGTH
-    estimate = training_bytes(shape, footprint, tokens, checkpointing, preference) - head_bytes(footprint, tokens)
-    print(f"{method} checkpointing={checkpointing} preference={preference}: {measured:,} measured, {estimate:,.0f}")
+    estimate = training_bytes(shape, footprint, config, tokens, checkpointing) - head_bytes(footprint, tokens)
+    print(f"{method} checkpointing={checkpointing} loss={loss}: {measured:,} measured, {estimate:,.0f}")
     assert 0.9 < estimate / measured < 1.6

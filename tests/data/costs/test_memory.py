@@ -25,6 +25,7 @@ from speed.data.costs.memory import (
     training_hours,
 )
 from speed.data.costs.model_shapes import KNOWN, shape_of
+from speed.data.trainings import Dpo, Loss, Sft
 from speed.pipeline import pipeline
 from speed.runs.plan import machine_table
 from speed.runs.tables import Table
@@ -32,6 +33,11 @@ from speed.runs.tables import Table
 LLAMA = KNOWN["meta-llama/Meta-Llama-3-8B"]
 LORA = Footprint(lora=16, weight_bytes=2, checkpointing=False)
 FULL = Footprint(lora=None, weight_bytes=2, checkpointing=True)
+DPO = Dpo(beta=0.1, learning_rate=1e-6, batch_size=16, epochs=1.0, max_length=1_024)
+
+
+def sft(batch_size: int, max_length: int) -> Sft:
+    return Sft(learning_rate=1e-4, batch_size=batch_size, epochs=1.0, max_length=max_length)
 
 
 @pytest.mark.parametrize(
@@ -87,10 +93,28 @@ def test_an_adapter_of_rank_16_on_mistral_is_that_of_e5() -> None:
 
 def test_state_is_weights_gradients_moments_and_reference() -> None:
     adapter, whole = 41_943_040, 8_030_261_248
-    assert state_bytes(LLAMA, LORA, preference=False) == 2 * whole + 16 * adapter
-    assert state_bytes(LLAMA, LORA, preference=True) == 2 * whole + 20 * adapter
-    assert state_bytes(LLAMA, FULL, preference=False) == 18 * whole
-    assert state_bytes(LLAMA, FULL, preference=True) == 22 * whole
+    assert state_bytes(LLAMA, LORA, sft(16, 1_024)) == state_bytes(LLAMA, LORA) == 2 * whole + 16 * adapter
+    assert state_bytes(LLAMA, LORA, DPO) == 2 * whole + 20 * adapter
+    assert state_bytes(LLAMA, FULL, sft(16, 1_024)) == 18 * whole
+    assert state_bytes(LLAMA, FULL, DPO) == 22 * whole
+
+
+@pytest.mark.parametrize("loss", ["simpo", "cpo", "orpo"])
+def test_an_objective_without_a_reference_is_planned_without_one(loss: Loss) -> None:
+    """Beside all weights no second model, and no forward pass of one; TRL copies an adapter for every objective."""
+    free = DPO.model_copy(update={"loss": loss})
+    assert state_bytes(LLAMA, FULL, free) == state_bytes(LLAMA, FULL)
+    assert state_bytes(LLAMA, LORA, free) == state_bytes(LLAMA, LORA, DPO)
+    fitted = fit(LLAMA, LORA, free, 80)
+    assert fitted is not None
+    assert fitted == fit(LLAMA, LORA, DPO, 80), "two answers a pair, as of any objective"
+    hours = [training_hours(LLAMA, LORA, 1_000_000, fitted, 80, config) for config in (free, DPO)]
+    assert hours[0] == training_hours(LLAMA, LORA, 1_000_000, fitted, 80) < hours[1]
+
+
+def test_a_reference_that_ran_before_is_not_held_beside_all_weights() -> None:
+    before = FULL.model_copy(update={"precomputed_reference": True})
+    assert state_bytes(LLAMA, before, DPO) == state_bytes(LLAMA, FULL)
 
 
 def test_keys_and_values_of_llama_3_are_128_kilobytes_a_token() -> None:
@@ -101,16 +125,16 @@ def test_keys_and_values_of_llama_3_are_128_kilobytes_a_token() -> None:
 
 def test_eight_billion_weights_on_24_40_and_80_gigabytes() -> None:
     """An adapter fits everywhere, with more rows where there is more room; all weights need several GPUs."""
-    found = {gigabytes: fit(LLAMA, LORA, 16, 3_072, gigabytes) for gigabytes in (24, 40, 80)}
+    found = {gigabytes: fit(LLAMA, LORA, sft(16, 3_072), gigabytes) for gigabytes in (24, 40, 80)}
     assert all(one is not None and one.gpus == 1 and one.gigabytes <= size for size, one in found.items())
     assert found[24] is not None and found[24].checkpointing  # noqa: PT018
     assert found[80] is not None and not found[80].checkpointing  # noqa: PT018
     thrifty = LORA.model_copy(update={"checkpointing": True})
-    rows = [one.micro_batch for size in (24, 40, 80) if (one := fit(LLAMA, thrifty, 16, 3_072, size))]
+    rows = [one.micro_batch for size in (24, 40, 80) if (one := fit(LLAMA, thrifty, sft(16, 3_072), size))]
     assert len(rows) == 3
     assert rows == sorted(rows)
     assert rows[0] < rows[-1]
-    whole = {gigabytes: fit(LLAMA, FULL, 24, 6_144, gigabytes) for gigabytes in (24, 40, 80)}
+    whole = {gigabytes: fit(LLAMA, FULL, sft(24, 6_144), gigabytes) for gigabytes in (24, 40, 80)}
     assert [one.gpus if one else None for one in whole.values()] == [8, 4, 2]
     assert all(one is not None and 24 % (one.gpus * one.micro_batch) == 0 for one in whole.values())
 
@@ -122,17 +146,17 @@ def test_logits_never_stand_there_all_at_once() -> None:
 
 
 def test_a_preference_training_needs_more_than_a_supervised_one() -> None:
-    supervised, preference = (fit(LLAMA, LORA, 16, 1_024, 80, preference) for preference in (False, True))
+    supervised, preference = (fit(LLAMA, LORA, config, 80) for config in (sft(16, 1_024), DPO))
     assert supervised is not None
     assert preference is not None
     assert preference.micro_batch <= supervised.micro_batch
     same = supervised._replace(checkpointing=preference.checkpointing)
-    hours = [training_hours(LLAMA, LORA, 1_000_000, same, 80, preference) for preference in (False, True)]
+    hours = [training_hours(LLAMA, LORA, 1_000_000, same, 80, config) for config in (None, DPO)]
     assert hours[1] > hours[0]
 
 
 def test_time_is_operations_over_speed() -> None:
-    found = fit(LLAMA, LORA, 16, 1_024, 80)
+    found = fit(LLAMA, LORA, sft(16, 1_024), 80)
     assert found is not None
     assert not found.checkpointing
     expected = 4 * 8_030_261_248 * 20_000_000 / (312e12 * 0.4) / 3600
@@ -166,7 +190,7 @@ def test_a_plan_of_eight_billion_weights_says_which_gpu_it_needs(compose: Any, t
 
 def test_a_step_of_the_embedder_holds_its_largest_chunk_or_what_it_keeps() -> None:
     mistral = KNOWN["mistralai/Mistral-7B-v0.1"]
-    state = state_bytes(mistral, LORA, preference=False) - 2 * mistral.embedding
+    state = state_bytes(mistral, LORA) - 2 * mistral.embedding
     adapters = mistral.layers * (6 * mistral.hidden + mistral.feed_forward)
     token = activation_bytes(mistral, LORA, checkpointing=False) + adapters
     assert embedder_bytes(mistral, LORA, 4096, 0, checkpointing=False) == state + 4096 * token
