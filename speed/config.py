@@ -276,10 +276,13 @@ class NegativesConfig(Spec):
 
 
 class FilterConfig(NegativeRules):
-    """What is left out before the embedder's training, by the judgement of an embedder that was not trained on it."""
+    """What is left out before the embedder's training, by the judgement of an embedder that was not trained on it, and
+    which hard negatives become positives, by the teacher's."""
 
     judge: SerializeAsAny[Retriever] | None = None
-    """Embedder that judges; null where nothing is judged."""
+    """Embedder that judges; null where nothing is judged by one."""
+    relabel: bool = False
+    """Whether the teacher is asked which of positive and hard negatives answer the query."""
 
     @model_validator(mode="after")
     def _judged(self) -> FilterConfig:
@@ -290,7 +293,7 @@ class FilterConfig(NegativeRules):
     @property
     def rules(self) -> NegativeRules:
         """What is decided by, without who judges."""
-        return NegativeRules.model_validate(self.model_dump(exclude={"judge"}))
+        return NegativeRules.model_validate(self.model_dump(exclude={"judge", "relabel"}))
 
 
 class Config(Spec):

@@ -24,6 +24,7 @@ from speed.stages.junior import Junior
 from speed.stages.negatives import MinedNegatives
 from speed.stages.own_domain import HeldOutQueries, OwnDomain
 from speed.stages.preferences import Preferences
+from speed.stages.relabelling import Relabelling
 from speed.stages.retriever_pairs import RetrieverPairs
 from speed.stages.revision_data import RevisionData
 from speed.stages.revision_pass import RevisionPass
@@ -215,7 +216,7 @@ def pipeline(config: Config) -> Pipeline:
         corpus, rows = GivenCorpus(given.corpus), count_lines(given.corpus)
 
     # Ours, after the paper's first limitation: hard negatives among the corpus' other positives, and without those that
-    # may be answers.
+    # may be answers; those that are, by the teacher's word, are positives.
     negatives, rules = config.negatives, config.filter.rules
     if negatives.source != "generated":
         assert negatives.miner is not None
@@ -230,6 +231,10 @@ def pipeline(config: Config) -> Pipeline:
         assert config.filter.judge is not None
         judge = config.filter.judge.for_embedder(config.embedder)
         corpus = NegativeFilter(corpus, judge, rules, negatives.count)
+    if config.filter.relabel:
+        corpus = Relabelling(
+            corpus, teacher, prompts.of("relevance"), config.judge.temperature, limits.judgement, rows, negatives.count
+        )
     embedder = Embedder(config.embedder, corpus, rows, seed.train)
     made = Pipeline(corpus, embedder, Evaluation(config.eval, embedder), _own_domain(config, topics, embedder))
     _refuse_unread(config, made)

@@ -44,7 +44,7 @@ class Ask(Spec):
     temperature: float
     max_tokens: int
     purpose: str
-    """`brainstorm`, `seed`, `judge` or `revise`: the ledger's line."""
+    """`brainstorm`, `seed`, `judge`, `revise` or `relevance`: the ledger's line."""
     kind: Kind | None = None
     index: int = 0
     """Sample index: the same prompt asked again on purpose has another one."""

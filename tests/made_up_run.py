@@ -217,9 +217,11 @@ def _artifact(goal: Goal, out: Path, maker: Maker) -> tuple[dict[str, int], dict
             return {"in": len(TOPICS), "out": len(TOPICS)}, {}, {}
         case "dedup":
             return _deduplicated(goal, out, maker)
-        case "filter":
-            causes = ["positive_not_found" if number % 3 == 0 else "" for number in range(100)]
-            _lines(out / "scores.jsonl", (json.dumps({"left_out": cause}) for cause in causes))
+        case "filter" | "relabelling":
+            filtered = goal.node.name == "filter"
+            cause, name = ("positive_not_found", "scores") if filtered else ("unanswered", "verdicts")
+            causes = [cause if number % 3 == 0 else "" for number in range(100)]
+            _lines(out / f"{name}.jsonl", (json.dumps({"left_out": each}) for each in causes))
             return {}, {}, {}
         case "evaluation":
             pins = {"mteb": "2", "precision": "fp32", "batch": "1", "instructions": "", "datasets": {}}

@@ -22,6 +22,10 @@ from speed.miniature.writing import asked_slot
 JUDGED = ("things", "aspect", "kind", "place")
 """Slots whose facts the judge looks up. Only the quality report looks up quality, people and time."""
 
+ALIKE = 3.75
+"""Similarity from which two texts mean the same: between the scores that are asked for of S2 (at least 4) and of S3 (at
+most 3.5)."""
+
 Aspect = Literal["form", "content"]
 
 
@@ -150,6 +154,21 @@ def answers_query(query: str, text: str) -> bool:
     """Whether a text has all concepts that the query asks for."""
     said = meaning(text)
     return all(concepts <= said.get(slot, frozenset()) for slot, concepts in meaning(query).items())
+
+
+def is_wanted(kind: Kind, query: str, document: str) -> bool:
+    """Whether a document is what a query asks for: as near in meaning as a pair that is alike, the label of one of its
+    concepts, or a text with all its concepts. A query of other words than the world's is answered by a text that has
+    half of them."""
+    asked, label = meaning(query), meanings().get(_flat(document))
+    if kind is Kind.STS:
+        return text_similarity(query, document) >= ALIKE
+    if label is not None:
+        return label[1] in asked.get(label[0], ())
+    if asked:
+        return answers_query(query, document)
+    words = _flat(query).split()
+    return sum(word in _flat(document).split() for word in words) >= len(words) / 2
 
 
 def _retrieval(

@@ -11,7 +11,8 @@ import json
 import random
 from collections.abc import Sequence
 
-from speed.miniature.faults import JUDGED, Fault, content_faults, form_faults, salvage_fields, strict_fields
+from speed.data.answers.schemas import ANSWERING
+from speed.miniature.faults import JUDGED, Fault, content_faults, form_faults, is_wanted, salvage_fields, strict_fields
 from speed.miniature.passages import query_faults, write_query
 from speed.miniature.prompt_reading import Request, read_prompt
 from speed.miniature.repair import believed, repair
@@ -29,10 +30,10 @@ MARK = "no entry:"
 
 
 def knows_topic(prompt: str) -> bool:
-    """Whether the teacher knows the topic of a prompt, or is given a passage on it. If not, it writes from the words of
-    the topic alone."""
+    """Whether the teacher knows the topic of a prompt, or is given texts on it. If not, it writes from the words of the
+    topic alone."""
     request = read_prompt(prompt)
-    return bool(request.passage) or known_entity(request.about) is not None
+    return bool(request.passage or request.query) or known_entity(request.about) is not None
 
 
 def answer_prompt(
@@ -49,6 +50,8 @@ def answer_prompt(
     """
     request = read_prompt(prompt)
     rng = seeded("rules", seed, prompt)
+    if request.role == "relevance":
+        return _relevance(request, rng, error_rate)
     about = subject_of(request.about, rng)
     if request.role == "brainstorm":
         return write_tasks(request, about, rng)
@@ -88,6 +91,13 @@ def _verdict(request: Request, about: Subject, rng: random.Random, error_rate: f
     reason = f"Number {best} fits the prompt. Number {worst}: {_reason(faults[worst])}"
     told = reason if request.passage else _marked(about, reason)
     return json.dumps({"reason": told, "best": best, "worst": worst})
+
+
+def _relevance(request: Request, rng: random.Random, error_rate: float) -> str:
+    said = {wanted: name for name, wanted in ANSWERING.items()}
+    first, second = (is_wanted(request.kind, request.query, document) for document in request.shown)
+    answer = rng.choice(tuple(ANSWERING)) if rng.random() < error_rate else said[first, second]
+    return json.dumps({"reason": f"What is asked for is in: {answer}.", "answer": answer})
 
 
 def _weight(fault: Fault) -> float:

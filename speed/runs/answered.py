@@ -50,7 +50,7 @@ def answered_calls(
     Args:
         before: goals of points that were planned before.
     """
-    asking = [status for status in found if status.work.calls and isinstance(status.goal.node, Pool)]
+    asking = [status for status in found if status.work.calls]
     with TemporaryDirectory() as scratch:
         glance = Glance(store, runtime, scratch=Path(scratch))
         told: list[Answered] = []
@@ -63,7 +63,10 @@ def answered_calls(
 
 
 def _answered(status: StageStatus, glance: Glance, before: Sequence[Goal]) -> Answered:
-    pool: Pool[Any] = status.goal.node  # type: ignore[assignment]
+    pool = status.goal.node
+    if not isinstance(pool, Pool):  # its texts are yet to be written
+        calls, planned_before = status.work.calls, any(goal.key == pool.key for goal in before)
+        return Answered(status, 0, calls * planned_before, 0, calls * (not planned_before))
     planned = max((goal.rows for goal in before if goal.key == pool.key), default=0)
     gaps = [(gap.start, gap.stop) for gap in glance.store.missing(pool, status.goal.rows)]
     made = sum(pool.work(start, min(stop, planned)).calls for start, stop in gaps if start < planned)

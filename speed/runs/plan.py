@@ -81,9 +81,12 @@ def plan_table(found: list[StageStatus]) -> Table:
         )  # fmt: skip
     table.add("total", "", "", "", *_work_cells(found))
     brainstorming = [status for status in found if status.goal.node.purpose == "brainstorm"]
-    alignment = [status for status in found if status not in brainstorming]
+    relabelling = [status for status in found if status.goal.node.purpose == "relevance"]
+    alignment = [status for status in found if status not in (*brainstorming, *relabelling)]
     table.add("  of which alignment (Table 5)", "", "", "", *_work_cells(alignment))
     table.add("  of which brainstorming", "", "", "", *_work_cells(brainstorming))
+    if relabelling:
+        table.add("  of which relabelling", "", "", "", *_work_cells(relabelling))
     return table
 
 
@@ -145,7 +148,7 @@ def planned_calls(found: list[StageStatus], tries: int) -> str:
     """
     cells = []
     for status in found:
-        if status.work.calls:
+        if status.work.calls and isinstance(status.goal.node, Pool):
             rows = status.wanted - status.built
             least, most = status.work.calls / rows, tries * status.at_most.calls / rows
             cells.append(f"{status.goal.label} {least:g}" + (f" to {most:g}" if most > least else ""))

@@ -41,7 +41,7 @@ def previews(order: Iterable[Goal], store: Store, runtime: Runtime) -> Iterator[
         for goal in order:
             seen: Counter[str] = Counter()
             teacher, purpose = getattr(goal.node, "teacher", None), getattr(goal.node, "purpose", "")
-            for kind, prompt in goal.node.sample_prompts(min(goal.rows, ROWS), glance):
+            for kind, prompt in goal.node.sample_prompts(min(goal.rows or ROWS, ROWS), glance):
                 seen[kind] += 1
                 if seen[kind] <= EACH:
                     text = (teacher.in_front(purpose, Kind(kind)) if teacher else "") + prompt

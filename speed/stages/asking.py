@@ -53,7 +53,7 @@ def ask_all_in_order(
             for (ask, _), answer in zip(requests, found, strict=True):
                 # Judgements are short, and may well be the same; other answers to two prompts are not.
                 if (
-                    ask.purpose != "judge"
+                    ask.purpose not in ("judge", "relevance")
                     and answer.cause == "ok"
                     and answer.text == before[1]
                     and ask.prompt != before[0]

@@ -17,6 +17,7 @@ from speed.data.prompts.rendering import (
     brainstorm_prompt,
     data_prompt,
     judge_prompt,
+    relevance_prompt,
     revise_prompt,
 )
 from speed.data.records import STS_INSTRUCTION, Kind, Prompt
@@ -222,3 +223,28 @@ def test_what_is_read_from_a_prompt() -> None:
 def test_other_prompts_are_refused() -> None:
     with pytest.raises(ValueError, match="none of the project's prompts"):
         answer_prompt("What is the capital of France?")
+
+
+@pytest.mark.parametrize("kind", [Kind.RETRIEVAL, Kind.CLASSIFICATION, Kind.STS])
+def test_rules_know_which_document_answers_their_own_examples(kind: Kind) -> None:
+    """The positive alone, in both orders; and a text beside itself is both, or neither."""
+    for prompt in prompts(kind, 25):
+        query, positive, negative = json.loads(answer_prompt(prompt.text)).values()
+
+        def answer(first: str, second: str, prompt: Prompt = prompt, query: str = query) -> str:
+            asked = relevance_prompt(prompt.task, query, first, second, SHORT).text
+            assert knows_topic(asked)
+            return str(json.loads(answer_prompt(asked, error_rate=0.0))["answer"])
+
+        assert [answer(positive, negative), answer(negative, positive)] == ["first", "second"], prompt.text
+        assert [answer(positive, positive), answer(negative, negative)] == ["both", "neither"]
+
+
+def test_rules_err_about_documents_at_the_given_rate() -> None:
+    asked = [relevance_prompt("t", f"red {word}", "red paint", "blue paint", SHORT).text for word in "abcdefghij" * 10]
+    sure, guessed = (
+        [json.loads(answer_prompt(prompt, seed, error_rate=rate))["answer"] for seed, prompt in enumerate(asked)]
+        for rate in (0.0, 1.0)
+    )
+    assert len(set(sure)) == 1
+    assert set(guessed) == {"first", "second", "both", "neither"}

@@ -240,17 +240,34 @@ def test_ablations_have_pages_too(overrides: tuple[str, ...], tmp_path: Path) ->
     assert any(record["life"] == "corpus" for record in read.records)
 
 
-def test_what_a_filter_left_out_is_not_told_as_kept(tmp_path: Path) -> None:
-    run = made_up_run(tmp_path, "filter=consistent")
+@pytest.mark.parametrize(
+    ("chosen", "cause", "stage", "why"),
+    [
+        (("filter=consistent",), {"positive_not_found"}, "filter", "not among the nearest"),
+        (("filter=judged",), {"unanswered"}, "relabelling", "neither its positive"),
+    ],
+)
+def test_what_was_left_out_after_deduplication_is_not_told_as_kept(
+    chosen: tuple[str, ...], cause: set[str], stage: str, why: str, tmp_path: Path
+) -> None:
+    run = made_up_run(tmp_path, *chosen)
     found = lives(run.order, run.store)
     corpus = [told(life, found) for life in found.sample if life.ending.life == "corpus"]
     out = [record for record in corpus if record["outcome"] == "left out"]
     of_dedup = sum(record["outcome"] == "kept" for record in corpus) + len(out)
     assert len(out) == -(-of_dedup // 3)
-    assert {record["cause"] for record in out} == {"positive_not_found"}
+    assert {record["cause"] for record in out} == cause
     last = out[0]["steps"][-1]
-    assert last["by"] == "filter"
-    assert "not among the nearest" in last["blocks"][0][2]
+    assert last["by"] == stage
+    assert why in last["blocks"][0][2]
+
+
+def test_each_stage_that_leaves_out_reads_what_the_one_before_kept(tmp_path: Path) -> None:
+    """Of nine records a filter leaves out three, and of the six that it keeps relabelling leaves out two."""
+    run = made_up_run(tmp_path, "filter=consistent", "filter.relabel=true")
+    causes = [life.ending.cause for life in sorted(lives(run.order, run.store).sample, key=lambda life: life.row)]
+    out = [cause for cause in causes if cause in ("positive_not_found", "unanswered")]
+    assert out[:5] == ["positive_not_found", "unanswered", "positive_not_found", "positive_not_found", "unanswered"]
 
 
 def test_a_page_that_cannot_be_made_is_a_warning(

@@ -17,6 +17,7 @@ from speed.core.spec import Spec
 from speed.data.answers.json_in_text import json_objects, lists, plain, unwrapped
 from speed.data.answers.lenient_json import Members, Value
 from speed.data.answers.reasoning import without_reasoning
+from speed.data.answers.schemas import ANSWERING
 from speed.data.records import KEYS, Example, Ground, Kind, Rejected, written_keys
 
 CAUSES = {
@@ -111,6 +112,18 @@ def parse_judgement(
 
     def read(value: Value) -> Iterator[Judgement | Rejected]:
         return (_judgement(found, candidates) for found in verdicts(value))
+
+    return _last(text, finish_reason, read, met)
+
+
+def parse_relevance(
+    text: str, finish_reason: str = "", met: Counter[str] | None = None
+) -> tuple[bool, bool] | Rejected:
+    """Parse a verdict on two documents: whether the first, and whether the second, answers the query."""
+    verdicts = unwrapped(("answer",))
+
+    def read(value: Value) -> Iterator[tuple[bool, bool] | Rejected]:
+        return (_relevance(found) for found in verdicts(value))
 
     return _last(text, finish_reason, read, met)
 
@@ -249,6 +262,19 @@ def _judgement(value: Members, candidates: int) -> Judgement | Rejected:
     reason = _text(members.get("reason", "none"))
     reason = "" if isinstance(reason, Rejected) or "reason" not in members else reason
     return Judgement(best=places[0], worst=places[1], reason=reason)
+
+
+def _relevance(value: Members) -> tuple[bool, bool] | Rejected:
+    members = _by_key(value, ("reason", "answer"))
+    if isinstance(members, str) or "answer" not in members:
+        return _rejected("bad_schema", members if isinstance(members, str) else "missing 'answer'")
+    said = _text(members["answer"])
+    if isinstance(said, Rejected):
+        return said
+    named = re.sub(r"[^a-z]", "", said.casefold())
+    if named not in ANSWERING:
+        return _rejected("bad_schema", f"answer: one of {', '.join(ANSWERING)} was asked for, not {said[:80]!r}")
+    return ANSWERING[named]
 
 
 def _revisions(

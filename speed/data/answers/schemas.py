@@ -14,6 +14,8 @@ from speed.core.spec import Json, Spec
 from speed.data.records import Kind, written_keys
 
 _TEXT: Json = {"type": "string"}
+ANSWERING = {"first": (True, False), "second": (False, True), "both": (True, True), "neither": (False, False)}
+"""What a verdict on two documents may say, and whether the first and the second answer the query by it."""
 
 
 class Form(Spec):
@@ -45,6 +47,13 @@ def judgement_form(candidates: int) -> Form:
     """Schema of a judgement. The reason comes first, as in the prompt, so that the verdict follows from it."""
     place: Json = {"type": "integer", "enum": list(range(candidates))}
     return Form(name="judgement", body=_object({"reason": _TEXT, "best": place, "worst": place}))
+
+
+@lru_cache
+def relevance_form() -> Form:
+    """Schema of a verdict on two documents."""
+    answer: Json = {"type": "string", "enum": list(ANSWERING)}
+    return Form(name="relevance", body=_object({"reason": _TEXT, "answer": answer}))
 
 
 @lru_cache

@@ -20,6 +20,7 @@ from speed.data.prompts.rendering import (
     brainstorm_prompt,
     data_prompt,
     judge_prompt,
+    relevance_prompt,
     revise_prompt,
 )
 from speed.data.quality.guidelines import word_bounds
@@ -31,7 +32,7 @@ EACH = 60
 """Prompts of a kind that are rendered: enough for a mean within a few percent."""
 TASK_TOKENS = 25
 """Of a brainstormed task (ours)."""
-REASON_TOKENS = {"judge": 80, "revise": 150}
+REASON_TOKENS = {"judge": 80, "revise": 150, "relevance": 50}
 """Of what a teacher says before its verdict or its revision (ours)."""
 WORDS = {"sentence": 16, "phrase": 6, "passage": 80, "query": 8, "label": 3, "short text": 12}
 """Words of texts for which a prompt gives no number (ours)."""
@@ -70,6 +71,10 @@ def _one(purpose: str, kind: Kind, row: int, prompts: PromptsConfig, candidates:
         case "judge":
             text = judge_prompt(prompt.text, [answer] * candidates, prompts).text
             return estimated_tokens(text), REASON_TOKENS["judge"]
+        case "relevance":
+            query, *documents = json.loads(answer).values()
+            text = relevance_prompt(TASK, query, documents[0], documents[-1], prompts).text
+            return estimated_tokens(text), REASON_TOKENS["relevance"]
         case "revise" | "revision":
             text = revise_prompt(prompt.text, answer, prompts).text
             return estimated_tokens(text), REASON_TOKENS.get(purpose, 0) + estimated_tokens(answer)

@@ -21,7 +21,7 @@ from speed.data.prompts.slots import Choices, Lengths
 from speed.data.prompts.template_files import OURS, SLOTS, Template, Wording, list_items, templates
 from speed.data.records import STS_INSTRUCTION, Ground, Kind, Prompt
 
-PromptRole = Literal["brainstorm", "synthesis", "judge", "revise", "grounded"]
+PromptRole = Literal["brainstorm", "synthesis", "judge", "revise", "grounded", "relevance"]
 """Purpose of a prompt."""
 
 BRAINSTORMED = (Kind.RETRIEVAL, Kind.CLASSIFICATION, Kind.SHORT_SHORT, Kind.LONG_LONG)
@@ -182,6 +182,11 @@ def judge_prompt(data_prompt: str, shown: Sequence[str], config: PromptsConfig) 
 def revise_prompt(data_prompt: str, example: str, config: PromptsConfig) -> Prompt:
     """Ask for the faults of an answer and for a better one (paper, Figure 6)."""
     return _fill("revise", {"data_prompt": data_prompt, "data_example": example}, config)
+
+
+def relevance_prompt(task: str, query: str, first: str, second: str, config: PromptsConfig) -> Prompt:
+    """Ask which of two documents answers a query, or both, or neither (ours)."""
+    return _fill("relevance", {"task": task, "query": query, "first": first, "second": second}, config)
 
 
 def _uniform(values: Sequence[int | float]) -> Choices:

@@ -51,11 +51,12 @@ SLOTS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
         "synthesis/long_long": (_DATA, {"topic", "num_words"}),
         "judge": ({"data_prompt", "data_list"}, set[str]()),
         "revise": ({"data_prompt", "data_example"}, set[str]()),
+        "relevance": ({"task", "query", "first", "second"}, set[str]()),
         "grounded/query": ({"task", "passage"}, {"topic", "document", *_RETRIEVAL} - {"num_words"}),
     }.items()
 }
 """Template name -> (slots that it must use, slots that it may use)."""
-OURS = ("grounded/query",)
+OURS = ("grounded/query", "relevance")
 """Templates for what the paper does not have."""
 
 

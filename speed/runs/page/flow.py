@@ -21,9 +21,11 @@ PLACES = {
     "senior": (3, 1), "instruct": (3, 1),
     "synthesis": (2, 1),
     "revisions": (4, 2), "revisor": (3, 2), "revision": (2, 2), "dedup": (1, 2), "embedder": (0, 2),
-    "evaluation": (0, 1), "negatives": (1, 3), "filter": (0, 3),
+    "evaluation": (0, 1),
 }  # fmt: skip
 """Column and row of each box; others stand in a row below."""
+BEFORE_EMBEDDER = ("negatives", "filter", "relabelling")
+"""Boxes between dedup and embedder, which stand in a row below and end below the embedder."""
 WIDTH, HEIGHT, GAP_X, GAP_Y = 172, 84, 74, 58
 LEFT, RIGHT, TOP, BOTTOM = 34, 78, 46, 34
 """Margins: an arrow above the first row and one on the right have their numbers there."""
@@ -92,10 +94,11 @@ def flow(order: Sequence[Goal], lines: Sequence[StageLine]) -> Flow:
 
 def _places(names: Sequence[str]) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
+    late = [name for name in reversed(BEFORE_EMBEDDER) if name in names]
+    fixed = PLACES | {name: (column, 3) for column, name in enumerate(late)}
     others = 0
     for name in names:
-        alone = name == "negatives" and "filter" not in names  # else its arrow to the embedder would cross a box
-        place = PLACES["filter" if alone else name] if name in PLACES else None
+        place = fixed.get(name)
         if place is None or place in found.values():
             place, others = (others % 5, 3 + others // 5), others + 1
         found[name] = place
@@ -125,7 +128,7 @@ def _box(name: str, group: Sequence[StageLine], place: tuple[int, int]) -> Box:
         y=y,
         rows=rows,
         took=_took(group),
-        kept=sum(kept) / seen if kept and seen else None,
+        kept=min(1.0, sum(kept) / seen) if kept and seen else None,
         why=_causes(group),
     )
 
@@ -216,6 +219,6 @@ def _arrow(
     if taken is None and whole:
         rows = f"{sum(line.rows_out or 0 for line in whole):,}"
     return Arrow(
-        path=path, x=at[0], y=at[1], anchor=anchor, rows=rows, lost=f"-{lost:,}" if lost else "",
+        path=path, x=at[0], y=at[1], anchor=anchor, rows=rows, lost=f"{-lost:+,}" if lost else "",
         why=_causes(group), of=(source, target),
     )  # fmt: skip

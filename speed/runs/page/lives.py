@@ -20,13 +20,14 @@ from typing import Any, NamedTuple
 
 from speed.core.graph import Goal
 from speed.core.row import Row
-from speed.core.stage import Node, Pool
+from speed.core.stage import Node, Pool, Stage
 from speed.core.store import Store
 from speed.data.records import Candidates, Example, Pair, RevisedAnswer, Sample, TaskList, Topic
 from speed.runs.page.spread import Spread
 from speed.stages.base import AssignedPool
 from speed.stages.dedup import Dedup
 from speed.stages.filter import NegativeFilter
+from speed.stages.relabelling import Relabelling
 from speed.stages.revision_data import RevisionData
 from speed.stages.revision_pass import RevisionPass
 from speed.stages.root import RootData
@@ -44,7 +45,7 @@ class Ending(NamedTuple):
     life: str
     kind: str
     outcome: str
-    """`kept`, `rejected`, `repeat`, `left over` where more were written than wanted, `left out` by a filter after
+    """`kept`, `rejected`, `repeat`, `left over` where more were written than wanted, `left out` by a stage after
     deduplication, or `undecided` where the run stopped."""
     cause: str = ""
 
@@ -223,12 +224,23 @@ def _corpus(order: Sequence[Goal], store: Store, firsts: dict[int, Example]) -> 
 
 
 def _left_out(order: Sequence[Goal], store: Store) -> Iterator[str]:
-    """Why the filter left out each record of the corpus, in its order; empty where it stayed, nothing without one."""
-    for goal in _of(order, NegativeFilter):
-        assert isinstance(goal.node, NegativeFilter)
-        if store.manifest(goal.node) is not None:
-            with (store.payload(goal.node) / "scores.jsonl").open(encoding="utf-8") as lines:
-                yield from (json.loads(line)["left_out"] for line in lines)
+    """Why each record of the corpus was left out after deduplication, in its order; empty where it stayed, nothing
+    where no stage leaves any out."""
+    stages = [
+        _causes(store.payload(goal.node) / file)
+        for kind, file in ((NegativeFilter, "scores.jsonl"), (Relabelling, "verdicts.jsonl"))
+        for goal in _of(order, kind)
+        if isinstance(goal.node, Stage) and store.manifest(goal.node) is not None
+    ]
+    for cause in next(iter(stages), ()):
+        for later in stages[1:]:  # it has read what the stage before kept
+            cause = cause or next(later, "")
+        yield cause
+
+
+def _causes(file: Path) -> Iterator[str]:
+    with file.open(encoding="utf-8") as lines:
+        yield from (json.loads(line)["left_out"] for line in lines)
 
 
 def _repeats(file: Path) -> Iterator[tuple[int, int]]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from speed.data.answers.parse import CAUSES, parse_example, parse_judgement, parse_revision, parse_tasks
+from speed.data.judging.relevance import UNANSWERED
 from speed.data.judging.votes import read_candidates
 from speed.data.quality.guidelines import CAUSES as GUIDELINES
 from speed.data.records import Candidates, Example, Pair, Prompt, Rejected, RevisedAnswer, Sample, TaskList
@@ -38,6 +39,7 @@ OTHER_CAUSES = {
     "no_faulty_field": "no field is faulty",
     "positive_not_found": "its positive is not among the nearest documents of its query",
     "no_negative_left": "each of its hard negatives may answer the query",
+    UNANSWERED: "neither its positive nor a hard negative answers its query, by the teacher's word",
 }
 """Causes beside those of answers and guidelines."""
 
@@ -247,8 +249,8 @@ def _ending(life: Life, lives: Lives) -> list[dict[str, Any] | None]:
             link = None if life.first is None else ["link", f"corpus/{life.first}", f"to row {life.first:,}"]
             steps.append(_step("repeat", "dedup", ["note", "bad", f"dropped: nearly the same as {of}"], change, link))
         case "left out":
-            why = meaning(life.ending.cause)
-            steps.append(_step("left out of the corpus", "filter", ["note", "bad", f"{life.ending.cause}: {why}"]))
+            why, by = meaning(life.ending.cause), "relabelling" if life.ending.cause == UNANSWERED else "filter"
+            steps.append(_step("left out of the corpus", by, ["note", "bad", f"{life.ending.cause}: {why}"]))
         case "left over":
             steps.append(_step("left over", "dedup", ["note", "plain", "no repeat, but enough were kept of its kind"]))
         case _:

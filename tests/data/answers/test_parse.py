@@ -23,6 +23,7 @@ from speed.data.answers.parse import (
     mended_in,
     parse_example,
     parse_judgement,
+    parse_relevance,
     parse_revision,
     parse_tasks,
 )
@@ -523,3 +524,32 @@ def test_objects_are_found_outermost_and_in_order() -> None:
     reading = json_objects('a {"x": {"y": 1}} b [2, {"z": 3}] c')
     assert [json.dumps(value) for value in reading.values] == ['{"x": {"y": "1"}}', '["2", {"z": "3"}]']
     assert reading.fault == ""
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ('{"reason": "so", "answer": "first"}', (True, False)),
+        ('{"answer": "Second."}', (False, True)),
+        ('It is clear.\n```json\n{"reason": "so", "answer": "both"}\n```', (True, True)),
+        ('{"answer": "first"} No, wait: {"answer": "neither"}', (False, False)),
+    ],
+)
+def test_a_verdict_on_two_documents(answer: str, said: tuple[bool, bool]) -> None:
+    assert parse_relevance(answer, "stop") == said
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        ('{"answer": "the first one, mostly"}', "bad_schema"),
+        ('{"answer": 1}', "bad_schema"),
+        ('{"reason": "so"}', "bad_schema"),
+        ("Both.", "no_json"),
+        ("", "empty"),
+    ],
+)
+def test_what_is_no_verdict_on_two_documents(answer: str, cause: str) -> None:
+    found = parse_relevance(answer, "stop")
+    assert isinstance(found, Rejected)
+    assert found.cause == cause
