@@ -16,6 +16,7 @@ from speed.core.content import Content, ModelReference
 from speed.core.errors import UserError
 from speed.core.spec import Spec
 from speed.data.answer_lengths import longest_answer
+from speed.data.assignment import ROUNDS
 from speed.data.judging.votes import Judge
 from speed.data.mix import Mix
 from speed.data.prompts.rendering import PromptsConfig
@@ -170,9 +171,13 @@ class PreferenceConfig(Spec):
     the guidelines field by field, where the junior itself writes the better continuation of a faulty field."""
     dpo: Dpo | None = None
     """The objective and its training; null when there is no senior."""
+    rounds: int = Field(1, ge=1, le=len(ROUNDS))
+    """Times that answers are judged and a senior is trained, each from the one before; `counts.pairs` lists in all."""
 
     @model_validator(mode="after")
     def _complete(self) -> PreferenceConfig:
+        if self.rounds > 1 and not self.enabled:
+            raise ValueError(f"rounds={self.rounds} has no effect: there is no senior; take another preference")
         if self.enabled and self.dpo is None:
             raise ValueError("enabled: true needs dpo; take an option of the groups preference and senior")
         return self
@@ -349,6 +354,21 @@ class Config(Spec):
                 "eval.protocol=e5 would put one in front of every query; set eval.protocol=native"
             )
         return self
+
+    @model_validator(mode="after")
+    def _enough_lists(self) -> Config:
+        if self.preference.rounds > 1 and min(self.lists_by_round) < 2:
+            raise ValueError(
+                f"preference.rounds={self.preference.rounds} shares counts.pairs={sum(self.lists_by_round)} lists, and "
+                "each training needs at least two of them; take more, or fewer rounds"
+            )
+        return self
+
+    @property
+    def lists_by_round(self) -> list[int]:
+        """How many lists are judged for the senior of each round."""
+        lists, rounds = round(self.counts.pairs * self.counts.pairs_factor), self.preference.rounds
+        return [lists * (number + 1) // rounds - lists * number // rounds for number in range(rounds)]
 
     @property
     def longest(self) -> dict[Kind, int]:

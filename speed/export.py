@@ -69,8 +69,9 @@ def payload_of(artifact: Path, stage: str | None) -> Path:
         return artifact.resolve()
     wanted = STAGES if stage is None else (stage,)
     for name in wanted:
-        if (artifact / "stages" / name / "model").is_dir():
-            return (artifact / "stages" / name).resolve()
+        found = (artifact / "stages").glob(f"{name}*/model")  # of several rounds of seniors the last
+        if last := max(found, default=None):
+            return last.parent.resolve()
     raise UserError(
         f"{artifact} holds no trained model ({', '.join(wanted)})\n"
         "  give a folder of speed_home/runs (and --stage), or one of speed_home/store/<stage>"

@@ -9,7 +9,7 @@ from speed.core.content import ModelReference
 from speed.core.errors import UserError
 from speed.core.graph import Goal, goals
 from speed.core.stage import Pool, Stage
-from speed.data.assignment import Assignment, BrainstormPlan, Role
+from speed.data.assignment import ROUNDS, Assignment, BrainstormPlan, Role
 from speed.data.records import Example, Kind, Pair, Sample, Scores
 from speed.data.topics.documents import test_size
 from speed.ports import Weights
@@ -121,43 +121,48 @@ def pipeline(config: Config) -> Pipeline:
         junior = given_model("junior", given.junior)
 
     # The junior answers each prompt K times; the teacher (or rules) judges the lists for the senior (3.2.3).
-    root = RootData(
-        junior=junior,
-        assignment=assignment("root"),
-        topics=topics,
-        tasks=tasks("root"),
-        engine=engine,
-        sampling=config.sampling.root,
-        candidates=counts.candidates,
-        max_tokens=config.longest,
-        seed=seed.sample,
-    )
-    writer: Stage[Weights] = junior
-    if config.preference.enabled:
-        assert config.preference.dpo is not None
-        pairs: Pool[Pair]
+    def lists(role: Role, junior: Stage[Weights]) -> RootData:
+        return RootData(
+            junior=junior,
+            assignment=assignment(role),
+            topics=topics,
+            tasks=tasks(role),
+            engine=engine,
+            sampling=config.sampling.root,
+            candidates=counts.candidates,
+            max_tokens=config.longest,
+            seed=seed.sample,
+        )
+
+    def judged(root: RootData) -> Pool[Pair]:
         match config.preference.pairs:
             case "judged":
                 votes, probe = config.judge.by_votes, config.judge.retriever
                 if probe is None:
                     asked = prompts.of("judge")
-                    pairs = Preferences(root, teacher, votes, asked, limits.judgement, seed.data, guidelines)
-                else:
-                    pairs = RetrieverPairs(root, probe.for_embedder(config.embedder), guidelines)
+                    return Preferences(root, teacher, votes, asked, limits.judgement, seed.data, guidelines)
+                return RetrieverPairs(root, probe.for_embedder(config.embedder), guidelines)
             case "verified":
-                pairs = VerifiedPairs(root)
+                return VerifiedPairs(root)
             case "fields":
-                pairs = FieldPairs(
+                return FieldPairs(
                     root=root,
-                    junior=junior,
+                    junior=root.junior,
                     engine=engine,
                     sampling=config.sampling.root,
                     continuations=counts.candidates,
                     max_tokens=config.longest,
                     seed=seed.sample,
                 )
+
+    root, writer = lists("root", junior), junior
+    if config.preference.enabled:
+        assert config.preference.dpo is not None
         dpo = config.preference.dpo.model_copy(update={"seed": seed.train})
-        writer = Senior(dpo, config.trainer, junior, pairs.take(round(counts.pairs * counts.pairs_factor)))
+        # One round (the paper), or several that share the lists, in which each senior answers tasks of its own (ours).
+        for role, count in zip(ROUNDS, config.lists_by_round, strict=False):
+            answered = root if role == "root" else lists(role, writer)
+            writer = Senior(dpo, config.trainer, writer, judged(answered).take(count))
     if given.senior:
         writer = given_model("senior", given.senior)
 

@@ -1,9 +1,9 @@
 """Assign a kind, a topic, a task and a prompt to every row. Diversity is defined here and nowhere else.
 
-Seed data, root data and synthesis are three roles. Each draws topics and tasks of its own, because the junior must not
-be judged on the tasks that it was taught. Row i of a role has the kind that the mix gives it, and is number j of that
-kind. `samples_per_task` consecutive j share a task; `tasks_per_topic` consecutive tasks share a topic and a brainstorm
-call (paper, Table 3: fewer tasks per topic are better).
+Seed data, root data (of each round) and synthesis are roles. Each draws topics and tasks of its own, because the junior
+must not be judged on the tasks that it was taught. Row i of a role has the kind that the mix gives it, and is number j
+of that kind. `samples_per_task` consecutive j share a task; `tasks_per_topic` consecutive tasks share a topic and a
+brainstorm call (paper, Table 3: fewer tasks per topic are better).
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from speed.data.records import STS_INSTRUCTION, UNASKED, Ground, Kind, Passage, 
 from speed.data.topics.documents import PASSAGES, Library
 from speed.data.topics.sources import topic_index
 
-Role: TypeAlias = Literal["seed", "root", "synthesis"]
+Role: TypeAlias = Literal["seed", "root", "root 2", "root 3", "synthesis"]
+ROUNDS: tuple[Role, ...] = ("root", "root 2", "root 3")
+"""Roles of the root data that seniors are trained on, one after the other."""
 
 
 class BrainstormPlan(Spec):

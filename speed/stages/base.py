@@ -67,6 +67,11 @@ def _assigned(node: Node) -> AssignedPool[Any] | None:
     return next(filter(None, map(_assigned, read)), None)
 
 
+def in_its_round(name: str, read: Node) -> str:
+    """A stage's name for the reader, with the number of the round that what it reads is of; see `ROUNDS`."""
+    return name + read.label.removeprefix(read.name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AssignedPool(Pool[R]):
     """A pool of answers to prompts for examples, which an assignment draws from topics and tasks."""

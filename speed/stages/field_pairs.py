@@ -21,7 +21,7 @@ from speed.data.judging.votes import CHOICES
 from speed.data.records import Candidates, Pair
 from speed.ports import Generate, Generated, Weights
 from speed.runtime import Context
-from speed.stages.base import GeneratingPool
+from speed.stages.base import GeneratingPool, in_its_round
 from speed.stages.generating import generate_in_order, request_seed
 
 
@@ -45,6 +45,10 @@ class FieldPairs(GeneratingPool[Pair]):
     name: ClassVar[str] = "field pairs"
     row: ClassVar[type[Pair]] = Pair
     choices: ClassVar[frozenset[str]] = CHOICES
+
+    @property
+    def label(self) -> str:
+        return in_its_round(self.name, self.root)
 
     def work(self, start: int, stop: int) -> Work:
         return Work(generated=(stop - start) * self.continuations)

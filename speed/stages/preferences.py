@@ -30,7 +30,7 @@ from speed.data.records import Candidates, Pair, Rejected, Sample, Vote
 from speed.ports import Answer, Ask, Check, Teacher
 from speed.runtime import Context
 from speed.stages.asking import ask_all_in_order, readable
-from speed.stages.base import price_of, tokens_about
+from speed.stages.base import in_its_round, price_of, tokens_about
 
 
 class Drawn(NamedTuple):
@@ -59,6 +59,10 @@ class Preferences(Pool[Pair]):
     row: ClassVar[type[Pair]] = Pair
     choices: ClassVar[frozenset[str]] = CHOICES
     purpose: ClassVar[str] = "judge"
+
+    @property
+    def label(self) -> str:
+        return in_its_round(self.name, self.root)
 
     @property
     def judges(self) -> list[Teacher]:

@@ -25,6 +25,7 @@ from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Candidates, Example, Pair, Sample
 from speed.ports import Group, Retriever
 from speed.runtime import Context, Runtime
+from speed.stages.base import in_its_round
 from speed.stages.own_judges import refuse_own_probe
 
 FOUND = statistics.PREFIX + "found_first"
@@ -57,6 +58,10 @@ class RetrieverPairs(Pool[Pair]):
     name: ClassVar[str] = "retriever pairs"
     row: ClassVar[type[Pair]] = Pair
     choices: ClassVar[frozenset[str]] = CHOICES
+
+    @property
+    def label(self) -> str:
+        return in_its_round(self.name, self.root)
 
     def demand(self, runtime: Runtime) -> Demand:
         return Demand((1,))

@@ -28,6 +28,10 @@ class RootData(AssignedPool[Candidates], GeneratingPool[Candidates]):
     name: ClassVar[str] = "root data"
     row: ClassVar[type[Candidates]] = Candidates
 
+    @property
+    def label(self) -> str:
+        return self.name + self.assignment.role.removeprefix("root")
+
     def work(self, start: int, stop: int) -> Work:
         return Work(generated=(stop - start) * self.candidates)
 

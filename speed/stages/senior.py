@@ -18,6 +18,7 @@ from speed.stages.base import (
     UntrainedModel,
     bases_under,
     host_memory,
+    in_its_round,
     tokens_about,
     training_rows,
 )
@@ -26,7 +27,8 @@ from speed.stages.trials import TrainingTrial, trial_of
 
 @dataclass(frozen=True)
 class Senior(Stage[Weights]):
-    """Direct preference optimisation of the junior; the frozen junior is the reference."""
+    """Direct preference optimisation of the junior, or in a further round of the senior before; the frozen start is the
+    reference."""
 
     dpo: Dpo
     trainer: Trainer
@@ -34,6 +36,10 @@ class Senior(Stage[Weights]):
     pairs: Take[Pair]
 
     name: ClassVar[str] = "senior"
+
+    @property
+    def label(self) -> str:
+        return in_its_round(self.name, self.pairs.pool)
 
     def work(self) -> Work:
         return Work(trained=round(self.pairs.rows * self.dpo.epochs))

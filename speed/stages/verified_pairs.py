@@ -15,6 +15,7 @@ from speed.data.judging import statistics
 from speed.data.judging.votes import CHOICES, Judge, first_alike, read_candidates, shortlist
 from speed.data.records import Candidates, Pair, Rejected
 from speed.runtime import Context
+from speed.stages.base import in_its_round
 
 GUIDELINES_FIRST = Judge(verified=True)
 
@@ -29,6 +30,10 @@ class VerifiedPairs(Pool[Pair]):
     name: ClassVar[str] = "verified pairs"
     row: ClassVar[type[Pair]] = Pair
     choices: ClassVar[frozenset[str]] = CHOICES
+
+    @property
+    def label(self) -> str:
+        return in_its_round(self.name, self.root)
 
     def figures(self, counts: Mapping[str, int], rejected: Mapping[str, int]) -> dict[str, Json]:
         return statistics.pair_figures(counts)

@@ -68,6 +68,12 @@ class Life:
     author: str = "teacher"
     """Who wrote an example: the teacher, or the label of a model."""
 
+    @property
+    def id(self) -> str:
+        """Its name on a page."""
+        of_round = self.writer.removeprefix(RootData.name) if self.ending.life == "lists" else ""
+        return f"{self.ending.life}{of_round}/{self.row}"
+
 
 @dataclass
 class Lives:
@@ -102,8 +108,8 @@ def lives(order: Sequence[Goal], store: Store, size: int = SAMPLE) -> Lives:
         found.counts[life.ending] += 1
         found.faults.update((life.ending.life, life.ending.kind, fault) for fault in dict.fromkeys(broken))
         group = (*life.ending, broken[0] if broken else "")
-        spread.add(group, f"{life.ending.life}/{life.row}", life)
-    found.sample = sorted(spread.items(), key=lambda life: (life.ending.life, life.row))
+        spread.add(group, life.id, life)
+    found.sample = sorted(spread.items(), key=lambda life: (life.ending.life, life.writer, life.row))
     repeated = {life.first for life in found.sample}
     found.firsts = {row: example for row, example in found.firsts.items() if row in repeated}
     found.calls = _calls(order, store, found.sample)

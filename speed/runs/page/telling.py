@@ -54,7 +54,7 @@ def told(life: Life, lives: Lives) -> dict[str, Any]:
     written, final = life.written, life.final or life.written
     faults = final.faults if isinstance(final, Sample) else life.pair.chosen_faults if life.pair else ()
     return {
-        "id": f"{life.ending.life}/{life.row}",
+        "id": life.id,
         "life": life.ending.life,
         "row": life.row,
         "kind": life.ending.kind,

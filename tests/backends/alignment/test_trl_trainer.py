@@ -143,14 +143,21 @@ def test_a_preference_training_starts_at_its_reference(loss: str, junior: Path, 
     assert [event["done"] for event in ctx.events if event["event"] == "progress"][-1] == 2  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("start", ["continued adapter", "new adapter on full weights", "full weights"])
+@pytest.mark.parametrize(
+    "start", ["continued adapter", "new adapter on full weights", "full weights", "senior", "senior on full weights"]
+)
 def test_the_reference_stays_the_start(
-    start: str, junior: Path, full_junior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: str, junior: Path, full_junior: Path, plain_senior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A junior, or in a further round the senior before."""
+    if start == "senior on full weights":
+        LORA.dpo(full_junior, preferences(8), DPO, tmp_path / "senior", context(tmp_path))
     trainer, folder = {
         "continued adapter": (LORA, junior),
         "new adapter on full weights": (LORA, full_junior),
         "full weights": (FULL, full_junior),
+        "senior": (LORA, plain_senior),
+        "senior on full weights": (LORA, tmp_path / "senior"),
     }[start]
     seen: list[Any] = []
     import speed.backends.alignment.dpo as module
