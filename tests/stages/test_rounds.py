@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from speed.core.errors import UserError
 from speed.core.graph import Goal
+from speed.export import payload_of
 from speed.pipeline import pipeline
 from speed.stages.senior import Senior
 
@@ -51,6 +53,13 @@ def test_the_first_round_is_the_beginning_of_one_round_alone(compose: Any) -> No
     judged = sum(goal.rows for label, goal in shared.items() if label.startswith("preferences"))
     assert judged == alone["preferences"].rows
     assert [label for label in shared if label.startswith("senior")] == ["senior", "senior 2", "senior 3"]
+
+
+def test_of_several_seniors_the_last_is_exported(tmp_path: Path) -> None:
+    for label in ("junior", "senior", "senior-2"):
+        (tmp_path / "stages" / label / "model").mkdir(parents=True)
+    assert payload_of(tmp_path, "senior") == payload_of(tmp_path, None) == tmp_path / "stages" / "senior-2"
+    assert payload_of(tmp_path, "junior") == tmp_path / "stages" / "junior"
 
 
 @pytest.mark.parametrize(
