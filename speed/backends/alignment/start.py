@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel
 
+from speed.backends.alignment import zero3
 from speed.backends.alignment.options import TrlOptions
 from speed.backends.engines.prompt_format import prompt_format
-from speed.backends.engines.weights import Loaded, WeightsCard, base_of, load
+from speed.backends.engines.weights import Loaded, WeightsCard, base_of, load, read_card
 from speed.core.errors import UserError
 from speed.runtime import Runtime
 
@@ -20,9 +22,11 @@ def load_start(options: TrlOptions, source: str | Path, device: str, runtime: Ru
     Raises:
         UserError: for an adapter of another shape than the trainer's, or weights of another prompt format.
     """
-    precision = options.precision if options.method == "lora" else "fp32"
+    precision = options.precision if options.method == "lora" or runtime.strategy == "zero3" else "fp32"
     place = "cpu" if runtime.strategy == "zero3" else device  # DeepSpeed takes each process's part to its device
-    loaded = load(source, precision, place, for_training=options.method == "lora")
+    divided = runtime.strategy == "zero3" and not _is_merged(options, source)
+    with zero3.born_divided(options.precision, device) if divided else nullcontext():
+        loaded = load(source, precision, place, for_training=options.method == "lora")
     if options.method == "full":
         loaded.model.requires_grad_(True)
     elif loaded.card is not None and loaded.card.adapter:
@@ -40,6 +44,12 @@ def load_start(options: TrlOptions, source: str | Path, device: str, runtime: Ru
             f"trainer.prompt_format={options.prompt_format} is another\n  formats are never mixed: set the same one"
         )
     return loaded
+
+
+def _is_merged(options: TrlOptions, source: str | Path) -> bool:
+    """Whether an adapter is merged as the weights are loaded, for which they must be whole."""
+    card = read_card(source)
+    return card is not None and card.adapter and (options.method == "full" or card.base.startswith("relative:"))
 
 
 def new_adapter(options: TrlOptions, model: Any) -> LoraConfig | None:

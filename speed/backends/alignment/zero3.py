@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Literal
 
 from speed.core.errors import UserError
+
+NO_TRAINER = {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1, "gradient_clipping": 0.0}
+"""What DeepSpeed wants to be told where no training's options fill it in; dividing weights does not depend on it."""
 
 
 def require() -> None:
@@ -36,6 +41,26 @@ def settings(precision: Literal["fp32", "bf16", "fp16"]) -> dict[str, Any]:
         "bf16": {"enabled": precision == "bf16"},
         "fp16": {"enabled": precision == "fp16"},
     }
+
+
+@contextmanager
+def born_divided(precision: Literal["fp32", "bf16", "fp16"], device: str) -> Iterator[None]:
+    """Inside, a model that transformers loads is divided among the processes layer by layer, as its weights are read.
+
+    The first process alone reads them, so that memory holds the model once and not once a process.
+    """
+    import torch
+    from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
+
+    if is_deepspeed_zero3_enabled():  # by the arguments of a training, from their making on
+        yield
+        return
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    # transformers looks it up and does not keep it
+    config = HfDeepSpeedConfig(settings(precision) | NO_TRAINER)
+    yield
+    del config
 
 
 def unify_dtype(model: Any) -> None:

@@ -54,7 +54,7 @@ def run(config: ContrastiveSettings, examples: Path, out: Path, seed: int, ctx: 
     rows = table_of(config, examples, ctx)
     plan = Plan(rows.table, config, seed)
     ranks = join_ranks(ctx, device)
-    model = trainable(config, seed, rows)
+    model = trainable(config, seed, rows, ranks.reads)
     pad = rows.tokenizer.pad_token_id if rows.tokenizer.pad_token_id is not None else (rows.tokenizer.eos_token_id or 0)
     model = ranks.distribute(model, device).train()
     ranks.check(model)
@@ -162,15 +162,19 @@ def content(config: ContrastiveSettings, examples: Path) -> Json:
     return [sha256_of(examples), *sources]
 
 
-def trainable(config: ContrastiveSettings, seed: int, rows: Rows) -> Any:
+def trainable(config: ContrastiveSettings, seed: int, rows: Rows, reads: bool = True) -> Any:
     """The base model with what is trained on it.
+
+    Args:
+        reads: whether its weights are read; otherwise the layers alone are there.
 
     Raises:
         UserError: for a base that cannot be loaded, or that has fewer tokens than its tokenizer.
     """
     source, revision = locate_model(config.base.name)
     # under adapters the base has the type of the arithmetic; weights that are trained stay fp32, under autocast
-    model, _ = transformer(source, revision, dtype_of(config.precision) if config.lora else torch.float32)
+    dtype = dtype_of(config.precision) if config.lora else torch.float32
+    model, _ = transformer(source, revision, dtype, empty=not reads)
     known, highest = model.get_input_embeddings().num_embeddings, int(rows.table.ids.max())
     if highest >= known:
         raise UserError(
@@ -202,7 +206,11 @@ def whole_model(config: ContrastiveSettings, seed: int, rows: Rows, steps: Steps
     """The trained model in one piece. All processes must call it; only the first one's result is used."""
     if not isinstance(steps.ranks, Sharded):
         return steps.forward.model
-    trained = {name: steps.ranks.whole(weight.detach()).cpu() for name, weight in steps.trained().items()}
+    trained = {}
+    for name, weight in steps.trained().items():
+        whole = steps.ranks.whole(weight.detach())
+        if steps.ranks.rank == 0:
+            trained[name] = whole.cpu()
     if steps.ranks.rank != 0:
         return None
     model = trainable(config, seed, rows)

@@ -43,7 +43,7 @@ def measure_steps(config: ContrastiveSettings, out: Path, ctx: Context) -> None:
         rows = random_records(config, Path(folder))
         ranks = join_ranks(ctx, device)
         forget_peak(device.type)
-        model = ranks.distribute(trainable(config, 0, rows), device).train()
+        model = ranks.distribute(trainable(config, 0, rows, ranks.reads), device).train()
         ranks.check(model)
         forward = Forward(config, model, rows.table, rows.tokenizer.pad_token_id or 0, device, ranks)
         what = ["embedder", str(out.resolve()), ctx.grant.processes]

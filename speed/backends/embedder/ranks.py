@@ -3,13 +3,15 @@
 Every process computes the loss of the whole batch from the vectors of all rows: each fills in its own rows, and an
 all-reduce adds them up. The sum of the processes' gradients is then the exact gradient, and nothing has to be divided
 by their number. ZeRO-3 is torch's own `fully_shard`: weights, gradients and optimizer state are divided among the
-processes, and a layer is gathered only while it computes.
+processes, and a layer is gathered only while it computes. The first process alone reads the base model; the others
+begin with a model without weights and are sent their parts, so that memory holds the model once and not once a process.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -26,6 +28,8 @@ class Ranks:
     """Training in one process; the base of the other two."""
 
     rank, count, engine = 0, 1, "one process"
+    reads = True
+    """Whether this process reads the base model's weights; otherwise `distribute` brings its part of them."""
 
     def distribute(self, model: Any, device: torch.device) -> Any:
         """The model on the device, divided as it is trained."""
@@ -42,7 +46,7 @@ class Ranks:
         return tensor
 
     def part(self, whole: Tensor, like: Tensor) -> Tensor:
-        """This process's part of a whole tensor, divided as `like` is; a new tensor on the device of `like`."""
+        """This process's part of the first one's whole tensor, divided as `like` is; a new tensor on its device."""
         return whole.to(like.device, copy=True)
 
     def broadcast(self, *values: bool) -> tuple[bool, ...]:
@@ -108,18 +112,34 @@ class Sharded(Replicated):
     def __init__(self, ctx: Context, device: torch.device) -> None:
         super().__init__(ctx, device)
         self.engine = f"zero3 (fully_shard), {self.count} processes, {dist.get_backend()}"
+        self.reads = self.rank == 0
 
     def distribute(self, model: Any, device: torch.device) -> Any:
+        """The same structure in all processes, with the weights and buffers of the first one's model."""
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
+        tensors = dict(chain(model.named_parameters(), model.named_buffers()))
+        if len(list(model.named_parameters(remove_duplicate=False))) > len(list(model.parameters())):
+            raise RuntimeError("two layers of this model share a weight, which strategy zero3 would divide twice")
+        model = model.to("meta")  # what is read stays in `tensors`
         mesh = init_device_mesh(device.type, (self.count,))
         names = set(getattr(model, "_no_split_modules", None) or ())
         for module in list(model.modules()):
             if type(module).__name__ in names:
                 fully_shard(module, mesh=mesh)
         fully_shard(model, mesh=mesh)
-        return model.to(device)
+        model = model.to_empty(device=device)
+        with torch.no_grad():
+            for name, mine in chain(model.named_parameters(), model.named_buffers()):
+                read = tensors.pop(name).detach()
+                whole = read.to(device) if self.reads else torch.empty(read.shape, dtype=read.dtype, device=device)
+                if hasattr(mine, "device_mesh"):
+                    mine.copy_(self.part(whole, mine))
+                else:
+                    dist.broadcast(whole, src=0)
+                    mine.copy_(whole)
+        return model
 
     def add_gradients(self, weights: Iterable[Tensor]) -> None:
         for weight in weights:

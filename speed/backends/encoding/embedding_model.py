@@ -46,8 +46,11 @@ def config_of(source: str, revision: str | None) -> Any:
         return transformers.AutoConfig.from_pretrained(source, revision=revision)
 
 
-def transformer(source: str, revision: str | None, dtype: Any) -> tuple[Any, Any]:
+def transformer(source: str, revision: str | None, dtype: Any, empty: bool = False) -> tuple[Any, Any]:
     """(model without a language-model head, tokenizer) of a folder or hub model; an adapter is merged into its base.
+
+    Args:
+        empty: the same layers on torch's device `meta`, without weights, of which none are read.
 
     Raises:
         UserError: when it cannot be read, or an adapter belongs to another base.
@@ -57,12 +60,16 @@ def transformer(source: str, revision: str | None, dtype: Any) -> tuple[Any, Any
 
     tokenizer = tokenizer_of(source, revision)
     if (Path(source) / ADAPTER).is_file():
-        return _adapted(Path(source), dtype), tokenizer
+        return _adapted(Path(source), dtype, empty), tokenizer
+    if empty:
+        config = config_of(source, revision)
+        with quietly(), _explained(source), torch.device("meta"):
+            return transformers.AutoModel.from_config(config, dtype=dtype), tokenizer
     with quietly(), _explained(source), drawn_from(0, torch.device("cpu")):  # some weights may be missing: drawn
         return transformers.AutoModel.from_pretrained(source, revision=revision, dtype=dtype), tokenizer
 
 
-def _adapted(folder: Path, dtype: Any) -> Any:
+def _adapted(folder: Path, dtype: Any, empty: bool) -> Any:
     """A PEFT adapter merged into the base that it was trained on."""
     from peft import PeftModel
 
@@ -76,7 +83,9 @@ def _adapted(folder: Path, dtype: Any) -> Any:
             f"{folder}: its adapter was trained on another base than {source} holds now\n"
             "  put the former folder back, or take the merged model"
         )
-    model, _ = transformer(source, revision, dtype)
+    model, _ = transformer(source, revision, dtype, empty)
+    if empty:
+        return model
     try:
         with quietly():
             return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()

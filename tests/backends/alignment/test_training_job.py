@@ -138,3 +138,22 @@ def test_zero3_trains_what_one_process_trains(tmp_path: Path) -> None:
     )
     kl = [json.loads((home / "senior/training.json").read_text())["summary"]["kl_reference"] for home in (one, two)]
     assert kl[1] == pytest.approx(kl[0], rel=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs the extra [deepspeed]; its first run builds for 90 s")
+def test_zero3_trains_all_weights_as_one_process_does(tmp_path: Path) -> None:
+    """Also where the start is loaded again for the measures at the end alone."""
+    trainer = LORA.model_copy(update={"method": "full"})
+    free = Dpo(**(DPO.model_dump() | {"loss": "simpo", "beta": 2.0, "gamma": 0.5}))
+    base = make_base(tmp_path / "base")
+    for home, runtime in ((tmp_path / "one", {}), (tmp_path / "two", {"processes": 2, "strategy": "zero3"})):
+        trainer.sft(str(base), completions(12), SFT, home / "junior", context(home, **runtime))
+        trainer.dpo(home / "junior", preferences(8), free, home / "senior", context(home, **runtime))
+    for stage in ("junior", "senior"):
+        assert losses(tmp_path / "two" / stage) == pytest.approx(losses(tmp_path / "one" / stage), rel=1e-4)
+    first, second = (
+        json.loads((tmp_path / name / "senior/training.json").read_text())["summary"]["kl_reference"]
+        for name in ("one", "two")
+    )
+    assert second == pytest.approx(first, rel=1e-2)
