@@ -1,9 +1,9 @@
 """Build many goals, independent ones at the same time, each in a process of its own that sees its devices alone.
 
 The blocks of a pool are built by as many workers as there is room for: each takes the next block when it has finished
-one. A worker that dies is replaced, and its block is done again. Processes are forked from servers that have imported
-the heavy packages once; when a process ends, its memory is free for the next stage. A damaged artifact that a stage
-meets is set aside and built again.
+one, here and on the other machines of a cluster. A worker that dies is replaced, and its block is done again. Processes
+are forked from servers that have imported the heavy packages once; when a process ends, its memory is free for the next
+stage. A damaged artifact that a stage meets is set aside and built again.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import json
 import multiprocessing
 import os
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from math import inf
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
 
 from speed.core.allocation import Grant, Ready, most_of, next_starts
 from speed.core.build import attempt_build, plan_shares
 from speed.core.build_settings import BuildSettings
+from speed.core.cluster import Cluster, Machine, Need
 from speed.core.errors import StoreError, UserError
 from speed.core.fork_servers import ForkServers
 from speed.core.graph import Goal, stage_statuses
@@ -32,7 +32,8 @@ from speed.core.manifest import maker
 from speed.core.spec import Json
 from speed.core.stage import Pool
 from speed.core.store import Span, Store
-from speed.core.worker import Blocks, Worker, run_worker
+from speed.core.waiting import why_waiting
+from speed.core.worker import Blocks, Worker, divided, run_worker
 
 Listener = Callable[[str, dict[str, Json]], None]
 """Receives (label of the goal, event)."""
@@ -58,7 +59,10 @@ def build_all(
     built = _built(order, store)
     todo = [goal for goal in order if goal.key not in built]
     needs = [goal.node.heavy for goal in todo for _ in range(2 if isinstance(goal.node, Pool) else 1)]
-    scheduler = _Scheduler(order, store, runtime, logs, ForkServers(needs, ("speed.core.scheduler", *preload)))
+    shared = any(isinstance(goal.node, Pool) and goal.node.demand(runtime).workers for goal in todo)
+    cluster = Cluster(runtime) if shared and runtime.cluster == "ray" else None
+    servers = ForkServers(needs, ("speed.core.scheduler", *preload))
+    scheduler = _Scheduler(order, store, runtime, logs, servers, cluster)
     repairs = 0
     try:
         while len(built) < len(order) or scheduler.running:
@@ -97,14 +101,20 @@ class _Scheduler:
     """The worker processes: one a goal, or several for a pool, each with devices or a place of its own."""
 
     def __init__(
-        self, order: list[Goal], store: Store, runtime: BuildSettings, logs: Path, servers: ForkServers
+        self,
+        order: list[Goal],
+        store: Store,
+        runtime: BuildSettings,
+        logs: Path,
+        servers: ForkServers,
+        cluster: Cluster | None,
     ) -> None:
         self.store, self.runtime, self.logs = store, runtime, logs
         self.shares = plan_shares(order, runtime, store)
         self.devices = list(runtime.devices) if isinstance(runtime.devices, tuple) else []
         """Those that work."""
-        self.deaths: Counter[int] = Counter()
-        """Workers in a row that died on a device."""
+        self.deaths: Counter[int | str] = Counter()
+        """Workers in a row that died on a device, or on a machine of the cluster."""
         self.memory = {goal.key: goal.node.demand(runtime).gigabytes for goal in order}
         """GB that a worker on cores takes, by key."""
         self.running: list[Worker] = []
@@ -115,6 +125,7 @@ class _Scheduler:
         self.told: dict[str, str] = {}
         """By key, why a goal waits, as it was said."""
         self.begun: set[str] = set()
+        self.cluster = cluster
         self.made_by = maker()
         logs.mkdir(parents=True, exist_ok=True)
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -134,14 +145,15 @@ class _Scheduler:
             return
         goals = {goal.key: goal for goal in ready}
         wishes = [wish for goal in ready if (wish := self._wish(goal)).workers]
-        held = {device for worker in self.running for device in worker.grant.devices}
+        held = {device for worker in self._here() for device in worker.grant.devices}
         free = [device for device in self.devices if device not in held]
-        on_cores = [worker for worker in self.running if not worker.grant.devices]
+        on_cores = [worker for worker in self._here() if not worker.grant.devices]
         places = self.runtime.side_by_side - len(on_cores)
         held_memory = sum(self.memory[worker.goal.key] for worker in on_cores)
         room = (memory_gigabytes() or inf) - held_memory
         for key, devices in next_starts(wishes, free, places, room, alone=not held_memory):
             self._start_worker(goals[key], devices, listen)
+        self._start_elsewhere([goals[wish.key] for wish in wishes if wish.pool], listen)
         for wish in wishes:
             self._tell_why_waiting(goals[wish.key], wish, listen)
 
@@ -152,47 +164,57 @@ class _Scheduler:
             devices = most_of(demand.devices, len(self.devices))
         if isinstance(goal.node, Pool) and demand.workers:
             if goal.key not in self.blocks and not self._workers(goal):
-                self._divide(goal, goal.node)
+                blocks = divided(goal.node, goal.rows, self.store)
+                if blocks is not None:
+                    self.blocks[goal.key] = blocks
             if goal.key in self.blocks:
                 left = len(self.blocks[goal.key].left)
                 return Ready(goal.key, devices, left, pool=True, gigabytes=self.memory[goal.key])
         return Ready(goal.key, devices, workers=0 if self._workers(goal) else 1, gigabytes=self.memory[goal.key])
 
-    def _divide(self, goal: Goal, pool: Pool[Any]) -> None:
-        """Divide what is missing of a pool into blocks; unless another run builds it, for which one worker waits."""
-        lock = self.store.try_lock(pool)
-        if lock is None:
-            return
-        gaps = self.store.missing(pool, goal.rows)
-        blocks = deque(
-            Span(start, min(start + pool.block, gap.stop))
-            for gap in gaps
-            for start in range(gap.start, gap.stop, pool.block)
-        )
-        if blocks:
-            self.blocks[goal.key] = Blocks(lock, sum(gap.stop - gap.start for gap in gaps), blocks)
-        else:  # another run has just built it: one worker finds that out
-            lock.release()
-
     def _workers(self, goal: Goal) -> list[Worker]:
         return [worker for worker in self.running if worker.goal.key == goal.key]
 
-    def _start_worker(self, goal: Goal, devices: tuple[int, ...], listen: Listener) -> None:
+    def _here(self) -> list[Worker]:
+        return [worker for worker in self.running if not worker.machine]
+
+    def _start_elsewhere(self, pools: list[Goal], listen: Listener) -> None:
+        """Workers on the other machines for the blocks that are left. They ask for their first block when they have
+        begun, so that none waits on a machine which has no room after all."""
+        for goal in pools if self.cluster is not None else ():
+            assert self.cluster is not None
+            for _ in range(len(self.blocks[goal.key].left) - sum(worker.waits for worker in self._workers(goal))):
+                machine = self.cluster.free(self._need(goal))
+                if machine is None:
+                    break
+                self._start_worker(goal, tuple(range(self.shares[goal.key].devices)), listen, machine)
+
+    def _need(self, goal: Goal) -> Need:
+        share = self.shares[goal.key]
+        return Need(share.threads, share.devices, self.memory[goal.key])
+
+    def _start_worker(
+        self, goal: Goal, devices: tuple[int, ...], listen: Listener, machine: Machine | None = None
+    ) -> None:
         processes = max(1, len(devices)) * self.runtime.nodes
         grant = Grant(devices=devices, threads=self.shares[goal.key].threads, processes=processes)
-        where = f"GPU {', '.join(map(str, devices))}" if devices else f"threads {grant.threads}"
         if goal.key not in self.begun:
             self.begun.add(goal.key)
             listen(goal.label, {"event": "start", "rows": goal.rows, "grant": grant.model_dump(mode="json")})
-        if devices:
+        if devices or machine:
+            where = f"GPU {', '.join(map(str, devices))}" if not machine else machine.name
             listen(goal.label, {"event": "say", "message": f"runs on {where}"})
         blocks = self.blocks.get(goal.key)
-        block = blocks.left.popleft() if blocks is not None else None
-        here, there = self.context.Pipe()
+        block = blocks.left.popleft() if blocks is not None and not machine else None
         logs = {worker.log for worker in self.running}
         log = next(log for number in range(len(logs) + 1) if (log := self.logs / _log_name(goal, number)) not in logs)
-        arguments = (goal, self.store, self.runtime, there, log, self.made_by, block, grant, self._visible(devices))
-        child = self.context.Process(target=run_worker, args=arguments, daemon=True)
+        work = (goal, self.store, self.runtime, log, self.made_by, blocks is not None, block, grant)
+        if machine and self.cluster:
+            remote = self.cluster.start(run_worker, (*work, None), machine, self._need(goal))
+            self.running.append(Worker(goal, *remote, log, grant, machine=machine.id, waits=True))
+            return
+        here, there = self.context.Pipe()
+        child = self.context.Process(target=run_worker, args=(*work, self._visible(devices), there), daemon=True)
         self.servers.start(child, goal.node.heavy)
         there.close()
         self.running.append(Worker(goal, child, here, log, grant, block))
@@ -205,28 +227,8 @@ class _Scheduler:
         return ",".join(names[device] if device < len(names) else str(device) for device in devices)
 
     def _tell_why_waiting(self, goal: Goal, wish: Ready, listen: Listener) -> None:
-        if self._workers(goal):
-            return
-        if not wish.devices:
-            self._tell_no_memory(goal, wish, listen)
-            return
-        others = "; ".join(
-            f"{worker.goal.label} has GPU {', '.join(map(str, worker.grant.devices))}"
-            for worker in self.running
-            if worker.grant.devices
-        )
-        self._tell(goal, f"waits for {wish.devices} GPU{'s' * (wish.devices > 1)}: {others}", listen)
-
-    def _tell_no_memory(self, goal: Goal, wish: Ready, listen: Listener) -> None:
-        on_cores = [worker for worker in self.running if not worker.grant.devices and self.memory[worker.goal.key]]
-        held, most = sum(self.memory[worker.goal.key] for worker in on_cores), memory_gigabytes()
-        if len(on_cores) >= self.runtime.side_by_side or most is None or held + wish.gigabytes <= most:
-            return
-        others = ", ".join(f"{worker.goal.label} {self.memory[worker.goal.key]:.0f}" for worker in on_cores)
-        self._tell(goal, f"waits for memory: it takes about {wish.gigabytes:.0f} of {most:.0f} GB ({others})", listen)
-
-    def _tell(self, goal: Goal, why: str, listen: Listener) -> None:
-        if self.told.get(goal.key) != why:
+        why = "" if self._workers(goal) else why_waiting(wish, self._here(), self.memory, self.runtime.side_by_side)
+        if why and self.told.get(goal.key) != why:
             self.told[goal.key] = why
             listen(goal.label, {"event": "say", "message": why})
 
@@ -245,7 +247,9 @@ class _Scheduler:
             except (EOFError, OSError):
                 worker.process.join()
                 died = True
-                event = {"event": "crash", "message": f"its process ended with code {worker.process.exitcode}"}
+                code = worker.process.exitcode
+                how = f"its process ended with code {code}" if isinstance(code, int) else str(code)
+                event = {"event": "crash", "message": how}
             if event["event"] in _FINAL:
                 event["log"] = str(worker.log)
                 worker.process.join()
@@ -273,24 +277,40 @@ class _Scheduler:
             whole = blocks.done + worker.done + sum(other.done for other in others)
             return {**event, "done": whole, "total": blocks.rows}
         if event["event"] == "next":
-            assert worker.block is not None
-            blocks.done += worker.block.stop - worker.block.start
-            worker.done = 0
-            self.deaths.subtract({device: self.deaths[device] for device in worker.grant.devices})
+            if worker.block is not None:
+                blocks.done += worker.block.stop - worker.block.start
+                self.deaths.subtract({place: self.deaths[place] for place in _places(worker)})
+            worker.done, worker.waits = 0, False
             worker.block = blocks.left.popleft() if blocks.left else None
             with suppress(OSError):  # it has died just now, and its end is the next event
                 worker.pipe.send_bytes(json.dumps(worker.block).encode())
             return None
         if event["event"] not in _FINAL:
             return event
-        if worker.block is not None:
+        if worker.block is not None and self._is_written(worker.goal, worker.block):
+            blocks.done += worker.block.stop - worker.block.start
+        elif worker.block is not None:
             blocks.left.appendleft(worker.block)
-        if event["event"] == "crash" and (died or worker.grant.devices) and self._outlived(worker, blocks, event):
+        retried = died or worker.grant.devices or worker.machine
+        if event["event"] == "crash" and retried and self._outlived(worker, blocks, event):
             event = {"event": "done"}
-        if blocks.left or others:
+        if blocks.left or not all(other.waits for other in others):
             return None if event["event"] == "done" else event
+        for other in others:  # on machines that had no room for them
+            self._end(other)
         self.blocks.pop(worker.goal.key).lock.release()
         return event
+
+    def _is_written(self, goal: Goal, block: Span) -> bool:
+        """Whether a worker that has ended had finished its block, and only not asked for another."""
+        assert isinstance(goal.node, Pool)
+        return block in self.store.shards(goal.node)
+
+    def _end(self, worker: Worker) -> None:
+        worker.process.kill()
+        worker.process.join(5)
+        worker.pipe.close()
+        self.running.remove(worker)
 
     def _outlived(self, worker: Worker, blocks: Blocks, event: dict[str, Json]) -> bool:
         """Whether the pool goes on after the death of a worker: its block is done again, elsewhere where a device has
@@ -301,13 +321,19 @@ class _Scheduler:
                 event["message"] += f", the third time at rows {worker.block.start:,} to {worker.block.stop - 1:,}"
                 return False
         lost = []
-        for device in worker.grant.devices:
-            self.deaths[device] += 1
-            if self.deaths[device] >= DEATHS and device in self.devices:
-                self.devices.remove(device)
-                lost.append(str(device))
-        rest = f"; GPU {', '.join(lost)} is not used any more in this run" if lost else ""
-        if worker.grant.devices and not self.devices:
+        for place in _places(worker):
+            self.deaths[place] += 1
+            if self.deaths[place] < DEATHS:
+                continue
+            if isinstance(place, str):
+                assert self.cluster is not None
+                self.cluster.left_out.add(place)
+                lost.append("its machine")
+            elif place in self.devices:
+                self.devices.remove(place)
+                lost.append(f"GPU {place}")
+        rest = f"; {', '.join(lost)} is not used any more in this run" if lost else ""
+        if worker.grant.devices and not worker.machine and not self.devices:
             event["message"] += f"{rest}, and no other is left"
             return False
         message = f"a worker died ({event['message']}; log: {worker.log}); its block is done again{rest}"
@@ -323,14 +349,18 @@ class _Scheduler:
             for worker in self.running:
                 worker.process.join(max(0.0, deadline - time.monotonic()))
         finally:  # time is up, or Ctrl-C was pressed again
-            for worker in self.running:
-                worker.process.kill()
-                worker.process.join(5)
-                worker.pipe.close()
-            self.running.clear()
+            for worker in list(self.running):
+                self._end(worker)
             self.servers.close()
+            if self.cluster is not None:
+                self.cluster.close()
             for blocks in self.blocks.values():
                 blocks.lock.release()
+
+
+def _places(worker: Worker) -> tuple[int | str, ...]:
+    """What is left out when workers die on it: a machine of the cluster, or devices of this one."""
+    return (worker.machine,) if worker.machine else worker.grant.devices
 
 
 def _log_name(goal: Goal, worker: int = 0) -> str:

@@ -28,6 +28,7 @@ from speed.core.graph import Goal
 from speed.core.machine import VISIBLE
 from speed.core.manifest import Maker
 from speed.core.spec import Json
+from speed.core.stage import Pool
 from speed.core.store import Span, Store
 
 
@@ -37,13 +38,17 @@ class Worker:
 
     goal: Goal
     process: Any
-    pipe: Connection
+    pipe: Any
     log: Path
     grant: Grant
     block: Span | None = None
-    """That it builds; None for a whole goal, and when it has been told that nothing is left."""
+    """That it builds; None for a whole goal, before it asks for the first, and when it was told that none is left."""
     done: int = 0
     """Rows of it."""
+    machine: str = ""
+    """That it runs on, by its id in the cluster; empty for this one."""
+    waits: bool = False
+    """Whether it has yet to begin: another machine may have no room for it now."""
 
 
 @dataclass
@@ -59,21 +64,41 @@ class Blocks:
     """Workers that died on a block."""
 
 
+def divided(pool: Pool[Any], rows: int, store: Store) -> Blocks | None:
+    """What is missing of a pool, in blocks; None where nothing is, or another run builds it: one worker finds that
+    out, and waits for its end."""
+    lock = store.try_lock(pool)
+    if lock is None:
+        return None
+    gaps = store.missing(pool, rows)
+    spans = deque(
+        Span(start, min(start + pool.block, gap.stop))
+        for gap in gaps
+        for start in range(gap.start, gap.stop, pool.block)
+    )
+    if not spans:
+        lock.release()
+        return None
+    return Blocks(lock, sum(gap.stop - gap.start for gap in gaps), spans)
+
+
 def run_worker(
     goal: Goal,
     store: Store,
     runtime: BuildSettings,
-    parent: Connection,
     log: Path,
     made_by: Maker,
+    in_blocks: bool,
     block: Span | None,
     grant: Grant,
     visible: str | None,
+    parent: Connection,
 ) -> None:
     """Body of a stage's process: everything it prints goes to its log, what it has to say goes up the pipe.
 
     Args:
-        block: the first block of a pool, after which it asks for others; None where it builds the whole goal.
+        in_blocks: whether it builds blocks of a pool, for which it asks, and not the whole goal.
+        block: the first of them; None has it ask for that too.
         visible: the GPUs that it may see, as the driver names them; None leaves that as it is.
     """
     gc.freeze()  # what the server imported stays
@@ -91,16 +116,18 @@ def run_worker(
         with lock, suppress(BrokenPipeError):
             parent.send_bytes(json.dumps(event, default=float).encode())
 
+    def asked() -> Span | None:
+        send({"event": "next"})
+        answer = json.loads(parent.recv_bytes())
+        return None if answer is None else Span(*answer)
+
     def assigned() -> Iterator[Span]:
-        mine = block
+        mine = block or asked()
         while mine is not None:
             yield mine
-            send({"event": "next"})
-            answer = json.loads(parent.recv_bytes())
-            mine = None if answer is None else Span(*answer)
+            mine = asked()
 
-    spans = None if block is None else assigned()
-    send(attempt_build(goal, store, runtime, send, made_by, spans, grant))
+    send(attempt_build(goal, store, runtime, send, made_by, assigned() if in_blocks else None, grant))
     parent.close()
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from speed.config import Config
+from speed.core.cluster import Cluster
 from speed.core.errors import UserError, mistakes_of
 from speed.core.graph import StageStatus
 from speed.core.store import Store
@@ -44,6 +45,7 @@ def refusals(
                 checks.append(lambda: refuse_recurring_topics(recurring_topics(found, store)))
     if any(status.goal.node.demand(config.runtime).devices for status in missing):
         checks.append(config.runtime.check_devices)
+    checks.append(lambda: refuse_without_cluster(config, store, missing))
     checks += [lambda node=status.goal.node: node.check(config.runtime) for status in missing]  # type: ignore[misc]
     checks.append(lambda: refuse_beyond_memory(config, missing))
     if any(isinstance(status.goal.node, Embedder) for status in missing):
@@ -93,6 +95,17 @@ def refuse_small_models(config: Config, typed: Sequence[str]) -> None:
             "  take a preset with larger ones (laptop, one_gpu, paper); or name the miniature's, to pay for them: "
             + " ".join(small)
         )
+
+
+def refuse_without_cluster(config: Config, store: Store, missing: list[StageStatus]) -> None:
+    """A cluster that is asked for is joined, and its machines are looked at, before anything is built.
+
+    Raises:
+        UserError: with the remedy.
+    """
+    demands = [status.goal.node.demand(config.runtime) for status in missing]
+    if config.runtime.cluster == "ray" and any(demand.workers for demand in demands):
+        Cluster(config.runtime).check(store)
 
 
 def refuse_over_caps(config: Config, store: Store, found: list[StageStatus]) -> None:

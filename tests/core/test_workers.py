@@ -55,6 +55,13 @@ def test_the_block_of_a_killed_worker_is_done_again_by_another(runtime: dict[str
     assert blocks(tmp_path / "log") == [0, 4, 8, 8, 8, 12, 16, 20]
 
 
+def test_a_block_that_a_killed_worker_had_written_is_not_done_again(tmp_path: Path) -> None:
+    pool = SharedNumbers(3, log=str(tmp_path / "log"), dies_after=8)
+    said = built(pool, 16, tmp_path)
+    assert sum("its process ended with code -9" in line for line in said) == 1
+    assert blocks(tmp_path / "log") == [0, 4, 8, 12]
+
+
 def test_one_device_that_is_lost_for_good_leaves_seven(tmp_path: Path) -> None:
     pool = SharedNumbers(3, log=str(tmp_path / "log"), bad_device="5", together=8)
     said = built(pool, 64, tmp_path, devices=EIGHT)

@@ -73,6 +73,8 @@ class SharedNumbers(WholeNumbers):
     """Workers that wait for one another before the first block is built."""
     dies: tuple[int, int] = (-1, 0)
     """(first row of a block, how many workers die on it)."""
+    dies_after: int = -1
+    """First row of a block on which a worker dies when its rows are written."""
     bad_device: str = ""
     """A device on which every worker dies."""
 
@@ -88,10 +90,14 @@ class SharedNumbers(WholeNumbers):
         lost = self.bad_device and os.environ.get("CUDA_VISIBLE_DEVICES") == self.bad_device
         if lost or (start == self.dies[0] and tries <= self.dies[1]):
             os.kill(os.getpid(), signal.SIGKILL)
-        for made in super_build(self, start, stop, ctx):
-            if self.breaks and made.row == stop - 1 and start and first_to_make(Path(self.breaks)):
-                raise CorruptArtifact(Path(self.breaks).with_suffix(".gone"), "the sha256 differs")
-            yield made
+        try:
+            for made in super_build(self, start, stop, ctx):
+                if self.breaks and made.row == stop - 1 and start and first_to_make(Path(self.breaks)):
+                    raise CorruptArtifact(Path(self.breaks).with_suffix(".gone"), "the sha256 differs")
+                yield made
+        finally:  # closed by the builder, which has written the rows
+            if start == self.dies_after:
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 def first_to_make(file: Path) -> bool:

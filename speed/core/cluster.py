@@ -1,0 +1,245 @@
+"""The other machines of a Ray cluster, and the processes that a run starts on them.
+
+The run stands on one machine of the cluster, which it shares out itself; here are the others. All of them see the store
+by the same path and run the same code.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from math import inf
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from speed.core.build_settings import BuildSettings
+from speed.core.errors import UserError
+from speed.core.machine import VISIBLE
+from speed.core.manifest import maker
+from speed.core.remote_process import Line, RemoteProcess, Stand, told
+from speed.core.store import Store
+
+GIGABYTE = 1024**3
+SECONDS = 10
+"""For a connection to the head of the cluster."""
+READY = 120
+"""Seconds in which a machine of the cluster must have started Python and looked at the store."""
+PASSED_ON = ("HF_", "TRANSFORMERS_", "TOKENIZERS_", "OMP_", "MKL_", "PYTORCH_", "VLLM_", "CUBLAS_", "NCCL_")
+"""Beginnings of the variables that a process over there finds as they are here; never a key or token."""
+SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
+
+
+class Machine(NamedTuple):
+    """A machine of the cluster, and what it has for its workers in all."""
+
+    id: str
+    name: str
+    cores: float
+    gpus: float
+    gigabytes: float
+
+    def has_room(self, needs: Sequence[Need]) -> bool:
+        """For all of these at once."""
+        whole = (self.cores, self.gpus, self.gigabytes)
+        return all(sum(part) <= there for part, there in zip(zip(*needs, strict=True), whole, strict=True))
+
+
+class Need(NamedTuple):
+    """What a worker takes."""
+
+    cores: int
+    gpus: int
+    gigabytes: float
+
+
+def look(mark: str) -> tuple[list[str], bool]:
+    """The code that a machine runs, and whether it sees what this machine has just written into the store."""
+    code = maker()
+    packages = [f"{name} {version}" for name, version in code.packages.items()]
+    return [f"commit {code.commit}", f"Python {code.python}", *packages], Path(mark).is_file()
+
+
+class Cluster:
+    """The other machines, connected to. Their processes end with this one."""
+
+    def __init__(self, runtime: BuildSettings) -> None:
+        """Connect.
+
+        Raises:
+            UserError: where Ray is not installed, or nothing answers at `runtime.address`.
+        """
+        check_ray(runtime)
+        import ray
+
+        self.ray, self.runtime = ray, runtime
+        if not ray.is_initialized():
+            with _own_signals():
+                try:
+                    ray.init(address=runtime.address, configure_logging=False, log_to_driver=False)
+                except Exception as error:  # of several classes, none of them documented
+                    raise unreachable(runtime, error) from error
+        self.here = ray.get_runtime_context().get_node_id()
+        self.left_out: set[str] = set()
+        """Ids of machines that are not used any more."""
+        self._machines: tuple[float, list[Machine]] = (-inf, [])
+        self._started: list[tuple[str, Need, RemoteProcess]] = []
+
+    def machines(self) -> list[Machine]:
+        """Those that live, without this one; as they were at most two seconds ago."""
+        asked, found = self._machines
+        if time.monotonic() - asked < 2:
+            return found
+        found = []
+        for node in self.ray.nodes():
+            if node["Alive"] and node["NodeID"] != self.here:
+                has, name = node["Resources"], f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})"
+                sizes = (has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", 0.0) / GIGABYTE)
+                found.append(Machine(node["NodeID"], name, *sizes))
+        self._machines = (time.monotonic(), sorted(found))
+        return self._machines[1]
+
+    def free(self, need: Need) -> Machine | None:
+        """A machine with room for one more process; of several that with the fewest."""
+        self._started = [each for each in self._started if each[2].relay.is_alive()]
+        held = {machine: [each[1] for each in self._started if each[0] == machine.id] for machine in self.machines()}
+        roomy = [
+            machine
+            for machine, needs in held.items()
+            if machine.id not in self.left_out and machine.has_room([*needs, need])
+        ]
+        return min(roomy, key=lambda machine: len(held[machine]), default=None)
+
+    def check(self, store: Store) -> None:
+        """Look at every machine before anything is built.
+
+        Raises:
+            UserError: where one runs other code or does not see the store.
+        """
+        if not self.machines():
+            raise UserError(
+                f"runtime.cluster=ray, and no machine but this one is in the cluster at {self.runtime.address}\n"
+                "  on each of the others: ray start --address=HOST:PORT; or take runtime.cluster=none"
+            )
+        mark = store.home / "cache" / f"seen-{socket.gethostname()}-{os.getpid()}"
+        if not mark.parent.is_dir():  # a plan creates no store
+            return
+        mark.touch()
+        try:
+            mine, _ = look(str(mark))
+            looking = {machine: self._on(machine.id, look, str(mark)) for machine in self.machines()}
+            for machine, answer in looking.items():
+                self._refuse(machine, answer, mine, store)
+        finally:
+            mark.unlink(missing_ok=True)
+
+    def _refuse(self, machine: Machine, answer: Any, mine: list[str], store: Store) -> None:
+        try:
+            code, seen = self.ray.get(answer, timeout=READY)
+        except Exception as error:  # speed cannot be imported there, or the machine does not answer
+            raise UserError(
+                f"the machine {machine.name} of runtime.cluster=ray cannot start a worker: {told(error)}\n"
+                "  install speed there as here (the same Python and commit), or take the machine out: ray stop"
+            ) from error
+        if code != mine:
+            there = ", ".join(part for part in code if part not in mine)
+            here = ", ".join(part for part in mine if part not in code)
+            raise UserError(
+                f"the machine {machine.name} of runtime.cluster=ray runs other code: {there}, and this one {here}\n"
+                "  install the same there, or take the machine out: ray stop"
+            )
+        if not seen:
+            raise UserError(
+                f"the machine {machine.name} of runtime.cluster=ray does not see runtime.home={store.home}\n"
+                "  put it on a file system that all machines have under the same path (SPEED_HOME=DIR)"
+            )
+
+    def start(
+        self, target: Callable[..., None], args: tuple[Any, ...], machine: Machine, need: Need
+    ) -> tuple[RemoteProcess, Line]:
+        """(process, this end of its pipe) of a process over there, once Ray has room for it.
+
+        Args:
+            target: called with `args` and the other end of the pipe; a function of a module.
+        """
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(PASSED_ON) and not any(part in name for part in SECRET)
+        }
+        if not need.gpus:
+            environment[VISIBLE] = ""
+        options = {
+            "num_cpus": need.cores,
+            "num_gpus": need.gpus,
+            "memory": int(need.gigabytes * GIGABYTE) or None,
+            "max_concurrency": 2,  # it hears while it says
+            "scheduling_strategy": self._strategy(machine.id),
+        }
+        actor = self.ray.remote(Stand).options(**options).remote(target, args, os.getcwd(), environment)
+        here, there = multiprocessing.Pipe(duplex=False)
+        process = RemoteProcess(actor, there, machine.name)
+        self._started.append((machine.id, need, process))
+        return process, Line(actor, here)
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self.ray.shutdown()
+
+    def _on(self, machine: str, function: Callable[..., Any], *args: Any) -> Any:
+        options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": self._strategy(machine)}
+        return self.ray.remote(function).options(**options).remote(*args)
+
+    def _strategy(self, machine: str) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        return NodeAffinitySchedulingStrategy(machine, soft=False)
+
+
+def check_ray(runtime: BuildSettings) -> None:
+    """Refuse a cluster that cannot be had.
+
+    Raises:
+        UserError: with the remedy.
+    """
+    if find_spec("ray") is None:
+        raise UserError(
+            'runtime.cluster=ray needs Ray, which is not installed\n  pip install -e ".[ray]" on all machines, or take '
+            "runtime.cluster=none"
+        )
+    host, _, port = runtime.address.rpartition(":")
+    if runtime.address == "auto":
+        return
+    if not host or not port.isdecimal():
+        raise UserError(
+            f"runtime.address={runtime.address} is not the address of a Ray cluster\n"
+            "  take HOST:PORT as `ray start --head` printed it, or auto for the one that this machine is in"
+        )
+    try:
+        socket.create_connection((host, int(port)), SECONDS).close()
+    except OSError as error:
+        raise unreachable(runtime, error) from error
+
+
+def unreachable(runtime: BuildSettings, error: Exception) -> UserError:
+    """The refusal of a cluster that does not answer, or that this machine is not in."""
+    return UserError(
+        f"runtime.cluster=ray: no Ray cluster answers at runtime.address={runtime.address} ({told(error)})\n"
+        "  start one (ray start --head) and join it on this machine too (ray start --address=HOST:PORT), or take "
+        "runtime.cluster=none"
+    )
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray takes SIGTERM for itself when it connects; the run answers it."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,121 @@
+"""A process on another machine, behind what a process of this machine has: a handle, and a pipe.
+
+An actor of Ray stands in for it there: it starts the process as it would be started here, hands messages through, and
+takes it with it when it ends, as when its machine is lost.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+
+class Line:
+    """This machine's end of a remote process's pipe; `multiprocessing.connection.wait` takes it as it takes a pipe."""
+
+    def __init__(self, actor: Any, pipe: Any) -> None:
+        self.actor, self.pipe = actor, pipe
+
+    def fileno(self) -> int:
+        """Readable when a message is there, or the process has ended."""
+        return int(self.pipe.fileno())
+
+    def recv_bytes(self) -> bytes:
+        """The next message.
+
+        Raises:
+            EOFError: when the process has ended.
+        """
+        return bytes(self.pipe.recv_bytes())
+
+    def send_bytes(self, message: bytes) -> None:
+        """Send one; to a process that has ended it is lost, which its end will tell."""
+        self.actor.send.remote(message)
+
+    def close(self) -> None:
+        """Hear no more."""
+        self.pipe.close()
+
+
+class RemoteProcess:
+    """A process on another machine, with the names that `multiprocessing` has for one of this machine."""
+
+    def __init__(self, actor: Any, pipe: Any, machine: str) -> None:
+        self.actor, self.pipe, self.machine = actor, pipe, machine
+        self.exitcode: int | str = ""
+        """A number; in words where it ended without one."""
+        self.relay = threading.Thread(target=self._hand_through, daemon=True)
+        self.relay.start()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end."""
+        self.relay.join(timeout)
+
+    def terminate(self) -> None:
+        """End it: what it has not written to the store is lost."""
+        import ray
+
+        with suppress(Exception):  # of Ray, whose machines may be gone by now
+            ray.kill(self.actor)
+
+    kill = terminate
+
+    def _hand_through(self) -> None:
+        """Body of a thread: what the process says goes into the pipe, until it ends."""
+        import ray
+
+        try:
+            while isinstance(message := ray.get(self.actor.receive.remote()), bytes):
+                self.pipe.send_bytes(message)
+            self.exitcode = message
+        except OSError:  # nobody listens any more
+            pass
+        except Exception as error:  # of Ray: the actor could not start, or its machine is lost
+            self.exitcode = f"{self.machine} has no worker any more: {told(error)}"
+        finally:
+            self.pipe.close()
+            self.terminate()
+
+
+class Stand:
+    """The actor: starts a process beside itself and hands its messages through."""
+
+    def __init__(self, target: Callable[..., None], args: tuple[Any, ...], folder: str, environment: dict[str, str]):
+        os.environ.update(environment)
+        with suppress(OSError):  # relative paths of the config; not all clusters share all folders
+            os.chdir(folder)
+        context = multiprocessing.get_context("spawn")
+        self.pipe, there = context.Pipe()
+        self.process = context.Process(target=begin, args=(target, args, there), daemon=True)
+        self.process.start()
+        there.close()
+
+    def send(self, message: bytes) -> None:
+        """A message for the process."""
+        with suppress(OSError):  # it has ended, which `receive` tells
+            self.pipe.send_bytes(message)
+
+    def receive(self) -> bytes | int:
+        """Its next message; when it has ended, its exit code."""
+        try:
+            return self.pipe.recv_bytes()
+        except (EOFError, OSError):
+            self.process.join()
+            return int(self.process.exitcode or 0)
+
+
+def begin(target: Callable[..., None], args: tuple[Any, ...], pipe: Any) -> None:
+    """Body of a process over there."""
+    import speed.core.forked  # noqa: F401  # as every worker begins here
+
+    target(*args, pipe)
+
+
+def told(error: Exception) -> str:
+    """An error of Ray in one line: of a traceback its last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1 if 'Traceback' in str(error) else 0][:200]}" if lines else repr(error)

@@ -1,0 +1,137 @@
+"""Workers on the machines of a Ray cluster: the rows are those of one machine, also when a machine is lost."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from conftest import HANG, ROOT
+from toys import Number, SharedNumbers
+
+from speed.core import cluster as cluster_module
+from speed.core.cluster import Cluster, Machine, Need
+from speed.core.errors import UserError
+from speed.core.graph import goals
+from speed.core.scheduler import build_all
+from speed.core.store import Span, Store
+from speed.runtime import Context, Runtime
+
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra [ray]")
+FACTOR = 3
+
+
+@dataclass(frozen=True)
+class FarNumbers(SharedNumbers):
+    """Its log says where each block was begun. On the machine that `doomed` names, the second block never ends."""
+
+    name: ClassVar[str] = "far numbers"
+    doomed: str = ""
+    """A file with the process id of its raylet."""
+
+    def build(self, start: int, stop: int, ctx: Context) -> Iterator[Number]:
+        raylet = os.environ.get("RAY_RAYLET_PID", "here")
+        lines = Path(self.log).read_text().splitlines() if Path(self.log).exists() else []
+        with open(self.log, "a") as file:
+            file.write(f"{os.getpid()} {start} {raylet}\n")
+        while len({line.split()[0] for line in Path(self.log).read_text().splitlines()}) < self.together:
+            time.sleep(0.01)
+        stuck = Path(self.doomed).with_name("stuck")
+        if any(line.startswith(f"{os.getpid()} ") for line in lines):  # its second block, or a later one
+            if raylet == Path(self.doomed).read_text():
+                stuck.touch()
+                time.sleep(HANG)
+            while not stuck.exists():
+                time.sleep(0.01)
+        yield from SharedNumbers(self.factor, self.size, log=os.devnull).build(start, stop, ctx)
+
+
+@pytest.fixture(scope="module")
+def three_machines() -> Iterator[tuple[Any, list[Any]]]:
+    """A cluster of the run's machine, which has no core for others, and two more with a core each."""
+    from ray.cluster_utils import Cluster as LocalCluster
+
+    folders = f"{ROOT}:{Path(__file__).parent}:{ROOT / 'tests'}"
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = f"{folders}:{before}" if before else folders
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    lost_soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 2}
+    small = {"object_store_memory": 80 * 1024**2, "include_dashboard": False}
+    cluster = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": lost_soon, **small})
+    try:
+        yield cluster, [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
+    finally:
+        import ray
+
+        ray.shutdown()
+        cluster.shutdown()
+        if before is None:
+            os.environ.pop("PYTHONPATH")
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+@needs_ray
+def test_the_rows_of_three_machines_are_those_of_one_and_a_lost_machine_costs_a_block(
+    three_machines: tuple[Any, list[Any]], tmp_path: Path
+) -> None:
+    cluster, (lasting, doomed) = three_machines
+    (tmp_path / "doomed").write_text(str(doomed.all_processes["raylet"][0].process.pid))
+    pool = FarNumbers(FACTOR, log=str(tmp_path / "log"), together=3, doomed=str(tmp_path / "doomed"))
+    runtime = Runtime(devices="cpu", side_by_side=1, cluster="ray", address=cluster.address)
+    store, said = Store(tmp_path / "home").open(), []
+
+    def lose() -> None:
+        while not (tmp_path / "stuck").exists():
+            time.sleep(0.05)
+        cluster.remove_node(doomed, allow_graceful=False)
+
+    def listen(label: str, event: dict[str, Any]) -> None:
+        said.append(event.get("message") or event["event"])
+
+    Cluster(runtime).check(store)
+    threading.Thread(target=lose, daemon=True).start()
+    build_all(goals([pool.take(32)]), store, runtime, listen, tmp_path / "logs")
+    assert [row.value for row in store.rows(pool.take(32))] == [FACTOR * row for row in range(32)]
+    assert store.shards(pool) == [Span(start, start + 4) for start in range(0, 32, 4)]
+    assert said.count("done") == 1
+    begun = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    assert len({raylet for _, _, raylet in begun}) == 3, "this machine and both others wrote blocks"
+    again = sorted(int(start) for _, start, _ in begun)
+    stuck = [int(start) for _, start, raylet in begun if raylet == (tmp_path / "doomed").read_text()][1]
+    assert again == sorted([*range(0, 32, 4), stuck]), "nothing that was kept is computed again"
+    assert sum("its block is done again" in line for line in said) == 1, said
+    assert lasting.all_processes
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", r"no Ray cluster answers at runtime.address=127.0.0.1:1 \(.*refused.*\n  start one"),
+        ("here", "runtime.address=here is not the address of a Ray cluster\n  take HOST:PORT"),
+    ],
+)
+def test_a_cluster_that_cannot_be_had_is_refused(address: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "find_spec", lambda name: "found")
+    with pytest.raises(UserError, match=message):
+        Cluster(Runtime(cluster="ray", address=address))
+
+
+def test_ray_that_is_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="runtime.cluster=ray needs Ray, which is not installed\n  pip install"):
+        Cluster(Runtime(cluster="ray"))
+
+
+def test_a_machine_has_room_for_what_its_workers_leave() -> None:
+    machine = Machine("id", "name", cores=8.0, gpus=2.0, gigabytes=64.0)
+    assert machine.has_room([Need(2, 1, 16.0), Need(2, 1, 16.0)])
+    assert not machine.has_room([Need(2, 1, 16.0)] * 3)
+    assert not machine.has_room([Need(9, 0, 0.0)])
+    assert not machine.has_room([Need(1, 0, 65.0)])
