@@ -289,6 +289,7 @@ class _Scheduler:
             return event
         if worker.block is not None and self._is_written(worker.goal, worker.block):
             blocks.done += worker.block.stop - worker.block.start
+            worker.block = None
         elif worker.block is not None:
             blocks.left.appendleft(worker.block)
         retried = died or worker.grant.devices or worker.machine
@@ -336,7 +337,8 @@ class _Scheduler:
         if worker.grant.devices and not worker.machine and not self.devices:
             event["message"] += f"{rest}, and no other is left"
             return False
-        message = f"a worker died ({event['message']}; log: {worker.log}); its block is done again{rest}"
+        again = "; its block is done again" if worker.block is not None else ""
+        message = f"a worker died ({event['message']}; log: {worker.log}){again}{rest}"
         self.soon.append((worker.goal, {"event": "say", "message": message}))
         return True
 

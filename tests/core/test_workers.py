@@ -59,6 +59,7 @@ def test_a_block_that_a_killed_worker_had_written_is_not_done_again(tmp_path: Pa
     pool = SharedNumbers(3, log=str(tmp_path / "log"), dies_after=8)
     said = built(pool, 16, tmp_path)
     assert sum("its process ended with code -9" in line for line in said) == 1
+    assert not any("is done again" in line for line in said)
     assert blocks(tmp_path / "log") == [0, 4, 8, 12]
 
 
