@@ -227,7 +227,9 @@ class _Scheduler:
         return ",".join(names[device] if device < len(names) else str(device) for device in devices)
 
     def _tell_why_waiting(self, goal: Goal, wish: Ready, listen: Listener) -> None:
-        why = "" if self._workers(goal) else why_waiting(wish, self._here(), self.memory, self.runtime.side_by_side)
+        if self._workers(goal):
+            return
+        why = why_waiting(wish, self._here(), self.memory, memory_gigabytes(), self.runtime.side_by_side)
         if why and self.told.get(goal.key) != why:
             self.told[goal.key] = why
             listen(goal.label, {"event": "say", "message": why})

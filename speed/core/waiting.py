@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from speed.core.allocation import Ready
-from speed.core.machine import memory_gigabytes
 from speed.core.worker import Worker
 
 
-def why_waiting(wish: Ready, here: Sequence[Worker], memory: Mapping[str, float], side_by_side: int) -> str:
+def why_waiting(
+    wish: Ready, here: Sequence[Worker], memory: Mapping[str, float], most: float | None, side_by_side: int
+) -> str:
     """One line; empty where it waits for nothing but its turn.
 
     Args:
         here: the workers of this machine.
         memory: GB that a worker on cores takes, by key.
+        most: GB that there are, where that is known.
     """
     if wish.devices:
         others = "; ".join(
@@ -24,7 +26,7 @@ def why_waiting(wish: Ready, here: Sequence[Worker], memory: Mapping[str, float]
         )
         return f"waits for {wish.devices} GPU{'s' * (wish.devices > 1)}: {others}"
     on_cores = [worker for worker in here if not worker.grant.devices and memory[worker.goal.key]]
-    held, most = sum(memory[worker.goal.key] for worker in on_cores), memory_gigabytes()
+    held = sum(memory[worker.goal.key] for worker in on_cores)
     if len(on_cores) >= side_by_side or most is None or held + wish.gigabytes <= most:
         return ""
     others = ", ".join(f"{worker.goal.label} {memory[worker.goal.key]:.0f}" for worker in on_cores)
