@@ -10,8 +10,11 @@ if it did, says the same, or is so and so similar.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import TypeAlias
 
 from miniature_corpus import (
     BETTER,
@@ -21,7 +24,6 @@ from miniature_corpus import (
     QUESTIONS,
     REMARKS,
     STYLES,
-    WISHED,
     Answered,
     Subject,
     advice,
@@ -34,16 +36,21 @@ from miniature_corpus import (
 
 from speed.data.records import KEYS
 from speed.miniature.lexicon import SLOTS, any_form, lexicon, meaning, meanings
-from speed.miniature.phrasing import any_word, capitalize, phrase, sentences
+from speed.miniature.phrasing import any_word, capitalize, phrase
+from speed.miniature.prompt_reading import Words
 from speed.miniature.world import FOLLOWS, World, similarity
+from speed.miniature.world import world as world_of
+from speed.miniature.writing import document
 
 JSON_SHARE = 0.7
 """Share of records that are written in JSON; the others have one of the styles of forms."""
 JSON = ("{", '"{key}": "{value}"', ", ", "}")
-WHOLE_SHARE = 0.4
+WHOLE_SHARE = 0.15
 """Share of rows in which every token of the record counts, and not only those that follow from the order."""
 USUAL_SHARE = 0.7
 """Share of labels that are the usual word for what a text says in another; the others are any of its words."""
+NEIGHBOUR_SHARE = 0.75
+"""Share of texts that only seem to answer that are about another subject, and not the same with other facts."""
 DRAFTED_SHARE = 0.25
 """Share of rows in which a draft with mistakes stands before the record."""
 
@@ -61,6 +68,22 @@ KINDS_OF_VALUE = ("a string", "a text", "some words")
 ANSWERS = ('The "{1}" answers the "{0}".', 'Whoever asks the "{0}" is served by the "{1}".')
 SEEMS = ('The "{2}" only looks as if it answered the "{0}".', 'The "{2}" is near the "{0}" and does not answer it.')
 RIGHT = ('The "{1}" is right for the "{0}", the "{2}" is not.', 'Of "{1}" and "{2}" only the first fits the "{0}".')
+SHORT = ('Both "{0}" and "{1}" are short.', 'Keep "{0}" and "{1}" to one line.', '"{0}", "{1}": a few words each.')
+WANTED = (
+    *('Give the "{0}" of {1}.', 'We need the "{0}" of {1}.', 'They like the "{0}" of {1}.'),
+    *(
+        'The "{0}" has {1}, and says what it has to say.',
+        '"{0}": {1}.',
+        'Let the "{0}" be a plain one, of {1}, easy to read.',
+    ),
+    *('With {1}, the "{0}" is as long as it should be.', 'Somebody counts the words of the "{0}": {1}, please.'),
+)
+"""What is said of the length of a field."""
+AT_LEAST = (
+    'No "{0}" has fewer than {1} words.',
+    'The "{0}" must not be under {1} words.',
+    '{1} words or more for the "{0}".',
+)
 SAME = ('The "{1}" says the same as the "{0}".', 'The "{0}" again in other words is the "{1}".')
 LIKE = 'The similarity of "{0}" and "{1}" is {2}.'
 """How the fields of a record stand to one another."""
@@ -80,30 +103,49 @@ class Record:
     """Slot of the labels."""
     unknown: frozenset[str] = frozenset()
     """Fields whose words follow from nothing that stands before them."""
+    whole: frozenset[str] = frozenset()
+    """Fields whose every token counts: how long they are to be shows in their first words."""
 
 
-def carry_out_orders(world: World, rng: random.Random, apart: int = 9) -> Answered:
+Write: TypeAlias = Callable[[World, Subject, random.Random], Record]
+
+
+def carry_out_orders(
+    world: World,
+    rng: random.Random,
+    apart: int = 9,
+    writers: Sequence[Write] = (),
+    shares: Sequence[float] = (0.32, 0.28, 0.28, 0.12),
+) -> Answered:
     """Write an order and its record. The answers are the parts of the record that follow from the order.
 
     Args:
         apart: most sentences that are no part of the order.
     """
     about = draw_subject(world, rng)
-    write = rng.choices((_search, _labelled, _triple, _pair), (0.36, 0.3, 0.2, 0.14))[0]
-    record = write(about, rng)
+    write = rng.choices(writers or (_search, _labelled, _triple, _pair), shares)[0]
+    record = write(world, about, rng)
     keys = list(record.values)
     order = f"{rng.choice(OPENERS)} {rng.choice(PREPOSITIONS)} {rng.choice((words_on, topic_path))(about, rng)}"
-    lines = [order + (f", {record.question}." if record.question else "."), _named(keys, rng)]
+    lines = [order + (f", {record.question}." if record.question else "."), _named(keys, rng, bare=not apart)]
     asides = rng.sample(advice(), rng.randint(0, apart)) + record.said
-    asides += [rng.choice(REMARKS).format(*rng.sample(keys, 2)) for _ in range(rng.randint(0, 3))]
+    asides += [
+        rng.choice(REMARKS).format(*rng.sample(keys, 2))
+        for _ in range(rng.randint(0, min(3, apart) if len(keys) > 1 else 0))
+    ]
     rng.shuffle(asides)
     lines.append("\n".join(f"- {aside}" for aside in asides) if rng.random() < 0.6 else " ".join(asides))
     lines.append(rng.choice(ENDINGS))
     style = JSON if rng.random() < JSON_SHARE else rng.choice(STYLES)
-    if rng.random() < DRAFTED_SHARE:
+    if apart and rng.random() < DRAFTED_SHARE:
         draft = spoiled(record.values, about, record.asked, rng)
         lines += [rng.choice(DRAFTS), _filled(draft, style), rng.choice(BETTER)]
     return _with_answers("\n".join(line for line in lines if line) + "\n", record, style, rng)
+
+
+def keep_to_lengths(world: World, rng: random.Random, apart: int = 9) -> Answered:
+    """Write an order for texts of given lengths, and these. What counts is what kind of text each is and how long."""
+    return carry_out_orders(world, rng, apart, (_measured,), (1.0,))
 
 
 def tell(world: World, rng: random.Random) -> Answered:
@@ -130,7 +172,7 @@ def tell(world: World, rng: random.Random) -> Answered:
 
 def _stated(about: Subject, rng: random.Random) -> str:
     slots = rng.sample(("people", "place", "time"), rng.randint(1, 3))
-    return _stating(about, rng, slots, 0, any_word(rng))
+    return _description(about, rng, slots, 1, any_word(rng))
 
 
 def _with_answers(text: str, record: Record, style: tuple[str, ...], rng: random.Random) -> Answered:
@@ -143,8 +185,10 @@ def _with_answers(text: str, record: Record, style: tuple[str, ...], rng: random
         start = started if number == 0 else end
         text += (between if number else "") + before
         answers.append((start, len(text)))  # the end of the value before, and the name
+        spans = [(0, len(value))] if key in record.whole else _decisions(value)
         if key not in record.unknown:
-            answers += [(len(text) + begun, len(text) + ended) for begun, ended in _following(value)]
+            spans += _words(value)
+        answers += [(len(text) + begun, len(text) + ended) for begun, ended in spans]
         text += value
         end = len(text)
         text += after
@@ -152,16 +196,18 @@ def _with_answers(text: str, record: Record, style: tuple[str, ...], rng: random
     return text + closing, [(started, len(text + closing))] if rng.random() < WHOLE_SHARE else answers
 
 
-def _following(value: str) -> list[tuple[int, int]]:
-    """Where a text says a word of the lexicon, or goes on after a sentence: the end of one is a decision."""
-    words = [match.span() for match in any_form().finditer(value.replace("_", " ").lower())]
-    spans = [(max(0, start - 1), end) for start, end in words]
-    place = value.find(". ")
-    while place >= 0:
-        word = value.find(" ", place + 2)
-        spans.append((place + 1, word if word > 0 else len(value)))
-        place = value.find(". ", place + 2)
-    return spans
+_BEGINNING = re.compile(r"^\S+(?: \S+)?|(?<=\.)(?: \S+){1,3}")
+"""The first words of a text and of its sentences: what kind of text it is, whether it goes on, and with which fact."""
+
+
+def _decisions(value: str) -> list[tuple[int, int]]:
+    """Where it shows in a text what it is to be: query or description, how long, and what it says first."""
+    return [match.span() for match in _BEGINNING.finditer(value)]
+
+
+def _words(value: str) -> list[tuple[int, int]]:
+    """Where a text says a word of the lexicon."""
+    return [(max(0, match.start() - 1), match.end()) for match in any_form().finditer(value.replace("_", " ").lower())]
 
 
 def _filled(values: Subject, style: tuple[str, ...]) -> str:
@@ -169,8 +215,8 @@ def _filled(values: Subject, style: tuple[str, ...]) -> str:
     return opening + between.join(entry.format(key=key, value=text) for key, text in values.items()) + closing
 
 
-def _named(keys: Sequence[str], rng: random.Random) -> str:
-    if rng.random() < 0.7:
+def _named(keys: Sequence[str], rng: random.Random, bare: bool) -> str:
+    if not bare and rng.random() < 0.7:
         kind = rng.choice(KINDS_OF_VALUE)
         return "\n".join(f'- "{key}": {kind}, {rng.choice(advice()).lower()}' for key in keys)
     return rng.choice(("Wanted: ", "Fields: ", "The keys are ")) + ", ".join(f'"{key}"' for key in keys) + "."
@@ -195,29 +241,62 @@ _DOCUMENTS = ("document", "text", "example", "positive")
 _CONTRARIES = ("hard", "negative", "misleading", "negative_document", "hard_text")
 
 
-def _search(about: Subject, rng: random.Random) -> Record:
+def _measured(world: World, about: Subject, rng: random.Random) -> Record:
+    """Queries, notes and short remarks, each of a wanted length."""
+    del world
+    values, said, queries = {}, [], set()
+    for _ in range(rng.choice((1, 2, 2, 3))):
+        if rng.random() < 0.4:
+            (key,) = _names(rng, ("query", "input"))
+            wished, least, most = rng.choice(QUERY_LENGTHS)
+            values[key] = _until(partial(phrase, _query_group(most, rng), about, rng, any_word(rng)), least, most)
+            queries.add(key)
+        else:
+            (key,) = _names(rng, ("document", "text", "positive"))
+            wished, least, most = rng.choice(LENGTHS)
+            values[key] = _until(
+                partial(_text, about, rng, rng.choice(tuple(QUESTIONS)), least, most, any_word(rng)), least, most
+            )
+        said.append(_length_of(key, wished, least, rng))
+    return Record(values, said, unknown=frozenset(values), whole=frozenset(queries))
+
+
+def _query_group(most: int, rng: random.Random) -> str:
+    return "short_query" if most < 5 else rng.choice(("query", "query", "vague_query"))
+
+
+def _text(
+    about: Subject, rng: random.Random, asked: str, least: int, most: int, choose: Callable[[str, str], str]
+) -> str:
+    """A text that says what is asked, short or long."""
+    if most < 12:
+        return phrase(f"short_{asked}", about, rng, choose)
+    return _description(about, rng, [asked], least, choose)
+
+
+def _search(world: World, about: Subject, rng: random.Random) -> Record:
     """A query, a text that answers it and one that does not."""
     query, text, other = _names(rng, ("query", "input"), _DOCUMENTS, _CONTRARIES)
     (wished, least_q, most_q), (long, least, most) = rng.choice(QUERY_LENGTHS), rng.choice(LENGTHS[:5])
-    group = "short_query" if most_q < 5 else rng.choice(("query", "query", "vague_query"))
-    asking = _until(lambda: phrase(group, about, rng, any_word(rng)), least_q, most_q)
+    asking = _until(partial(phrase, _query_group(most_q, rng), about, rng, any_word(rng)), least_q, most_q)
     asked = [slot for slot in meaning(asking) if slot in SLOTS]
-    another = _another(about, asked, rng)
+    another = _neighbour(world, about, asked, rng) if rng.random() < NEIGHBOUR_SHARE else _another(about, asked, rng)
     used = asking.split()
-    answer = _until(lambda: _description_in(about, rng, asked, least, any_word(rng, avoid=used)), least, most)
-    seeming = _until(lambda: _description_in(another, rng, asked, least, any_word(rng, prefer=used)), least, most)
+    answer = _until(lambda: _description(about, rng, asked, least, any_word(rng, avoid=used)), least, most)
+    seeming = _until(lambda: _description(another, rng, asked, least, any_word(rng, prefer=used)), least, most)
     said = [rng.choice(relation).format(query, text, other) for relation in (ANSWERS, SEEMS)]
-    said += [f'{rng.choice(WISHED)} "{query}" of {wished}.']
+    said += [_length_of(query, wished, least_q, rng)]
     said += (
-        [f'{rng.choice(WISHED)} "{key}" of {long}.' for key in (text, other)]
+        [_length_of(key, long, least, rng) for key in (text, other)]
         if rng.random() < 0.5
         else [f'Both "{text}" and "{other}" have {long}.']
     )
-    return Record({query: asking, text: answer, other: seeming}, said)
+    return Record({query: asking, text: answer, other: seeming}, said, whole=frozenset({query}))
 
 
-def _labelled(about: Subject, rng: random.Random) -> Record:
+def _labelled(world: World, about: Subject, rng: random.Random) -> Record:
     """A text, the label that is right for it and one that is not. In half of the cases its facts are any."""
+    del world
     text, right, wrong = _names(rng, ("text", "input"), ("label",), ("misleading_label", "hard_label", "negative"))
     any_facts = rng.random() < 0.5
     if any_facts:
@@ -228,21 +307,21 @@ def _labelled(about: Subject, rng: random.Random) -> Record:
     other = rng.choice([concept for concept in lexicon()[asked] if concept != about[asked]])
     misleading = any_word(rng, plain=usual)(asked, other)
     long, least, most = rng.choice(LENGTHS)
-    choose = any_word(rng, avoid=(label,))
+    choose = any_word(rng, avoid=(label, misleading))
 
-    def written() -> str:
-        if most < 12:
-            return phrase(f"short_{asked}", about, rng, choose)
-        return _description_in(about, rng, [asked], least, choose)
-
-    said = [rng.choice(RIGHT).format(text, right, wrong), f'{rng.choice(WISHED)} "{text}" of {long}.']
-    values = {text: _until(written, least, most), right: label, wrong: misleading}
+    said = [rng.choice(RIGHT).format(text, right, wrong), _length_of(text, long, least, rng)]
+    values = {
+        text: _until(partial(_text, about, rng, asked, least, most, choose), least, most),
+        right: label,
+        wrong: misleading,
+    }
     unknown = frozenset({text}) if any_facts else frozenset[str]()
     return Record(values, said, rng.choice(QUESTIONS[asked]), asked, unknown)
 
 
-def _triple(about: Subject, rng: random.Random) -> Record:
+def _triple(world: World, about: Subject, rng: random.Random) -> Record:
     """Three sentences or phrases of which the first is so similar to each of the others."""
+    del world
     letter = rng.choice("ABCDEFGHIJKLMNOPQRTUVWXYZ")
     names = [f"{letter}{number}" for number in (1, 2, 3)]
     if rng.random() < 0.4:
@@ -250,7 +329,10 @@ def _triple(about: Subject, rng: random.Random) -> Record:
     group = rng.choice(("phrase", "sentence"))
     slots = ("things", "aspect", "quality", "people", *(("place",) if group == "sentence" else ()))
     first = {slot: about[slot] for slot in slots}
-    near, far = _altered(first, rng, 1), _altered(first, rng, 2)
+    near, far = (
+        _altered(first, rng, 0, 1 if rng.random() < 0.7 else len(first) - 1),
+        _altered(first, rng, 1, len(first) - 1),
+    )
     wanted = [_rounded(similarity(first, other), rng) for other in (near, far)]
     texts = [capitalize(phrase(group, values, rng, any_word(rng))) for values in (first, near, far)]
     end = "." if group == "sentence" and rng.random() < 0.7 else ""
@@ -258,8 +340,9 @@ def _triple(about: Subject, rng: random.Random) -> Record:
     return Record({name: text + end for name, text in zip(names, texts, strict=True)}, said)
 
 
-def _pair(about: Subject, rng: random.Random) -> Record:
+def _pair(world: World, about: Subject, rng: random.Random) -> Record:
     """Two texts that say the same in other words, both short or both long."""
+    del world
     one, two = _names(rng, ("input", "text"), _DOCUMENTS)
     said = [rng.choice(SAME).format(one, two)]
     if rng.random() < 0.5:
@@ -269,35 +352,49 @@ def _pair(about: Subject, rng: random.Random) -> Record:
         stated = {slot: about[slot] for slot in meaning(first)}
         fitting = "sentence" if "place" in stated and "people" in stated else "phrase" if "people" in stated else group
         second = capitalize(phrase(fitting, about, rng, any_word(rng, avoid=first.lower().split())))
-        return Record({one: first, two: second}, [*said, f'Both "{one}" and "{two}" are short.'])
+        said.append(rng.choice(SHORT).format(one, two))
+        return Record({one: first, two: second}, said, whole=frozenset({one, two}))
     long, least, most = rng.choice(LENGTHS[2:5])
     needed = ("people", "place", "time") if least > 16 else rng.sample(("people", "place", "time"), 2)
-    first = _until(lambda: _stating(about, rng, needed, least, any_word(rng)), least, most)
+    first = _until(lambda: _description(about, rng, needed, least, any_word(rng)), least, most)
     used = first.lower().replace(".", " ").replace(",", " ").split()
-    second = _until(lambda: _stating(about, rng, needed, least, any_word(rng, avoid=used)), least, most)
+    second = _until(lambda: _description(about, rng, needed, least, any_word(rng, avoid=used)), least, most)
     return Record({one: first, two: second}, [*said, f'Both "{one}" and "{two}" have {long}.'])
 
 
-def _description_in(
+def _description(
     about: Subject, rng: random.Random, asked: Collection[str], least: int, choose: Callable[[str, str], str]
 ) -> str:
-    """A text that says what was asked for, and more if it must be longer."""
-    rest = [slot for slot in ("people", "place", "time") if slot not in asked]
-    stated = [slot for slot in ("people", "place", "time") if slot in asked]
-    stated += rng.sample(rest, rng.randint(0, len(rest)))
-    return _stating(about, rng, stated, least, choose)
+    """A text that says first what was asked for, and more if it must be longer."""
+    values = {slot: value for slot, value in about.items() if slot != "name" or rng.random() < 0.3}
+    return document(values, {*asked}, Words(least), rng, choose)
 
 
-def _stating(
-    about: Subject, rng: random.Random, stated: Collection[str], least: int, choose: Callable[[str, str], str]
-) -> str:
-    kept = {key: about[key] for key in ("things", "aspect", "quality", "kind", *stated)}
-    if rng.random() < 0.3:
-        kept["name"] = about["name"]
-    fillers = 0
-    while len((text := " ".join(sentences(kept, rng, choose, fillers))).split()) < least and fillers < 6:
-        fillers += 1
-    return text
+def _length_of(key: str, said: str, least: int, rng: random.Random) -> str:
+    """Say how long a field is to be."""
+    if least > 7 and rng.random() < 0.4:
+        return rng.choice(AT_LEAST).format(key, least)
+    return rng.choice(WANTED).format(key, said)
+
+
+@cache
+def _near(seed: int) -> dict[tuple[str, str], list[Subject]]:
+    """Facts of the training half by the slot and value that they share."""
+    near: dict[tuple[str, str], list[Subject]] = {}
+    for entity in world_of(seed).half("train"):
+        for slot in SLOTS[:2]:
+            near.setdefault((slot, entity.facts[slot]), []).append({**entity.facts, "name": entity.name})
+    return near
+
+
+def _neighbour(world: World, about: Subject, asked: Sequence[str], rng: random.Random) -> Subject:
+    """Another subject about the same things or of the same aspect, which is not what was asked for."""
+    for _ in range(20):
+        slot = rng.choice(SLOTS[:2])
+        other = rng.choice(_near(world.seed)[slot, about[slot]])
+        if any(other[slot] != about[slot] for slot in asked):
+            return other
+    return _another(about, asked, rng)
 
 
 def _another(about: Subject, asked: Sequence[str], rng: random.Random) -> Subject:
@@ -310,9 +407,9 @@ def _another(about: Subject, asked: Sequence[str], rng: random.Random) -> Subjec
     }
 
 
-def _altered(values: Subject, rng: random.Random, least: int) -> Subject:
+def _altered(values: Subject, rng: random.Random, least: int, most: int) -> Subject:
     """The values with some of their slots changed."""
-    changed = rng.sample(sorted(values), rng.randint(least - 1, len(values) - 1))
+    changed = rng.sample(sorted(values), rng.randint(least, most))
     return values | {
         slot: rng.choice([concept for concept in lexicon()[slot] if concept != values[slot]]) for slot in changed
     }

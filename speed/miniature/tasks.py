@@ -20,7 +20,7 @@ from speed.miniature.world import Entity, seeded, similarity, world
 Rows = list[dict[str, Json]]
 Files = dict[str, Rows]
 
-VERSION = 2
+VERSION = 3
 """Raise it by hand if the same seed gives other tasks than before."""
 
 
@@ -82,6 +82,28 @@ def _classification(slot: str, labels: int) -> Callable[[Sequence[Entity], rando
                     choose = _limited(slot, only, rng)
                     text = description(entity, rng, choose, (slot, rng.choice(("people", "place", "time"))))
                     files[file].append({"text": text, "label": label, "label_text": concept})
+        for rows in files.values():
+            rng.shuffle(rows)
+        return files
+
+    return write
+
+
+def _intents(labels: int) -> Callable[[Sequence[Entity], random.Random], Files]:
+    """Classification of short texts by the work that they want. Test texts are about other things than training texts,
+    and half of them use a word for the work that no training text has."""
+
+    def write(held: Sequence[Entity], rng: random.Random) -> Files:
+        things = sorted({entity.facts["things"] for entity in held})
+        known = frozenset(rng.sample(things, len(things) // 2))
+        files: Files = {"train.jsonl": [], "test.jsonl": []}
+        for label, concept in enumerate(rng.sample(tuple(lexicon()["aspect"]), labels)):
+            for entity in [each for each in held if each.facts["aspect"] == concept] * 2:
+                of_known = entity.facts["things"] in known
+                choose = _limited("aspect", (0, 1) if of_known else (1, 2), rng)
+                text = capitalize(phrase(rng.choice(("query", "phrase")), entity.facts, rng, choose))
+                file = "train.jsonl" if of_known else "test.jsonl"
+                files[file].append({"text": text, "label": label, "label_text": concept})
         for rows in files.values():
             rng.shuffle(rows)
         return files
@@ -234,16 +256,8 @@ def _summaries(held: Sequence[Entity], rng: random.Random) -> Files:
 
 
 TASKS: dict[str, tuple[str, str, Callable[[Sequence[Entity], random.Random], Files]]] = {
-    "MiniatureAudienceClassification": (
-        "Classification",
-        "Tell from a note whom it serves.",
-        _classification("people", 6),
-    ),
-    "MiniaturePlaceClassification": (
-        "Classification",
-        "Tell from a note where it stands.",
-        _classification("place", 6),
-    ),
+    "MiniatureIntentClassification": ("Classification", "Tell from a search which work is wanted.", _intents(8)),
+    "MiniatureTimeClassification": ("Classification", "Tell from a note when it is open.", _classification("time", 6)),
     "MiniatureThingsClustering": ("Clustering", "Tell from a line what it is about.", _clustering),
     "MiniatureParaphrasePairs": ("PairClassification", "Given a line, match it with a line in other words.", _pairs),
     "MiniatureReranking": ("Reranking", "Given a search, retrieve the notes that serve it.", _reranking),

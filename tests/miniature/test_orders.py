@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 
-from miniature_orders import JSON, carry_out_orders, tell
+from miniature_corpus import LENGTHS, QUERY_LENGTHS
+from miniature_orders import JSON, carry_out_orders, keep_to_lengths, tell
 
 from speed.data.records import KEYS
 from speed.miniature.faults import answers_query
@@ -79,3 +80,34 @@ def test_an_answer_answers_its_query_and_what_only_seems_to_does_not() -> None:
             assert answers_query(query, text)
             assert not answers_query(query, seeming)
     assert answered > ROWS / 12
+
+
+def test_texts_have_the_wanted_length_and_only_decisions_count_in_them() -> None:
+    rng, wanted = seeded("lengths"), [(f"of {said}", least, most) for said, least, most in (*QUERY_LENGTHS, *LENGTHS)]
+    held = []
+    for _ in range(3 * ROWS):
+        text, answers = keep_to_lengths(world(), rng, 0)
+        order, _, last = text.rpartition("\n")
+        said = [(least, most) for wording, least, most in wanted if wording in order]
+        if not last.startswith('{"') or last.count('": "') != 1 or len(said) != 1:
+            continue
+        ((least, most),) = said
+        value = last.split('": "')[1].removesuffix('"}')
+        held.append(least <= len(value.split()) <= most)
+        if value.count(". ") > 1:
+            start = text.index(value)
+            inside = sum(min(end, len(text)) - begun for begun, end in answers if begun >= start)
+            assert last == text[answers[0][0] :] or inside < 0.8 * len(value)
+    assert len(held) > 40
+    assert sum(held) > 0.95 * len(held)
+
+
+def test_what_only_seems_to_answer_is_mostly_about_another_subject() -> None:
+    others = []
+    for order, record in records(seeded("neighbours")):
+        names = list(record)
+        if f'The "{names[1]}" answers' in order or "is served by" in order:
+            _, one, two = map(meaning, record.values())
+            others.append(any(one[slot] != two[slot] for slot in ("things", "aspect")))
+    assert len(others) > ROWS / 12
+    assert 0.6 < sum(others) / len(others) < 0.95
