@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -355,6 +356,7 @@ def picture(seeds: Sequence[dict[str, Any]], fixed: dict[str, dict[str, float]],
 
 def main() -> None:
     """Command line."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the run that it waits for ends with it
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--home", type=Path, default=ROOT / "speed_home")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -143,6 +144,7 @@ def package_folder(name: str) -> Path:
 
 def main() -> None:
     """Read the command line, run what is missing and write what came out."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the run that it waits for ends with it
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--home", type=Path, required=True, help="root of everything built")
     parser.add_argument("--data", type=Path, required=True, help="folder with odp/ and mteb/")

@@ -17,6 +17,7 @@ import argparse
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections import defaultdict
@@ -214,6 +215,7 @@ def overview(names: Sequence[str], home: Path, seeds: Sequence[int]) -> tuple[Ta
 
 def main() -> None:
     """Command line."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the run that it waits for ends with it
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--home", type=Path, default=Path("speed_home"), help="root of everything built")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
