@@ -83,9 +83,9 @@ def _unmoved(line: Line) -> Iterator[str]:
 
 
 def _loss(line: Line) -> Iterator[str]:
-    first, last = line.metrics.get("first_loss"), line.metrics.get("last_loss")
-    if first is not None and last is not None and last >= first:
-        yield f"{line.label}: its loss did not fall ({first:.4g} at the first step, {last:.4g} at the last)."
+    first, late = line.metrics.get("first_loss"), line.metrics.get("late_loss", line.metrics.get("last_loss"))
+    if first is not None and late is not None and late >= first:
+        yield f"{line.label}: its loss did not fall ({first:.4g} at the first step, {late:.4g} in the last)."
 
 
 def _invalid(line: Line) -> Iterator[str]:

@@ -35,8 +35,9 @@ def judged(places: list[int], chance: float, flips: float | None = None) -> dict
         (line("senior", {"kl_reference": 0.001}), ["hardly moved it (KL 0.001 nats a token", "counts.pairs"]),
         (
             line("revisor", {"first_loss": 2.0, "last_loss": 2.5}),
-            ["did not fall (2 at the first step, 2.5 at the last"],
+            ["did not fall (2 at the first step, 2.5 in the last"],
         ),
+        (line("senior", {"first_loss": 0.7, "last_loss": 0.6, "late_loss": 0.8}), ["0.8 in the last"]),
         (line("junior", {"written_valid_json": 0.125}), ["12% of its answers", "generator.base"]),
         (line("seed data", cost={"resent": 7}), ["7 requests to the teacher were sent again", "request_seconds"]),
     ],
@@ -60,6 +61,7 @@ def test_a_sound_run_has_none() -> None:
         line("preferences", judged([2200, 1950, 1950, 1950, 1950], 0.0001)),
         line("preferences", judged([5, 2, 1], 0.2)),
         line("senior", {"first_loss": 0.6931, "last_loss": 0.5, "kl_reference": 0.3, "written_valid_json": 0.875}),
+        line("senior", {"first_loss": 0.6931, "last_loss": 0.8395, "late_loss": 0.6713}),
         line("revision", noted={"changed": 92}),
         line("evaluation", {"scores": {}}),
     ]

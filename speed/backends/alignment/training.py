@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -261,8 +261,10 @@ def save_model(model: Any, tokenizer: Any, base: str, folder: Path, weights: dic
 def summary_of(curve: Sequence[dict[str, float]]) -> dict[str, float]:
     """Figures of a training for its manifest: its first and last loss, and means over the last quarter of its steps.
 
-    A batch alone is too few pairs for an accuracy.
+    A batch alone is too few pairs for an accuracy, and the last batch of a pass may be one pair: `late_loss` is the
+    median of the last quarter, and of three steps at least.
     """
     first, last, quarter = curve[0], curve[-1], curve[-max(1, len(curve) // 4) :]
-    ends = {"steps": last["step"], "first_loss": first["loss"], "last_loss": last["loss"]}
+    late = median(line["loss"] for line in curve[-max(3, len(curve) // 4) :])
+    ends = {"steps": last["step"], "first_loss": first["loss"], "last_loss": last["loss"], "late_loss": late}
     return ends | {name: fmean(line[name] for line in quarter) for name in KEPT if name in last}

@@ -620,7 +620,9 @@ def test_figures_of_a_training_are_those_of_more_than_its_last_batch() -> None:
         line | {"step": step, "rewards_accuracies": share} for step, share in enumerate([0, 0, 0, 0, 0, 0, 1, 0.5], 1)
     ]
     found = summary_of([*steps[:-1], steps[-1] | {"loss": 0.6}])
-    assert found == {"steps": 8, "first_loss": 0.7, "last_loss": 0.6, "rewards_accuracies": 0.75}
+    assert found == {"steps": 8, "first_loss": 0.7, "last_loss": 0.6, "late_loss": 0.7, "rewards_accuracies": 0.75}
+    rest_of_a_pass = steps[-1] | {"step": 9, "loss": 1.3}  # of one pair, where the batch is 16
+    assert summary_of([*[each | {"loss": 0.6} for each in steps], rest_of_a_pass])["late_loss"] == 0.6
     assert summary_of(steps[:1])["rewards_accuracies"] == 0.0
 
 
