@@ -55,7 +55,6 @@ class FarNumbers(SharedNumbers):
 @pytest.fixture(scope="module")
 def three_machines() -> Iterator[tuple[Any, list[Any]]]:
     """A cluster of the run's machine, which has no core for others, and two more with a core each."""
-    os.environ["RAY_raylet_start_wait_time_s"] = "300"  # noqa: SIM112  # on a busy machine; read when ray is imported
     from ray.cluster_utils import Cluster as LocalCluster
 
     folders = f"{ROOT}:{Path(__file__).parent}:{ROOT / 'tests'}"

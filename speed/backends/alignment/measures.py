@@ -69,12 +69,7 @@ def load_reference(trainer: Any, start: Callable[[], Any]) -> None:
         return
     trainer.optimizer = trainer.lr_scheduler = None
     trainer.accelerator.free_memory()
-    if trainer.is_deepspeed_enabled:  # each process holds a part of it, as of the policy
-        from trl.models import prepare_deepspeed
-
-        trainer.ref_model = prepare_deepspeed(start(), trainer.accelerator)
-    else:
-        trainer.ref_model = trainer.accelerator.prepare_model(start(), evaluation_mode=True)
+    trainer.ref_model = trainer.accelerator.prepare_model(start(), evaluation_mode=True)
 
 
 @contextmanager

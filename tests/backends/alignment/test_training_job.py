@@ -143,13 +143,12 @@ def test_zero3_trains_what_one_process_trains(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs the extra [deepspeed]; its first run builds for 90 s")
 def test_zero3_trains_all_weights_as_one_process_does(tmp_path: Path) -> None:
-    """Also where the start is loaded again for the measures at the end alone."""
+    """Supervised, and on preferences beside a second whole model, the reference."""
     trainer = LORA.model_copy(update={"method": "full"})
-    free = Dpo(**(DPO.model_dump() | {"loss": "simpo", "beta": 2.0, "gamma": 0.5}))
     base = make_base(tmp_path / "base")
     for home, runtime in ((tmp_path / "one", {}), (tmp_path / "two", {"processes": 2, "strategy": "zero3"})):
         trainer.sft(str(base), completions(12), SFT, home / "junior", context(home, **runtime))
-        trainer.dpo(home / "junior", preferences(8), free, home / "senior", context(home, **runtime))
+        trainer.dpo(home / "junior", preferences(8), DPO, home / "senior", context(home, **runtime))
     for stage in ("junior", "senior"):
         assert losses(tmp_path / "two" / stage) == pytest.approx(losses(tmp_path / "one" / stage), rel=1e-4)
     first, second = (
