@@ -133,8 +133,8 @@ def _end_of_sweep() -> None:
 def _job(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
+    from speed.core.build_all import StageFailed
     from speed.core.errors import UserError, explained
-    from speed.core.scheduler import StageFailed
     from speed.runs.building import Origin
     from speed.runs.experiment import run
     from speed.runtime import message_of

@@ -28,7 +28,7 @@ from command_line import (
 )  # fmt: skip
 from conftest import HANG, ROOT
 
-from speed.core.scheduler import build_all
+from speed.core.build_all import build_all
 from speed.core.store import Store
 from speed.pipeline import pipeline
 from speed.report import main

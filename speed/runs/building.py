@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from speed.config import Config
+from speed.core.build_all import build_all
 from speed.core.graph import Goal
-from speed.core.scheduler import build_all
 from speed.core.spec import Json, Spec
 from speed.core.store import Store
 from speed.ports import Follower

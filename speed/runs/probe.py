@@ -20,10 +20,10 @@ from typing import ClassVar, NamedTuple
 from speed.config import Config
 from speed.core.allocation import Demand, Share
 from speed.core.build import GRANT, plan_shares
+from speed.core.build_all import StageFailed, build_all
 from speed.core.errors import UserError, mistakes_of
 from speed.core.graph import Goal, StageStatus
 from speed.core.machine import memory_gigabytes
-from speed.core.scheduler import StageFailed, build_all
 from speed.core.spec import Json
 from speed.core.stage import Node, Stage
 from speed.core.store import Store

@@ -16,10 +16,10 @@ from conftest import HANG, ROOT
 from toys import Number, SharedNumbers
 
 from speed.core import cluster as cluster_module
+from speed.core.build_all import build_all
 from speed.core.cluster import Cluster, Machine, Need
 from speed.core.errors import UserError
 from speed.core.graph import goals
-from speed.core.scheduler import build_all
 from speed.core.store import Span, Store
 from speed.runtime import Context, Runtime
 

@@ -12,10 +12,10 @@ from toys import Card, Doubled, Failing, Number, Numbers, OnCard, Report, Shared
 from zstandard import ZstdDecompressor
 
 from speed.core.build import attempt_build, build
+from speed.core.build_all import StageFailed, build_all
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.graph import Goal, goals, stage_statuses
 from speed.core.manifest import outputs_of, read_manifest
-from speed.core.scheduler import StageFailed, build_all
 from speed.core.stage import silence
 from speed.core.store import FORMAT, PACKED, PLAIN, Span, Store
 from speed.runtime import Context, Runtime

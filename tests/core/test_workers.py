@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from toys import Large, SharedNumbers
 
+from speed.core.build_all import StageFailed, build_all
 from speed.core.graph import goals
-from speed.core.scheduler import StageFailed, build_all
 from speed.core.store import Span, Store
 from speed.runtime import Runtime
 

@@ -10,9 +10,9 @@ from scripted_judge import Lists
 from scripted_writer import NoWeights
 from test_pair_sources import GOOD, ONE_FAULT, TWO_FAULTS, listed
 
+from speed.core.build_all import build_all
 from speed.core.errors import UserError
 from speed.core.graph import goals
-from speed.core.scheduler import build_all
 from speed.core.store import Store
 from speed.data.trainings import Completion, Dpo, Preference, Sft
 from speed.ports import Trainer
