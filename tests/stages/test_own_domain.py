@@ -86,7 +86,8 @@ def test_no_held_out_text_is_in_a_prompt_and_each_record_names_its_document(made
     records = [Example.model_validate_json(line) for line in lines]
     grounded = [record for record in records if record.document is not None]
     assert {record.kind for record in grounded} == {Kind.RETRIEVAL}
-    assert len(grounded) == sum(record.kind is Kind.RETRIEVAL for record in records) > 5
+    assert len(grounded) == sum(record.kind is Kind.RETRIEVAL for record in records)
+    assert len(grounded) >= 5, "of nine passages; repeats have gone"
     text_of = {passage.text: passage.document for passage in passages}
     for record in grounded:
         assert text_of[record.positive] == text_of[str(record.negative)] == record.document

@@ -64,6 +64,7 @@ def _main(job_class: type[J], work: Callable[[J, Context], None], folder: Path, 
         result = {"counts": tally.counts, "rejected": tally.rejected, "metrics": tally.metrics, "world_size": world}
         (folder / RESULT).write_text(json.dumps(result))
     if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # one that leaves first can bring down another that still speaks to it
         torch.distributed.destroy_process_group()
 
 

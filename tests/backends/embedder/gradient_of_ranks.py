@@ -108,6 +108,7 @@ def main(folder: Path) -> None:
             found = gradient_of(file, strategy)
             if found["rank"] == 0:
                 torch.save(found, folder / f"{file.name.partition('.')[0]}-{strategy}.pt")
+    torch.distributed.barrier()  # as in a training: one that leaves first can bring the others down
     torch.distributed.destroy_process_group()
 
 
