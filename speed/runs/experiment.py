@@ -25,6 +25,7 @@ from speed.runs.ending import build_and_tell
 from speed.runs.gpu_memory import memory_lines
 from speed.runs.host import host_lines
 from speed.runs.labelled_sources import listed_small, missing_sources, refuse_missing_sources, source_lines
+from speed.runs.named_keys import with_key
 from speed.runs.plan import print_plan
 from speed.runs.preview import model_prompts, previews
 from speed.runs.probe import probe, probe_lines
@@ -76,15 +77,17 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
             order = pipe.goals()
             found = stage_statuses(order, store)
     except UserError as mistake:
+        told = with_key(config, str(mistake))
         if not planned:
-            raise
-        print(f"no plan can be made of this, and the run would be refused: {mistake}")
+            raise type(mistake)(told) from None
+        print(f"no plan can be made of this, and the run would be refused: {told}")
         return None
+    absent = [with_key(config, each) for each in absent]
     for status in found:
         if status.damaged:
             print(f"damaged and set aside: {status.damaged}; it will be built again", file=sys.stderr)
-    told = [remark for teacher in config.asked for remark in teacher.remarks()]
-    for remark in dict.fromkeys([*told, *config.embedder.remarks()]):
+    remarks = [remark for teacher in config.asked for remark in teacher.remarks()]
+    for remark in dict.fromkeys([*remarks, *config.embedder.remarks()]):
         print(f"note: {remark}", file=sys.stderr)
     tell_recurring_topics(found, store)
     if planned:
