@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,8 @@ DEFAULT_PRESET = "miniature"
 """That of a run which names none (`conf/config.yaml`)."""
 NOT_OF_THE_EXPERIMENT = ("runtime", "seed", "tracker")
 """Sections of a config that decide where a run is carried out, or which draw of it this is."""
+SUMMED = ("rows_in", "rows_out", "rejected", "noted", "cost", "seconds", "gpu_seconds", "cpu_seconds", "dollars")
+"""Figures of a stage that add up over its rounds."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,8 @@ class FinishedRun:
     def figure(self, path: str) -> float | None:
         """A number of its summary; a stage is named by its label (`stages/dedup/rows_out`). None where there is none.
 
-        `a + b` is the sum of two, `a per b` the one divided by the other.
+        `a + b` is the sum of two, `a per b` the one divided by the other. Of a stage with several rounds
+        (`preference.rounds`) rows and costs are those of all; its other figures have no one number.
         """
         parts, _, base = path.partition(" per ")
         whole = _sum(self._figure(part.strip()) for part in parts.split(" + "))
@@ -127,13 +131,25 @@ class FinishedRun:
         return whole / divisor if divisor else None
 
     def _figure(self, path: str) -> float | None:
-        found: Any = self.summary
-        for name in path.split("/"):
-            if isinstance(found, list):
-                found = next((item for item in found if isinstance(item, dict) and item.get("label") == name), None)
-            else:
-                found = found.get(name) if isinstance(found, dict) else None
-        return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
+        head, *names = path.split("/")
+        found: Any = self.summary.get(head)
+        if not isinstance(found, list):
+            return _number(found, names)
+        label, *names = names
+        rounds = [item for item in found if isinstance(item, dict) and _without_round(str(item.get("label"))) == label]
+        if not rounds or (len(rounds) > 1 and names[0] not in SUMMED):
+            return None
+        return _sum(_number(each, names) for each in rounds)
+
+
+def _without_round(label: str) -> str:
+    return re.sub(r" \d$", "", label)
+
+
+def _number(found: Any, names: Sequence[str]) -> float | None:
+    for name in names:
+        found = found.get(name) if isinstance(found, dict) else None
+    return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
 
 
 def _sum(values: Any) -> float | None:

@@ -129,8 +129,11 @@ class Study(Spec):
 
 
 def _has(settings: Mapping[str, Json], wanted: Mapping[str, Json]) -> bool:
+    """Whether settings have these values. An option that a run could not have yet was off."""
     return all(
-        key in settings and (bool(settings[key]) if value == "*" else settings[key] == value)
+        bool(settings.get(key))
+        if value == "*"
+        else (key in settings or value is False) and settings.get(key, False) == value
         for key, value in wanted.items()
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from made_runs import made_run
 
-from speed.runs.finished_runs import Seeds, finished_runs, settings_of
+from speed.runs.finished_runs import FinishedRun, Seeds, finished_runs, settings_of
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,22 @@ def test_figures_are_read_by_path(tmp_path: Path) -> None:
     for nothing in ("stages/dedup/rows_out", "scores/types/Retrieval", "stages/evaluation/rows_out", "name"):
         assert run.figure(nothing) is None
     assert run.figure("scores/mean + stages/dedup/rows_out") is None
+
+
+def test_of_several_rounds_rows_and_costs_are_summed_and_nothing_else_is_one_number(tmp_path: Path) -> None:
+    def stage(label: str, calls: int) -> dict[str, object]:
+        return {
+            "label": label,
+            "rows_out": 2 * calls,
+            "cost": {"calls": calls},
+            "metrics": {"chosen_faulty": 0.1 * calls},
+        }
+
+    stages = [stage("preferences", 3), stage("preferences 2", 4), stage("seed data", 5)]
+    run = FinishedRun(tmp_path, {}, Seeds(), {}, {"stages": stages})
+    assert run.figure("stages/preferences/cost/calls") == 7
+    assert run.figure("stages/preferences/cost/calls + stages/seed data/cost/calls") == 12
+    assert run.figure("stages/preferences/rows_out") == 14
+    assert run.figure("stages/preferences/metrics/chosen_faulty") is None
+    assert run.figure("stages/seed data/metrics/chosen_faulty") == 0.5
+    assert run.figure("stages/none/rows_out") is None

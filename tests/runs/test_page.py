@@ -248,6 +248,8 @@ def test_lists_of_every_round_have_places_of_their_own(tmp_path: Path) -> None:
     assert ("senior", "root data") in {arrow.of for arrow in flow(run.order, run.lines).arrows}
     read = Reader(of_run.html("rounds", run.about, run.order, run.store, run.lines, run.scores))
     assert {record["id"] for record in read.records} == set(ids)
+    writers = {life.writer: life.author for life in lives(run.order, run.store).sample if life.ending.life == "lists"}
+    assert writers == {"root data": "junior", "root data 2": "senior"}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,11 +12,13 @@ import pytest
 from scripted_judge import Scripted
 
 from speed.core.build import build
+from speed.core.content import Content
 from speed.core.errors import UserError
 from speed.core.graph import goals
 from speed.core.manifest import Manifest
-from speed.core.stage import Stage, silence
+from speed.core.stage import Send, Stage, silence
 from speed.core.store import Store
+from speed.data.costs.prices import estimated_tokens
 from speed.data.hard_negatives import Record
 from speed.data.judging.relevance import Verdict, agreed, relabelled
 from speed.data.prompts.rendering import PromptsConfig
@@ -24,6 +26,7 @@ from speed.data.records import Example, Kind
 from speed.miniature.prompt_reading import read_prompt
 from speed.ports import Ask
 from speed.runtime import Context, Runtime
+from speed.stages.given import GivenCorpus
 from speed.stages.relabelling import Relabelling
 
 WRONG, TOO, ALONE, NEITHER = (True, False), (True, True), (False, True), (False, False)
@@ -48,6 +51,14 @@ def test_what_becomes_of_a_record(verdicts: list[Verdict | None], made: list[tup
     assert [(each.positive, *each.negatives) for each in found] == made
     assert {(each.task, each.query) for each in found} <= {("t", "q")}
     assert [each.document for each in found] == ["document of p" if each[0] == "p" else None for each in made]
+
+
+def test_a_text_that_is_a_positive_already_is_no_further_one() -> None:
+    record = Record(Kind.CLASSIFICATION, "t", "q", "Sport", ("sport", "b", "b "))
+    assert [(each.positive, *each.negatives) for each in relabelled(record, [TOO, WRONG, None])] == [
+        ("Sport", "b", "b ")
+    ]
+    assert [each.positive for each in relabelled(record, [TOO, TOO, TOO])] == ["Sport", "b"]
 
 
 def test_only_verdicts_that_agree_in_both_orders_count() -> None:
@@ -98,10 +109,12 @@ def stage(says: Callable[[str, Ask], str]) -> Relabelling:
     return Relabelling(Corpus(), Scripted.saying(says), prompts, 0.0, 100, rows=6, negatives=1)
 
 
-def built(made: Relabelling, home: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Manifest]:
+def built(
+    made: Relabelling, home: Path, send: Send = silence
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Manifest]:
     store = Store(home).open()
     for goal in goals([made]):
-        build(goal, store, Runtime(home=home), silence)
+        build(goal, store, Runtime(home=home), send)
     manifest = store.manifest(made)
     assert manifest is not None
     examples, verdicts = (
@@ -135,6 +148,33 @@ def test_false_negatives_become_positives_and_are_counted(tmp_path: Path) -> Non
     assert len(heard) == 10, "each of five hard negatives in both orders, and nothing where there is none"
     assert {(ask.purpose, ask.temperature, ask.max_tokens) for ask in heard} == {("relevance", 0.0, 100)}
     assert made.work().calls == 12, "a plan does not know which records have none"
+
+
+def test_a_plan_counts_the_texts_of_a_corpus_that_is_given(tmp_path: Path) -> None:
+    """Not those that the paper's prompts ask for, which may be far shorter."""
+    file = tmp_path / "corpus.jsonl"
+    long = {"kind": "retrieval", "task": "t", "query": "q", "positive": "word " * 2_000, "negative": "other " * 2_000}
+    file.write_text(f"{json.dumps(long)}\n" * 3)
+    made = replace(stage(knowing), corpus=GivenCorpus(Content(path=file)), rows=3)
+    store = Store(tmp_path / "home").open()
+    prompts = [prompt for _, prompt in made.sample_prompts(5, Context(store, Runtime(home=tmp_path / "home")))]
+    assert len(prompts) == made.work().calls == 6
+    assert made.work().tokens_in == pytest.approx(sum(map(estimated_tokens, prompts)), abs=6)
+    unwritten = replace(made, corpus=GivenCorpus(Content(path=tmp_path / "none")))
+    assert unwritten.work().calls == 6, "a plan is made all the same; what is missing is told by the corpus"
+
+
+def test_that_nothing_can_be_read_is_said_while_it_is_paid_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("speed.stages.relabelling.LOOK", 4)
+    said: list[str] = []
+
+    def hear(event: dict[str, Any]) -> None:
+        said.extend([event["message"]] if event["event"] == "say" else [])
+
+    with pytest.raises(UserError, match="10 of 10 verdicts"):
+        built(stage(talking), tmp_path, hear)
+    [message] = said
+    assert message.startswith("4 of the first 4 verdicts on documents cannot be read: 4 no_json")
 
 
 def test_a_teacher_of_whom_nothing_can_be_read_is_refused(tmp_path: Path) -> None:

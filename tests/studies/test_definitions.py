@@ -67,6 +67,22 @@ def test_keys_of_a_definition_are_keys_of_the_config(composer: Callable[..., Any
         ), point.name
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [("filter=judged",), ("filter=margin",), ("filter=consistent",), ("filter=positive_aware", "filter.relabel=true")],
+)
+def test_another_filter_is_no_point_of_the_study_of_negatives(
+    composer: Callable[..., Any], overrides: tuple[str, ...]
+) -> None:
+    """Else it would be shown as the reference, which has none."""
+    assert studies()["negatives"].point_of(settings_of(composed(composer, *overrides))) is None
+    older = settings_of(composed(composer))
+    del older["filter.relabel"]
+    point = studies()["negatives"].point_of(older)
+    assert point is not None
+    assert point.name == "generated", "a run before there was relabelling"
+
+
 def test_rows_of_the_paper_are_points_of_the_studies() -> None:
     for name, table in paper_tables().items():
         names = {point.name for point in studies()[name].expected()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from speed.data.hard_negatives import Record
+from speed.data.hard_negatives import Record, text_code
 
 Verdict = tuple[bool, bool]
 """Whether the positive, and whether the hard negative, answers the query."""
@@ -36,7 +36,8 @@ def agreed(positive_first: Verdict, negative_first: Verdict) -> Verdict | None:
 def relabelled(record: Record, verdicts: Sequence[Verdict | None]) -> list[Record]:
     """The record as the verdicts have it, and one more for each further positive; empty where nothing answers.
 
-    A positive stays unless most verdicts are against it. What no verdict was agreed upon of stays a negative.
+    A positive stays unless most verdicts are against it. What no verdict was agreed upon of stays a negative. A text
+    that is a positive already, whatever its case and spaces, is no further one.
 
     Args:
         verdicts: on each of its hard negatives.
@@ -52,11 +53,14 @@ def relabelled(record: Record, verdicts: Sequence[Verdict | None]) -> list[Recor
         others.insert(0, record.positive)
     else:
         answering.insert(0, record.positive)
+    positives: dict[int, str] = {}
+    for text in answering:
+        positives.setdefault(text_code(text), text)
     return [
         record._replace(
             positive=positive,
             negatives=tuple(others),
             document=record.document if positive == record.positive else None,
         )
-        for positive in answering
+        for positive in positives.values()
     ]

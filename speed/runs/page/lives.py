@@ -169,6 +169,7 @@ def _seeds(order: Sequence[Goal], store: Store) -> Iterator[Life]:
 
 def _lists(order: Sequence[Goal], store: Store) -> Iterator[Life]:
     for root in _of(order, RootData):
+        assert isinstance(root.node, RootData)
         read = [goal for goal in order if getattr(goal.node, "root", None) is root.node]
         pairs = next((goal for goal in read if isinstance(goal.node, Pool) and goal.node.row is Pair), None)
         revisions = next((goal for goal in read if isinstance(goal.node, RevisionData)), None)
@@ -177,7 +178,8 @@ def _lists(order: Sequence[Goal], store: Store) -> Iterator[Life]:
                 continue
             cause = listed.rejected or (pair or revision).rejected
             ending = _ended("lists", listed, _kind(listed), cause)
-            yield Life(ending, listed.row, root.label, listed, pair=pair, revision=revision)
+            author = root.node.junior.label
+            yield Life(ending, listed.row, root.label, listed, pair=pair, revision=revision, author=author)
 
 
 def _writers(order: Sequence[Goal]) -> list[Pool[Sample]]:

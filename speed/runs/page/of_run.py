@@ -179,7 +179,8 @@ def _measured(judged: dict[str, Any]) -> list[str]:
 
 
 def _judge(lines: Sequence[StageLine]) -> dict[str, Any] | None:
-    line = next((line for line in lines if line.metrics.get("best_by_place") is not None), None)
+    judged = [line for line in lines if line.metrics.get("best_by_place") is not None]
+    line = next(iter(judged), None)
     if line is None or not (line.rows_in or 0):
         return None
     places = []
@@ -206,7 +207,9 @@ def _judge(lines: Sequence[StageLine]) -> dict[str, Any] | None:
         value = line.metrics.get(key)
         if value is not None:
             habits.add(words, f"{100 * value:.1f}%" if key in SHARES else f"{value:,.1f}")
-    lead = f"{line.rows_in:,} lists were judged, {line.rows_out or 0:,} gave a pair. The stroke is an even spread."
+    of_round = f" in the first of {len(judged)} rounds" if len(judged) > 1 else ""
+    lead = f"{line.rows_in:,} lists were judged{of_round}, {line.rows_out or 0:,} gave a pair. "
+    lead += "The stroke is an even spread."
     return {"lead": lead, "places": places, "habits": habits}
 
 

@@ -166,7 +166,7 @@ def _candidates(row: Candidates, life: Life) -> dict[str, Any]:
         note = f"{why}: {meaning(why)}" if why and "," not in why else why
         body = {"fields": _fields(found.example)} if found.example else {"text": text}
         answers.append({"mark": mark, "note": note, **body})
-    return _step(f"{len(row.texts)} answers", "junior", ["answers", "", answers], _why(row.rejected, row.detail))
+    return _step(f"{len(row.texts)} answers", life.author, ["answers", "", answers], _why(row.rejected, row.detail))
 
 
 def _judged(life: Life) -> list[dict[str, Any] | None]:
