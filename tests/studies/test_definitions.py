@@ -83,6 +83,14 @@ def test_another_filter_is_no_point_of_the_study_of_negatives(
     assert point.name == "generated", "a run before there was relabelling"
 
 
+def test_another_beta_is_a_point_of_its_own(composer: Callable[..., Any]) -> None:
+    """Else the newest run of a sweep of beta would be shown as the reference."""
+    point = studies()["objective"].point_of(settings_of(composed(composer, "preference.dpo.beta=0.3")))
+    assert point is not None
+    assert point.name not in {each.name for each in studies()["objective"].expected()}
+    assert point.where["preference.dpo.beta"] == 0.3
+
+
 def test_rows_of_the_paper_are_points_of_the_studies() -> None:
     for name, table in paper_tables().items():
         names = {point.name for point in studies()[name].expected()}
