@@ -16,8 +16,15 @@ others=$((${SLURM_JOB_NUM_NODES:-1} - 1))
 if [ "$others" -gt 0 ]; then
   address="$(hostname):6379"
   ray start --head --port=6379 --num-cpus=0 --num-gpus=0 --include-dashboard=false --disable-usage-stats
-  srun --nodes="$others" --ntasks="$others" --exclude="$(hostname)" --overlap ray start --address="$address" --block &
-  until [ "$(ray status --address="$address" | grep -c ' node_')" -gt "$others" ]; do sleep 2; done
+  srun --nodes="$others" --ntasks="$others" --exclude="${SLURMD_NODENAME:-$(hostname)}" --overlap \
+    --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 ray start --address="$address" --block &
+  until [ "$(ray status --address="$address" | grep -c ' node_')" -gt "$others" ]; do
+    if [ "$SECONDS" -gt 600 ] || ! kill -0 $! 2>/dev/null; then
+      echo "the other nodes cannot join Ray at $address" >&2
+      exit 1
+    fi
+    sleep 2
+  done
   shared=(runtime.cluster=ray "runtime.address=$address")
 fi
 exec python -m speed.run "${shared[@]}" "$@"
