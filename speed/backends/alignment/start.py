@@ -22,9 +22,10 @@ def load_start(options: TrlOptions, source: str | Path, device: str, runtime: Ru
     Raises:
         UserError: for an adapter of another shape than the trainer's, or weights of another prompt format.
     """
-    precision = options.precision if options.method == "lora" or runtime.strategy == "zero3" else "fp32"
-    place = "cpu" if runtime.strategy == "zero3" else device  # DeepSpeed takes each process's part to its device
     divided = runtime.strategy == "zero3" and not _is_merged(options, source)
+    precision = options.precision if options.method == "lora" or divided else "fp32"
+    # DeepSpeed takes a whole model to its device part by part; one that is divided it does not move any more
+    place = "cpu" if runtime.strategy == "zero3" and not divided else device
     with zero3.born_divided(options.precision, device) if divided else nullcontext():
         loaded = load(source, precision, place, for_training=options.method == "lora")
     if options.method == "full":
