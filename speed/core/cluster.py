@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from math import inf
@@ -22,8 +22,7 @@ from typing import Any, NamedTuple
 from speed.core.build_settings import BuildSettings
 from speed.core.errors import UserError
 from speed.core.machine import VISIBLE
-from speed.core.manifest import maker
-from speed.core.remote_process import Line, RemoteProcess, Stand, told
+from speed.core.remote_process import Line, RemoteProcess, Stand, code_here, told
 from speed.core.store import Store
 
 GIGABYTE = 1024**3
@@ -33,7 +32,7 @@ READY = 120
 """Seconds in which a machine of the cluster must have started Python and looked at the store."""
 PASSED_ON = ("HF_", "TRANSFORMERS_", "TOKENIZERS_", "OMP_", "MKL_", "PYTORCH_", "VLLM_", "CUBLAS_", "NCCL_")
 """Beginnings of the variables that a process over there finds as they are here; never a key or token."""
-SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
+SECRET = ("_TOKEN", "KEY", "SECRET", "PASSWORD")
 
 
 class Machine(NamedTuple):
@@ -61,9 +60,16 @@ class Need(NamedTuple):
 
 def look(mark: str) -> tuple[list[str], bool]:
     """The code that a machine runs, and whether it sees what this machine has just written into the store."""
-    code = maker()
-    packages = [f"{name} {version}" for name, version in code.packages.items()]
-    return [f"commit {code.commit}", f"Python {code.python}", *packages], Path(mark).is_file()
+    return code_here(), Path(mark).is_file()
+
+
+def passed_on(variables: Mapping[str, str]) -> dict[str, str]:
+    """Those that a process on another machine is given."""
+    return {
+        name: value
+        for name, value in variables.items()
+        if name.startswith(PASSED_ON) and not any(part in name for part in SECRET)
+    }
 
 
 class Cluster:
@@ -90,16 +96,19 @@ class Cluster:
         """Ids of machines that are not used any more."""
         self._machines: tuple[float, list[Machine]] = (-inf, [])
         self._started: list[tuple[str, Need, RemoteProcess]] = []
+        self.first = {machine.id for machine in self.machines()}
+        """Ids of the machines of the beginning, which `check` has looked at."""
 
     def machines(self) -> list[Machine]:
-        """Those that live, without this one; as they were at most two seconds ago."""
+        """Those that live and have a core, without this one; as they were at most two seconds ago."""
         asked, found = self._machines
         if time.monotonic() - asked < 2:
             return found
         found = []
         for node in self.ray.nodes():
-            if node["Alive"] and node["NodeID"] != self.here:
-                has, name = node["Resources"], f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})"
+            has = node["Resources"]
+            if node["Alive"] and node["NodeID"] != self.here and has.get("CPU"):
+                name = f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})"
                 sizes = (has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", 0.0) / GIGABYTE)
                 found.append(Machine(node["NodeID"], name, *sizes))
         self._machines = (time.monotonic(), sorted(found))
@@ -168,11 +177,7 @@ class Cluster:
         Args:
             target: called with `args` and the other end of the pipe; a function of a module.
         """
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name.startswith(PASSED_ON) and not any(part in name for part in SECRET)
-        }
+        environment = passed_on(os.environ)
         if not need.gpus:
             environment[VISIBLE] = ""
         options = {
@@ -182,7 +187,8 @@ class Cluster:
             "max_concurrency": 2,  # it hears while it says
             "scheduling_strategy": self._strategy(machine.id),
         }
-        actor = self.ray.remote(Stand).options(**options).remote(target, args, os.getcwd(), environment)
+        code = None if machine.id in self.first else code_here()
+        actor = self.ray.remote(Stand).options(**options).remote(target, args, os.getcwd(), environment, code)
         here, there = multiprocessing.Pipe(duplex=False)
         process = RemoteProcess(actor, there, machine.name)
         self._started.append((machine.id, need, process))

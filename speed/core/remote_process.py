@@ -13,6 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from speed.core.manifest import maker
+
 
 class Line:
     """This machine's end of a remote process's pipe; `multiprocessing.connection.wait` takes it as it takes a pipe."""
@@ -59,8 +61,9 @@ class RemoteProcess:
         """End it: what it has not written to the store is lost."""
         import ray
 
-        with suppress(Exception):  # of Ray, whose machines may be gone by now
-            ray.kill(self.actor)
+        if ray.is_initialized():  # `kill` would join a cluster again, or start one
+            with suppress(Exception):  # of Ray, whose machines may be gone by now
+                ray.kill(self.actor)
 
     kill = terminate
 
@@ -84,7 +87,24 @@ class RemoteProcess:
 class Stand:
     """The actor: starts a process beside itself and hands its messages through."""
 
-    def __init__(self, target: Callable[..., None], args: tuple[Any, ...], folder: str, environment: dict[str, str]):
+    def __init__(
+        self,
+        target: Callable[..., None],
+        args: tuple[Any, ...],
+        folder: str,
+        environment: dict[str, str],
+        code: list[str] | None = None,
+    ) -> None:
+        """Start it.
+
+        Args:
+            code: that this machine must run, where nobody has looked.
+
+        Raises:
+            RuntimeError: where it runs another.
+        """
+        if code is not None and code_here() != code:
+            raise RuntimeError(f"it runs other code: {', '.join(part for part in code_here() if part not in code)}")
         os.environ.update(environment)
         with suppress(OSError):  # relative paths of the config; not all clusters share all folders
             os.chdir(folder)
@@ -106,6 +126,13 @@ class Stand:
         except (EOFError, OSError):
             self.process.join()
             return int(self.process.exitcode or 0)
+
+
+def code_here() -> list[str]:
+    """The code that this machine runs: commit, Python and packages."""
+    code = maker()
+    packages = [f"{name} {version}" for name, version in code.packages.items()]
+    return [f"commit {code.commit}", f"Python {code.python}", *packages]
 
 
 def begin(target: Callable[..., None], args: tuple[Any, ...], pipe: Any) -> None:

@@ -244,8 +244,10 @@ class Scheduler:
             worker.block = None
         elif worker.block is not None:
             blocks.left.appendleft(worker.block)
-        retried = died or worker.grant.devices or worker.machine
-        if event["event"] == "crash" and retried and self._outlived(worker, blocks, event):
+        retried = event["event"] == "crash" and (died or worker.grant.devices or worker.machine)
+        # what another machine lacks, such as a model in its cache, this one may have
+        retried = retried or (event["event"] == "user_error" and worker.machine)
+        if retried and self._outlived(worker, blocks, event):
             event = {"event": "done"}
         if blocks.left or not all(other.waits for other in others):
             return None if event["event"] == "done" else event

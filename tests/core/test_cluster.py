@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from math import inf
+from multiprocessing import Pipe
 from pathlib import Path
-from typing import Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import pytest
 from conftest import HANG, ROOT
 from toys import Number, SharedNumbers
 
 from speed.core import cluster as cluster_module
+from speed.core.allocation import Grant
 from speed.core.build_all import build_all
-from speed.core.cluster import Cluster, Machine, Need
+from speed.core.cluster import Cluster, Machine, Need, passed_on
 from speed.core.errors import UserError
+from speed.core.fork_servers import ForkServers
 from speed.core.graph import goals
+from speed.core.remote_process import RemoteProcess, Stand, code_here
+from speed.core.scheduler import Scheduler
 from speed.core.store import Span, Store
+from speed.core.worker import Blocks, Worker, divided
 from speed.runtime import Context, Runtime
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra [ray]")
@@ -135,3 +144,55 @@ def test_a_machine_has_room_for_what_its_workers_leave() -> None:
     assert not machine.has_room([Need(2, 1, 16.0)] * 3)
     assert not machine.has_room([Need(9, 0, 0.0)])
     assert not machine.has_room([Need(1, 0, 65.0)])
+
+
+def test_a_machine_without_a_core_is_none_of_the_workers() -> None:
+    cluster = object.__new__(Cluster)
+    cores = {"here": 4.0, "head": 0.0, "far": 2.0, "gone": 2.0}
+    nodes = [
+        {"Alive": name != "gone", "NodeID": name, "NodeManagerHostname": name, "Resources": {"CPU": n} if n else {}}
+        for name, n in cores.items()
+    ]
+    cluster.ray, cluster.here, cluster._machines = SimpleNamespace(nodes=lambda: nodes), "here", (-inf, [])
+    assert [machine.id for machine in cluster.machines()] == ["far"]
+
+
+def test_settings_are_passed_on_and_no_key_is() -> None:
+    given = {"HF_HOME": "/hub", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "2"}
+    kept = {"HF_TOKEN": "x", "HF_TOKEN_PATH": "x", "VLLM_API_KEY": "x", "OPENAI_API_KEY": "x", "HOME": "/me"}
+    assert passed_on(given | kept) == given
+
+
+def test_a_machine_that_comes_later_with_other_code_starts_nothing() -> None:
+    with pytest.raises(RuntimeError, match="it runs other code: commit "):
+        Stand(print, (), ".", {}, ["commit 0", *code_here()[1:]])
+
+
+def test_a_process_is_ended_without_joining_a_cluster_that_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[Any] = []
+    ray = SimpleNamespace(is_initialized=lambda: bool(killed), kill=killed.append, get=lambda ref: 0)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    actor = SimpleNamespace(receive=SimpleNamespace(remote=lambda: None))
+    process = RemoteProcess(actor, Pipe(duplex=False)[1], "far")
+    process.join(HANG)
+    process.terminate()
+    assert (process.exitcode, killed) == (0, [])
+
+
+def test_what_another_machine_lacks_leaves_that_machine_out(tmp_path: Path) -> None:
+    pool, store, cluster = SharedNumbers(FACTOR), Store(tmp_path / "home").open(), SimpleNamespace(left_out=set())
+    order = goals([pool.take(8)])
+    scheduler = Scheduler(order, store, Runtime(), tmp_path / "logs", ForkServers([], ()), cast(Cluster, cluster))
+    blocks = scheduler.blocks[order[0].key] = cast(Blocks, divided(pool, 8, store))
+    for _ in range(2):
+        far = Worker(order[0], None, None, tmp_path / "log", Grant(), blocks.left.popleft(), machine="far")
+        event: dict[str, Any] = {"event": "user_error", "message": "the model cannot be loaded", "store": False}
+        assert scheduler._event_of_pool(far, blocks, event, died=False) is None
+        assert list(blocks.left) == [Span(0, 4), Span(4, 8)]
+    assert cluster.left_out == {"far"}
+    said = [event["message"] for _, event in scheduler.soon]
+    assert "the model cannot be loaded" in said[0]
+    assert "its machine is not used any more in this run" in said[1]
+    here = Worker(order[0], None, None, tmp_path / "log", Grant(), blocks.left.popleft())
+    assert scheduler._event_of_pool(here, blocks, event, died=False) == event, "here it ends the run"
+    blocks.lock.release()
