@@ -153,7 +153,7 @@ def _print_obstacles(config: Config, origin: Origin, store: Store, found: list[S
     if lacking(access):
         reasons.append(f"{LACKING}: see above")
     if sets := missing_sources(config):  # the table above has them, one by one
-        reasons = [reason for reason in reasons if not reason.startswith(tuple(f"{file} " for file in sets))]
+        reasons = [reason for reason in reasons if not any(f"{file} " in f"{reason} " for file in sets)]
         reasons.append(f"labelled sets are missing: {len(sets)}, see above")
     if small := listed_small(config):
         reasons = [reason.replace(small, "see above") for reason in reasons]
