@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from speed.core.allocation import Grant, Machine, Share, shares
 from speed.core.build_settings import BuildSettings
+from speed.core.cache import remove_left
 from speed.core.closing import closing
 from speed.core.errors import CorruptArtifact, StoreError, UserError, explained
 from speed.core.graph import Goal
@@ -61,6 +62,7 @@ def build(
 
 def _build_stage(stage: Stage[Any], store: Store, ctx: Context[Any], made_by: Maker) -> None:
     out = store.partial(stage)
+    remove_left(out)
     (out / GRANT).write_text(_share(ctx).model_dump_json(), encoding="utf-8")
     begun = Clock.now()
     left = list(_points(out / "curves.jsonl"))  # by a build that was interrupted

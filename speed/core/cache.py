@@ -14,15 +14,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
+import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from filelock import FileLock
 
 SUMS = ".sha256.json"
 """In a kept folder: the sha256 of every other file; written last."""
+
+STALE = 24 * 3600
+"""Seconds after which what a process of another machine has begun to write counts as left, if it has not changed."""
+
+_ASIDE = re.compile(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.partial$")
+"""The end of a name beside its place: machine, process, and a number of chance."""
 
 
 def file_sha256(path: Path) -> str:
@@ -32,27 +43,70 @@ def file_sha256(path: Path) -> str:
 
 
 @contextmanager
-def write_aside(path: Path, shared: bool = False) -> Iterator[Path]:
+def write_aside(path: Path) -> Iterator[Path]:
     """A free path beside `path`, for a file or a folder that takes the place of `path` when the block ends.
 
     Everything is on the disk (fsync) before it gets its name. After an error `path` is as before and what was written
-    is removed; what a killed process left is removed by the next one. A folder replaces an empty folder only.
-
-    Args:
-        shared: several processes may write `path` at once, without a lock; the last one wins.
+    is removed. Each writer has a name of its own: of several at once, on whatever machines, the last one wins. What a
+    killed process left in the folder is removed by the next that writes there. A folder replaces an empty folder only;
+    a link is no folder.
     """
-    aside = path.with_name(f"{path.name}.{os.getpid()}.partial" if shared else f"{path.name}.partial")
+    aside = aside_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove(aside)
+    _tidy(path.parent.absolute(), os.getpid())
     try:
         yield aside
-        for file in aside.rglob("*") if aside.is_dir() else (aside,):
+        whole = aside.rglob("*") if aside.is_dir() else (aside,)
+        for file in whole if not aside.is_symlink() else ():
             if file.is_file():
                 _sync(file)
         aside.replace(path)
     except BaseException:
         _remove(aside)
         raise
+
+
+def aside_name(path: Path) -> Path:
+    """A name beside `path` that no other writer has: not this process again, and no process of another machine."""
+    return path.with_name(f"{path.name}.{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
+
+
+def remove_left(folder: Path) -> None:
+    """Remove what `write_aside` left anywhere below a folder that this process alone may write, by its lock."""
+    for path in [path for path in folder.rglob("*.partial") if _ASIDE.search(path.name)]:
+        _remove(path)
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """Digest of what process ids belong to: a machine, and in it a container."""
+    container = ""
+    with suppress(OSError):
+        container = os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(f"{socket.gethostname()} {container}".encode()).hexdigest()[:8]
+
+
+@lru_cache(maxsize=1024)
+def _tidy(folder: Path, process: int) -> None:
+    """Remove from a folder what killed processes left; once for each process, since a folder may have many files."""
+    for path in folder.glob("*.partial"):
+        if (named := _ASIDE.search(path.name)) and not _is_written(path, named[1], int(named[2])):
+            with suppress(OSError):  # the next one may
+                _remove(path)
+
+
+def _is_written(path: Path, machine: str, process: int) -> bool:
+    """Whether its writer may be alive."""
+    try:
+        if machine != _machine():
+            newest = max(each.stat().st_mtime for each in (path, *path.rglob("*")))
+            return time.time() - newest < STALE
+        os.kill(process, 0)
+    except PermissionError:  # a process of somebody else
+        return True
+    except OSError:  # no such process, or no such file any more
+        return False
+    return True
 
 
 def kept(folder: Path, make: Callable[[Path], None]) -> Path:

@@ -223,7 +223,7 @@ def load_memory(file: Path) -> None:
 def save_memory(file: Path) -> None:
     """Save the hashes of this process with those that others have saved meanwhile."""
     if _memory.changed:
-        with write_aside(file, shared=True) as aside:
+        with write_aside(file) as aside:
             aside.write_text(json.dumps(_saved(file) | _memory))
 
 

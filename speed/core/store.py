@@ -69,7 +69,7 @@ class Store:
                 return self
             for folder in ("store", "locks", "journal", "runs", "cache"):
                 (self.home / folder).mkdir(parents=True, exist_ok=True)
-            with write_aside(marker, shared=True) as aside:
+            with write_aside(marker) as aside:
                 aside.write_text(json.dumps({"format": FORMAT}))
         except OSError as error:
             if marker.is_file():  # of an older version, in a place that can only be read
@@ -186,15 +186,28 @@ class Store:
         return read_manifest(self._shard(pool, span, ".json"))
 
     def write_shard(self, pool: Pool[R], span: Span, rows: Iterable[R], manifest: Manifest) -> None:
-        """Write rows and then their manifest, each aside and renamed."""
+        """Write rows and then their manifest, each aside and renamed.
+
+        Where two processes build the same shard, such as one on a machine that counted as lost, the first one counts:
+        rows of one are never found beside the manifest of the other.
+        """
         path = self._shard(pool, span, PACKED)
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = "".join(row.model_dump_json(exclude_defaults=True) + "\n" for row in rows).encode("utf-8")
         packed = ZstdCompressor().compress(lines)
-        with write_aside(path) as aside:
-            aside.write_bytes(packed)
         output = Output(path=path.name, sha256=hashlib.sha256(packed).hexdigest(), bytes=len(packed))
-        manifest.model_copy(update={"outputs": (output,)}).write(self._shard(pool, span, ".json"))
+        with FileLock(self.home / "locks" / f"{pool.name}-{pool.key[:20]}.shards.lock"):
+            if self._is_shard(pool, span):
+                return
+            with write_aside(path) as aside:
+                aside.write_bytes(packed)
+            manifest.model_copy(update={"outputs": (output,)}).write(self._shard(pool, span, ".json"))
+
+    def _is_shard(self, pool: Pool[R], span: Span) -> bool:
+        try:
+            return self.shard_manifest(pool, span) is not None
+        except CorruptArtifact:
+            return False
 
     def rows(self, take: Take[R], start: int = 0) -> Iterator[R]:
         """The rows of a take from `start` on, in order; each shard is checked before its first row is handed out.

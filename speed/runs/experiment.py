@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from speed.config import Config
+from speed.core.cache import write_aside
 from speed.core.content import load_memory, noted_absence, save_memory
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.graph import Goal, StageStatus, stage_statuses
@@ -268,11 +269,8 @@ def run_folder(store: Store, name: str) -> Path:
 
 def point_to(folder: Path, link: Path) -> None:
     """Have a link lead to a folder, relative so that the root may move; left alone where there are no links."""
-    aside = link.with_name(f"{link.name}.{os.getpid()}")
-    with suppress(OSError):
-        aside.unlink(missing_ok=True)
+    with suppress(OSError), write_aside(link) as aside:
         aside.symlink_to(os.path.relpath(folder, link.parent))
-        aside.replace(link)
 
 
 def _opening(config: Config, origin: Origin, found: list[StageStatus], folder: Path) -> str:

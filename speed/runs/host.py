@@ -113,7 +113,7 @@ def known_rates(home: Path) -> dict[str, float]:
 
 
 def _remember(home: Path, name: str, rate: float) -> None:
-    with write_aside(_file(home), shared=True) as aside:
+    with write_aside(_file(home)) as aside:
         aside.write_text(json.dumps(known_rates(home) | {name: rate}, indent=1))
 
 

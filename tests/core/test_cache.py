@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from speed.core.cache import SUMS, is_whole, kept, write_aside
+from speed.core.cache import STALE, SUMS, aside_name, is_whole, kept, remove_left, write_aside
 from speed.core.content import save_memory, sha256_of
 
 
@@ -35,14 +36,13 @@ def test_a_file_takes_its_name_when_it_is_complete(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_error_leaves_what_was_there(tmp_path: Path, error: type[BaseException], shared: bool) -> None:
+def test_an_error_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "file.json"
     path.write_text("before")
 
     def write_half() -> None:
-        with write_aside(path, shared) as aside:
+        with write_aside(path) as aside:
             aside.write_text("half")
             raise error
 
@@ -65,19 +65,50 @@ def test_a_folder_takes_its_name_and_never_the_place_of_a_full_one(tmp_path: Pat
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_two_writers_of_a_shared_file_do_not_meet(tmp_path: Path) -> None:
+def test_two_writers_of_a_file_do_not_meet(tmp_path: Path) -> None:
     path = tmp_path / "file"
     script = f"""
 from pathlib import Path
 from speed.core.cache import write_aside
-with write_aside(Path({str(path)!r}), shared=True) as aside:
+with write_aside(Path({str(path)!r})) as aside:
     aside.write_text("other")
 """
-    with write_aside(path, shared=True) as aside:
+    with write_aside(path) as aside:
         aside.write_text("mine")
         subprocess.run([sys.executable, "-c", script], check=True)
         assert path.read_text() == "other"
     assert path.read_text() == "mine"
+    with write_aside(path) as first, write_aside(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first", "its block ended last"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    folder, here = tmp_path / "folder", aside_name(tmp_path / "left").name.split(".")[1].split("-")[0]
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    names = {
+        "left": f"file.{here}-{gone.pid}-00000000.partial",
+        "mine": f"file.{here}-{os.getpid()}-00000000.partial",
+        "elsewhere": f"file.00000000-{gone.pid}-00000000.partial",
+        "elsewhere, long ago": f"file.00000000-{gone.pid}-11111111.partial",
+        "a stage's": "0123456789.partial",
+    }
+    for name in names.values():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "half").write_text("half")
+    old = time.time() - STALE - 60
+    for path in (folder / names["elsewhere, long ago"] / "half", folder / names["elsewhere, long ago"]):
+        os.utime(path, (old, old))
+    with write_aside(folder / "file") as aside:
+        aside.write_text("whole")
+    assert {path.name for path in folder.iterdir()} == {
+        "file", names["mine"], names["elsewhere"], names["a stage's"]
+    }  # fmt: skip
+    remove_left(tmp_path)
+    assert {path.name for path in folder.iterdir()} == {"file", names["a stage's"]}
 
 
 def test_what_is_kept_is_made_once(tmp_path: Path) -> None:
@@ -152,7 +183,7 @@ def test_a_kill_half_way_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) 
     assert process.stdout.readline() == b"inside\n"
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    left = tmp_path / "key.partial"
+    (left,) = tmp_path.glob("key.*.partial")
     assert left.is_dir()
     assert not folder.exists()
     kept(folder, make_two)

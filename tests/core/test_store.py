@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import HANG
 from toys import Card, Doubled, Failing, Number, Numbers, OnCard, Report, SharedNumbers, Sum, WholeNumbers
 from zstandard import ZstdDecompressor
 
-from speed.core.build import attempt_build, build
+from speed.core.build import Clock, _manifest, attempt_build, build
 from speed.core.build_all import StageFailed, build_all
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.graph import Goal, goals, stage_statuses
-from speed.core.manifest import outputs_of, read_manifest
+from speed.core.manifest import maker, outputs_of, read_manifest
 from speed.core.stage import silence
 from speed.core.store import FORMAT, PACKED, PLAIN, Span, Store
+from speed.core.work import Tally
 from speed.runtime import Context, Runtime
 
 
@@ -48,6 +51,46 @@ def test_a_stage_is_built_once_and_its_manifest_says_how(store: Store) -> None:
     shard = store.shard_manifest(Numbers(3), Span(0, 4))
     assert shard is not None
     assert (shard.counts, shard.rejected, shard.cost) == ({"in": 4, "out": 2}, {"odd": 2}, {"calls": 4})
+
+
+ROUNDS = 40
+
+
+def write_against(home: Path, factor: int, barrier: Any) -> None:
+    """Write the shards of a pool at the same moments as another process, with other rows."""
+    numbers, store = Numbers(1, size=1), Store(home)
+    ctx = Context(store, Runtime())
+    try:
+        for row in range(ROUNDS):
+            made = _manifest(numbers, ctx, Tally(), Clock.now(), maker(), Span(row, row + 1))
+            barrier.wait(HANG)
+            store.write_shard(numbers, Span(row, row + 1), [Number(row=row, value=factor)], made)
+    finally:
+        barrier.abort()  # after an error the other one ends too
+
+
+def test_of_two_that_write_the_same_shard_one_counts_whole(store: Store) -> None:
+    context = multiprocessing.get_context("forkserver")
+    barrier = context.Barrier(2)
+    writers = [context.Process(target=write_against, args=(store.home, factor, barrier)) for factor in (1, 2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(HANG)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert all(row.value in (1, 2) for row in store.rows(Numbers(1, size=1).take(ROUNDS)))
+    assert not list(store.home.glob("store/*/*/*.partial"))
+
+
+def test_what_another_machine_left_in_a_stage_is_no_part_of_it(store: Store) -> None:
+    stage = Sum(Numbers(3).take(5))
+    left = store.partial(stage) / "model.00000000-1-00000000.partial"
+    left.mkdir()
+    (left / "half.bin").touch()
+    build_here(store, stage)
+    manifest = store.manifest(stage)
+    assert manifest is not None
+    assert [output.path for output in manifest.outputs] == ["curves.jsonl", "sum.txt"]
 
 
 def test_a_pool_grows_by_what_is_missing_and_its_prefix_stays(store: Store, tmp_path: Path) -> None:
@@ -154,10 +197,6 @@ def test_an_interrupted_build_is_never_taken_for_complete(store: Store) -> None:
 def test_rows_survive_the_file_with_every_character(store: Store) -> None:
     row = Number(row=0, value=1, rejected="odd", detail="a\u2028b\x85c\n\x00😀")
     numbers = Numbers(1)
-    from speed.core.build import Clock, _manifest
-    from speed.core.manifest import maker
-    from speed.core.work import Tally
-
     ctx = Context(store, Runtime())
 
     store.write_shard(numbers, Span(0, 1), [row], _manifest(numbers, ctx, Tally(), Clock.now(), maker(), Span(0, 1)))

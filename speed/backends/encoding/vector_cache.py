@@ -78,7 +78,7 @@ class VectorCache:
         self._lock = (self.folder / "lock").open("wb")  # held while in use, so that no other process deletes it
         fcntl.flock(self._lock, fcntl.LOCK_SH)
         os.utime(self.folder)
-        with write_aside(self.folder / "about.json", shared=True) as aside:
+        with write_aside(self.folder / "about.json") as aside:
             aside.write_text(json.dumps(model, indent=1) + "\n", encoding="utf-8")
         for file in sorted(self.folder.glob("*.keys")):
             rows = min(file.stat().st_size // 24, _size(file.with_suffix(".vectors")) // (4 * dimension))

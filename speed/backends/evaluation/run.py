@@ -63,7 +63,7 @@ def run(
                     encoder = _load_encoder(config, model, jobs, revision, add_texts, ctx, closing)
                     _write(results / "model_meta.json", encoder.mteb_model_meta.to_dict())
                 result = _aggregate(job, done) if job.parts else _run_task(job, encoder, ctx)
-                with write_aside(file, shared=True) as aside:
+                with write_aside(file) as aside:
                     result.to_disk(aside)
             done[name] = TaskResult.from_disk(file)
             ctx.progress(len(done), len(jobs), "tasks", texts=float(texts))

@@ -42,7 +42,7 @@ class AtOnce:
         """Remember that only so much fits; returns what to say."""
         told = f"{self.value:,} {self.unit} at once do not fit into memory: {value:,} from now on"
         self.value = value
-        with write_aside(self.file, shared=True) as aside:
+        with write_aside(self.file) as aside:
             aside.write_text(json.dumps({"at_once": value, "of": self.most, "unit": self.unit}))
         return told
 
