@@ -30,7 +30,7 @@ def build_all(
     todo = [goal for goal in order if goal.key not in built]
     needs = [goal.node.heavy for goal in todo for _ in range(2 if isinstance(goal.node, Pool) else 1)]
     shared = any(isinstance(goal.node, Pool) and goal.node.demand(runtime).workers for goal in todo)
-    cluster = Cluster(runtime) if shared and runtime.cluster == "ray" else None
+    cluster = Cluster(runtime).watch() if shared and runtime.cluster == "ray" else None
     servers = ForkServers(needs, ("speed.core.scheduler", *preload))
     scheduler = Scheduler(order, store, runtime, logs, servers, cluster)
     repairs = 0

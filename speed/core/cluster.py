@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
@@ -28,6 +28,13 @@ from speed.core.store import Store
 GIGABYTE = 1024**3
 SECONDS = 10
 """For a connection to the head of the cluster."""
+LOOK = 2.0
+"""Between two looks at the machines of the cluster."""
+LOST = 30.0
+"""Without an answer of the head of the cluster, after which it counts as lost. Ray ends a process that has lost it
+after 60 s, which then says nothing."""
+PATIENCE, AGAIN = 60.0, 600.0
+"""Until a run says that no other machine works for a stage, and until it says so again."""
 READY = 120
 """Seconds in which a machine of the cluster must have started Python and looked at the store."""
 PASSED_ON = ("HF_", "TRANSFORMERS_", "TOKENIZERS_", "OMP_", "MKL_", "PYTORCH_", "VLLM_", "CUBLAS_", "NCCL_")
@@ -94,16 +101,49 @@ class Cluster:
         self.here = ray.get_runtime_context().get_node_id()
         self.left_out: set[str] = set()
         """Ids of machines that are not used any more."""
-        self._machines: tuple[float, list[Machine]] = (-inf, [])
         self._started: list[tuple[str, Need, RemoteProcess]] = []
+        self._idle: dict[str, tuple[float, float]] = {}
+        """Stages for which no other machine works: since when, and when that was last said."""
+        self._look()
+        self._closed = threading.Event()
         self.first = {machine.id for machine in self.machines()}
         """Ids of the machines of the beginning, which `check` has looked at."""
 
+    def watch(self) -> Cluster:
+        """Keep looking at the machines, in a thread: a lost head may not answer at all, which must hold up nothing."""
+        threading.Thread(target=self._keep_looking, daemon=True).start()
+        return self
+
     def machines(self) -> list[Machine]:
-        """Those that live and have a core, without this one; as they were at most two seconds ago."""
-        asked, found = self._machines
-        if time.monotonic() - asked < 2:
-            return found
+        """Those that live and have a core, without this one; as the head said last."""
+        return self._machines[1]
+
+    def answers(self) -> bool:
+        """Whether its head does, as far as is known."""
+        return time.monotonic() - self._machines[0] <= LOST
+
+    def check_head(self) -> None:
+        """Refuse to go on without the head of the cluster, while there is time to say so.
+
+        Raises:
+            UserError: with the remedy.
+        """
+        if not self.answers():
+            silent = time.monotonic() - self._machines[0]
+            raise UserError(
+                f"runtime.cluster=ray: the head of the Ray cluster at runtime.address={self.runtime.address} has not "
+                f"answered for {silent:.0f} seconds\n  start the cluster again (ray start --head, then the other "
+                "machines) and type the same command, or take runtime.cluster=none; all blocks that were written are "
+                "kept"
+            )
+
+    def _keep_looking(self) -> None:
+        """Body of a thread."""
+        while not self._closed.wait(LOOK):
+            with suppress(Exception):  # of Ray; what lasts is told by `check_head`
+                self._look()
+
+    def _look(self) -> None:
         found = []
         for node in self.ray.nodes():
             has = node["Resources"]
@@ -111,11 +151,13 @@ class Cluster:
                 name = f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})"
                 sizes = (has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", 0.0) / GIGABYTE)
                 found.append(Machine(node["NodeID"], name, *sizes))
-        self._machines = (time.monotonic(), sorted(found))
-        return self._machines[1]
+        self._machines: tuple[float, list[Machine]] = (time.monotonic(), sorted(found))
+        """When the head last answered, and what it said."""
 
     def free(self, need: Need) -> Machine | None:
         """A machine with room for one more process; of several that with the fewest."""
+        if time.monotonic() - self._machines[0] > 3 * LOOK:  # a head that is silent starts nothing
+            return None
         self._started = [each for each in self._started if each[2].relay.is_alive()]
         held = {machine: [each[1] for each in self._started if each[0] == machine.id] for machine in self.machines()}
         roomy = [
@@ -124,6 +166,35 @@ class Cluster:
             if machine.id not in self.left_out and machine.has_room([*needs, need])
         ]
         return min(roomy, key=lambda machine: len(held[machine]), default=None)
+
+    def why_idle(self, stage: str, need: Need, waits: Sequence[bool]) -> str:
+        """Why no other machine works for a stage of which blocks are left, where that is to be said: once, and then
+        seldom; else empty.
+
+        Args:
+            waits: of each worker of the stage over there, whether it has yet to begin.
+        """
+        if not all(waits):
+            self._idle.pop(stage, None)
+            return ""
+        now = time.monotonic()
+        since, said = self._idle.setdefault(stage, (now, -inf))
+        if now - since < PATIENCE or now - said < AGAIN:
+            return ""
+        self._idle[stage] = (since, now)
+        what = f"{need.cores} core{'s' * (need.cores > 1)}"
+        what += f", {need.gpus} GPU{'s' * (need.gpus > 1)}" if need.gpus else ""
+        what += f", {need.gigabytes:.0f} GB" if need.gigabytes >= 1 else ""
+        states = "; ".join(f"{machine.name} {self._state(machine, need)}" for machine in self.machines())
+        return f"waits for another machine with {what}: {states or 'none is in the cluster now'}"
+
+    def _state(self, machine: Machine, need: Need) -> str:
+        if machine.id in self.left_out:
+            return "is not used any more in this run"
+        if not machine.has_room([need]):
+            return "has less than that"
+        mine = sum(each[0] == machine.id and each[2].relay.is_alive() for each in self._started)
+        return f"has no room now ({mine} of this run's workers there, begun or waiting)"
 
     def check(self, store: Store) -> None:
         """Look at every machine before anything is built.
@@ -196,6 +267,7 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster."""
+        self._closed.set()
         self.ray.shutdown()
 
     def _on(self, machine: str, function: Callable[..., Any], *args: Any) -> Any:

@@ -77,6 +77,8 @@ class RemoteProcess:
             self.exitcode = message
         except OSError:  # nobody listens any more
             pass
+        except SystemExit:  # the cluster has been left
+            self.exitcode = "the cluster has been left"
         except Exception as error:  # of Ray: the actor could not start, or its machine is lost
             self.exitcode = f"{self.machine} has no worker any more: {told(error)}"
         finally:

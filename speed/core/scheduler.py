@@ -23,7 +23,7 @@ from pathlib import Path
 from speed.core.allocation import Grant, Ready, most_of, next_starts
 from speed.core.build import attempt_build, plan_shares
 from speed.core.build_settings import BuildSettings
-from speed.core.cluster import Cluster, Machine, Need
+from speed.core.cluster import LOOK, Cluster, Machine, Need
 from speed.core.fork_servers import ForkServers
 from speed.core.graph import Goal
 from speed.core.machine import gpus, memory_gigabytes
@@ -138,6 +138,9 @@ class Scheduler:
                 if machine is None:
                     break
                 self._start_worker(goal, tuple(range(self.shares[goal.key].devices)), listen, machine)
+            waits = [worker.waits for worker in self._workers(goal) if worker.machine]
+            if self.blocks[goal.key].left and (why := self.cluster.why_idle(goal.key, self._need(goal), waits)):
+                listen(goal.label, {"event": "say", "message": why})
 
     def _need(self, goal: Goal) -> Need:
         share = self.shares[goal.key]
@@ -189,7 +192,9 @@ class Scheduler:
         yield from self._soon()
         if not self.running:
             return
-        for connection in wait([worker.pipe for worker in self.running]):
+        if self.cluster is not None:
+            self.cluster.check_head()
+        for connection in wait([worker.pipe for worker in self.running], LOOK if self.cluster else None):
             worker = next((worker for worker in self.running if worker.pipe is connection), None)
             if worker is None:
                 continue
@@ -300,6 +305,8 @@ class Scheduler:
         """End what still runs. A training answers by saving a checkpoint, for which there is some time."""
         for worker in self.running:
             worker.process.terminate()
+        if self.cluster is not None and not self.cluster.answers():
+            self.cluster.close()  # nobody else ends its workers
         deadline = time.monotonic() + self.runtime.grace_seconds
         try:
             for worker in self.running:

@@ -6,10 +6,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from math import inf
 from multiprocessing import Pipe
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,9 +19,10 @@ from conftest import HANG, ROOT
 from toys import Number, SharedNumbers
 
 from speed.core import cluster as cluster_module
+from speed.core import scheduler as scheduler_module
 from speed.core.allocation import Grant
 from speed.core.build_all import build_all
-from speed.core.cluster import Cluster, Machine, Need, passed_on
+from speed.core.cluster import LOOK, Cluster, Machine, Need, passed_on
 from speed.core.errors import UserError
 from speed.core.fork_servers import ForkServers
 from speed.core.graph import goals
@@ -138,6 +138,99 @@ def test_ray_that_is_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         Cluster(Runtime(cluster="ray"))
 
 
+class ScriptedRay:
+    """Two machines whose workers never begin; its head is silent from `last` looks on."""
+
+    def __init__(self, last: int) -> None:
+        self.last, self.looks, self.silent = last, 0, threading.Event()
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(get_node_id=lambda: "here")
+
+    def nodes(self) -> list[dict[str, Any]]:
+        self.looks += 1
+        if self.looks > self.last:
+            self.silent.wait()
+        sizes = {"here": 1.0, "far": 1.0, "small": 0.5}
+        return [
+            {"Alive": True, "NodeID": name, "NodeManagerHostname": name, "Resources": {"CPU": cores}}
+            for name, cores in sizes.items()
+        ]
+
+    def remote(self, actor: type) -> Any:
+        made = SimpleNamespace(receive=SimpleNamespace(remote=lambda: "never"))
+        return SimpleNamespace(options=lambda **options: SimpleNamespace(remote=lambda *args: made))
+
+    def get(self, reference: str) -> int:
+        self.silent.wait()
+        return 0
+
+    def kill(self, actor: Any) -> None:
+        self.silent.set()
+
+    def shutdown(self) -> None:
+        self.silent.set()
+
+
+@pytest.fixture
+def scripted_ray(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def made(last: int, **times: float) -> None:
+        monkeypatch.setitem(sys.modules, "ray", ScriptedRay(last))
+        monkeypatch.setattr(cluster_module, "check_ray", lambda runtime: None)
+        monkeypatch.setattr(Cluster, "_strategy", lambda self, machine: None)
+        monkeypatch.setattr(scheduler_module, "LOOK", times.get("LOOK", LOOK))
+        for name, seconds in times.items():
+            monkeypatch.setattr(cluster_module, name, seconds)
+
+    return made
+
+
+def test_a_lost_head_ends_the_run_with_one_message(scripted_ray: Callable[..., None], tmp_path: Path) -> None:
+    scripted_ray(last=3, LOOK=0.05, LOST=2.0)
+    pool = SharedNumbers(FACTOR, log=str(tmp_path / "log"), together=2)  # nobody comes to help this machine
+    store = Store(tmp_path / "home").open()
+    runtime = Runtime(devices="cpu", side_by_side=1, cluster="ray", address="10.0.0.1:6379")
+    lost = r"the head .* at runtime.address=10.0.0.1:6379 has not answered for \d+ seconds\n  start the cluster again"
+    with pytest.raises(UserError, match=lost):
+        build_all(goals([pool.take(8)]), store, runtime, lambda label, event: None, tmp_path / "logs")
+    with store.lock(pool):  # which the run has given back
+        assert store.shards(pool) == []
+
+
+def test_a_run_says_once_that_no_other_machine_works_for_it(scripted_ray: Callable[..., None], tmp_path: Path) -> None:
+    scripted_ray(last=10**9, PATIENCE=0.0)
+    pool = SharedNumbers(FACTOR, log=str(tmp_path / "log"))
+    said: list[str] = []
+
+    def listen(label: str, event: dict[str, Any]) -> None:
+        said.append(event.get("message") or event["event"])
+
+    runtime = Runtime(devices="cpu", side_by_side=1, cluster="ray")
+    build_all(goals([pool.take(20)]), Store(tmp_path / "home").open(), runtime, listen, tmp_path / "logs")
+    room = (
+        "far (far) has no room now (1 of this run's workers there, begun or waiting); small (small) has less than that"
+    )
+    assert [line for line in said if "waits for" in line] == [f"waits for another machine with 1 core: {room}"]
+    assert said[-1] == "done"
+
+
+def test_it_is_said_again_after_a_while_and_no_more_when_one_works(
+    scripted_ray: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted_ray(last=10**9, PATIENCE=0.0, AGAIN=0.0)
+    cluster, need = Cluster(Runtime(cluster="ray")), Need(1, 1, 40.0)
+    cluster.left_out.add("far")
+    state = "far (far) is not used any more in this run; small (small) has less than that"
+    for _ in range(2):
+        assert cluster.why_idle("a", need, []) == f"waits for another machine with 1 core, 1 GPU, 40 GB: {state}"
+    assert cluster.why_idle("a", need, [True, False]) == ""
+    monkeypatch.setattr(cluster_module, "PATIENCE", HANG)
+    assert cluster.why_idle("a", need, [True]) == "", "it may begin soon"
+
+
 def test_a_machine_has_room_for_what_its_workers_leave() -> None:
     machine = Machine("id", "name", cores=8.0, gpus=2.0, gigabytes=64.0)
     assert machine.has_room([Need(2, 1, 16.0), Need(2, 1, 16.0)])
@@ -153,7 +246,8 @@ def test_a_machine_without_a_core_is_none_of_the_workers() -> None:
         {"Alive": name != "gone", "NodeID": name, "NodeManagerHostname": name, "Resources": {"CPU": n} if n else {}}
         for name, n in cores.items()
     ]
-    cluster.ray, cluster.here, cluster._machines = SimpleNamespace(nodes=lambda: nodes), "here", (-inf, [])
+    cluster.ray, cluster.here = SimpleNamespace(nodes=lambda: nodes), "here"
+    cluster._look()
     assert [machine.id for machine in cluster.machines()] == ["far"]
 
 
@@ -196,3 +290,26 @@ def test_what_another_machine_lacks_leaves_that_machine_out(tmp_path: Path) -> N
     here = Worker(order[0], None, None, tmp_path / "log", Grant(), blocks.left.popleft())
     assert scheduler._event_of_pool(here, blocks, event, died=False) == event, "here it ends the run"
     blocks.lock.release()
+
+
+@needs_ray
+def test_a_head_that_is_killed_ends_the_run_with_one_message(
+    three_machines: tuple[Any, list[Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The last test: the cluster is gone."""
+    cluster, _ = three_machines
+    monkeypatch.setattr(cluster_module, "LOST", 10.0)
+    pool = SharedNumbers(FACTOR, log=str(tmp_path / "log"), together=3)  # the second machine was lost before
+    runtime = Runtime(devices="cpu", side_by_side=1, cluster="ray", address=cluster.address)
+    store, said = Store(tmp_path / "home").open(), []
+
+    def lose() -> None:
+        while len((tmp_path / "log").read_text().splitlines() if (tmp_path / "log").exists() else ()) < 2:
+            time.sleep(0.05)
+        cluster.head_node.all_processes["gcs_server"][0].process.kill()
+
+    threading.Thread(target=lose, daemon=True).start()
+    with pytest.raises(UserError, match=r"has not answered for \d+ seconds\n  start the cluster again"):
+        build_all(goals([pool.take(32)]), store, runtime, lambda label, event: said.append(event), tmp_path / "logs")
+    with store.lock(pool):
+        assert store.shards(pool) == []
