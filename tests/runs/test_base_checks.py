@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +248,32 @@ def test_an_embedder_that_never_saw_instructions_is_named(compose: Any, tmp_path
     assert config.embedder.model_copy(update={"base": base, "instruction": "{query}"}).remarks() == []
     (tmp_path / "config_sentence_transformers.json").write_text('{"prompts": {"query": "Instruct: "}}')
     assert config.embedder.model_copy(update={"base": base}).remarks() == []
+
+
+def test_a_model_whose_layers_share_a_weight_is_not_divided(llama: Path, compose: Any, tmp_path: Path) -> None:
+    """Before anything is built; a model that shares one with its output alone is divided, which an embedder lacks."""
+    from transformers import BartConfig, BartModel
+
+    from speed.backends.embedder.ranks import refuse_to_divide
+
+    small = {"vocab_size": 16, "d_model": 8, "encoder_layers": 1, "decoder_layers": 1}
+    bart = BartConfig(**small, encoder_attention_heads=1, decoder_attention_heads=1)
+    bart.save_pretrained(tmp_path / "bart")
+    tied = json.loads((llama / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama" / "config.json").write_text(json.dumps(tied))
+    eight = {"devices": tuple(range(8)), "strategy": "zero3"}
+    refused = r"zero3 cannot divide embedder.base=.*bart, of which several layers share .*\n  take runtime.strategy=ddp"
+    for base, changes, match in (
+        ("bart", eight, refused),
+        ("bart", eight | {"devices": (0,)}, None),
+        ("bart", eight | {"strategy": "ddp"}, None),
+        ("bart", {"devices": (0,), "strategy": "zero3", "nodes": 2}, refused),
+        ("llama", eight, None),
+    ):
+        config = compose(*MINIATURE, f"embedder.base={tmp_path / base}", "embedder.batch_size=64")
+        runtime = config.runtime.model_copy(update=changes)
+        with pytest.raises(UserError, match=match) if match else nullcontext():
+            config.embedder.check(runtime)
+    with pytest.raises(UserError, match="share one weight"):
+        refuse_to_divide(BartModel(bart), "bart")

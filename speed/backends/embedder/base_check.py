@@ -73,6 +73,25 @@ def refuse_absent_targets(base: str, config: Any, targets: tuple[str, ...]) -> N
         )
 
 
+def refuse_shared_weights(base: str) -> None:
+    """Refuse to divide a model of which two layers share a weight, once its config is on this machine.
+
+    Raises:
+        UserError: with the remedy.
+    """
+    folder = None if base.startswith("package:") else described(base)
+    if folder is None or not (Path(folder) / "config.json").is_file():
+        return
+    import torch
+    import transformers
+
+    from speed.backends.embedder.ranks import refuse_to_divide
+
+    with quietly(), torch.device("meta"):
+        model = transformers.AutoModel.from_config(config_of(folder, None))
+    refuse_to_divide(model, base)
+
+
 def read_query(settings: ContrastiveSettings, task: str) -> str:
     """A query under its instruction exactly as a training reads it, as text and as token ids;
     empty where its tokenizer is not on this machine."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from speed.core.errors import UserError
 from speed.runtime import Context
 
 BUCKET = 2**24
@@ -120,8 +121,7 @@ class Sharded(Replicated):
         from torch.distributed.fsdp import fully_shard
 
         tensors = dict(chain(model.named_parameters(), model.named_buffers()))
-        if len(list(model.named_parameters(remove_duplicate=False))) > len(list(model.parameters())):
-            raise RuntimeError("two layers of this model share a weight, which strategy zero3 would divide twice")
+        refuse_to_divide(model, model.config.name_or_path)
         model = model.to("meta")  # what is read stays in `tensors`
         mesh = init_device_mesh(device.type, (self.count,))
         names = set(getattr(model, "_no_split_modules", None) or ())
@@ -163,6 +163,20 @@ class Sharded(Replicated):
         for name, weight in model.named_parameters():
             if not isinstance(weight, DTensor) or not weight.placements[0].is_shard():
                 raise RuntimeError(f"strategy zero3 was asked for, and {name} lies whole in every process")
+
+
+def refuse_to_divide(model: Any, base: str) -> None:
+    """Refuse a model of which two layers share a weight: it would be divided twice, and be two.
+
+    Raises:
+        UserError: with the remedy.
+    """
+    once = {name for name, _ in model.named_parameters()}
+    if shared := sorted({name for name, _ in model.named_parameters(remove_duplicate=False)} - once):
+        raise UserError(
+            f"runtime.strategy=zero3 cannot divide embedder.base={base}, of which several layers share one weight "
+            f"({', '.join(shared[:2])})\n  take runtime.strategy=ddp, or a base of another architecture"
+        )
 
 
 def join_ranks(ctx: Context, device: torch.device) -> Ranks:

@@ -47,7 +47,15 @@ class ContrastiveTrainer(ContrastiveSettings):
         guide = self.masks.guide
         checks = [lambda: super(ContrastiveTrainer, self).check(runtime), lambda: check_sources(self.sources)]
         checks += [] if guide is None else [lambda: _check_guide(guide.name)]
+        devices = len(runtime.devices) if isinstance(runtime.devices, tuple) else 1
+        if runtime.strategy == "zero3" and runtime.nodes * devices > 1:
+            checks.append(self._check_divided)
         refuse_for(mistakes_of(checks))
+
+    def _check_divided(self) -> None:
+        from speed.backends.embedder.base_check import refuse_shared_weights
+
+        refuse_shared_weights(self.base.name)
 
     def check_base(self) -> None:
         from speed.backends.embedder.base_check import check_embedder
