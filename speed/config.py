@@ -265,9 +265,19 @@ class NegativesConfig(Spec):
     """First and last rank of the window that mined ones are taken from, the nearest first."""
     miner: SerializeAsAny[Retriever] | None = None
     """Embedder that finds them; null where none are mined."""
+    graded: int | None = Field(0, ge=0)
+    """Records of retrieval, the first ones, for whose queries the teacher writes documents of four levels of relevance;
+    null: all."""
+    listwise: float = Field(0.0, ge=0)
+    """Weight of the embedder's list-wise loss over these documents, beside that over positives and hard negatives."""
 
     @model_validator(mode="after")
     def _usable(self) -> NegativesConfig:
+        if self.graded != 0 and not self.listwise:
+            raise ValueError(
+                f"graded={self.graded} has no effect with listwise=0: nothing is trained on these documents; set "
+                "listwise, or take negatives=graded"
+            )
         if not 1 <= self.ranks[0] <= self.ranks[1]:
             raise ValueError(f"ranks={list(self.ranks)} is no window: give first and last rank, such as [1,10]")
         if self.source == "generated" and self.count > 1:

@@ -87,7 +87,7 @@ def _texts(line: str, where: str) -> list[str] | None:
     if record is None:
         return None
     texts = labelled_texts(record, where)
-    return [texts.query, *texts.positives, *texts.negatives]
+    return [texts.query, *texts.positives, *texts.negatives, *texts.graded]
 
 
 def decontaminate(records: Path, known: EvaluationTexts, clean: BinaryIO | None) -> Tally:

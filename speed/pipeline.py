@@ -19,6 +19,7 @@ from speed.stages.evaluation import Evaluation
 from speed.stages.field_pairs import FieldPairs
 from speed.stages.filter import NegativeFilter
 from speed.stages.given import GivenCorpus, GivenModel, GivenSeed, count_lines, count_seeds
+from speed.stages.graded import GradedDocuments
 from speed.stages.instruct import InstructModel
 from speed.stages.junior import Junior
 from speed.stages.negatives import MinedNegatives
@@ -239,6 +240,17 @@ def pipeline(config: Config) -> Pipeline:
     if config.filter.relabel:
         corpus = Relabelling(
             corpus, teacher, prompts.of("relevance"), config.judge.temperature, limits.judgement, rows, negatives.count
+        )
+    if negatives.graded != 0:
+        written = rows if given.corpus else config.scale.mix.counts(rows)[Kind.RETRIEVAL]
+        corpus = GradedDocuments(
+            corpus=corpus,
+            teacher=teacher,
+            prompts=prompts.of("graded"),
+            temperature=config.sampling.teacher,
+            max_tokens=2 * config.longest[Kind.RETRIEVAL],  # four documents, where an example has two and its query
+            longest=max(prompts.lengths.retrieval_words),
+            queries=written if negatives.graded is None else min(negatives.graded, written),
         )
     embedder = Embedder(config.embedder, corpus, rows, seed.train)
     made = Pipeline(corpus, embedder, Evaluation(config.eval, embedder), _own_domain(config, topics, embedder))

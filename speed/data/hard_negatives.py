@@ -27,14 +27,16 @@ class Record(NamedTuple):
     negatives: tuple[str, ...]
     document: str | None = None
     """The user's document that the positive is a passage of, as in `speed.data.records.Example`."""
+    graded: tuple[str, ...] = ()
+    """Documents of falling relevance (`speed.data.records.LEVELS`); mostly none."""
 
     def line(self) -> str:
         """The record as the embedder reads it."""
         fields = self._asdict()
-        negatives = fields.pop("negatives")
+        lists = {name: list(fields.pop(name)) for name in ("negatives", "graded")}
         if self.document is None:
             del fields["document"]
-        return json.dumps(fields | ({"negatives": list(negatives)} if negatives else {}), ensure_ascii=False) + "\n"
+        return json.dumps(fields | {name: texts for name, texts in lists.items() if texts}, ensure_ascii=False) + "\n"
 
 
 class Span(NamedTuple):
@@ -183,4 +185,5 @@ def text_code(text: str) -> int:
 def _record(line: bytes) -> Record:
     row = json.loads(line)
     negatives = row.get("negatives") or ([row["negative"]] if row.get("negative") else [])
-    return Record(Kind(row["kind"]), row["task"], row["query"], row["positive"], tuple(negatives), row.get("document"))
+    texts = row["task"], row["query"], row["positive"], tuple(negatives)
+    return Record(Kind(row["kind"]), *texts, row.get("document"), tuple(row.get("graded", ())))

@@ -13,11 +13,13 @@ from typing import NamedTuple
 
 from speed.core.errors import UserError
 from speed.core.spec import Json
+from speed.data.records import LEVELS
 
 QUERY = ("query", "anchor")
 POSITIVE = ("positive", "pos")
+GRADED = "graded"
 NEGATIVE = re.compile(r"negative|negatives|neg|negative_?(\d+)")
-KNOWN = "query (or anchor), positive (or pos), negative, negatives (or neg), negative_1, negative_2 ..."
+KNOWN = "query (or anchor), positive (or pos), negative, negatives (or neg), negative_1, negative_2 ..., graded"
 
 
 class Texts(NamedTuple):
@@ -27,6 +29,8 @@ class Texts(NamedTuple):
     positives: tuple[str, ...]
     """At least one; each makes a record of its own."""
     negatives: tuple[str, ...]
+    graded: tuple[str, ...] = ()
+    """A document of each level of relevance (`speed.data.records.LEVELS`), the most relevant first; mostly none."""
 
 
 def json_object(text: str, where: str) -> dict[str, Json]:
@@ -70,15 +74,16 @@ def labelled_texts(row: Mapping[str, Json], where: str) -> Texts:
     query, positives = _texts(row, QUERY, where), _texts(row, POSITIVE, where)
     columns = sorted(filter(NEGATIVE.fullmatch, row), key=_place)
     negatives = [text for name in columns for text in _texts_in(row[name], name, where)]
-    for text in (*query, *positives, *negatives):
+    graded = _graded(row.get(GRADED), where)
+    for text in (*query, *positives, *negatives, *graded):
         if not text.isascii():
             _refuse_half_characters(text, where)
-    return Texts(query[0], tuple(positives), tuple(text for text in negatives if text.strip()))
+    return Texts(query[0], tuple(positives), tuple(text for text in negatives if text.strip()), graded)
 
 
 def is_text_column(name: str) -> bool:
     """Whether a column holds texts of a record."""
-    return name in QUERY or name in POSITIVE or NEGATIVE.fullmatch(name) is not None
+    return name in (*QUERY, *POSITIVE, GRADED) or NEGATIVE.fullmatch(name) is not None
 
 
 def _texts(row: Mapping[str, Json], names: tuple[str, ...], where: str) -> list[str]:
@@ -106,6 +111,18 @@ def _texts_in(value: Json, name: str, where: str) -> list[str]:
         return value
     wanted = "a text" if name in QUERY else "a list of texts" if name == "negatives" else "a text or a list of texts"
     raise UserError(f"{where}: {name} must be {wanted}, and it is {json.dumps(value)[:80]}")
+
+
+def _graded(value: Json, where: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    texts = value if isinstance(value, list) else []
+    if len(texts) != len(LEVELS) or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise UserError(
+            f"{where}: {GRADED} must be a list of {len(LEVELS)} texts, the most relevant first ({', '.join(LEVELS)}), "
+            f"and it is {json.dumps(value)[:80]}"
+        )
+    return tuple(texts)
 
 
 def _place(name: str) -> tuple[int, int]:

@@ -41,6 +41,10 @@ KEYS: dict[Kind, Keys] = {
 """JSON keys of each kind (E5-mistral, Tables 8-13; STS: SPEED, Figure 9)."""
 
 
+LEVELS = ("perfect", "partial", "related", "unrelated")
+"""JSON keys of the documents that are written for a query, by falling relevance (after SyCL, arXiv 2503.23239)."""
+
+
 def written_keys(kind: Kind, grounded: bool) -> tuple[str, ...]:
     """The keys that a model writes: all of the kind, or the query alone where it is given the passage."""
     return (KEYS[kind].query,) if grounded else KEYS[kind].all

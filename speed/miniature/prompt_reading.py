@@ -65,6 +65,11 @@ _COMPARED = re.compile(
     r"\n\nThe second document is:\n(?P<second>.*)\n\nJudge each document by itself",
     re.S,
 )
+_GRADED = re.compile(
+    r"^A search is for this task: (?P<task>.*)\n\nThe query is:\n(?P<query>.*)\n\nWrite four documents in [^\n]*?, "
+    r"each of about (?P<words>\d+) words, that serve",
+    re.S,
+)
 _PASSAGE = re.compile(
     r"^Write one query for this text retrieval task: .*?ends with the last line but one\.\n\n(.*)"
     r"\n\nAnswer with the JSON object alone",
@@ -95,6 +100,9 @@ def read_prompt(prompt: str) -> Request:
     if match := _COMPARED.match(prompt):
         kind = Kind.STS if match["task"] == STS_INSTRUCTION else Kind.RETRIEVAL
         return Request("relevance", kind, match["task"], shown=(match["first"], match["second"]), query=match["query"])
+    if match := _GRADED.match(prompt):
+        words = Words(least=int(match["words"]))
+        return Request("graded", Kind.RETRIEVAL, match["task"], words=words, query=match["query"])
     if prompt.startswith("Brainstorm"):
         return _of_brainstorm(prompt)
     return _of_data_prompt(prompt, role="synthesis", shown=())

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from speed.data.answers.schemas import ANSWERING
 from speed.miniature.faults import JUDGED, Fault, content_faults, form_faults, is_wanted, salvage_fields, strict_fields
+from speed.miniature.graded import write_graded
 from speed.miniature.passages import query_faults, write_query
 from speed.miniature.prompt_reading import Request, read_prompt
 from speed.miniature.repair import believed, repair
@@ -52,6 +53,8 @@ def answer_prompt(
     rng = seeded("rules", seed, prompt)
     if request.role == "relevance":
         return _relevance(request, rng, error_rate)
+    if request.role == "graded":
+        return write_graded(request, rng)
     about = subject_of(request.about, rng)
     if request.role == "brainstorm":
         return write_tasks(request, about, rng)

@@ -125,3 +125,21 @@ def info_nce(
         pairs = counted.sum()
         negative = (similarity * counted).sum() / pairs.clamp(min=1)
         return Nce(loss, mask.float().mean(), own.mean(), negative, pairs)
+
+
+def list_wise(
+    query: Annotated[Tensor, "lists dim"], documents: Annotated[Tensor, "lists levels dim"], temperature: float
+) -> Annotated[Tensor, "lists"]:
+    """How far the order of each query's documents is from that of their levels, the most relevant first.
+
+    ListNet's top-one loss (Cao et al. 2007): the Kullback-Leibler divergence of the softmax of similarities, divided by
+    the temperature, from the softmax of the grades levels - 1 ... 0. It is 0 where each level is one temperature nearer
+    than the next. SyCL (arXiv 2503.23239), which has such documents, compares distributions over the whole batch by
+    their Wasserstein distance; here the batch is InfoNCE's business.
+    """
+    with torch.autocast(device_type=query.device.type, enabled=False):
+        similarity = torch.einsum("nd,nld->nl", query.float(), documents.float())
+        grades = torch.arange(similarity.shape[1] - 1, -1, -1, device=query.device, dtype=torch.float32)
+        wanted = grades.log_softmax(0)
+        found = (similarity / temperature).log_softmax(1)
+        return (wanted.exp() * (wanted - found)).sum(1)

@@ -81,12 +81,12 @@ def plan_table(found: list[StageStatus]) -> Table:
         )  # fmt: skip
     table.add("total", "", "", "", *_work_cells(found))
     brainstorming = [status for status in found if status.goal.node.purpose == "brainstorm"]
-    relabelling = [status for status in found if status.goal.node.purpose == "relevance"]
-    alignment = [status for status in found if status not in (*brainstorming, *relabelling)]
+    beside = [status for status in found if status.goal.node.purpose in ("relevance", "graded")]
+    alignment = [status for status in found if status not in (*brainstorming, *beside)]
     table.add("  of which alignment (Table 5)", "", "", "", *_work_cells(alignment))
     table.add("  of which brainstorming", "", "", "", *_work_cells(brainstorming))
-    if relabelling:
-        table.add("  of which relabelling", "", "", "", *_work_cells(relabelling))
+    for status in beside:
+        table.add(f"  of which {status.goal.label}", "", "", "", *_work_cells([status]))
     return table
 
 

@@ -13,7 +13,7 @@ from speed.core.stage import Stage
 from speed.core.work import Work
 from speed.data.costs.memory import GIGABYTE, embedder_bytes
 from speed.data.costs.model_shapes import shape_of
-from speed.data.records import Example
+from speed.data.records import LEVELS, Example
 from speed.ports import EmbedderTrainer, Weights
 from speed.runtime import Context, Runtime
 from speed.stages.base import tokens_about
@@ -42,9 +42,11 @@ class Embedder(Stage[Weights]):
 
     @property
     def tokens_a_record(self) -> float:
-        """Expected: an example is written with one hard negative, and further ones are as long as its other texts."""
+        """Expected: an example is written with one hard negative, and further ones are as long as its other texts; of
+        graded documents as if all kinds had them."""
         load = self.trainer.load()
         texts = 2 + max(1, 1 if load is None else load.hard_negatives)
+        texts += len(LEVELS) if load is not None and load.graded else 0
         return tokens_about(self, "seed")[1] * texts / 3 + INSTRUCTION
 
     def trial(self) -> EmbedderTrial:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,29 +12,25 @@ from statistics import fmean
 from typing import ClassVar
 
 from speed.core.closing import closing
-from speed.core.content import Content
-from speed.core.errors import UserError
-from speed.core.rejections import LOOK, causes_of_nearly_all, named
-from speed.core.stage import Node, Stage
+from speed.core.stage import Stage
 from speed.core.work import Work
 from speed.data.answers.parse import parse_relevance
 from speed.data.answers.schemas import relevance_form
 from speed.data.costs.call_tokens import REASON_TOKENS
 from speed.data.costs.prices import estimated_tokens
-from speed.data.given_records import given_examples
 from speed.data.hard_negatives import Record, read_records
 from speed.data.judging.relevance import SAID, UNANSWERED, Verdict, agreed, relabelled
 from speed.data.prompts.rendering import RolePrompts, relevance_prompt
 from speed.data.records import Example, Rejected
 from speed.ports import Answer, Ask, Check, Teacher
 from speed.runtime import Context
+from speed.stages.asked_records import first_records, given_records, refuse_unread, unfinished_lines
 from speed.stages.asking import ask_all_in_order, readable
 from speed.stages.base import price_of, tokens_about
 
 ORDERS = 2
 """Calls about a hard negative: with the positive before it, and behind it."""
-GIVEN = 100
-"""Records of a corpus that is given from which a plan takes the length of a call."""
+VERDICTS = "verdicts on documents"
 
 
 @dataclass(frozen=True)
@@ -65,57 +60,36 @@ class Relabelling(Stage[Example]):
         """(input, output) tokens of a call; of a corpus that is given, by the first of its own texts."""
         found = [
             estimated_tokens(self._request(record, record.positive, negative)[0].prompt)
-            for record in self._given()
+            for record in given_records(self.corpus)
             for negative in (record.negatives or (record.positive,))[:1]
         ]
         return (round(fmean(found)), REASON_TOKENS[self.purpose]) if found else tokens_about(self, self.purpose)
 
-    def _given(self) -> list[Record]:
-        """The first records of a corpus that is given; none where it is yet to be written, or cannot be read, which is
-        told elsewhere."""
-        node: Node = self.corpus
-        while isinstance(before := node.upstream.get("corpus"), Node):
-            node = before
-        file = getattr(node, "file", None)
-        if not isinstance(file, Content):
-            return []
-        with suppress(UserError, OSError):
-            examples = islice(given_examples(file.path.expanduser()), GIVEN)
-            return [
-                Record(each.kind, each.task, each.query, each.positive, (each.negative,) if each.negative else ())
-                for each in examples
-            ]
-        return []
-
     def sample_prompts(self, rows: int, ctx: Context) -> Iterator[tuple[str, str]]:
-        file = ctx.store.folder(self.corpus) / "examples.jsonl"
-        records = islice(read_records(file), rows) if file.is_file() else iter(self._given()[:rows])
+        records = first_records(self.corpus, rows, ctx)
         return ((record.kind, ask.prompt) for record in records for ask, _ in self._requests(record))
 
     def run(self, out: Path, ctx: Context) -> None:
         file = ctx.folder(self.corpus) / "examples.jsonl"
         total = sum(1 for _ in read_records(file))
-        items = ((record, self._requests(record)) for record in read_records(file))
-        unread, looked = Counter[str](), False
-        with (
-            (out / "examples.jsonl").open("w", encoding="utf-8") as examples,
-            (out / "verdicts.jsonl").open("w", encoding="utf-8") as told,
-            closing(ask_all_in_order(self.teacher, items, ctx)) as answered,
-        ):
-            for done, (record, answers) in enumerate(answered, 1):
-                read = [self._read(answer, ctx) for answer in answers]
-                unread.update(each.cause for each in read if isinstance(each, Rejected))
-                verdicts = [_verdict(read[place : place + ORDERS]) for place in range(0, len(read), ORDERS)]
-                made = relabelled(record, verdicts)
-                examples.writelines(each.line() for each in made)
-                said = [_said(verdict, read[ORDERS * place :][:ORDERS]) for place, verdict in enumerate(verdicts)]
-                self._count(record, made, said, ctx)
-                if not looked and ORDERS * ctx.tally.counts["negatives_judged"] >= LOOK:
-                    looked = True
-                    self._look(unread, ctx)
-                told.write(json.dumps({"left_out": "" if made else UNANSWERED, "negatives": said}) + "\n")
-                ctx.progress(done, total, "examples")
-        self._tell(unread, ctx)
+        with unfinished_lines(out, ("examples.jsonl", "verdicts.jsonl"), ctx) as lines:
+            left = islice(read_records(file), lines.done, None)
+            items = ((record, self._requests(record)) for record in left)
+            with closing(ask_all_in_order(self.teacher, items, ctx)) as answered:
+                for record, answers in answered:
+                    read = [self._read(answer, ctx) for answer in answers]
+                    lines.unread.update(each.cause for each in read if isinstance(each, Rejected))
+                    verdicts = [_verdict(read[place : place + ORDERS]) for place in range(0, len(read), ORDERS)]
+                    made = relabelled(record, verdicts)
+                    said = [_said(verdict, read[ORDERS * place :][:ORDERS]) for place, verdict in enumerate(verdicts)]
+                    self._count(record, made, said, ctx)
+                    lines.look(VERDICTS, ORDERS * ctx.tally.counts["negatives_judged"])
+                    lines.write("examples.jsonl", "".join(each.line() for each in made))
+                    left_out = "" if made else UNANSWERED
+                    lines.write("verdicts.jsonl", json.dumps({"left_out": left_out, "negatives": said}) + "\n")
+                    lines.end_record()
+                    ctx.progress(lines.done, total, "examples")
+        self._tell(lines.unread, ctx)
 
     def _requests(self, record: Record) -> list[tuple[Ask, Check]]:
         """Of each hard negative two: with the positive first, and with itself first."""
@@ -146,25 +120,12 @@ class Relabelling(Stage[Example]):
         counts["positives_replaced"] += bool(made) and made[0].positive != record.positive
         ctx.tally.rejected[UNANSWERED] += not made
 
-    def _look(self, unread: Counter[str], ctx: Context) -> None:
-        """Say of the first verdicts if nearly none can be read, before all are paid for."""
-        seen = ORDERS * ctx.tally.counts["negatives_judged"]
-        if causes := causes_of_nearly_all(seen, unread, frozenset()):
-            ctx.say(
-                f"{causes.total():,} of the first {seen:,} verdicts on documents cannot be read: {named(causes)}\n"
-                "  if it goes on like this, the run stops behind them; Ctrl-C ends it now, and all answers are kept"
-            )
-
     def _tell(self, unread: Counter[str], ctx: Context) -> None:
         """What was found, in a sentence for the report."""
         counts = ctx.tally.counts
         judged = counts["negatives_judged"]
-        if causes := causes_of_nearly_all(ORDERS * judged, unread, frozenset()):
-            raise UserError(
-                f"{causes.total():,} of {ORDERS * judged:,} verdicts on documents cannot be read: {named(causes)}\n"
-                "  teacher.structured=json_schema where the provider has it, a larger limits.judgement, or another "
-                "teacher.model; every answer is kept, and filter=none does without"
-            )
+        remedy = "a larger limits.judgement, filter=none"
+        refuse_unread(VERDICTS, ORDERS * judged, unread, remedy)
         shares = ", ".join(
             f"{counts[f'negatives_{name}'] / max(1, judged):.0%} {name}"
             for name in (*SAID.values(), "undecided", "unread")

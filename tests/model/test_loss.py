@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from speed.model.loss import Identities, blocked, info_nce, label_hash, text_hash
+from speed.model.loss import Identities, blocked, info_nce, label_hash, list_wise, text_hash
 
 
 def free(rows: int, documents: int) -> Tensor:
@@ -137,3 +137,39 @@ def test_hashes_tell_texts_apart_and_labels_together() -> None:
     assert label_hash("Very  positive ") == label_hash("very positive")
     assert text_hash("\ud800") != text_hash("")  # lone surrogates occur in model output
     assert -(2**63) <= text_hash("a") < 2**63
+
+
+def unit(*angles: float) -> Tensor:
+    return torch.tensor([[math.cos(angle), math.sin(angle)] for angle in angles])
+
+
+def test_the_list_wise_loss_is_the_divergence_from_the_grades() -> None:
+    torch.manual_seed(0)
+    queries, documents = torch.randn(3, 8), torch.randn(3, 4, 8)
+    similarity = torch.stack([documents[place] @ queries[place] for place in range(3)])
+    wanted = torch.tensor([3.0, 2.0, 1.0, 0.0]).softmax(0).expand(3, 4)
+    expected = torch.nn.functional.kl_div((similarity / 0.5).log_softmax(1), wanted, reduction="none").sum(1)
+    assert list_wise(queries, documents, 0.5).tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+def test_the_list_wise_loss_is_0_where_each_level_is_a_temperature_nearer_than_the_next() -> None:
+    query = torch.tensor([[1.0, 0.0]])
+    spaced = unit(*(math.acos(cosine) for cosine in (0.8, 0.7, 0.6, 0.5)))[None]
+    assert list_wise(query, spaced, 0.1).item() == pytest.approx(0.0, abs=1e-6)
+    assert list_wise(query, spaced, 0.05).item() > 1e-2
+    assert list_wise(query, spaced.flip(1), 0.1).item() > list_wise(query, spaced[:, [0, 2, 1, 3]], 0.1).item() > 0
+
+
+def test_following_the_list_wise_loss_puts_documents_into_their_order() -> None:
+    torch.manual_seed(1)
+    query = torch.nn.functional.normalize(torch.randn(1, 8), dim=1)
+    free_documents = torch.randn(1, 4, 8, requires_grad=True)
+    optimizer = torch.optim.SGD([free_documents], lr=0.05)
+    for _ in range(1500):
+        optimizer.zero_grad()
+        documents = torch.nn.functional.normalize(free_documents, dim=2)
+        list_wise(query, documents, 0.1).sum().backward()
+        optimizer.step()
+    similarity = (documents.detach() @ query[0])[0]
+    assert similarity.tolist() == sorted(similarity.tolist(), reverse=True)
+    assert torch.diff(similarity).tolist() == pytest.approx([-0.1] * 3, abs=0.02)

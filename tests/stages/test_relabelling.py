@@ -165,7 +165,7 @@ def test_a_plan_counts_the_texts_of_a_corpus_that_is_given(tmp_path: Path) -> No
 
 
 def test_that_nothing_can_be_read_is_said_while_it_is_paid_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("speed.stages.relabelling.LOOK", 4)
+    monkeypatch.setattr("speed.stages.asked_records.LOOK", 4)
     said: list[str] = []
 
     def hear(event: dict[str, Any]) -> None:

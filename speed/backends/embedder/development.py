@@ -15,9 +15,9 @@ from speed.model.loss import blocked
 def development_figures(plan: Plan, forward: Forward) -> dict[str, float]:
     """Share of the queries whose positive comes first, and nDCG at 10; over the same documents at every step."""
     batch = batch_of(plan, plan.held_out, 0, forward.device)
-    vectors = forward.all(batch.rows, batch.lengths)
-    count = len(batch.records)
-    similarity = vectors[:count] @ vectors[count:].T
+    stop = batch.compared.stop
+    vectors = forward.all(batch.rows[:stop], batch.lengths[:stop])
+    similarity = vectors[: len(batch.records)] @ vectors[batch.compared].T
     ranks = ranks_of_positives(similarity, batch.targets, blocked(batch.ids, batch.targets))
     gain = torch.where(ranks < 10, 1 / torch.log2(ranks + 2.0), 0.0)
     return {"development_accuracy": float((ranks == 0).float().mean()), "development_ndcg": float(gain.mean())}

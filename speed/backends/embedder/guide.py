@@ -38,15 +38,22 @@ class Guide:
             query=encoder.prompts.get("query", "") + "{query}", document=encoder.prompts.get("document", "")
         )
         table = token_table(
-            records, content, encoder.tokenizer, encoder.frame, encoder.max_length, wording, ctx.store.home / "cache"
+            records,
+            content,
+            encoder.tokenizer,
+            encoder.frame,
+            encoder.max_length,
+            wording,
+            ctx.store.home / "cache",
+            graded=config.listwise > 0,  # the same rows as the trained model's table
         )
         reading = {"pooling": encoder.how, "normalize": True, "checkpointing": "off", "precision": "fp32"}
         self.forward = Forward(config.model_copy(update=reading), encoder.model, table, encoder.pad, device, ranks)
 
     def similarity(self, batch: Batch) -> Tensor:
         """`[queries documents]` cosine similarities."""
-        starts = self.forward.table.starts
-        lengths = [int(starts[row + 1] - starts[row]) for row in batch.rows]
-        vectors = self.forward.all(batch.rows, lengths)
+        starts, rows = self.forward.table.starts, batch.rows[: batch.compared.stop]
+        lengths = [int(starts[row + 1] - starts[row]) for row in rows]
+        vectors = self.forward.all(rows, lengths)
         self.forward.model.eval()
-        return vectors[: len(batch.records)] @ vectors[len(batch.records) :].T
+        return vectors[: len(batch.records)] @ vectors[batch.compared].T

@@ -53,6 +53,8 @@ def run(config: ContrastiveSettings, examples: Path, out: Path, seed: int, ctx: 
         raise UserError("precision: fp16 needs a GPU; take precision: fp32 (or bf16) on a CPU")
     rows = table_of(config, examples, ctx)
     plan = Plan(rows.table, config, seed)
+    if config.listwise and not rows.table.graded.any():
+        ctx.say(f"embedder.listwise={config.listwise:g} has no effect: no record has graded documents")
     ranks = join_ranks(ctx, device)
     model = trainable(config, seed, rows, ranks.reads)
     pad = rows.tokenizer.pad_token_id if rows.tokenizer.pad_token_id is not None else (rows.tokenizer.eos_token_id or 0)
@@ -76,6 +78,8 @@ def run(config: ContrastiveSettings, examples: Path, out: Path, seed: int, ctx: 
             "  run the same command again: it continues from there"
         )
     at_once.tell()
+    if config.listwise:
+        ctx.tally.counts["graded"] += int((rows.table.graded > 0).sum())
     ctx.tally.counts["in"] += len(rows.table)
     truncated = int((rows.table.lengths() >= config.max_length).sum())
     ctx.tally.metrics |= {"steps": len(plan), "truncated": truncated, "engine": ranks.engine}
@@ -152,6 +156,7 @@ def table_of(config: ContrastiveSettings, examples: Path, ctx: Context) -> Rows:
         Wording(query=config.instruction),
         ctx.store.home / "cache",
         lambda read: ctx.progress(min(read, size - 1), size, "bytes tokenised"),
+        graded=config.listwise > 0,
     )
     return Rows(table, tokenizer, frame)
 

@@ -84,7 +84,7 @@ class Plan:
 
 
 class Batch(NamedTuple):
-    """The rows of one step: queries, then their positives, then the hard negatives there are."""
+    """The rows of one step: queries, then their positives, then the hard negatives there are, then graded documents."""
 
     records: NDArray[np.int64]
     """Number of each record."""
@@ -95,6 +95,15 @@ class Batch(NamedTuple):
     ids: Identities
     targets: Tensor
     """Number of each query's positive among the documents: those follow the queries, numbered from 0."""
+    graded: Tensor
+    """`[lists levels]` rows of the graded documents, as places in `rows`."""
+    asked: Tensor
+    """`[lists]` place of each list's query."""
+
+    @property
+    def compared(self) -> slice:
+        """Places of the documents that InfoNCE compares each query with."""
+        return slice(len(self.records), len(self.records) + len(self.ids.document))
 
 
 def batch_of(plan: Plan, records: NDArray[np.int64], step: int, device: torch.device) -> Batch:
@@ -104,19 +113,23 @@ def batch_of(plan: Plan, records: NDArray[np.int64], step: int, device: torch.de
     negatives = [(place, row) for place, record in enumerate(records) for row in plan.negatives(int(record), step)]
     documents = [*(row + 1 for row in queries), *(row for _, row in negatives)]
     owners = [*range(len(records)), *(place for place, _ in negatives)]
-    rows = [*queries, *documents]
+    asked = [place for place, record in enumerate(records) if len(table.graded_of(int(record)))]
+    graded = [row for place in asked for row in table.graded_of(int(records[place]))]
+    rows = [*queries, *documents, *graded]
 
     def tensor(values: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(device)
 
-    asked = np.asarray(table.texts[queries])
+    texts = np.asarray(table.texts[queries])
     ids = Identities(
-        query=tensor(asked),
+        query=tensor(texts),
         document=tensor(table.texts[documents]),
         label=tensor(table.labels[documents]),
-        answers=tensor(np.concatenate([asked, np.zeros(len(negatives), np.int64)])),
+        answers=tensor(np.concatenate([texts, np.zeros(len(negatives), np.int64)])),
         owner=tensor(records[owners]),
     )
     starts = table.starts
     lengths = [int(starts[row + 1] - starts[row]) for row in rows]
-    return Batch(records, rows, lengths, ids, torch.arange(len(records), device=device))
+    lists = np.arange(len(rows) - len(graded), len(rows)).reshape(len(asked), -1 if asked else 0)
+    targets = torch.arange(len(records), device=device)
+    return Batch(records, rows, lengths, ids, targets, tensor(lists), tensor(np.array(asked)))

@@ -24,6 +24,7 @@ from speed.backends.runtime.device import device_of
 from speed.backends.runtime.peak_memory import forget_peak
 from speed.backends.runtime.probe_steps import STEPS, leave
 from speed.core.content import locate_model
+from speed.data.records import LEVELS
 from speed.runtime import Context
 
 
@@ -56,12 +57,14 @@ def measure_steps(config: ContrastiveSettings, out: Path, ctx: Context) -> None:
 
 
 def random_records(config: ContrastiveSettings, folder: Path) -> Rows:
-    """Records for `STEPS` batches, each with as many hard negatives as a step takes."""
+    """Records for `STEPS` batches, each with as many hard negatives as a step takes, and with graded documents where
+    these are trained on."""
     source, revision = locate_model(config.base.name)
     tokenizer = tokenizer_of(source, revision)
     frame = training_frame(tokenizer, config.pooling, config.bos)
     draw, width = np.random.default_rng(0), config.max_length
-    records, each = STEPS * config.batch_size, 2 + config.hard_negatives
+    graded = len(LEVELS) if config.listwise else 0
+    records, each = STEPS * config.batch_size, 2 + config.hard_negatives + graded
     ids = draw.integers(0, tokenizer.vocab_size, (records * each, width), np.int32)
     for place, special in enumerate(frame.before):
         ids[:, place] = special
@@ -74,4 +77,5 @@ def random_records(config: ContrastiveSettings, folder: Path) -> Rows:
     (folder / "texts.bin").write_bytes(np.arange(1, records * each + 1).astype("<i8").tobytes())
     (folder / "labels.bin").write_bytes(np.zeros(records * each, "<i8").tobytes())
     (folder / "records.bin").write_bytes(table.tobytes())
+    (folder / "graded.bin").write_bytes(np.full(records, graded, "<i1").tobytes())
     return Rows(TokenTable(folder), tokenizer, frame)

@@ -40,6 +40,8 @@ class Labelled(NamedTuple):
     query: str
     positive: str
     negatives: tuple[str, ...]
+    graded: tuple[str, ...] = ()
+    """Documents of falling relevance (`speed.data.records.LEVELS`); mostly none."""
 
 
 def labelled(examples: Path, sources: Sequence[Source]) -> Iterator[Labelled]:
@@ -126,7 +128,7 @@ def _of_file(file: Path, place: int, source: Source | None) -> Iterator[Labelled
         task = task or (tasks[seen % len(tasks)] if tasks else "")
         seen += 1
         for positive in texts.positives:
-            yield Labelled(place, number, len(raw), kind, task, texts.query, positive, texts.negatives)
+            yield Labelled(place, number, len(raw), kind, task, texts.query, positive, texts.negatives, texts.graded)
             raw = b""
 
 

@@ -148,6 +148,9 @@ class ContrastiveSettings(EmbedderTrainer):
     masks: Masks = Masks()
     hard_negatives: Annotated[int, Field(ge=0)] = 1
     """Maximum hard negatives of a record, drawn anew each epoch (E5-mistral: 1)."""
+    listwise: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the list-wise loss over a record's graded documents (`speed.model.loss.list_wise`), beside InfoNCE; 0
+    leaves these documents out (ours)."""
     share_hard_negatives: bool = True
     """Whether a hard negative also counts for the other queries of the batch."""
     chunk_tokens: Annotated[int, Field(ge=1)] = 4096
@@ -163,6 +166,10 @@ class ContrastiveSettings(EmbedderTrainer):
     @property
     def instructs(self) -> bool:
         return "{task}" in self.instruction
+
+    def recipe(self) -> Json:
+        """Identity: the fields; `listwise` where it has an effect."""
+        return {name: value for name, value in super().recipe().items() if name != "listwise" or value}
 
     @model_validator(mode="after")
     def _usable(self) -> Self:

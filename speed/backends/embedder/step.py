@@ -18,7 +18,7 @@ from speed.backends.embedder.settings import ContrastiveSettings
 from speed.backends.runtime.at_once import AtOnce, DoesNotFit, free_memory
 from speed.core.errors import UserError
 from speed.model.batching import backward
-from speed.model.loss import Nce, above_positive, blocked, info_nce, text_hash
+from speed.model.loss import Nce, above_positive, blocked, info_nce, list_wise, text_hash
 
 OVERFLOWS = 16
 """Steps in a row that may overflow in fp16: each is skipped and halves the loss's scale, from 65,536 to 1."""
@@ -42,6 +42,8 @@ class Steps:
             forward.use(at_once.value)
         self.pairs = 0
         """Pairs of a query and a negative in the last step."""
+        self.listwise = 0.0
+        """Mean list-wise loss of the last step that had graded documents."""
         self.overflows = 0
         """Steps in a row without a finite gradient."""
         weights = list(self.trained().values())
@@ -84,7 +86,8 @@ class Steps:
             if not torch.isfinite(self.forward.all(batch.rows[:some], batch.lengths[:some])).all():
                 raise self._not_a_number(step, batch, examples, checkpoints, float(loss))
         real = sum(batch.lengths)
-        return {
+        lists = {"listwise": self.listwise} if len(batch.asked) else {}
+        return lists | {
             "loss": value,
             "learning_rate": rate,
             "gradient_norm": float(norm),
@@ -153,11 +156,15 @@ class Steps:
         )
         if self.guide is not None:
             mask |= above_positive(self.guide.similarity(batch), batch.targets, masks.guide_margin)
-        count = len(batch.records)
-        queries, documents = vectors[:count], vectors[count:]
+        queries, documents = vectors[: len(batch.records)], vectors[batch.compared]
         nce = info_nce(queries, documents, batch.targets, mask, self.config.temperature, masks.score_margin)
         seen.append(nce._replace(loss=nce.loss.detach()))
-        loss: Tensor = self.scaler.scale(nce.loss.mean())
+        value = nce.loss.mean()
+        if len(batch.asked):
+            lists = list_wise(queries[batch.asked], vectors[batch.graded], self.config.temperature)
+            self.listwise = float(lists.detach().mean())
+            value = value + self.config.listwise * lists.sum() / len(batch.records)  # records without a list have none
+        loss: Tensor = self.scaler.scale(value)
         return loss
 
     def _not_a_number(self, step: int, batch: Batch, examples: Path, checkpoints: Path, loss: float) -> UserError:

@@ -1,6 +1,7 @@
 """Records as token rows on disk: tokenised once, kept by content, read through memory maps.
 
     <home>/cache/tokens/<key>/   ids.bin (int32), starts.bin, texts.bin, labels.bin (int64), records.bin
+                                 graded.bin (int8), where documents of several levels of relevance are read
 
 A table is shared by every training that reads the same records with the same tokenizer, wording and length, whatever
 its seed, batch or learning rate. Memory holds what a batch needs, however many records there are. `speed.core.cache`
@@ -52,6 +53,9 @@ class TokenTable:
         self.texts = _mapped(folder / "texts.bin", "<i8")
         self.labels = _mapped(folder / "labels.bin", "<i8")
         self.records = _mapped(folder / "records.bin", RECORD)
+        graded = folder / "graded.bin"
+        self.graded = _mapped(graded, "<i1") if graded.is_file() else np.zeros(len(self.records), np.int8)
+        """Graded documents of each record."""
 
     def __len__(self) -> int:
         """Records."""
@@ -63,9 +67,15 @@ class TokenTable:
 
     def rows_of(self, record: int) -> range:
         """Rows of a record: query, positive, negatives."""
+        return range(int(self.records["first"][record]), self._end(record) - int(self.graded[record]))
+
+    def graded_of(self, record: int) -> range:
+        """Rows of the graded documents of a record, the most relevant first."""
+        return range(self._end(record) - int(self.graded[record]), self._end(record))
+
+    def _end(self, record: int) -> int:
         last = record + 1 == len(self.records)
-        stop = len(self.texts) if last else int(self.records["first"][record + 1])
-        return range(int(self.records["first"][record]), stop)
+        return len(self.texts) if last else int(self.records["first"][record + 1])
 
     def lengths(self) -> Annotated[NDArray[np.int64], "rows"]:
         """Tokens of every row."""
@@ -85,6 +95,7 @@ def token_table(
     wording: Wording,
     cache: Path,
     progress: Callable[[int], None] = lambda size: None,
+    graded: bool = False,
 ) -> TokenTable:
     """The table of these records; found in the cache, or made.
 
@@ -92,13 +103,15 @@ def token_table(
         records: read only where the table has to be made.
         content: identity of the records.
         progress: called with the bytes that were read so far.
+        graded: whether graded documents are among the rows.
     """
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
     recipe = [LAYOUT, content, digest(backend.to_str()), list(map(list, frame)), max_length, wording.model_dump()]
+    recipe += ["graded"] if graded else []
     folder = cache / "tokens" / digest(recipe)[:20]
-    kept(folder, lambda aside: _write(aside, records(), tokenizer, frame, max_length, wording, progress))
+    kept(folder, lambda aside: _write(aside, records(), tokenizer, frame, max_length, wording, progress, graded))
     return TokenTable(folder)
 
 
@@ -110,8 +123,9 @@ def _write(
     max_length: int,
     wording: Wording,
     progress: Callable[[int], None],
+    graded: bool,
 ) -> None:
-    names = ("ids", "starts", "texts", "labels", "records")
+    names = ["ids", "starts", "texts", "labels", "records", *(["graded"] if graded else [])]
     files = {name: (folder / f"{name}.bin").open("wb") for name in names}
     tokens = rows = read = 0
     files["starts"].write(np.zeros(1, "<i8").tobytes())
@@ -124,7 +138,7 @@ def _write(
             for record in window:
                 first, kind = rows + len(texts), KINDS.index(record.kind)
                 entries.append((first, record.number, text_hash(record.task), record.source, kind))
-                documents = (record.positive, *record.negatives)
+                documents = (record.positive, *record.negatives, *(record.graded if graded else ()))
                 texts += [query_text(record, wording.query), *(wording.document + text for text in documents)]
                 hashes += [text_hash(text) for text in (record.query, *documents)]
                 is_label = record.kind is Kind.CLASSIFICATION
@@ -136,6 +150,8 @@ def _write(
             files["texts"].write(np.array(hashes, "<i8").tobytes())
             files["labels"].write(np.array(labels, "<i8").tobytes())
             files["records"].write(np.array(entries, RECORD).tobytes())
+            if graded:
+                files["graded"].write(np.array([len(record.graded) for record in window], "<i1").tobytes())
             tokens, rows = tokens + sum(map(len, ids)), rows + len(ids)
             progress(read)
     finally:

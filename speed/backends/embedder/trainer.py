@@ -84,7 +84,13 @@ class ContrastiveTrainer(ContrastiveSettings):
         )
         checkpointing = self.checkpointing != "off"
         return EmbedderLoad(
-            self.base.name, footprint, self.chunk_tokens, self.kept_tokens, checkpointing, self.hard_negatives
+            self.base.name,
+            footprint,
+            self.chunk_tokens,
+            self.kept_tokens,
+            checkpointing,
+            self.hard_negatives,
+            self.listwise > 0,
         )
 
     def remarks(self) -> list[str]:

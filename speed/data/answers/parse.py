@@ -18,7 +18,7 @@ from speed.data.answers.json_in_text import json_objects, lists, plain, unwrappe
 from speed.data.answers.lenient_json import Members, Value
 from speed.data.answers.reasoning import without_reasoning
 from speed.data.answers.schemas import ANSWERING
-from speed.data.records import KEYS, Example, Ground, Kind, Rejected, written_keys
+from speed.data.records import KEYS, LEVELS, Example, Ground, Kind, Rejected, written_keys
 
 CAUSES = {
     "empty": "no text at all, or none behind the reasoning",
@@ -31,6 +31,7 @@ CAUSES = {
     "bad_schema": "other keys or types than asked for, or an empty value",
     "bad_index": "a judgement that names no candidate, or the same one twice",
     "several": "several different lists side by side in one object",
+    "same_texts": "documents of several levels of relevance that are one text",
     "bad_text": "a text that is no Unicode (lone surrogates)",
 }
 """Causes of rejection, each with its meaning."""
@@ -124,6 +125,17 @@ def parse_relevance(
 
     def read(value: Value) -> Iterator[tuple[bool, bool] | Rejected]:
         return (_relevance(found) for found in verdicts(value))
+
+    return _last(text, finish_reason, read, met)
+
+
+def parse_graded(text: str, finish_reason: str = "", met: Counter[str] | None = None) -> tuple[str, ...] | Rejected:
+    """Parse a document for each of `LEVELS`, in their order; equal texts are rejected, as one of them is not what was
+    asked for."""
+    documents = unwrapped(LEVELS)
+
+    def read(value: Value) -> Iterator[tuple[str, ...] | Rejected]:
+        return (_graded(found) for found in documents(value))
 
     return _last(text, finish_reason, read, met)
 
@@ -275,6 +287,24 @@ def _relevance(value: Members) -> tuple[bool, bool] | Rejected:
     if named not in ANSWERING:
         return _rejected("bad_schema", f"answer: one of {', '.join(ANSWERING)} was asked for, not {said[:80]!r}")
     return ANSWERING[named]
+
+
+def _graded(value: Members) -> tuple[str, ...] | Rejected:
+    members = _by_key(value, LEVELS)
+    if isinstance(members, str):
+        return _rejected("bad_schema", members)
+    if missing := [level for level in LEVELS if level not in members]:
+        return _rejected("bad_schema", f"missing {missing}")
+    texts: dict[str, str] = {}
+    for level in LEVELS:
+        text = _text(members[level])
+        if isinstance(text, Rejected):
+            return _rejected(text.cause, f"{level}: {text.detail}")
+        same = " ".join(text.casefold().split())
+        if same in texts:
+            return _rejected("same_texts", f"{level} and another are {text[:80]!r}")
+        texts[same] = text
+    return tuple(texts.values())
 
 
 def _revisions(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from speed.core.spec import Json, Spec
-from speed.data.records import Kind, written_keys
+from speed.data.records import LEVELS, Kind, written_keys
 
 _TEXT: Json = {"type": "string"}
 ANSWERING = {"first": (True, False), "second": (False, True), "both": (True, True), "neither": (False, False)}
@@ -54,6 +54,12 @@ def relevance_form() -> Form:
     """Schema of a verdict on two documents."""
     answer: Json = {"type": "string", "enum": list(ANSWERING)}
     return Form(name="relevance", body=_object({"reason": _TEXT, "answer": answer}))
+
+
+@lru_cache
+def graded_form() -> Form:
+    """Schema of four documents by relevance."""
+    return Form(name="graded", body=_object(dict.fromkeys(LEVELS, _TEXT)))
 
 
 @lru_cache

@@ -19,12 +19,13 @@ from speed.data.prompts.rendering import (
     PromptsConfig,
     brainstorm_prompt,
     data_prompt,
+    graded_prompt,
     judge_prompt,
     relevance_prompt,
     revise_prompt,
 )
 from speed.data.quality.guidelines import word_bounds
-from speed.data.records import KEYS, Kind
+from speed.data.records import KEYS, LEVELS, Kind
 
 PAPER = {"seed": 10_000_000 / 25_000, "judge": 12_000_000 / 10_000, "revise": 10_000_000 / 10_000}
 """Tokens of a call, input and output together, as the paper's Table 5 has them; it leaves out brainstorming."""
@@ -51,7 +52,8 @@ def call_tokens(
         candidates: answers in a list that is judged.
         request: tasks that a brainstorm call asks for.
     """
-    kinds = [kind for kind in mix.kinds if purpose != "brainstorm" or kind in BRAINSTORMED]
+    about = {"brainstorm": BRAINSTORMED, "graded": (Kind.RETRIEVAL,)}.get(purpose, mix.kinds)
+    kinds = [kind for kind in mix.kinds if kind in about]
     weights = {kind: mix.weights[kind] / EACH / sum(mix.weights[each] for each in kinds) for kind in kinds}
     tokens_in = tokens_out = 0.0
     for kind, weight in weights.items():
@@ -75,6 +77,10 @@ def _one(purpose: str, kind: Kind, row: int, prompts: PromptsConfig, candidates:
             query, *documents = json.loads(answer).values()
             text = relevance_prompt(TASK, query, documents[0], documents[-1], prompts).text
             return estimated_tokens(text), REASON_TOKENS["relevance"]
+        case "graded":
+            query, document, *_ = json.loads(answer).values()
+            text = graded_prompt(TASK, query, len(document.split()), prompts).text
+            return estimated_tokens(text), len(LEVELS) * estimated_tokens(document)
         case "revise" | "revision":
             text = revise_prompt(prompt.text, answer, prompts).text
             return estimated_tokens(text), REASON_TOKENS.get(purpose, 0) + estimated_tokens(answer)

@@ -22,6 +22,8 @@ class EmbedderLoad(NamedTuple):
     """Whether layers keep their inputs only."""
     hard_negatives: int = 1
     """Of a record in a step, at most."""
+    graded: bool = False
+    """Whether graded documents are trained on."""
 
 
 class EngineLoad(NamedTuple):

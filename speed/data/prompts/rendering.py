@@ -21,7 +21,7 @@ from speed.data.prompts.slots import Choices, Lengths
 from speed.data.prompts.template_files import OURS, SLOTS, Template, Wording, list_items, templates
 from speed.data.records import STS_INSTRUCTION, Ground, Kind, Prompt
 
-PromptRole = Literal["brainstorm", "synthesis", "judge", "revise", "grounded", "relevance"]
+PromptRole = Literal["brainstorm", "synthesis", "judge", "revise", "grounded", "relevance", "graded"]
 """Purpose of a prompt."""
 
 BRAINSTORMED = (Kind.RETRIEVAL, Kind.CLASSIFICATION, Kind.SHORT_SHORT, Kind.LONG_LONG)
@@ -187,6 +187,11 @@ def revise_prompt(data_prompt: str, example: str, config: PromptsConfig) -> Prom
 def relevance_prompt(task: str, query: str, first: str, second: str, config: PromptsConfig) -> Prompt:
     """Ask which of two documents answers a query, or both, or neither (ours)."""
     return _fill("relevance", {"task": task, "query": query, "first": first, "second": second}, config)
+
+
+def graded_prompt(task: str, query: str, words: int, config: PromptsConfig) -> Prompt:
+    """Ask for a document of each level of relevance to a query, of about so many words (ours)."""
+    return _fill("graded", {"task": task, "query": query, "num_words": str(words)}, config)
 
 
 def _uniform(values: Sequence[int | float]) -> Choices:

@@ -52,11 +52,12 @@ SLOTS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
         "judge": ({"data_prompt", "data_list"}, set[str]()),
         "revise": ({"data_prompt", "data_example"}, set[str]()),
         "relevance": ({"task", "query", "first", "second"}, set[str]()),
+        "graded": ({"task", "query", "num_words"}, set[str]()),
         "grounded/query": ({"task", "passage"}, {"topic", "document", *_RETRIEVAL} - {"num_words"}),
     }.items()
 }
 """Template name -> (slots that it must use, slots that it may use)."""
-OURS = ("grounded/query", "relevance")
+OURS = ("grounded/query", "relevance", "graded")
 """Templates for what the paper does not have."""
 
 

@@ -24,7 +24,7 @@ PLACES = {
     "evaluation": (0, 1),
 }  # fmt: skip
 """Column and row of each box; others stand in a row below."""
-BEFORE_EMBEDDER = ("negatives", "filter", "relabelling")
+BEFORE_EMBEDDER = ("negatives", "filter", "relabelling", "graded documents")
 """Boxes between dedup and embedder, which stand in a row below and end below the embedder."""
 WIDTH, HEIGHT, GAP_X, GAP_Y = 172, 84, 74, 58
 LEFT, RIGHT, TOP, BOTTOM = 34, 78, 46, 34

@@ -30,21 +30,21 @@ CASES = {
     "none": {"hard_negatives": 0},
     "one": {"hard_negatives": 1, "checkpointing": "all"},
     "varying": {"hard_negatives": 3, "kept_tokens": 10_000},
+    "graded": {"hard_negatives": 1, "listwise": 2.0},
     "varying-kept": {"hard_negatives": 3, "kept_tokens": 300, "checkpointing": "kept"},
 }
 
 
 def unlike(file: Path, count: int) -> Path:
-    """Records with 0, 1 or 3 hard negatives, and labels that occur twice."""
+    """Records with 0, 1 or 3 hard negatives, and labels that occur twice; every fourth has graded documents."""
     draw = random.Random(0)
     lines = []
     for place in range(count):
         query = " ".join(draw.choices(WORDS, k=draw.randrange(1, 30)))
         negatives = draw.sample(WORDS, k=(0, 1, 3)[place % 3])
         kind = ("classification", "retrieval", "sts")[place % 3]
-        lines.append(
-            {"kind": kind, "task": "find", "query": query, "positive": WORDS[place % 5], "negatives": negatives}
-        )
+        row = {"kind": kind, "task": "find", "query": query, "positive": WORDS[place % 5], "negatives": negatives}
+        lines.append(row if place % 4 else row | {"graded": draw.sample(WORDS, k=4)})
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return file
 
