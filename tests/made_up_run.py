@@ -221,7 +221,10 @@ def _artifact(goal: Goal, out: Path, maker: Maker) -> tuple[dict[str, int], dict
             filtered = goal.node.name == "filter"
             cause, name = ("positive_not_found", "scores") if filtered else ("unanswered", "verdicts")
             causes = [cause if number % 3 == 0 else "" for number in range(100)]
-            _lines(out / f"{name}.jsonl", (json.dumps({"left_out": each}) for each in causes))
+            said = ["neither_answers", "answers_alone", "answers_too"]
+            told = [[] if filtered else [said[number % 3]] for number in range(100)]
+            rows = ({"left_out": each, "negatives": of_it} for each, of_it in zip(causes, told, strict=True))
+            _lines(out / f"{name}.jsonl", map(json.dumps, rows))
             return {}, {}, {}
         case "evaluation":
             pins = {"mteb": "2", "precision": "fp32", "batch": "1", "instructions": "", "datasets": {}}

@@ -274,6 +274,22 @@ def test_what_was_left_out_after_deduplication_is_not_told_as_kept(
     assert why in last["blocks"][0][2]
 
 
+def test_a_page_says_how_relabelling_changed_what_was_kept(tmp_path: Path) -> None:
+    """Of three records the first is left out, the second's documents changed places, the third has two positives."""
+    run = made_up_run(tmp_path, "filter=judged")
+    found = lives(run.order, run.store)
+    in_order = sorted((life for life in found.sample if life.ending.life == "corpus"), key=lambda life: life.row)
+    corpus = [told(life, found) for life in in_order]
+    read = [record for record in corpus if record["outcome"] in ("kept", "left out")]
+    assert [(record["outcome"], record["cause"]) for record in read[:3]] == [
+        ("left out", "unanswered"), ("kept", "positive_replaced"), ("kept", "further_positives"),
+    ]  # fmt: skip
+    replaced = read[1]["steps"]
+    assert [step["name"] for step in replaced[-2:]] == ["in the corpus", "relabelled"]
+    assert "they changed places" in replaced[-1]["blocks"][0][2]
+    assert "a further record" in read[2]["steps"][-1]["blocks"][0][2]
+
+
 def test_each_stage_that_leaves_out_reads_what_the_one_before_kept(tmp_path: Path) -> None:
     """A filter leaves out the records 0, 3, 6 ..., and of 1, 2, 4, 5, 7, 8 ... relabelling 1, 5, 10 ..."""
     run = made_up_run(tmp_path, "filter=consistent", "filter.relabel=true")

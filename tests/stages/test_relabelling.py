@@ -20,7 +20,7 @@ from speed.core.stage import Send, Stage, silence
 from speed.core.store import Store
 from speed.data.costs.prices import estimated_tokens
 from speed.data.hard_negatives import Record
-from speed.data.judging.relevance import Verdict, agreed, relabelled
+from speed.data.judging.relevance import SAID, Verdict, agreed, became, relabelled
 from speed.data.prompts.rendering import PromptsConfig
 from speed.data.records import Example, Kind
 from speed.miniature.prompt_reading import read_prompt
@@ -51,6 +51,25 @@ def test_what_becomes_of_a_record(verdicts: list[Verdict | None], made: list[tup
     assert [(each.positive, *each.negatives) for each in found] == made
     assert {(each.task, each.query) for each in found} <= {("t", "q")}
     assert [each.document for each in found] == ["document of p" if each[0] == "p" else None for each in made]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (["wrong", "undecided"], ""),
+        (["answers_too", "wrong"], "further_positives"),
+        (["answers_alone"], "positive_replaced"),
+        (["answers_alone", "wrong"], "further_positives"),
+        (["answers_alone", "unread", "neither_answers"], "positive_replaced"),
+        ([], ""),
+    ],
+)
+def test_what_became_of_a_record_is_read_from_what_was_said(said: list[str], told: str) -> None:
+    assert became(said) == told
+    verdicts = [next((verdict for verdict, name in SAID.items() if name == each), None) for each in said]
+    made = relabelled(Record(Kind.RETRIEVAL, "t", "q", "p", tuple("abc"[: len(said)])), verdicts)
+    assert (made[0].positive != "p") == (told == "positive_replaced")
+    assert (len(made) > 1) == (told == "further_positives")
 
 
 def test_a_text_that_is_a_positive_already_is_no_further_one() -> None:

@@ -28,7 +28,7 @@ class Plan:
         self.held_out = self._held_out()
         weights = np.array([*(source.weight for source in config.sources), 1.0])  # the corpus is number -1
         self._weights = weights[table.groups("source")]
-        self._weights[self.held_out] = 0.0
+        self._weights[self._kept_apart()] = 0.0
         if config.batching.homogeneous:
             self._groups = table.groups(config.batching.by)
         else:  # mixed batches keep the proportions of kinds and of sources
@@ -81,6 +81,18 @@ class Plan:
             )
         draw = np.random.default_rng([self.seed, HELD_OUT])
         return np.sort(draw.permutation(len(self.table))[:wanted])
+
+    def _kept_apart(self) -> NDArray[np.bool_]:
+        """Records that are not trained on: those that are held out, and others of their queries, since a query with
+        several positives has a record for each."""
+        queries = np.asarray(self.table.texts)[self.table.records["first"]]
+        apart = np.isin(queries, queries[self.held_out])
+        if len(self.held_out) and (~apart).sum() < 2:
+            raise UserError(
+                f"embedder.development.records={len(self.held_out)} leaves fewer than two records of other queries to "
+                "train on\n  take fewer, or set embedder.development=null"
+            )
+        return apart
 
 
 class Batch(NamedTuple):

@@ -168,8 +168,10 @@ class ContrastiveSettings(EmbedderTrainer):
         return "{task}" in self.instruction
 
     def recipe(self) -> Json:
-        """Identity: the fields; `listwise` where it has an effect."""
-        return {name: value for name, value in super().recipe().items() if name != "listwise" or value}
+        """Identity: the fields; `listwise` where it has an effect; and where records are held out, that others of their
+        queries are not trained on."""
+        fields = {name: value for name, value in super().recipe().items() if name != "listwise" or value}
+        return fields | ({"held_out": "queries"} if self.development is not None else {})
 
     @model_validator(mode="after")
     def _usable(self) -> Self:

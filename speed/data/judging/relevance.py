@@ -22,6 +22,10 @@ SAID = {
 """What a verdict says of a hard negative."""
 UNANSWERED = "unanswered"
 """Why a record is left out: neither its positive nor a hard negative answers its query."""
+REPLACED = "positive_replaced"
+"""What became of a record whose positive and hard negative changed places."""
+FURTHER = "further_positives"
+"""What became of a record of which a hard negative is a positive too, in a record of its own."""
 
 
 def agreed(positive_first: Verdict, negative_first: Verdict) -> Verdict | None:
@@ -42,8 +46,7 @@ def relabelled(record: Record, verdicts: Sequence[Verdict | None]) -> list[Recor
     Args:
         verdicts: on each of its hard negatives.
     """
-    said = [None if verdict is None else verdict[0] for verdict in verdicts]
-    refuted = said.count(False) > said.count(True)
+    refuted = _refuted(verdicts)
     answering, others = list[str](), list[str]()
     for negative, verdict in zip(record.negatives, verdicts, strict=True):
         (answering if verdict is not None and verdict[1] else others).append(negative)
@@ -64,3 +67,17 @@ def relabelled(record: Record, verdicts: Sequence[Verdict | None]) -> list[Recor
         )
         for positive in positives.values()
     ]
+
+
+def became(said: Sequence[str]) -> str:
+    """What became of a record that stayed, by what was said of its hard negatives; empty where it is as it was."""
+    verdicts = [next((verdict for verdict, name in SAID.items() if name == each), None) for each in said]
+    if not any(verdict is not None and verdict[1] for verdict in verdicts):
+        return ""
+    return REPLACED if _refuted(verdicts) else FURTHER
+
+
+def _refuted(verdicts: Sequence[Verdict | None]) -> bool:
+    """Whether most verdicts are against the positive."""
+    said = [None if verdict is None else verdict[0] for verdict in verdicts]
+    return said.count(False) > said.count(True)

@@ -22,6 +22,7 @@ from speed.core.graph import Goal
 from speed.core.row import Row
 from speed.core.stage import Node, Pool, Stage
 from speed.core.store import Store
+from speed.data.judging.relevance import became
 from speed.data.records import Candidates, Example, Pair, RevisedAnswer, Sample, TaskList, Topic
 from speed.runs.page.spread import Spread
 from speed.stages.base import AssignedPool
@@ -48,6 +49,7 @@ class Ending(NamedTuple):
     """`kept`, `rejected`, `repeat`, `left over` where more were written than wanted, `left out` by a stage after
     deduplication, or `undecided` where the run stopped."""
     cause: str = ""
+    """Why; of a record that was kept, how relabelling changed it."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def _corpus(order: Sequence[Goal], store: Store, firsts: dict[int, Example]) -> 
         wanted = set(nsmallest(SAMPLE, (first for _, first in _repeats(folder / "repeats.jsonl")), key=_scattered))
         repeats = _repeats(folder / "repeats.jsonl")
         repeat, its_first = next(repeats, (-1, -1))
-        filtered = _left_out(order, store)
+        later = _later(order, store)
         with (folder / "examples.jsonl").open(encoding="utf-8") as file:
             corpus = map(Example.model_validate_json, file)
             kept = next(corpus, None)
@@ -219,8 +221,8 @@ def _corpus(order: Sequence[Goal], store: Store, firsts: dict[int, Example]) -> 
                 ending = _ended("corpus", final, _kind(final), final.rejected)
                 if final.rejected is None and final.example == kept:
                     kept = next(corpus, None)
-                    if cause := next(filtered, ""):
-                        ending = ending._replace(outcome="left out", cause=cause)
+                    outcome, cause = next(later, ("kept", ""))
+                    ending = ending._replace(outcome=outcome, cause=cause)
                 elif final.rejected is None:
                     left = goal.node.keep is not None and final.row != repeat
                     ending = ending._replace(outcome="left over" if left else "repeat")
@@ -231,24 +233,27 @@ def _corpus(order: Sequence[Goal], store: Store, firsts: dict[int, Example]) -> 
                     repeat, its_first = next(repeats, (-1, -1))
 
 
-def _left_out(order: Sequence[Goal], store: Store) -> Iterator[str]:
-    """Why each record of the corpus was left out after deduplication, in its order; empty where it stayed, nothing
-    where no stage leaves any out."""
+def _later(order: Sequence[Goal], store: Store) -> Iterator[tuple[str, str]]:
+    """(outcome, cause) of each record of the corpus after deduplication, in its order: left out, or kept and perhaps
+    relabelled; nothing where no stage does either."""
     stages = [
-        _causes(store.payload(goal.node) / file)
+        _endings(store.payload(goal.node) / file)
         for kind, file in ((NegativeFilter, "scores.jsonl"), (Relabelling, "verdicts.jsonl"))
         for goal in _of(order, kind)
         if isinstance(goal.node, Stage) and store.manifest(goal.node) is not None
     ]
-    for cause in next(iter(stages), ()):
+    for outcome, cause in next(iter(stages), ()):
         for later in stages[1:]:  # it has read what the stage before kept
-            cause = cause or next(later, "")
-        yield cause
+            if outcome == "kept":
+                outcome, cause = next(later, ("kept", ""))
+        yield outcome, cause
 
 
-def _causes(file: Path) -> Iterator[str]:
+def _endings(file: Path) -> Iterator[tuple[str, str]]:
     with file.open(encoding="utf-8") as lines:
-        yield from (json.loads(line)["left_out"] for line in lines)
+        for row in map(json.loads, lines):
+            said = [each for each in row["negatives"] if isinstance(each, str)]  # a filter has similarities there
+            yield ("left out", row["left_out"]) if row["left_out"] else ("kept", became(said))
 
 
 def _repeats(file: Path) -> Iterator[tuple[int, int]]:

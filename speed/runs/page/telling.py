@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from speed.data.answers.parse import CAUSES, parse_example, parse_judgement, parse_revision, parse_tasks
-from speed.data.judging.relevance import UNANSWERED
+from speed.data.judging.relevance import FURTHER, REPLACED, UNANSWERED
 from speed.data.judging.votes import read_candidates
 from speed.data.quality.guidelines import CAUSES as GUIDELINES
 from speed.data.records import Candidates, Example, Pair, Prompt, Rejected, RevisedAnswer, Sample, TaskList
@@ -40,6 +40,8 @@ OTHER_CAUSES = {
     "positive_not_found": "its positive is not among the nearest documents of its query",
     "no_negative_left": "each of its hard negatives may answer the query",
     UNANSWERED: "neither its positive nor a hard negative answers its query, by the teacher's word",
+    REPLACED: "by the teacher's word a hard negative answers its query and the positive does not: they changed places",
+    FURTHER: "by the teacher's word a hard negative answers its query too: it is the positive of a further record",
 }
 """Causes beside those of answers and guidelines."""
 
@@ -243,6 +245,9 @@ def _ending(life: Life, lives: Lives) -> list[dict[str, Any] | None]:
     match life.ending.outcome:
         case "kept":
             steps.append(_step("in the corpus", "dedup", ["note", "good", "kept: the embedder learns from it"]))
+            if life.ending.cause:
+                note = ["note", "plain", f"{life.ending.cause}: {meaning(life.ending.cause)}"]
+                steps.append(_step("relabelled", "relabelling", note))
         case "repeat":
             of = "an earlier example" if life.first is None else f"row {life.first:,}"
             change = _change("from that row to this one", first, final.example) if first and final.example else None

@@ -161,3 +161,19 @@ def test_a_guide_leaves_out_what_it_scores_above_the_positive(base: Path, tmp_pa
         masked += figures(ctx, "masked")
     assert masked[0] == 0.0 < masked[1] < masked[2]
     assert masked[2] < 1.0, "the positive always counts"
+
+
+def test_a_query_that_is_held_out_is_not_trained_on_in_another_record(base: Path, tmp_path: Path) -> None:
+    """Relabelling, and sources with several positives, give a query several records."""
+    file = tmp_path / "examples.jsonl"
+    rows = [{"kind": "retrieval", "task": "t", "query": f"q {i % 20}", "positive": f"p {i}"} for i in range(60)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = small(base, batch_size=8, development=Development(records=8))
+    plan = plan_of(config, file)
+    held = {record % 20 for record in plan.held_out.tolist()}
+    trained = {record % 20 for record in flat(batches(plan))}
+    assert len(plan.held_out) == 8
+    assert held
+    assert trained == set(range(20)) - held
+    assert config.recipe() != {**small(base, batch_size=8).recipe(), "development": {"every": 50, "records": 8}}
+    assert "held_out" not in small(base).recipe()

@@ -17,8 +17,8 @@ from speed.backends.embedder.settings import Batching, Development, Lora, Masks,
 from speed.backends.embedder.trainer import ContrastiveTrainer
 
 WATCHED = ("loss", "gradient_norm", "learning_rate", "masked", "padding", "positive_similarity")
-ARE_WATCHED_ELSEWHERE = {"masks.guide", "masks.guide_margin", "sources.kind", "sources.tasks"}
-"""In test_contrastive_plan and test_token_table."""
+ARE_WATCHED_ELSEWHERE = {"listwise", "masks.guide", "masks.guide_margin", "sources.kind", "sources.tasks"}
+"""In test_contrastive_plan, test_token_table and test_graded_documents."""
 
 
 @pytest.fixture(scope="module")
