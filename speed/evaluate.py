@@ -27,8 +27,10 @@ from pydantic import ValidationError
 
 from speed import compare
 from speed.config import explanation
+from speed.core.allocation import Grant
 from speed.core.content import load_memory, save_memory
 from speed.core.errors import UserError
+from speed.core.machine import gpus
 from speed.core.manifest import commit
 from speed.core.store import Store
 from speed.data.evaluation_record import EvaluationRecord
@@ -77,7 +79,9 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--anyway", action="store_true", help="measure a server whose vectors have a known fault, too")
     machine = out.add_argument_group("the machine")
     machine.add_argument("--home", type=Path, default=Path(os.environ.get("SPEED_HOME") or "speed_home"))
-    machine.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    machine.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="all GPUs of CUDA_VISIBLE_DEVICES, or none"
+    )
     machine.add_argument("--threads", type=int, default=1)
     machine.add_argument("--concurrency", type=int, default=16, help="requests to an endpoint in flight")
     machine.add_argument("--vectors-gb", type=float, default=50.0, help="cap of the cache of vectors; 0 for no cache")
@@ -94,16 +98,18 @@ def evaluate(given: argparse.Namespace) -> tuple[EvaluationRecord, Path]:
         os.environ.setdefault(variable, value)
     store = Store(given.home.expanduser().resolve()).open()
     load_memory(store.home / "cache" / "hashes.json")
+    there = tuple(range(len(gpus()))) if given.device != "cpu" else ()
     runtime = Runtime(
         home=store.home,
-        devices="cpu" if given.device == "cpu" else (0,) if given.device == "cuda" else "auto",
+        devices=there or ((0,) if given.device == "cuda" else given.device),
         threads=given.threads,
         concurrency=given.concurrency,
         max_usd=given.max_usd,
         vectors_gb=given.vectors_gb,
     )
     with Screen() as screen:
-        ctx = Context(store=store, runtime=runtime, label=Path(given.model).name)
+        grant = Grant(devices=there, threads=given.threads)
+        ctx = Context(store=store, runtime=runtime, label=Path(given.model).name, granted=grant)
         ctx.send = lambda event: screen.show(ctx.label, event)
         checkpoint = _checkpoint(given)
         model = _model(given)

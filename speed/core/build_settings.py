@@ -28,6 +28,11 @@ class BuildSettings(Spec):
     grace_seconds: float = 60.0
     """How long a run that must end waits for the checkpoints of its trainings."""
 
+    @property
+    def any_number(self) -> tuple[int, ...]:
+        """Numbers of devices that a build can be given which shares its work out among all that there are."""
+        return tuple(range(1, 1 + len(self.devices))) if isinstance(self.devices, tuple) else (1,)
+
     @field_validator("devices", mode="before")
     @classmethod
     def _named(cls, value: object) -> object:

@@ -36,8 +36,7 @@ class Evaluation(Stage[Scores]):
         self.evaluator.read_inputs(runtime, say)
 
     def demand(self, runtime: Runtime) -> Demand:
-        there = len(runtime.devices) if isinstance(runtime.devices, tuple) else 1
-        return Demand(tuple(range(1, there + 1)))
+        return Demand(runtime.any_number)
 
     def trial(self) -> EncodingTrial | None:
         trainer, load = getattr(self.embedder, "trainer", None), self.evaluator.load()

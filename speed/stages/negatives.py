@@ -45,7 +45,7 @@ class MinedNegatives(Stage[Example]):
     name: ClassVar[str] = "negatives"
 
     def demand(self, runtime: Runtime) -> Demand:
-        return Demand((1,))
+        return Demand(runtime.any_number)
 
     def check_models(self) -> None:
         self.miner.check_model()

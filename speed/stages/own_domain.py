@@ -132,7 +132,7 @@ class OwnDomain(Stage[Scores]):
     name: ClassVar[str] = "own domain"
 
     def demand(self, runtime: Runtime) -> Demand:
-        return Demand((1,))
+        return Demand(runtime.any_number)
 
     def run(self, out: Path, ctx: Context) -> None:
         passages = load_passages(ctx.folder(self.topics))

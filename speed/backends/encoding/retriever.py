@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
-from speed.backends.runtime.device import device_of
+from speed.backends.runtime.device import device_of, devices_of
 from speed.backends.runtime.model_folder import described
 from speed.core.content import HubRepository, ModelReference, hub_model, locate_model
 from speed.core.errors import UserError
@@ -19,6 +19,7 @@ from speed.ports import Comparison, EmbedderTrainer, Group, Retriever
 from speed.runtime import Context
 
 if TYPE_CHECKING:
+    from speed.backends.encoding.encoder import Encoder
     from speed.backends.encoding.text_encoder import TextEncoder, Vectors
 
 T = TypeVar("T")
@@ -90,9 +91,11 @@ class EmbeddingRetriever(Retriever):
     ) -> Iterator[Comparison]:
         import torch
 
+        from speed.backends.encoding.shared_encoder import SharedEncoder
+
         torch.set_num_threads(ctx.grant.threads)
         device = device_of(ctx)
-        encoder = self.loaded(device)
+        encoder = self._on(devices_of(ctx), device, ctx)
         template = self.instruction or encoder.prompts.get("query", "") + "{query}"
         prefix = encoder.prompts.get("document", "") if self.document is None else self.document
         shutil.rmtree(scratch, ignore_errors=True)
@@ -106,6 +109,26 @@ class EmbeddingRetriever(Retriever):
             yield Cosines(asked, answers, groups, device, ctx)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+            if isinstance(encoder, SharedEncoder):
+                encoder.close()
+
+    def _on(self, devices: Sequence[str], device: str, ctx: Context) -> TextEncoder:
+        """The encoder, with a worker on each of several devices."""
+        from speed.backends.encoding.encoder import Encoder
+        from speed.backends.encoding.shared_encoder import shared
+
+        encoder = self.loaded(device)
+        if len(devices) < 2 or not isinstance(encoder, Encoder):
+            return encoder
+        return shared(encoder, self.loaded_ours, "fp32", devices, ctx)
+
+    def loaded_ours(self, device: str) -> Encoder:
+        """The encoder where it is ours, as a worker loads it."""
+        from speed.backends.encoding.encoder import Encoder
+
+        encoder = self.loaded(device)
+        assert isinstance(encoder, Encoder)
+        return encoder
 
     @property
     def _reference(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +18,10 @@ from speed.backends.encoding.text_encoder import Vectors
 from speed.backends.encoding.workers import Encode, EncodingWorkers, Ids
 from speed.backends.runtime.precision import dtype_of
 from speed.model.batching import chunks
+from speed.runtime import Context
+
+LoadEncoder: TypeAlias = Callable[[str], Encoder]
+"""Loads a model on a device; a function that another process can be given."""
 
 
 class SharedEncoder(Encoder):
@@ -44,28 +49,29 @@ class SharedEncoder(Encoder):
         self.workers.close()
 
 
-def shared(
-    encoder: Encoder,
-    folder: Path,
-    precision: str,
-    devices: Sequence[str],
-    threads: int,
-    say: Callable[[str], None],
-) -> SharedEncoder:
-    """The encoder of a folder on several devices.
+def shared(encoder: Encoder, load: LoadEncoder, precision: str, devices: Sequence[str], ctx: Context) -> SharedEncoder:
+    """An encoder on several devices.
 
     Args:
         encoder: the same, loaded here.
-        threads: of each worker.
+        load: loads it; each worker does.
     """
-    load = partial(_loaded, folder, encoder.max_length, precision, encoder.chunk_tokens, threads)
-    return SharedEncoder(encoder, EncodingWorkers(load, devices, say))
+    work = partial(_loaded, load, encoder.max_length, precision, encoder.chunk_tokens, ctx.grant.threads)
+    found = SharedEncoder(encoder, EncodingWorkers(work, devices, ctx.say))
+    found.chunk_tokens, found.at_once = encoder.chunk_tokens, encoder.at_once
+    return found
 
 
-def _loaded(folder: Path, max_length: int, precision: str, chunk_tokens: int, threads: int, device: str) -> Encode:
+def of_folder(folder: Path, device: str) -> Encoder:
+    """The embedder of a folder."""
+    return Encoder.load(folder, device)
+
+
+def _loaded(load: LoadEncoder, max_length: int, precision: str, chunk_tokens: int, threads: int, device: str) -> Encode:
     """The embedder of a worker, and how it encodes a chunk."""
     torch.set_num_threads(threads)
-    encoder = Encoder.load(folder, device, max_length)
+    encoder = load(device)
+    encoder.max_length = max_length
     encoder.model.to(dtype_of(precision))
     encoder.chunk_tokens = min(chunk_tokens, CHUNK_TOKENS)
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from speed.backends.encoding.encoder import CHUNK_TOKENS, PADDING_SHARE, Encoder, UnknownLayout
 from speed.backends.encoding.instructions import instruction_table
 from speed.backends.encoding.sentence_transformer import SentenceTransformerEncoder
-from speed.backends.encoding.shared_encoder import SharedEncoder, shared
+from speed.backends.encoding.shared_encoder import of_folder, shared
 from speed.backends.encoding.text_encoder import TextEncoder
 from speed.backends.encoding.token_rows import not_added
 from speed.backends.runtime.at_once import AtOnce
-from speed.backends.runtime.device import device_of
+from speed.backends.runtime.device import device_of, devices_of
 from speed.backends.runtime.precision import dtype_of
 from speed.core.content import sha256_of
 from speed.core.errors import UserError
@@ -82,8 +83,7 @@ class LocalModel:
         from safetensors import SafetensorError
 
         dtype = dtype_of(precision)
-        device, devices = device_of(ctx), ctx.grant.devices
-        several = [f"{device}:{place}" if device == "cuda" else device for place in range(len(devices))]
+        device, devices = device_of(ctx), devices_of(ctx)
         encoder: Encoder | SentenceTransformerEncoder
         if any(self.folder.glob("*.bin")) and not any(self.folder.rglob("*.safetensors")):
             raise UserError(
@@ -91,7 +91,7 @@ class LocalModel:
             )
         try:
             try:
-                encoder = Encoder.load(self.folder, "cpu" if len(several) > 1 else device, max_length)
+                encoder = Encoder.load(self.folder, "cpu" if len(devices) > 1 else device, max_length)
             except UnknownLayout as reason:
                 ctx.say(f"{reason}; sentence-transformers encodes instead")
                 encoder = SentenceTransformerEncoder(self.folder, device, max_length)
@@ -113,14 +113,9 @@ class LocalModel:
         encoder.model.to(dtype)
         if isinstance(encoder, Encoder):
             self._remember_chunks(encoder, precision, ctx)
-            return self._on(several, encoder, precision, ctx) if len(several) > 1 else encoder
+            if len(devices) > 1:
+                return shared(encoder, partial(of_folder, self.folder), precision, devices, ctx)
         return encoder
-
-    def _on(self, devices: list[str], encoder: Encoder, precision: str, ctx: Context) -> SharedEncoder:
-        """The encoder with a worker on each of several devices."""
-        found = shared(encoder, self.folder, precision, devices, ctx.grant.threads, ctx.say)
-        found.chunk_tokens, found.at_once = encoder.chunk_tokens, encoder.at_once
-        return found
 
     def _remember_chunks(self, encoder: Encoder, precision: str, ctx: Context) -> None:
         """Begin with the chunks that fitted into memory before, and remember smaller ones."""

@@ -18,6 +18,13 @@ def device_of(ctx: Context) -> str:
     return device
 
 
+def devices_of(ctx: Context) -> list[str]:
+    """As torch names them, the devices that a build has for itself; the one that it computes on where it has none."""
+    device = device_of(ctx)
+    own = range(len(ctx.grant.devices))
+    return [f"{device}:{place}" if device == "cuda" else device for place in own] or [device]
+
+
 def device_for(runtime: Runtime) -> str:
     """As `device_of`; imports torch.
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from speed.backends.encoding import workers as retriever_workers
 from speed.backends.encoding.encoder import Encoder
-from speed.backends.encoding.retriever import EmbeddingRetriever
+from speed.backends.encoding.retriever import Cosines, EmbeddingRetriever
+from speed.core.allocation import Grant
 from speed.core.content import ModelReference, package_folder
 from speed.core.errors import UserError
 from speed.core.store import Store
@@ -87,3 +89,24 @@ def test_the_payload_of_a_training_is_its_model(tmp_path: Path) -> None:
     retriever = EmbeddingRetriever(model=ModelReference(name=str(tmp_path)))
     retriever.check_model()
     assert retriever.weights() == (tmp_path / "model" / "model.safetensors",)
+
+
+def test_several_devices_give_the_vectors_of_one_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    retriever = EmbeddingRetriever(model=ModelReference(name=BASE), max_length=160, pooling="mean")
+    monkeypatch.setattr("speed.backends.encoding.encoder.CHUNK_TOKENS", 8)  # texts fill several chunks
+    started: list[str] = []
+    workers = retriever_workers.EncodingWorkers._started
+    monkeypatch.setattr(
+        retriever_workers.EncodingWorkers,
+        "_started",
+        lambda self, device: (started.append(device), workers(self, device))[1],
+    )
+    found = {}
+    for devices in ((), (0, 1)):
+        ctx = Context(Store(tmp_path).open(), Runtime(home=tmp_path), granted=Grant(devices=devices))
+        with retriever.compared(iter(QUERIES), iter(DOCUMENTS), GROUPS, tmp_path / "scratch", ctx) as compared:
+            assert isinstance(compared, Cosines)
+            found[devices] = np.array(compared.queries), np.array(compared.documents)
+        assert started == ["cpu"] * len(devices)
+    for one, two in zip(found[()], found[0, 1], strict=True):
+        assert np.array_equal(one, two)

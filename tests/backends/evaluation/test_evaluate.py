@@ -13,6 +13,8 @@ from embeddings_server import Server
 from tiny_generator import make_base
 from tiny_tasks import WORDS, all_seven, write
 
+from speed.backends.evaluation.evaluated_model import LocalModel
+from speed.core.errors import UserError
 from speed.evaluate import evaluate, main, parser
 
 
@@ -227,3 +229,26 @@ def test_a_snapshot_in_the_hubs_cache_keeps_its_revision(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     found, _ = judge(model, "--benchmark", "mteb_v1", "--tasks", "STSBenchmark")
     assert found.pins.datasets == {"STSBenchmark": data["revision"]}
+
+
+@pytest.mark.parametrize(
+    ("device", "found", "devices", "granted"),
+    [
+        ("auto", 2, (0, 1), (0, 1)),
+        ("cuda", 2, (0, 1), (0, 1)),
+        ("cpu", 2, "cpu", ()),
+        ("auto", 0, "auto", ()),
+        ("cuda", 0, (0,), ()),
+    ],
+)
+def test_all_gpus_encode_or_none(
+    device: str, found: int, devices: Any, granted: tuple[int, ...], model: Path, judge: Any, monkeypatch: Any
+) -> None:
+    def load(self: Any, max_length: Any, at_most: Any, precision: str, ctx: Any) -> Any:
+        assert (ctx.runtime.devices, ctx.grant.devices, ctx.grant.threads) == (devices, granted, 3)
+        raise UserError("it would be loaded now")
+
+    monkeypatch.setattr(LocalModel, "load", load)
+    monkeypatch.setattr("speed.evaluate.gpus", lambda: ("a GPU",) * found)
+    with pytest.raises(UserError, match="it would be loaded now"):
+        judge(model, "--device", device, "--threads", 3)
