@@ -52,13 +52,10 @@ def write_dataset(run: Path, licence: str, to: Path) -> None:
         UserError: for a folder that is no finished run, or a licence that is no identifier.
         CorruptArtifact: for records that are not those that were built.
     """
-    if not _LICENCE.fullmatch(licence):
-        raise UserError(
-            f"--licence {licence!r} is no licence: give an identifier of the hub such as cc-by-4.0, odc-by, apache-2.0"
-        )
+    refuse_licence(licence)
     summary, lines = _summary(run)
-    manifests = {line.label: _manifests(run, line) for line in lines}
-    payload = _folder(run, lines[-1])
+    manifests = {line.label: manifests_of(run, line) for line in lines}
+    payload = folder_of(run, lines[-1])
     check(payload, manifests[lines[-1].label][0].outputs)
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir(parents=True)
@@ -66,28 +63,38 @@ def write_dataset(run: Path, licence: str, to: Path) -> None:
     DatasetCard(dataset_card(licence, summary, lines, manifests, to / RECORDS)).save(to / "README.md")
 
 
-def _summary(run: Path) -> tuple[dict[str, Any], list[StageLine]]:
-    """What a run reported, and the stages that its corpus came from: those up to the one that holds it."""
+def reported(run: Path) -> tuple[dict[str, Any], list[StageLine]]:
+    """What a run reported, and its stages, upstream first.
+
+    Raises:
+        UserError: for a folder that is no finished run.
+    """
     try:
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-        lines = [StageLine.model_validate(line) for line in summary["stages"]]
-        corpus = next((place for place, line in enumerate(lines) if (_folder(run, line) / RECORDS).is_file()), None)
+        return summary, [StageLine.model_validate(line) for line in summary["stages"]]
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise UserError(
             f"{run} is no finished run: its summary.json cannot be read\n  give a folder of speed_home/runs/DATE"
         ) from error
+
+
+def _summary(run: Path) -> tuple[dict[str, Any], list[StageLine]]:
+    """What a run reported, and the stages that its corpus came from: those up to the one that holds it."""
+    summary, lines = reported(run)
+    corpus = next((place for place, line in enumerate(lines) if (folder_of(run, line) / RECORDS).is_file()), None)
     if corpus is None:
         raise UserError(f"the corpus of {run} is gone from the store: {REPEAT}")
     return summary, lines[: corpus + 1]
 
 
-def _folder(run: Path, line: StageLine) -> Path:
+def folder_of(run: Path, line: StageLine) -> Path:
+    """Where a run shows the artifact of a stage."""
     return run / "stages" / line.label.replace(" ", "-")
 
 
-def _manifests(run: Path, line: StageLine) -> list[Manifest]:
+def manifests_of(run: Path, line: StageLine) -> list[Manifest]:
     """Of a stage, or of the shards of a pool that the run reads."""
-    folder = _folder(run, line)
+    folder = folder_of(run, line)
     files = [folder / "manifest.json"] if (folder / "manifest.json").is_file() else sorted(folder.glob("rows-*.json"))
     found = [manifest for manifest in map(read_manifest, files) if manifest is not None]
     if not found:
@@ -132,7 +139,7 @@ def dataset_card(
             [
                 f"- language: {escaped(', '.join(languages))}",
                 f"- teacher: {escaped(', '.join(models)) or 'none was asked'}",
-                *(f"- {name}: {escaped(value)}" for name, value in _inputs(recipes)),
+                *(f"- {name}: {escaped(value)}" for name, value in inputs_of(recipes)),
                 f"- preset {escaped(str(about['preset']))}, seeds: {escaped(str(about['seeds']))}",
                 *(f"- code: {escaped(made)}" for made in _makers(manifests)),
             ]
@@ -146,6 +153,18 @@ def dataset_card(
     parts += ["## Examples", *(fenced(json.dumps(row, indent=1, ensure_ascii=False), "json") for row in rows)]
     parts += ["## Keys", "\n".join(f"- {line.label}: `{line.key}`" for line in lines)]
     return "\n\n".join([*parts, "## Citation", fenced(CITATION, "bibtex")]) + "\n"
+
+
+def refuse_licence(licence: str) -> None:
+    """Refuse what is no identifier of a licence.
+
+    Raises:
+        UserError: naming some that are.
+    """
+    if not _LICENCE.fullmatch(licence):
+        raise UserError(
+            f"--licence {licence!r} is no licence: give an identifier of the hub such as cc-by-4.0, odc-by, apache-2.0"
+        )
 
 
 def _header(licence: str, languages: list[str], records: int) -> str:
@@ -192,7 +211,7 @@ def _looked_through(records: Path) -> tuple[Counter[str], list[Json]]:
     return counts, [*firsts, *others][:_EXAMPLES]
 
 
-def _inputs(recipes: dict[str, Json]) -> Iterator[tuple[str, str]]:
+def inputs_of(recipes: dict[str, Json]) -> Iterator[tuple[str, str]]:
     """Whatever came from outside: files by their sha256, models of the hub by their name."""
     for path, value in _leaves(recipes):
         if path[-1] in ("sha256", "hub"):
@@ -203,6 +222,9 @@ def _leaves(value: Json, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _leaves(inner, (*path, str(name)))
+    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        for place, inner in enumerate(value):
+            yield from _leaves(inner, (*path, str(place)))
     elif path:
         yield path, str(value)
 

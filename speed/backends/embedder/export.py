@@ -27,7 +27,7 @@ from speed.backends.encoding.instructions import instruction_table
 from speed.backends.encoding.token_rows import Frame, token_rows, training_frame
 from speed.core.cache import write_aside
 from speed.core.content import locate_model, sha256_of
-from speed.core.spec import Json
+from speed.core.spec import Json, recipe
 
 PROBES = ("", "a", "Instruct: Retrieve semantically similar text.\nQuery: the quick brown fox", "long text " * 2000)
 """Texts on which the exported model must agree with the trained one."""
@@ -176,6 +176,7 @@ def _card(config: ContrastiveSettings, facts: dict[str, Json]) -> ModelCard:
     tags = ["sentence-transformers", "feature-extraction", "sentence-similarity"]
     head = ModelCardData(library_name="sentence-transformers", base_model=base, tags=tags)
     trained = config.model_dump(mode="json", exclude={"base"})
+    trained |= {name: recipe(getattr(config, name)) for name in ("sources", "masks")}  # files by content, not by place
     packages = {name: version(name) for name in ("torch", "transformers", "peft")}
     rows = {**facts, **trained, **packages}
     settings = "\n".join(f"| {name} | {json.dumps(value)} |" for name, value in rows.items())
