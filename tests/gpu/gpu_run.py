@@ -39,12 +39,13 @@ class Part(NamedTuple):
 
 
 PARTS = (
-    Part(1, "smoke", 150),
-    Part(2, "embedder", 85),
-    Part(3, "generators", 105),
-    Part(4, "engine", 50),
-    Part(5, "encoding", 40),
-    Part(6, "fp16", 35),
+    Part(1, "smoke", 130),
+    Part(2, "embedder", 80),
+    Part(3, "generators", 90),
+    Part(4, "engine", 45),
+    Part(5, "encoding", 30),
+    Part(6, "fp16", 30),
+    Part(7, "probe", 60),
 )
 
 Wait = Callable[["subprocess.Popen[bytes]", float], bool]

@@ -78,6 +78,16 @@ def test_fp16_trains_adapters_in_fp32_under_a_scaler(tmp_path: Path) -> None:
     assert found["embedder bf16"]["scale"] is None
 
 
+def test_the_probe_measures_each_stage_that_computes(tmp_path: Path) -> None:
+    found = measured("probe", tmp_path)
+    assert not found["refused"]
+    stages = {"junior", "root data", "senior", "synthesis", "revisor", "revision", "embedder"}
+    assert found["measured"].keys() == stages
+    assert all(each["gigabytes"] > 0 and each["tokens_per_second"] > 0 for each in found["measured"].values())
+    assert found["measured"]["synthesis"] == found["measured"]["root data"], "equal trials once"
+    assert not (tmp_path / "home").exists()
+
+
 @pytest.mark.slow
 def test_the_smoke_experiment_needs_neither_litellm_nor_mteb_nor_wandb(tmp_path: Path) -> None:
     path = f"{HERE / 'without'}:{ROOT}:{HERE}"
@@ -171,7 +181,7 @@ def test_a_failed_measurement_is_kept_and_the_next_one_has_its_turn(tmp_path: Pa
 def test_the_parts_fit_into_eight_minutes() -> None:
     assert WHOLE < 480
     assert sum(part.seconds for part in PARTS) <= WHOLE
-    assert [part.number for part in PARTS] == [1, 2, 3, 4, 5, 6]
+    assert [part.number for part in PARTS] == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_files_copied_to_a_machine_have_an_unknown_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
