@@ -14,7 +14,7 @@ begun=$SECONDS
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 path=$root:$root/tests/gpu
-if ! "$python" -c "import datasets, datasketch, hydra, pydantic, trl" 2>/dev/null && compgen -G "$root/.wheels/*.whl" >/dev/null; then
+if ! "$python" -c "import datasets, hydra, pydantic, trl" 2>/dev/null && compgen -G "$root/.wheels/*.whl" >/dev/null; then
   "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$scratch/site" "$root"/.wheels/*.whl \
     && path=$path:$scratch/site
 fi

@@ -7,7 +7,7 @@ python=${PYTHON:-python3}
 if [ -z "${PYTHON:-}" ] && [ -x "$root/.venv/bin/python" ]; then python=$root/.venv/bin/python; fi
 most=$((25 * 1024 * 1024))
 packages=(
-  annotated-types datasets datasketch dill hydra-core multiprocess omegaconf pydantic pydantic_core
+  annotated-types datasets dill hydra-core multiprocess omegaconf pydantic pydantic_core
   trl typing_extensions typing-inspection zstandard
 )
 pure=(antlr4-python3-runtime) # comes as source only
