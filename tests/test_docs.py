@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,39 @@ def test_paths_and_links(page: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+
+
+def test_the_design_answers_each_question_with_one_path() -> None:
+    tables = re.findall(r"^\| question \| file \|\n\|[-|]+\|\n((?:\|.*\n)+)", DESIGN, re.MULTILINE)
+    assert len(tables) == 2
+    for row in "".join(tables).splitlines():
+        assert len(PATH.findall(row)) == row.count("`") / 2 == 1, row
+
+
+def test_the_design_says_what_every_file_of_teaching_is_for() -> None:
+    files = {path.name for path in (ROOT / "speed" / "teaching").glob("*.py")} - {"__init__.py"}
+    assert files == set(re.findall(r"`speed/teaching/(\w+\.py)`", DESIGN))
+
+
+def test_the_layers_of_the_design_are_those_of_the_linter() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    [layers] = [each["layers"] for each in contracts["contracts"] if each["name"] == "Arrows point down"]
+    [block] = re.findall(r"^## Layers\n\n```\n(.*?)^```$", DESIGN, re.MULTILINE | re.DOTALL)
+    told = [re.split(r" {3,}", line)[0].split() for line in block.splitlines()]
+    assert [sorted(re.sub(r"/$|\.py$", "", name) for name in names) for names in told] == [
+        sorted(each.strip().removeprefix("speed.") for each in layer.split("|")) for layer in layers
+    ]
+
+
+def test_the_table_of_records_has_every_stage_that_writes_some() -> None:
+    page = (ROOT / "docs" / "topics_and_data.md").read_text(encoding="utf-8").partition("## Records")[2]
+    links = re.findall(r"`([\w-]+)`", " ".join(re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)))
+    code = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "speed" / "stages").glob("*.py")))
+    names = set(re.findall(r'^    name: ClassVar\[str\] = "([\w ]+)"', code, re.MULTILINE))
+    models = {"junior", "senior", "revisor", "given model", "instruct model", "embedder", "evaluation"}
+    assert models < names
+    missing = [name for name in names - models if not any(link.startswith(name.replace(" ", "-")) for link in links)]
+    assert missing == []

@@ -37,6 +37,7 @@ KNOWN = {
     "docs/paper.md": {
         "920K examples": None,
         "230,000 calls": 230_000,
+        "500K calls": None,
         "10K calls": 10_000,
         "100K examples": 100_000,
         "50K revisions": 50_000,

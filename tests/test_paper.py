@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import reduce
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -96,3 +97,12 @@ def test_options_named_on_the_page_are_there() -> None:
     for group, names in re.findall(rf"\b({groups})=([\w,]+)", PAGE):
         for name in names.split(","):
             assert (ROOT / "conf" / group / f"{name}.yaml").is_file(), f"{group}={name}"
+
+
+def test_values_in_code_are_those_of_the_page() -> None:
+    section = PAGE.partition("## Values that stand in code")[2]
+    rows = re.findall(r"^\| (.*) \| `(speed/[\w/]+)\.py` \|$", section, re.MULTILINE)
+    told = [(file, *value) for text, file in rows for value in re.findall(r"`([A-Z_]+)` ([\d.]+)", text)]
+    assert len(told) > 12
+    for file, name, value in told:
+        assert getattr(import_module(file.replace("/", ".")), name) == float(value), f"{name} in {file}.py"

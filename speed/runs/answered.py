@@ -20,7 +20,8 @@ from speed.runs.tables import money, paragraph
 from speed.runtime import Runtime
 
 PLANNED: list[Goal] = []
-"""What the points of a sweep need that were planned before in this process."""
+"""What the points of a sweep need that were planned before in this process. At module level, since Hydra calls a
+function for each point and hands nothing from one to the next."""
 
 
 class Answered(NamedTuple):

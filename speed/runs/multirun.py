@@ -20,7 +20,8 @@ class Multirun:
 
 
 BEGUN: list[Multirun] = []
-"""The multirun that has begun in this process, if there is one."""
+"""The multirun that has begun in this process, if there is one. At module level, since Hydra makes the callback that
+notes it, and keeps it from whoever prints the table."""
 
 
 def begin(home: Path, sweep: str, jobs: tuple[tuple[str, ...], ...]) -> None:

@@ -203,7 +203,8 @@ def _opened() -> _Connection:
 
 
 _connections: dict[int, Connections] = {}
-"""By process: a forked child opens its own."""
+"""By process: a forked child opens its own. At module level, since a teacher is a frozen value, and endpoints of
+embeddings use them too."""
 
 
 def connections() -> Connections:

@@ -71,9 +71,13 @@ class Session:
 
 # -- one session a process and root, one event loop a process ----------------------------------------------------------
 
+# At module level, since what must be one in a process has no other owner: stages that ask at the same time know nothing
+# of one another, and a teacher is a frozen value. Keyed by process: a fork has no thread of its parent.
 _lock = threading.Lock()
 _loops: dict[int, asyncio.AbstractEventLoop] = {}
+"""By process."""
 _sessions: dict[tuple[int, Path], Session] = {}
+"""By process and folder of the journal."""
 
 
 def teaching_loop() -> asyncio.AbstractEventLoop:
