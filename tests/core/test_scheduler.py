@@ -15,7 +15,8 @@ from speed.core.fork_servers import server_imports
 SLOW = """
 import pathlib, time
 pathlib.Path("began").touch()
-time.sleep(0.5)
+while not pathlib.Path("interrupted").exists():
+    time.sleep(0.01)
 pathlib.Path("ended").touch()
 """
 PROGRAM = """
@@ -29,6 +30,7 @@ def interrupt():
     while not pathlib.Path("began").exists():
         time.sleep(0.01)
     os.kill(servers._servers[0][1]._forkserver_pid, signal.SIGINT)
+    pathlib.Path("interrupted").touch()
 
 def imported():
     no_wandb = "WANDB_MODE" not in os.environ and importlib.util.find_spec("wandb") is None

@@ -48,7 +48,12 @@ class Provider:
         self.key = ""
         """The only key that is let in, where there is one."""
         self.in_flight = self.most_in_flight = 0
-        self.dead = False
+        self.dead = 0
+        """Connections that are still reset before the server lives again."""
+        self.held = False
+        """Whether answers are held back."""
+        self.hung: Counter[str] = Counter()
+        """Requests that are never answered, by prompt."""
         self._bucket, self._filled = 0.0, 0.0
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -87,6 +92,7 @@ class Provider:
         self.bodies.append(body)
         self.times.setdefault(prompt, []).append(time.monotonic())
         if self.dead:
+            self.dead -= 1
             return await _reset(request)
         if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
             return await _leak(request, 401)
@@ -101,6 +107,9 @@ class Provider:
             step, _, detail = steps[min(arrival, len(steps) - 1)].partition(":")
             if self.latency:
                 await asyncio.sleep(self.latency)
+            while self.held:
+                await asyncio.sleep(0.01)
+            self.hung[prompt] += step == "hang"
             if step in ("ok", "slow", "twice", "length", "filter", "refuse", "void", "say"):
                 return await self._answer(request, prompt, step, detail)
             return await _FAULTS[step](detail)(request)

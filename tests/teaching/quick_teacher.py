@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from speed.core.store import Store
 from speed.data.records import Kind
 from speed.ports import Answer, Ask
 from speed.runtime import Context, Runtime
-from speed.teaching.errors import Patience, Reply
+from speed.teaching.errors import Patience, Reply, TransportError
 from speed.teaching.litellm_teacher import LitellmTeacher
 from speed.teaching.openai_teacher import OpenAICompatibleTeacher
 from speed.teaching.requests import Call
@@ -31,12 +32,21 @@ class Priced(OpenAICompatibleTeacher):
         return 0.0002 * tokens_out
 
 
-def hurried(kind: type[Any]) -> type[Any]:
-    """A teacher with a short limit for the prompts that are never answered, and a long one for all others."""
+def hurried(kind: type[Any], provider: Provider) -> type[Any]:
+    """A teacher whose time is up as soon as the provider leaves a request unanswered, and never before."""
 
     class Hurried(kind):  # type: ignore[misc]
         async def send(self, call: Call, runtime: Runtime, seconds: float) -> Reply:
-            return await super().send(call, runtime, 0.3 if "hang" in call.ask.prompt else seconds)
+            before = provider.hung[call.ask.prompt]
+            sending = asyncio.ensure_future(super().send(call, runtime, seconds))
+            try:
+                while not sending.done() and provider.hung[call.ask.prompt] == before:
+                    await asyncio.wait([sending], timeout=0.01)
+                if not sending.done():
+                    raise TransportError("timeout", "the provider hangs", crowded=True)
+                return sending.result()
+            finally:
+                sending.cancel()
 
     return Hurried
 

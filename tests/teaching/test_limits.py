@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,31 +65,34 @@ def test_each_cap_bounds_what_the_root_ever_paid(
 
 def test_processes_that_share_a_root_share_the_places_in_flight(tmp_path: Path) -> None:
     with Provider(latency=0.05) as provider:
-        asked: list[tuple[float, str, int]] = []
+        together: list[tuple[str, int]] = []
 
         def answer(prompt: str) -> str:
-            asked.append((time.monotonic(), prompt.split()[0], provider.in_flight))
+            together.append((prompt, provider.in_flight))
             return f"answer to {prompt}"
 
-        provider.answer = answer
-        running = [capped(provider, tmp_path, name, 1200, 1_000_000) for name in ("one", "two")]
-        go(running)
-        for process in running:
-            process.communicate(timeout=HANG)
-        assert [process.returncode for process in running] == [0, 0]
-    began = max(next(at for at, name, _ in asked if name == wanted) for wanted in ("one", "two"))
-    ended = min(max(at for at, name, _ in asked if name == wanted) for wanted in ("one", "two"))
-    settled = (began + ended) / 2  # each looks for others once a second
-    together = [places for at, _, places in asked if settled < at < ended]
-    assert len(together) > 100, "both asked at once for a while"
-    assert max(together) <= 16, "runtime.concurrency is for all processes together"
-    assert max(places for *_, places in asked) <= 2 * 16
+        provider.answer, provider.held = answer, True
+        one, two = (capped(provider, tmp_path, name, 200, 1_000_000) for name in ("one", "two"))
+        go([one])
+        wait_until(lambda: provider.in_flight == 16)
+        go([two])
+        wait_until(lambda: provider.in_flight == 16 + 8)
+        assert one.stdout is not None
+        assert [one.stdout.readline(), one.stdout.readline()] == ["16 places\n", "8 places\n"]
+        provider.held = False  # from here on each sends only where it has fewer than eight in flight
+        said = [process.communicate(timeout=HANG)[0] for process in (one, two)]
+        assert [process.returncode for process in (one, two)] == [0, 0]
+    assert said[1].startswith("8 places\n")
+    first = {f"one {row}" for row in range(16)}
+    later = [places for prompt, places in together if prompt.startswith("one") and prompt not in first]
+    assert len(later) == 200 - 16
+    assert max(later) <= 16, "runtime.concurrency is for all processes together"
 
 
 CAPPED = """
 import aiohttp, sys  # which takes a second, before they begin together
 from pathlib import Path
-from types import SimpleNamespace
+from speed.teaching import pace, spending
 from speed.teaching.openai_teacher import OpenAICompatibleTeacher
 from speed.runtime import Context, Runtime
 from speed.core.errors import UserError
@@ -97,6 +101,18 @@ from speed.ports import Ask
 url, home, name, rows, cap = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
 ctx = Context(Store(home).open(), Runtime(home=home, api_base=url, concurrency=16, max_calls=cap))
 asks = (Ask(prompt=f"{name} {row}", temperature=1.0, max_tokens=9, purpose="seed") for row in range(rows))
+pace.FIRST = 16  # all places at once
+spending.LATELY = 1e9  # however slow the machine is, the other process is not taken for gone
+share, told = spending.Neighbours.share, []
+
+def tell(self, concurrency):
+    places = share(self, concurrency)
+    if told[-1:] != [places]:
+        print(places, "places", flush=True)
+    told.append(places)
+    return places
+
+spending.Neighbours.share = tell
 print("ready", flush=True)
 input()
 try:
@@ -112,6 +128,14 @@ def capped(provider: Provider, home: Path, name: str, rows: int, cap: int) -> su
     """A process that asks so many rows once it is told to."""
     command = [sys.executable, "-c", CAPPED, provider.url, str(home), name, str(rows), str(cap)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    """Wait for another thread or process."""
+    deadline = time.monotonic() + HANG
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def go(running: list[subprocess.Popen[str]]) -> None:
@@ -138,7 +162,8 @@ def test_processes_that_share_a_root_share_the_cap(provider: Provider, tmp_path:
 
 def test_a_silent_server_ends_the_run_with_the_reason(provider: Provider, tmp_path: Path) -> None:
     """Every sending runs into its timeout; nothing is ever said, and there is patience for hours of it."""
-    patient = teacher(hurried(OpenAICompatibleTeacher), patience=dataclasses.replace(LONG, attempts=10_000))
+    kind = hurried(OpenAICompatibleTeacher, provider)
+    patient = teacher(kind, patience=dataclasses.replace(LONG, attempts=10_000, base=0.3, cap=0.3))
     assert [answer.cause for answer in answers(["fine"], context(tmp_path, provider), by=patient)] == ["ok"]
     ctx = context(tmp_path, provider, watchdog_seconds=2.0)
     with pytest.raises(UserError, match=r"said nothing for \d+ s .*watchdog_seconds=2.*\n.*same command goes on"):
@@ -146,15 +171,15 @@ def test_a_silent_server_ends_the_run_with_the_reason(provider: Provider, tmp_pa
     assert [entry.messages[-1]["content"] for entry in Journal(tmp_path / "journal")] == ["fine"]
 
 
-def test_a_request_that_is_sent_again_is_told_once(provider: Provider, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [OpenAICompatibleTeacher, LitellmTeacher])
+def test_a_request_that_is_sent_again_is_told_once(kind: type[Any], provider: Provider, tmp_path: Path) -> None:
     """Of 300 s by default; here the limit is another."""
     said: list[dict[str, Any]] = []
     ctx = context(tmp_path, provider, request_seconds=0.5)
     ctx.send = said.append
-    patient = teacher(patience=dataclasses.replace(QUICK, timeout=None, attempts=500))
-    assert [answer.cause for answer in answers([f"row {row} | hang ok" for row in range(3)], ctx, by=patient)] == [
-        "ok"
-    ] * 3
+    patient = teacher(kind, patience=dataclasses.replace(QUICK, timeout=None, attempts=500))
+    found = answers([f"row {row} | hang ok" for row in range(3)], ctx, by=patient)
+    assert [answer.cause for answer in found] == ["ok"] * 3
     told = [event["message"] for event in said if "runtime.request_seconds" in str(event.get("message"))]
     assert len(told) == 1
     assert "has not answered a request within 0.5 s" in told[0]

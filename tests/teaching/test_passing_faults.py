@@ -39,14 +39,12 @@ TRANSIENT = [
 def test_every_passing_fault_ends_in_one_answer(kind: type[Any], provider: Provider, tmp_path: Path) -> None:
     prompts = [f"row {row} | {fault} ok" for row, fault in enumerate(TRANSIENT)]
     ctx = context(tmp_path, provider)
-    found = answers(prompts, ctx, by=teacher(hurried(kind), patience=LONG))
+    found = answers(prompts, ctx, by=teacher(hurried(kind, provider), patience=LONG))
     assert [answer.cause for answer in found] == ["ok"] * len(prompts)
     assert [answer.text.partition(" to ")[2] for answer in found] == prompts
     assert set(provider.paid.values()) == {1}
     resent = {entry.messages[-1]["content"]: entry.resent for entry in Journal(tmp_path / "journal")}
     needed = {prompt: int(fault not in ("slow:0.1", "twice")) for prompt, fault in zip(prompts, TRANSIENT, strict=True)}
-    hangs = prompts[TRANSIENT.index("hang")]  # has a short limit, which a busy machine may reach once more
-    assert resent.pop(hangs) >= needed.pop(hangs)
     assert resent == needed
     assert {prompt: provider.arrivals[prompt] for prompt in needed} == {prompt: 1 + needed[prompt] for prompt in needed}
     assert ctx.tally.cost == {
@@ -60,7 +58,7 @@ def test_every_passing_fault_ends_in_one_answer(kind: type[Any], provider: Provi
 def test_a_second_run_asks_only_for_what_failed(provider: Provider, tmp_path: Path) -> None:
     lasting = {"500": "http_5xx", "409": "http_4xx", "cut": "connection", "hang": "timeout", "html": "bad_response"}
     prompts = [f"row {row} | {fault}" for row, fault in enumerate(lasting)] + [f"fine {row}" for row in range(20)]
-    quick = teacher(hurried(OpenAICompatibleTeacher), patience=dataclasses.replace(LONG, attempts=2))
+    quick = teacher(hurried(OpenAICompatibleTeacher, provider), patience=dataclasses.replace(LONG, attempts=2))
     ctx = context(tmp_path, provider)
     found = answers(prompts, ctx, by=quick)
     assert [answer.cause for answer in found] == [*lasting.values(), *["ok"] * 20]
@@ -167,16 +165,21 @@ def test_a_provider_that_is_gone_ends_the_run(provider: Provider, tmp_path: Path
     assert len(provider.arrivals) < 300
 
 
-@pytest.mark.parametrize("seconds", [0.8, pytest.param(10.0, marks=pytest.mark.slow)])
-def test_a_server_that_dies_and_returns_loses_nothing(provider: Provider, tmp_path: Path, seconds: float) -> None:
-    provider.latency = 0.02
-    patient = teacher(patience=Patience(attempts=500, base=0.02, cap=0.1, timeout=30.0, window=10_000))
-    threading.Timer(0.1, setattr, (provider, "dead", True)).start()
-    threading.Timer(0.1 + seconds, setattr, (provider, "dead", False)).start()
+def test_a_server_that_dies_and_returns_loses_nothing(provider: Provider, tmp_path: Path) -> None:
+    """It dies after its hundredth answer, and lives again when it was asked forty times in vain."""
+
+    def answer(prompt: str) -> str:
+        provider.dead = 40 if provider.paid.total() == 100 else provider.dead
+        return f"answer to {prompt}"
+
+    provider.answer = answer
+    patient = teacher(patience=Patience(attempts=500, base=0.02, cap=0.1, timeout=300.0, window=10_000))
     prompts = [f"row {row}" for row in range(400)]
-    found = answers(prompts, context(tmp_path, provider, concurrency=4), by=patient)
+    ctx = context(tmp_path, provider, concurrency=4)
+    found = answers(prompts, ctx, by=patient)
     assert [answer.cause for answer in found] == ["ok"] * 400
     assert set(provider.paid.values()) == {1}
+    assert (provider.dead, ctx.tally.cost["resent"], provider.arrivals.total()) == (0, 40, 440)
 
 
 def test_the_same_answer_of_another_server_is_no_echo(tmp_path: Path) -> None:
@@ -217,7 +220,7 @@ def test_an_answer_that_comes_twice_is_never_given_to_the_next_prompt(tmp_path: 
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         ctx = Context(Store(tmp_path).open(), Runtime(api_base=url, concurrency=3))
         prompts = [f"row {row}" for row in range(60)]
-        patient = teacher(patience=Patience(attempts=30, base=0.001, cap=0.01, timeout=5.0))
+        patient = teacher(patience=Patience(attempts=30, base=0.001, cap=0.01, timeout=300.0))
         try:
             found = answers(prompts, ctx, by=patient)
         finally:
