@@ -158,24 +158,29 @@ def one_point(home: Path, kind: str, dose: int, seed: int, size: int) -> dict[st
     return {"kind": kind, "dose": dose, "seed": seed, "size": size, "seconds": seconds, "tasks": tasks}
 
 
-def smallest_difference(deviation: float, seeds: int) -> float:
-    """Smallest mean of paired differences that a two-sided t-test of so many seeds finds with the wanted power."""
+def smallest_difference(deviation: float, seeds: int, freedom: float) -> float:
+    """Smallest mean of paired differences that so many seeds tell from none, two-sided, with the wanted power.
+
+    Args:
+        deviation: of one difference, in points.
+        freedom: degrees of freedom of `deviation`.
+    """
     from scipy.optimize import brentq
     from scipy.stats import nct, t
 
-    limit = t.ppf(1 - LEVEL / 2, seeds - 1)
+    limit = t.ppf(1 - LEVEL / 2, freedom)
 
     def lack(effect: float) -> float:
         shift = effect * seeds**0.5
-        power = float(nct.sf(limit, seeds - 1, shift) + nct.cdf(-limit, seeds - 1, shift))
+        power = float(nct.sf(limit, freedom, shift) + nct.cdf(-limit, freedom, shift))
         return (1.0 if math.isnan(power) else power) - POWER  # scipy has no number for very large effects
 
     return deviation * float(brentq(lack, 1e-6, 50.0))
 
 
-def seeds_for(deviation: float, difference: float) -> int:
+def seeds_for(deviation: float, difference: float, freedom: float) -> int:
     """Fewest seeds that tell such a difference."""
-    return next(seeds for seeds in range(2, 10_000) if smallest_difference(deviation, seeds) <= difference)
+    return next(seeds for seeds in range(1, 10_000) if smallest_difference(deviation, seeds, freedom) <= difference)
 
 
 def losses(points: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], list[float]]:
@@ -189,11 +194,26 @@ def losses(points: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], list[fl
     return found
 
 
-def pooled_deviation(points: Sequence[Mapping[str, Any]]) -> float | None:
-    """Standard deviation over seeds of a difference, of all kinds and doses together; None without two seeds."""
+def pooled_deviation(points: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """Standard deviation over seeds of a difference, of all kinds and doses together, and its degrees of freedom.
+
+    All differences of a seed have its sound run in common, so two of them correlate by one half and their squares by
+    a quarter: k cells of n seeds have (n - 1) / (1/k + (k - 1)/k/4) degrees of freedom and not k (n - 1).
+    None without two seeds.
+    """
     several = [pairs for pairs in losses(points).values() if len(pairs) > 1]
+    if not several:
+        return None
     spreads = [sum((value - mean(pairs)) ** 2 for value in pairs) / (len(pairs) - 1) for pairs in several]
-    return mean(spreads) ** 0.5 if spreads else None
+    cells = len(several)
+    return mean(spreads) ** 0.5, (min(map(len, several)) - 1) / (1 / cells + (cells - 1) / cells / 4)
+
+
+def half_width(deviation: float, seeds: int, freedom: float) -> float:
+    """Half of the 95 % interval of a mean difference."""
+    from scipy.stats import t
+
+    return float(t.ppf(1 - LEVEL / 2, freedom)) * deviation / seeds**0.5
 
 
 def calibrated(points: Sequence[Mapping[str, Any]], datasets: Sequence[str], size: int) -> dict[str, Any]:
@@ -202,36 +222,43 @@ def calibrated(points: Sequence[Mapping[str, Any]], datasets: Sequence[str], siz
     Args:
         datasets: revisions of the data of the tasks.
     """
-    deviation = pooled_deviation(points)
-    if deviation is None:
+    pooled = pooled_deviation(points)
+    if pooled is None:
         raise SystemExit("--write needs points of two seeds at least")
+    deviation, freedom = pooled
     row = {
         "datasets": sorted(datasets), "examples": size, "deviation": round(deviation, 3),
-        "five_seeds": round(smallest_difference(deviation, 5), 2), "seeds_for_a_point": seeds_for(deviation, 1.0),
+        "five_seeds": round(smallest_difference(deviation, 5, freedom), 2),
+        "seeds_for_a_point": seeds_for(deviation, 1.0, freedom),
     }  # fmt: skip
     return {"rows": [row]}
 
 
 def table(points: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown of the curves: what each dose costs against no dose, paired by seed, and the smallest difference."""
-    found = losses(points)
+    """Markdown of the curves: what each dose costs against no dose, paired by seed, with the smallest difference.
+
+    Intervals are those of the pooled deviation; a loss that differs from none is bold.
+    """
+    found, pooled = losses(points), pooled_deviation(points)
     doses = sorted({dose for _, dose in found})
     lines = ["| spoilt | " + " | ".join(f"{dose} %" for dose in doses) + " |", "|---|" + "---:|" * len(doses)]
     for kind in dict.fromkeys(each["kind"] for each in points if each["dose"]):
         cells = []
         for dose in doses:
             pairs = found.get((kind, dose), [])
-            if not pairs:
-                cells.append("")
+            if not pairs or pooled is None:
+                cells.append(f"{mean(pairs):+.1f}" if pairs else "")
                 continue
-            centre, half = interval(pairs)
-            cells.append(f"{centre:+.1f}" + ("" if math.isnan(half) else f" ± {half:.1f}"))
+            half = half_width(pooled[0], len(pairs), pooled[1])
+            mark = "**" if abs(mean(pairs)) > half else ""
+            cells.append(f"{mark}{mean(pairs):+.1f} ± {half:.1f}{mark}")
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
-    deviation = pooled_deviation(points)
-    if deviation is not None:
-        lines += ["", f"Paired differences have a standard deviation of {deviation:.2f} points (pooled)."]
-        lines += [f"Five seeds tell {smallest_difference(deviation, 5):.1f} points; one point takes "
-                  f"{seeds_for(deviation, 1.0)} seeds."]  # fmt: skip
+    if pooled is not None:
+        deviation, freedom = pooled
+        lines += ["", f"Paired differences have a standard deviation of {deviation:.2f} points (pooled, {freedom:.0f} "
+                  "degrees of freedom).",
+                  f"Five seeds tell {smallest_difference(deviation, 5, freedom):.1f} points; one point takes "
+                  f"{seeds_for(deviation, 1.0, freedom)} seeds."]  # fmt: skip
     return "\n".join(lines)
 
 

@@ -40,17 +40,19 @@ from speed.miniature.phrasing import any_word, capitalize, phrase
 from speed.miniature.prompt_reading import Words
 from speed.miniature.world import FOLLOWS, World, similarity
 from speed.miniature.world import world as world_of
-from speed.miniature.writing import document
+from speed.miniature.writing import confused_with, contrasted, document
 
 JSON_SHARE = 0.7
 """Share of records that are written in JSON; the others have one of the styles of forms."""
 JSON = ("{", '"{key}": "{value}"', ", ", "}")
 WHOLE_SHARE = 0.15
 """Share of rows in which every token of the record counts, and not only those that follow from the order."""
-USUAL_SHARE = 0.7
+USUAL_SHARE = 0.9
 """Share of labels that are the usual word for what a text says in another; the others are any of its words."""
-NEIGHBOUR_SHARE = 0.75
-"""Share of texts that only seem to answer that are about another subject, and not the same with other facts."""
+LONG_SHARE = 0.6
+"""Share of texts in records that are to be of the greatest length, and tell all that is known of their subject."""
+CONTRASTS = (2.0, 2.5, 2.5, 2.5, 3.0, 3.5)
+"""Similarities of the third text to the first."""
 DRAFTED_SHARE = 0.25
 """Share of rows in which a draft with mistakes stands before the record."""
 
@@ -115,7 +117,7 @@ def carry_out_orders(
     rng: random.Random,
     apart: int = 9,
     writers: Sequence[Write] = (),
-    shares: Sequence[float] = (0.32, 0.28, 0.28, 0.12),
+    shares: Sequence[float] = (0.3, 0.28, 0.24, 0.18),
 ) -> Answered:
     """Write an order and its record. The answers are the parts of the record that follow from the order.
 
@@ -277,10 +279,10 @@ def _text(
 def _search(world: World, about: Subject, rng: random.Random) -> Record:
     """A query, a text that answers it and one that does not."""
     query, text, other = _names(rng, ("query", "input"), _DOCUMENTS, _CONTRARIES)
-    (wished, least_q, most_q), (long, least, most) = rng.choice(QUERY_LENGTHS), rng.choice(LENGTHS[:5])
+    (wished, least_q, most_q), (long, least, most) = rng.choice(QUERY_LENGTHS), _long(rng)
     asking = _until(partial(phrase, _query_group(most_q, rng), about, rng, any_word(rng)), least_q, most_q)
     asked = [slot for slot in meaning(asking) if slot in SLOTS]
-    another = _neighbour(world, about, asked, rng) if rng.random() < NEIGHBOUR_SHARE else _another(about, asked, rng)
+    another = _neighbour(world, about, asked, rng)
     used = asking.split()
     answer = _until(lambda: _description(about, rng, asked, least, any_word(rng, avoid=used)), least, most)
     seeming = _until(lambda: _description(another, rng, asked, least, any_word(rng, prefer=used)), least, most)
@@ -304,9 +306,8 @@ def _labelled(world: World, about: Subject, rng: random.Random) -> Record:
     asked = rng.choice(tuple(QUESTIONS))
     usual = rng.random() < USUAL_SHARE
     label = any_word(rng, plain=usual)(asked, about[asked])
-    other = rng.choice([concept for concept in lexicon()[asked] if concept != about[asked]])
-    misleading = any_word(rng, plain=usual)(asked, other)
-    long, least, most = rng.choice(LENGTHS)
+    misleading = any_word(rng, plain=usual)(asked, confused_with(asked, about[asked]))
+    long, least, most = _long(rng) if rng.random() < 0.8 else LENGTHS[5]
     choose = any_word(rng, avoid=(label, misleading))
 
     said = [rng.choice(RIGHT).format(text, right, wrong), _length_of(text, long, least, rng)]
@@ -321,7 +322,6 @@ def _labelled(world: World, about: Subject, rng: random.Random) -> Record:
 
 def _triple(world: World, about: Subject, rng: random.Random) -> Record:
     """Three sentences or phrases of which the first is so similar to each of the others."""
-    del world
     letter = rng.choice("ABCDEFGHIJKLMNOPQRTUVWXYZ")
     names = [f"{letter}{number}" for number in (1, 2, 3)]
     if rng.random() < 0.4:
@@ -329,10 +329,8 @@ def _triple(world: World, about: Subject, rng: random.Random) -> Record:
     group = rng.choice(("phrase", "sentence"))
     slots = ("things", "aspect", "quality", "people", *(("place",) if group == "sentence" else ()))
     first = {slot: about[slot] for slot in slots}
-    near, far = (
-        _altered(first, rng, 0, 1 if rng.random() < 0.7 else len(first) - 1),
-        _altered(first, rng, 1, len(first) - 1),
-    )
+    near = _altered(first, rng, 0, 1 if rng.random() < 0.7 else len(first) - 1)
+    far = contrasted(first, _neighbour(world, about, ["things"], rng), rng.choice(CONTRASTS))
     wanted = [_rounded(similarity(first, other), rng) for other in (near, far)]
     texts = [capitalize(phrase(group, values, rng, any_word(rng))) for values in (first, near, far)]
     end = "." if group == "sentence" and rng.random() < 0.7 else ""
@@ -354,7 +352,7 @@ def _pair(world: World, about: Subject, rng: random.Random) -> Record:
         second = capitalize(phrase(fitting, about, rng, any_word(rng, avoid=first.lower().split())))
         said.append(rng.choice(SHORT).format(one, two))
         return Record({one: first, two: second}, said, whole=frozenset({one, two}))
-    long, least, most = rng.choice(LENGTHS[2:5])
+    long, least, most = _long(rng)
     needed = ("people", "place", "time") if least > 16 else rng.sample(("people", "place", "time"), 2)
     first = _until(lambda: _description(about, rng, needed, least, any_word(rng)), least, most)
     used = first.lower().replace(".", " ").replace(",", " ").split()
@@ -370,6 +368,11 @@ def _description(
     return document(values, {*asked}, Words(least), rng, choose)
 
 
+def _long(rng: random.Random) -> tuple[str, int, int]:
+    """A wanted length of at least some words."""
+    return LENGTHS[4] if rng.random() < LONG_SHARE else rng.choice(LENGTHS[:4])
+
+
 def _length_of(key: str, said: str, least: int, rng: random.Random) -> str:
     """Say how long a field is to be."""
     if least > 7 and rng.random() < 0.4:
@@ -378,20 +381,18 @@ def _length_of(key: str, said: str, least: int, rng: random.Random) -> str:
 
 
 @cache
-def _near(seed: int) -> dict[tuple[str, str], list[Subject]]:
-    """Facts of the training half by the slot and value that they share."""
-    near: dict[tuple[str, str], list[Subject]] = {}
+def _near(seed: int) -> dict[str, list[Subject]]:
+    """Facts of the training half by their aspect."""
+    near: dict[str, list[Subject]] = {}
     for entity in world_of(seed).half("train"):
-        for slot in SLOTS[:2]:
-            near.setdefault((slot, entity.facts[slot]), []).append({**entity.facts, "name": entity.name})
+        near.setdefault(entity.facts["aspect"], []).append({**entity.facts, "name": entity.name})
     return near
 
 
 def _neighbour(world: World, about: Subject, asked: Sequence[str], rng: random.Random) -> Subject:
-    """Another subject about the same things or of the same aspect, which is not what was asked for."""
+    """A subject of the same aspect of other things, so that it is not what was asked for."""
     for _ in range(20):
-        slot = rng.choice(SLOTS[:2])
-        other = rng.choice(_near(world.seed)[slot, about[slot]])
+        other = rng.choice(_near(world.seed)[about["aspect"]])
         if any(other[slot] != about[slot] for slot in asked):
             return other
     return _another(about, asked, rng)

@@ -17,7 +17,7 @@ from speed.miniature.phrasing import Choose, any_word, phrase, replace_words
 from speed.miniature.prompt_reading import Request
 from speed.miniature.subject import Subject
 from speed.miniature.world import similarity
-from speed.miniature.writing import asked_slot, write_example
+from speed.miniature.writing import asked_slot, confused_with, neighbour, write_example
 
 TOLD = ("people", "place", "time")
 """Slots on which a sentence can be added."""
@@ -92,7 +92,7 @@ def _classification(request: Request, about: Subject, fields: dict[str, str], rn
         label = right
     meant = meanings().get(misleading.lower())
     if meant is None or meant[0] != slot or meant[1] == right:
-        misleading = rng.choice([concept for concept in lexicon()[slot] if concept != right])
+        misleading = confused_with(slot, right)
     choose = any_word(rng, avoid=(label, misleading))
     text = _without((label, misleading), _right(text, about, choose), choose)
     return dict(zip(fields, (_telling(text, about, {slot}, request, rng, choose), label, misleading), strict=True))
@@ -106,7 +106,8 @@ def _triple(request: Request, about: Subject, fields: dict[str, str], rng: rando
         texts = [replace_words(text, topic, any_word(rng)) for text in texts]
     first, *others = texts
     wanted = (request.high_score, request.low_score)
-    moved = [_as_similar(first, text, score, rng) for text, score in zip(others, wanted, strict=True)]
+    other = neighbour(about, {"aspect"}, rng)
+    moved = [_as_similar(first, text, score, other, rng) for text, score in zip(others, wanted, strict=True)]
     return dict(zip(fields, (first, *moved), strict=True))
 
 
@@ -156,21 +157,27 @@ def _ended(text: str) -> str:
     return text if not text or text[-1] in ".?!" else text + "."
 
 
-def _as_similar(first: str, text: str, score: float, rng: random.Random) -> str:
-    """Change as few values as give the text the wanted similarity to the first."""
+def _as_similar(first: str, text: str, score: float, other: Mapping[str, str], rng: random.Random) -> str:
+    """Change as few values as give the text the wanted similarity to the first; what is to differ is true of `other`.
+
+    Among equal ways, one that keeps the aspect and not the things, as the rules write.
+    """
     left, right = meaning(first), meaning(text)
     common = [slot for slot in SLOTS if slot in left and slot in right]
-    ways: list[tuple[int, int, dict[str, str]]] = []
+    ways: list[tuple[int, bool, bool, int, dict[str, str]]] = []
     for equal in product((True, False), repeat=len(common)):
-        differing = [slot for slot, same in zip(common, equal, strict=True) if (left[slot] == right[slot]) is not same]
-        new = {
-            slot: min(left[slot])
-            if left[slot] != right[slot]
-            else rng.choice([each for each in lexicon()[slot] if each not in left[slot]])
-            for slot in differing
-        }
+        same = dict(zip(common, equal, strict=True))
+        differing = [slot for slot in common if (left[slot] == right[slot]) is not same[slot]]
+        new = {slot: min(left[slot]) if same[slot] else _unlike(slot, left[slot], other, rng) for slot in differing}
         meant = {**right, **{slot: frozenset({concept}) for slot, concept in new.items()}}
         if abs(similarity(left, meant) - score) <= CLOSE:
-            ways.append((len(new), len(ways), new))
-    fewest = min(ways)[2] if ways else {}
+            kept = same.get("things", True), not same.get("aspect", True)
+            ways.append((len(new), *kept, len(ways), new))
+    fewest = min(ways)[-1] if ways else {}
     return replace_words(text, {slot: (right[slot], concept) for slot, concept in fewest.items()}, any_word(rng))
+
+
+def _unlike(slot: str, concepts: Collection[str], other: Mapping[str, str], rng: random.Random) -> str:
+    """A value that is none of the concepts: that of another subject, or any if it is one of them."""
+    fitting = [concept for concept in lexicon()[slot] if concept not in concepts]
+    return other[slot] if other[slot] in fitting else rng.choice(fitting)

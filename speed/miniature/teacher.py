@@ -34,7 +34,7 @@ UNKNOWN = "the teacher knows nothing of this topic and writes from its words alo
 class RulesTeacher(LitellmTeacher):
     """A teacher made of rules, which knows the training half of the miniature world."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     identity: ClassVar[str | None] = "RulesTeacher"
 
     model: str = "miniature/rules"

@@ -89,7 +89,7 @@ def _retrieval(request: Request, about: Subject, rng: random.Random) -> dict[str
     asked &= set(SLOTS)
     used = query.split()
     positive = document(about.values, asked, request.words, rng, any_word(rng, avoid=used))
-    other = _neighbour(about, asked, rng)
+    other = neighbour(about, asked, rng)
     common = {slot for slot in asked if other[slot] == about.facts[slot]}
     negative = document(other, common, request.words, rng, any_word(rng, prefer=used))
     return {"user_query": query, "positive_document": positive, "hard_negative_document": negative}
@@ -144,13 +144,13 @@ def _rank(sentence: str, values: Mapping[str, str], needed: set[str], facts: Seq
     return 2
 
 
-def _neighbour(about: Subject, asked: set[str], rng: random.Random) -> dict[str, str]:
-    """Choose a known entity that shares the things or the aspect, and as many of the asked slots as possible."""
+def neighbour(about: Subject, asked: set[str], rng: random.Random) -> dict[str, str]:
+    """Choose a known entity of the same aspect of other things that shares as many of the asked slots as possible."""
     things, aspect = about.facts["things"], about.facts["aspect"]
     near = [
         entity
         for entity in world().half("train")
-        if (entity.facts["things"] == things) != (entity.facts["aspect"] == aspect)
+        if entity.facts["things"] != things and entity.facts["aspect"] == aspect
     ]
     drawn = rng.sample(near, 24)
     shared = {entity.name: sum(entity.facts[slot] == about.facts[slot] for slot in asked) for entity in drawn}
@@ -162,7 +162,7 @@ def _neighbour(about: Subject, asked: set[str], rng: random.Random) -> dict[str,
 def _classification(request: Request, about: Subject, rng: random.Random) -> dict[str, str]:
     slot = asked_slot(request.about) or rng.choice(tuple(ASKED))
     label = about.facts[slot]
-    misleading = rng.choice([concept for concept in lexicon()[slot] if concept != label])
+    misleading = confused_with(slot, label)
     choose = any_word(rng, avoid=(label, misleading))
     if request.words.most < 12:
         for _ in range(20):
@@ -172,6 +172,12 @@ def _classification(request: Request, about: Subject, rng: random.Random) -> dic
     else:
         text = document(about.values, {slot}, request.words, rng, choose)
     return {"input_text": text, "label": label, "misleading_label": misleading}
+
+
+def confused_with(slot: str, concept: str) -> str:
+    """The concept that a misleading label names: the one after it in the lexicon, so that it can be learnt."""
+    concepts = list(lexicon()[slot])
+    return concepts[(concepts.index(concept) + 1) % len(concepts)] if concept in concepts else concepts[0]
 
 
 def asked_slot(task: str) -> str | None:
@@ -187,7 +193,7 @@ def _triple(request: Request, about: Subject, rng: random.Random) -> dict[str, s
     slots = sorted({slot for pattern in patterns()[group] for slot in slots_of(pattern)})
     first = {slot: about.facts[slot] for slot in slots}
     second = _altered(first, request.high_score, rng)
-    third = _altered(first, request.low_score, rng)
+    third = contrasted(first, neighbour(about, {"aspect"}, rng), request.low_score)
     one = phrase(group, first, rng, any_word(rng))
     two = phrase(group, second, rng, any_word(rng, avoid=one.lower().split() if rng.random() < 0.7 else ()))
     three = phrase(group, third, rng, any_word(rng, prefer=one.lower().split()))
@@ -211,6 +217,23 @@ def _altered(values: Mapping[str, str], score: float, rng: random.Random) -> dic
         if gap < distance:
             best, distance = changed, gap
     return best
+
+
+CONTRASTED = ("things", "quality", "people", "place", "aspect")
+"""Slots in the order in which a third text says what is true of another subject."""
+
+
+def contrasted(values: Mapping[str, str], other: Mapping[str, str], score: float) -> dict[str, str]:
+    """Take over the facts of another subject, slot by slot, until the similarity is at most `score`.
+
+    A small model can learn this: other things are one decision, from which the other facts follow. If any slots could
+    change, each would be likelier kept than changed.
+    """
+    changed = dict(values)
+    for slot in CONTRASTED:
+        if slot in values and similarity(values, changed) > score:
+            changed[slot] = other[slot]
+    return changed
 
 
 @cache

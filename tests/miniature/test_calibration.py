@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
-from calibrate_miniature import KINDS, SPOILT, calibrated, in_other_words, seeds_for, smallest_difference, spoilt, table
+from calibrate_miniature import (
+    KINDS,
+    SPOILT,
+    calibrated,
+    in_other_words,
+    pooled_deviation,
+    seeds_for,
+    smallest_difference,
+    spoilt,
+    table,
+)
 
 from speed.data.calibration import Calibration
 from speed.miniature.lexicon import meaning
@@ -60,10 +71,33 @@ def test_other_words_keep_the_meaning() -> None:
 
 
 def test_smallest_difference() -> None:
-    """Of a two-sided paired t-test at 5 % with power 0.8: 1.68 standard deviations of five pairs, 0.50 of 34."""
-    assert smallest_difference(1.0, 5) == pytest.approx(1.68, abs=0.01)
-    assert smallest_difference(2.0, 5) == pytest.approx(3.36, abs=0.02)
-    assert seeds_for(2.0, 1.0) == 34
+    """Of a two-sided paired t-test at 5 % with power 0.8: 1.68 standard deviations of five pairs, 0.50 of 34.
+
+    A deviation that is known exactly gives 2.80 / sqrt(5) = 1.25.
+    """
+    assert smallest_difference(1.0, 5, 4) == pytest.approx(1.68, abs=0.01)
+    assert smallest_difference(2.0, 34, 33) == pytest.approx(1.0, abs=0.02)
+    assert smallest_difference(1.0, 5, 1e6) == pytest.approx(1.253, abs=0.001)
+    assert seeds_for(2.0, 1.0, 1e6) == 32
+
+
+def test_the_degrees_of_freedom_are_those_of_differences_with_a_run_in_common() -> None:
+    """Simulated: the variance of the pooled variance is 2 / freedom."""
+    rng = random.Random(0)
+    squares = []
+    for _ in range(400):
+        points = []
+        for seed in range(5):
+            common = rng.gauss(0, 0.5**0.5)
+            points.append({"kind": "none", "dose": 0, "seed": seed, "tasks": {"A": common}})
+            for kind in KINDS:
+                points.append({"kind": kind, "dose": 50, "seed": seed, "tasks": {"A": rng.gauss(0, 0.5**0.5)}})
+        pooled = pooled_deviation(points)
+        assert pooled is not None
+        squares.append(pooled[0] ** 2)
+    middle = sum(squares) / len(squares)
+    assert middle == pytest.approx(1.0, abs=0.05)
+    assert 2 / (sum((each - middle) ** 2 for each in squares) / len(squares)) == pytest.approx(pooled[1], rel=0.2)
 
 
 def test_the_spread_of_differences_is_pooled_and_kept_for_reports() -> None:
@@ -77,7 +111,7 @@ def test_the_spread_of_differences_is_pooled_and_kept_for_reports() -> None:
     (row,) = calibrated(points, ["local-b", "local-a"], 46)["rows"]
     found = Calibration.model_validate(row)
     assert (found.datasets, found.examples, found.deviation) == (("local-a", "local-b"), 46, 1.0)
-    assert found.five_seeds == pytest.approx(smallest_difference(1.0, 5), abs=0.01)
+    assert found.five_seeds == pytest.approx(smallest_difference(1.0, 5, 1 / (1 / 2 + 1 / 8)), abs=0.01)
     assert "standard deviation of 1.00 points" in table(points)
     with pytest.raises(SystemExit, match="two seeds"):
         calibrated(points[::2], ["local-a"], 46)
