@@ -53,8 +53,11 @@ LONG_SHARE = 0.6
 """Share of texts in records that are to be of the greatest length, and tell all that is known of their subject."""
 CONTRASTS = (2.0, 2.5, 2.5, 2.5, 3.0, 3.5)
 """Similarities of the third text to the first."""
-DRAFTED_SHARE = 0.25
-"""Share of rows in which a draft with mistakes stands before the record."""
+DRAFTED_SHARE = 0.5
+"""Share of rows in which a draft with mistakes stands before the record, with advice in between: what is right in it
+has to be repeated word for word from afar, as a revisor does."""
+BETWEEN = 12
+"""Most sentences of advice between a draft and its record."""
 
 OPENERS = ("Write a record", "Make one entry", "One example is wanted", "Someone needs a record", "Fill in a record")
 PREPOSITIONS = ("about", "on", "for")
@@ -141,7 +144,8 @@ def carry_out_orders(
     style = JSON if rng.random() < JSON_SHARE else rng.choice(STYLES)
     if apart and rng.random() < DRAFTED_SHARE:
         draft = spoiled(record.values, about, record.asked, rng)
-        lines += [rng.choice(DRAFTS), _filled(draft, style), rng.choice(BETTER)]
+        between = " ".join(rng.sample(advice(), rng.randint(0, BETWEEN)))
+        lines += [rng.choice(DRAFTS), _filled(draft, style), between, rng.choice(BETTER)]
     return _with_answers("\n".join(line for line in lines if line) + "\n", record, style, rng)
 
 

@@ -22,12 +22,13 @@ from speed.data.prompts.rendering import (
 )
 from speed.data.records import STS_INSTRUCTION, Kind, Prompt
 from speed.miniature.faults import content_faults, form_faults, salvage_fields, strict_fields
-from speed.miniature.lexicon import meaning
+from speed.miniature.lexicon import lexicon, meaning
 from speed.miniature.prompt_reading import Words, read_prompt
 from speed.miniature.repair import believed
 from speed.miniature.rules import MARK, answer_prompt, knows_topic
 from speed.miniature.subject import subject_of
 from speed.miniature.world import seeded, world
+from speed.miniature.writing import asked_slot
 
 SHORT = PromptsConfig(
     wording="paper_2026",
@@ -78,6 +79,23 @@ def test_examples_obey_the_prompt(kind: Kind, config: PromptsConfig) -> None:
         row = accept_or_reject(place, prompt, answer_prompt(prompt.text, place), "stop", 0)
         assert row.example is not None, row.detail
         assert row.faults == ()
+
+
+def test_what_only_seems_right_is_about_other_things_of_the_same_aspect() -> None:
+    """The teacher's habits, without which a small model keeps what is right, as that is likelier slot by slot."""
+    for kind, first, last in ((Kind.RETRIEVAL, "positive_document", "hard_negative_document"), (Kind.STS, "S1", "S3")):
+        for place, prompt in enumerate(prompts(kind, 30)):
+            fields = json.loads(answer_prompt(prompt.text, place))
+            one, other = meaning(fields[first]), meaning(fields[last])
+            assert one["aspect"] == other["aspect"]
+            assert one["things"] != other["things"]
+    concepts = {slot: list(found) for slot, found in lexicon().items()}
+    for place, prompt in enumerate(prompts(Kind.CLASSIFICATION, 30)):
+        fields = json.loads(answer_prompt(prompt.text, place))
+        slot = asked_slot(read_prompt(prompt.text).about)
+        assert slot is not None
+        following = concepts[slot].index(fields["label"]) + 1
+        assert fields["misleading_label"] == concepts[slot][following % len(concepts[slot])]
 
 
 @pytest.mark.parametrize("kind", list(Kind))
