@@ -175,9 +175,12 @@ def _classification(request: Request, about: Subject, rng: random.Random) -> dic
 
 
 def confused_with(slot: str, concept: str) -> str:
-    """The concept that a misleading label names: the one after it in the lexicon, so that it can be learnt."""
-    concepts = list(lexicon()[slot])
-    return concepts[(concepts.index(concept) + 1) % len(concepts)] if concept in concepts else concepts[0]
+    """The concept that a misleading label names: the first of its slot in the lexicon, or the second for the first.
+
+    One of many would have to be invented, and a small model repeats the right label instead.
+    """
+    first, second, *_ = lexicon()[slot]
+    return second if concept == first else first
 
 
 def asked_slot(task: str) -> str | None:
