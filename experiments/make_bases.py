@@ -291,6 +291,26 @@ three times as many are read in the same time; and blocks as long as a revisor's
 descriptions did not say first what was asked for; the beginnings of texts count from the third part on."""
 
 
+HABITS = (
+    _OBEYING.model_copy(
+        update={"steps": 170, "learning_rate": 3e-3, "muon_rate": 0.02, "questions": 4, "readings": 3, "labellings": 0,
+                "orders": 64, "lengths": 6, "tellings": 12, "apart": 0}
+    ),
+    _OBEYING.model_copy(
+        update={"steps": 120, "tokens": 3072, "questions": 4, "readings": 2, "labellings": 4, "orders": 24,
+                "lengths": 2, "tellings": 10, "forms": 0.1, "revised": 0.4, "repeats": 0.5, "long_blocks": 1.0}
+    ),
+    _OBEYING.model_copy(
+        update={"steps": 130, "tokens": 1536, "questions": 4, "readings": 2, "labellings": 4, "orders": 40,
+                "lengths": 2, "tellings": 8, "forms": 0.05, "revised": 0.45, "repeats": 0.8, "long_blocks": 0.3}
+    ),
+)  # fmt: skip
+"""Orders once more, in which what only seems right is about other things of the same aspect, as the rules write it. In
+the last part half of the orders have a draft, with advice between it and the record, and most blocks are noise: tokens
+repeated after 250 others cost 1.9 nats before the last two parts, 1.1 before the last, and 0.7 after it. Misleading
+labels were the concept after the right one in the lexicon."""
+
+
 SYNONYMS = (
     Phase(steps=200, muon_rate=0.015, synonyms=0.4, long_blocks=0.0),
     Phase(steps=350, learning_rate=4e-3, muon_rate=0.015, synonyms=0.8, long_blocks=0.0),
@@ -337,6 +357,7 @@ CATALOGUE = {
             *LABELLING,
             *ORDERS,
             *OBEYING,
+            *HABITS,
         ),
     ),
     "embedder": Base(architecture="llama", layers=2, phases=(Phase(steps=700), *SYNONYMS), seed=1, pairs=110),
