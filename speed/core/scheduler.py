@@ -214,11 +214,11 @@ class Scheduler:
                 self.running.remove(worker)
             blocks = self.blocks.get(worker.goal.key)
             merged = event if blocks is None else self._event_of_pool(worker, blocks, event, died)
+            yield from self._soon()  # that a worker died is told before the end of its pool
             if merged is not None:
                 if merged["event"] in _FINAL:
                     self.begun.discard(worker.goal.key)
                 yield worker.goal, merged
-            yield from self._soon()
 
     def _soon(self) -> list[tuple[Goal, dict[str, Json]]]:
         found, self.soon = self.soon, []

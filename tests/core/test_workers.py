@@ -55,8 +55,9 @@ def test_the_block_of_a_killed_worker_is_done_again_by_another(runtime: dict[str
     assert blocks(tmp_path / "log") == [0, 4, 8, 8, 8, 12, 16, 20]
 
 
-def test_a_block_that_a_killed_worker_had_written_is_not_done_again(tmp_path: Path) -> None:
-    pool = SharedNumbers(3, log=str(tmp_path / "log"), dies_after=8)
+@pytest.mark.parametrize("last", [0, 4])
+def test_a_block_that_a_killed_worker_had_written_is_not_done_again(last: int, tmp_path: Path) -> None:
+    pool = SharedNumbers(3, log=str(tmp_path / "log"), dies_after=8, dies_last=last)
     said = built(pool, 16, tmp_path)
     assert sum("its process ended with code -9" in line for line in said) == 1
     assert not any("is done again" in line for line in said)

@@ -75,6 +75,8 @@ class SharedNumbers(WholeNumbers):
     """(first row of a block, how many workers die on it)."""
     dies_after: int = -1
     """First row of a block on which a worker dies when its rows are written."""
+    dies_last: int = 0
+    """Blocks that are written before it dies."""
     bad_device: str = ""
     """A device on which every worker dies."""
 
@@ -97,6 +99,9 @@ class SharedNumbers(WholeNumbers):
                 yield made
         finally:  # closed by the builder, which has written the rows
             if start == self.dies_after:
+                while len(ctx.store.shards(self)) < self.dies_last:
+                    time.sleep(0.01)
+                time.sleep(1.0 if self.dies_last else 0.0)  # for the others to end; a pass is no proof, a failure is
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
