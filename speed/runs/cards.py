@@ -79,12 +79,15 @@ def reported(run: Path) -> tuple[dict[str, Any], list[StageLine]]:
 
 
 def _summary(run: Path) -> tuple[dict[str, Any], list[StageLine]]:
-    """What a run reported, and the stages that its corpus came from: those up to the one that holds it."""
+    """What a run reported, and the stages that its corpus came from: those up to the one that holds it.
+
+    Of several that hold records (deduplication, then a filter) the embedder learns from the last.
+    """
     summary, lines = reported(run)
-    corpus = next((place for place, line in enumerate(lines) if (folder_of(run, line) / RECORDS).is_file()), None)
-    if corpus is None:
+    holds = [place for place, line in enumerate(lines) if (folder_of(run, line) / RECORDS).is_file()]
+    if not holds:
         raise UserError(f"the corpus of {run} is gone from the store: {REPEAT}")
-    return summary, lines[: corpus + 1]
+    return summary, lines[: holds[-1] + 1]
 
 
 def folder_of(run: Path, line: StageLine) -> Path:

@@ -49,7 +49,7 @@ def build_and_tell(building: Building, origin: Origin, pipe: Pipeline) -> float 
         of_run.write(folder, partial(of_run.html, config.name, about, order, store, lines, None, str(stop)))
         print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
         raise UserError(f"{stop}\n  report: {near(written)}") from None
-    lines = [stage_line(goal, store, goal.key in todo) for goal in order]
+    lines = [stage_line(goal, store, goal.key in todo, goal.key == pipe.corpus.key) for goal in order]
     scores = _scores(pipe, store)
     about = _about(config, origin, pipe, begun)
     written = report.write(folder, config.name, about, lines, scores)

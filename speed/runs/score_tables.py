@@ -10,7 +10,7 @@ from speed.data.evaluation_record import scores_of, shown
 from speed.data.published_scores import published
 from speed.data.records import Scores
 from speed.data.yardsticks import known_yardsticks, yardsticks
-from speed.runs.stage_lines import StageLine
+from speed.runs.stage_lines import StageLine, corpus_of
 from speed.runs.table_one import OwnRow, is_comparable, table_one
 from speed.runs.tables import Table, escaped
 
@@ -93,14 +93,19 @@ def _judged(lines: Sequence[StageLine]) -> dict[str, Any] | None:
     return next((line.metrics["judged"] for line in lines if "judged" in line.metrics), None)
 
 
+def own_row(name: str, lines: Sequence[StageLine], scores: Scores) -> OwnRow:
+    """The row of a run in the paper's Table 1, with how many examples its embedder learned from."""
+    corpus = corpus_of(lines)
+    trained_on = "this run" if corpus is None else f"this run, {corpus.rows_out:,} examples"
+    return OwnRow(name, trained_on, scores.types, scores.mean)
+
+
 def beside_table_one(name: str, lines: list[StageLine], scores: Scores) -> list[str]:
     """The paper's Table 1 with a row of this run; nothing unless the run is scored on all of its tasks."""
     judged = _judged(lines)
     if judged is None or not is_comparable(scores.tasks, judged["pins"].get("splits", {})):
         return []
-    corpus = next((line.rows_out for line in lines if line.label in ("dedup", "given corpus")), None)
-    trained_on = "this run" if corpus is None else f"this run, {corpus:,} examples kept"
-    table = table_one([OwnRow(name, trained_on, scores.types, scores.mean)])
+    table = table_one([own_row(name, lines, scores)])
     return ["## The paper's Table 1", table.markdown(), escaped(published().table_1.source)]
 
 

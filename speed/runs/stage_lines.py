@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from speed.core.graph import Goal
 from speed.core.ledger import Line, gathered
@@ -40,10 +41,21 @@ class StageLine(Spec):
     """Its requests to teachers, by purpose, kind, model and cause."""
     cpu_seconds: float = 0.0
     """Of the processes that built it; those of a training's processes and of servers are not among them."""
+    corpus: bool = False
+    """Whether it writes the examples that the run's embedder learns from."""
 
 
-def stage_line(goal: Goal, store: Store, built_now: bool) -> StageLine:
-    """A stage's line from its manifest; a pool's from the shards that the run reads."""
+def corpus_of(lines: Iterable[StageLine]) -> StageLine | None:
+    """The stage whose examples the run's embedder learns from; None where the run did not come so far."""
+    return next((line for line in lines if line.corpus and line.rows_out is not None), None)
+
+
+def stage_line(goal: Goal, store: Store, built_now: bool, corpus: bool = False) -> StageLine:
+    """A stage's line from its manifest; a pool's from the shards that the run reads.
+
+    Args:
+        corpus: whether it writes the examples that the run's embedder learns from.
+    """
     manifests = _manifests(goal, store)
     counts: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
@@ -71,6 +83,7 @@ def stage_line(goal: Goal, store: Store, built_now: bool) -> StageLine:
         calls_per_row=round(sum_of(ledger).requests / counts["out"], 4) if ledger and counts["out"] else None,
         ledger=tuple(ledger),
         cpu_seconds=round(sum(manifest.cpu_seconds for manifest in manifests), 2),
+        corpus=corpus,
     )
 
 

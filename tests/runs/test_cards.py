@@ -104,6 +104,24 @@ def test_the_card_says_how_the_records_were_made(run: Path, tmp_path: Path) -> N
     }
 
 
+def test_the_records_are_those_that_the_embedder_learns_from(run: Path, tmp_path: Path) -> None:
+    """A filter behind deduplication leaves one of its four."""
+    kept = (run / "stages/dedup/examples.jsonl").read_text().splitlines(keepends=True)[2]
+    filtered = run / "stages" / "filter"
+    filtered.mkdir()
+    (filtered / "examples.jsonl").write_text(kept)
+    made = Manifest(key="d" * 64, stage="filter", label="filter", version=1, recipe={}, outputs=outputs_of(filtered))
+    made.write(filtered / "manifest.json")
+    summary = json.loads((run / "summary.json").read_text())
+    line = {**summary["stages"][1], "label": "filter", "key": "d" * 64, "rows_out": 1}
+    summary["stages"].insert(2, line)
+    (run / "summary.json").write_text(json.dumps(summary))
+    card = exported(run, tmp_path / "out", "--licence", "other")
+    assert (tmp_path / "out" / "examples.jsonl").read_text() == kept
+    assert "| all | 1 |" in card
+    assert "| filter |" in card
+
+
 def test_memory_does_not_grow_with_the_records(run: Path, tmp_path: Path) -> None:
     corpus = run / "stages" / "dedup"
     manifest = read_manifest(corpus / "manifest.json")

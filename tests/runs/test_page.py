@@ -269,6 +269,8 @@ def test_what_was_left_out_after_deduplication_is_not_told_as_kept(
     of_dedup = sum(record["outcome"] == "kept" for record in corpus) + len(out)
     assert len(out) == -(-of_dedup // 3)
     assert {record["cause"] for record in out} == cause
+    html = of_run.html("left out", run.about, run.order, run.store, run.lines, run.scores)
+    assert f'<dd>90</dd><dd class="note">of 100 that {stage} read' in html, "the records that the embedder learns from"
     last = out[0]["steps"][-1]
     assert last["by"] == stage
     assert why in last["blocks"][0][2]

@@ -24,8 +24,8 @@ from speed.runs.page.lives import Ending, Lives, lives
 from speed.runs.page.packing import packed_records
 from speed.runs.page.telling import meaning, told
 from speed.runs.quiet_faults import quiet_faults
-from speed.runs.stage_lines import StageLine
-from speed.runs.table_one import OwnRow, is_comparable, table_one
+from speed.runs.stage_lines import StageLine, corpus_of
+from speed.runs.table_one import is_comparable, table_one
 from speed.runs.tables import Table, money
 
 LIVES = {"corpus": "examples of the corpus", "lists": "judged lists", "seed": "the teacher's examples"}
@@ -116,13 +116,13 @@ def _tiles(lines: Sequence[StageLine], scores: Scores | None, about: dict[str, A
     tokens = sum(line.cost.get(name, 0) for line in lines for name in ("tokens_in", "tokens_out"))
     prices = [line.dollars for line in lines]
     spent = None if None in prices else sum(price or 0.0 for price in prices)
-    corpus = next((line for line in lines if line.label == "dedup"), None)
+    corpus = corpus_of(lines)
     built = sum(line.state == "built" for line in lines)
     tiles = []
     if scores is not None:
         tiles.append(("mean score", shown(scores.mean), f"over {len(scores.tasks)} tasks"))
-    if corpus is not None and corpus.rows_out is not None:
-        tiles.append(("examples kept", f"{corpus.rows_out:,}", f"of {corpus.rows_in:,} before deduplication"))
+    if corpus is not None:
+        tiles.append(("examples", f"{corpus.rows_out:,}", f"of {corpus.rows_in:,} that {corpus.label} read"))
     tiles += [
         ("calls to the teacher", f"{calls:,}", f"{tokens:,} tokens"),
         ("paid for answers", money(spent), "list prices, whenever they were paid"),
@@ -148,8 +148,6 @@ def _scores(name: str, lines: Sequence[StageLine], scores: Scores) -> dict[str, 
     by_task = Table("task", "type", "score")
     for task, score in scores.tasks.items():
         by_task.add(task, kinds.get(task, "-"), shown(score))
-    corpus = next((line.rows_out for line in lines if line.label == "dedup"), None)
-    own = OwnRow(name, f"this run, {corpus:,} examples kept" if corpus else "this run", scores.types, scores.mean)
     paper = {**speed.types, "mean over tasks": speed.mean} if comparable else {}
     caption = "Strokes are tasks, dots are means. " if len(scores.tasks) > len(scores.types) else ""
     caption += "".join(f"{told} " for told in score_tables.beside_the_scores(list(lines)))
@@ -165,7 +163,7 @@ def _scores(name: str, lines: Sequence[StageLine], scores: Scores) -> dict[str, 
         "caption": caption,
         "types": by_type,
         "tasks": by_task,
-        "table_one": table_one([own]) if comparable else None,
+        "table_one": table_one([score_tables.own_row(name, lines, scores)]) if comparable else None,
         "source": published().table_1.source,
         "measured": _measured(judged),
     }
