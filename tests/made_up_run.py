@@ -181,7 +181,9 @@ def made_up_run(home: Path, *overrides: str, hostile: str = "", length: int = 12
         "seconds": "1.0",
         "key": pipe.key,
     }
-    return MadeUpRun(order, store, [stage_line(goal, store, True, goal.key == pipe.corpus.key) for goal in order], scores, about)
+    return MadeUpRun(
+        order, store, [stage_line(goal, store, True, goal.key == pipe.corpus.key) for goal in order], scores, about
+    )
 
 
 def _shard(store: Store, pool: Pool[Any], span: Span, make: Callable[[int], Row]) -> None:

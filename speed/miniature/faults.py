@@ -28,22 +28,6 @@ most 3.5)."""
 
 Aspect = Literal["form", "content"]
 
-
-@dataclass(frozen=True)
-class Fault:
-    """One fault of a field, or of the whole example if `key` is empty."""
-
-    key: str
-    cause: str
-    aspect: Aspect
-
-    @property
-    def sentence(self) -> str:
-        """Sentence for the reason of a judgement or revision."""
-        where = f"The {self.key.replace('_', ' ')}" if self.key else "The output"
-        return f"{where} {_SAID[self.cause]}."
-
-
 _SAID = {
     "not_json": "is no valid JSON object",
     "wrong_keys": "does not have the right keys",
@@ -59,6 +43,21 @@ _SAID = {
     "wrong_label": "is not the right label",
     "wrong_similarity": "does not have the right similarity",
 }
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault of a field, or of the whole example if `key` is empty."""
+
+    key: str
+    cause: str
+    aspect: Aspect
+
+    @property
+    def sentence(self) -> str:
+        """Sentence for the reason of a judgement or revision."""
+        where = f"The {self.key.replace('_', ' ')}" if self.key else "The output"
+        return f"{where} {_SAID[self.cause]}."
 
 
 def strict_fields(kind: Kind, text: str) -> dict[str, str] | Fault:

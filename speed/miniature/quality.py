@@ -25,6 +25,8 @@ from speed.miniature.prompt_reading import read_prompt
 from speed.miniature.subject import known_entity, subject_of
 from speed.miniature.world import seeded
 
+_NEGATIVE = {Kind.RETRIEVAL: "hard_negative_document", Kind.CLASSIFICATION: "misleading_label", Kind.STS: "S3"}
+
 
 class Quality(Spec):
     """Figures of one source. Shares are of all rows, unless another base is named."""
@@ -97,9 +99,6 @@ def measure_quality(rows: Sequence[Sample]) -> Quality:
         duplicates=1 - len(set(texts)) / len(texts) if texts else 0.0,
         unknown=_share(known_entity(read_prompt(row.prompt.text).about) is None for row in rows),
     )
-
-
-_NEGATIVE = {Kind.RETRIEVAL: "hard_negative_document", Kind.CLASSIFICATION: "misleading_label", Kind.STS: "S3"}
 
 
 def written_text(row: Sample) -> str:

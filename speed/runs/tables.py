@@ -108,6 +108,9 @@ class Table:
         ]
 
 
+_WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+
+
 def paragraph(text: str, indent: int = 2) -> str:
     """Text in lines of at most 118 characters. Its own lines stay apart; words, paths and commands stay whole."""
     out = []
@@ -116,9 +119,6 @@ def paragraph(text: str, indent: int = 2) -> str:
         more = first + " " * indent
         out.append(fill(line.strip(), 118, initial_indent=first, subsequent_indent=more, **_WHOLE))
     return "\n".join(out)
-
-
-_WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def _broken(line: tuple[str, ...], widths: list[int]) -> list[tuple[str, ...]]:

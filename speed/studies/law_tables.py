@@ -5,6 +5,8 @@ from __future__ import annotations
 from speed.runs.tables import Table, money
 from speed.studies.scaling_law import Band, Estimate, Laws
 
+_OUTSIDE = {True: "", False: " (outside)", None: ""}
+
 
 def law_tables(laws: Laws) -> list[Table | str]:
     """What each form says, the curves, and what may be concluded, in the order of reading."""
@@ -30,9 +32,6 @@ def _forms(laws: Laws) -> Table:
             ", ".join(f"{name} {value:.4g}" for name, value in law.parameters.items()),
         )
     return table
-
-
-_OUTSIDE = {True: "", False: " (outside)", None: ""}
 
 
 def _curves(laws: Laws) -> Table:

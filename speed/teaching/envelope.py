@@ -144,6 +144,10 @@ def status_in(error: Json) -> int:
     return next((status for status, marks in _STATUS.items() if any(mark in words for mark in marks)), 400)
 
 
+_LOGIN = re.compile(r"\b(?:log|sign)[ -]?(?:in|on)\b|password|<form", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]*>([^<]+)", re.IGNORECASE)
+
+
 def refuse_login_page(body: bytes, remedy: str) -> None:
     """Refuse a web page that stands in place of an answer and asks for a login: every further request would meet it.
 
@@ -158,10 +162,6 @@ def refuse_login_page(body: bytes, remedy: str) -> None:
     raise UserError(
         f"the teacher's server answered with a web page, {redacted(title)!r}, that asks for a login\n  {remedy}"
     )
-
-
-_LOGIN = re.compile(r"\b(?:log|sign)[ -]?(?:in|on)\b|password|<form", re.IGNORECASE)
-_TITLE = re.compile(r"<title[^>]*>([^<]+)", re.IGNORECASE)
 
 
 def text_in(message: Json) -> str | None:

@@ -41,6 +41,9 @@ BUSY_SECONDS = 30.0
 BATCH = 5_000
 """Lines that are added in one transaction at most."""
 
+
+_CONNECTION: dict[str, Json] = {"check_same_thread": False, "isolation_level": None}
+
 T = TypeVar("T")
 
 _TABLES = """
@@ -253,9 +256,6 @@ class Index:
             if self._path.stat().st_ino == self._inode:
                 self._path.unlink()
                 self._path.with_name(self._path.name + "-journal").unlink(missing_ok=True)
-
-
-_CONNECTION: dict[str, Json] = {"check_same_thread": False, "isolation_level": None}
 
 
 def _ready(table: sqlite3.Connection) -> bool:

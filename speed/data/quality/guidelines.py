@@ -160,6 +160,9 @@ def _classification(example: Example, slots: dict[str, str], plain: dict[str, st
     return broken
 
 
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
+
+
 def _sts(example: Example, slots: dict[str, str], plain: dict[str, str]) -> list[Fault]:
     broken: list[Fault] = []
     first, *others = plain
@@ -176,9 +179,6 @@ def _sts(example: Example, slots: dict[str, str], plain: dict[str, str]) -> list
             case "passage" if ends < 2 and words <= PHRASE_WORDS:
                 broken.append(_fault("unit", f"{name}: {words} words are no passage", name))
     return broken
-
-
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 
 
 def _distinct(example: Example, plain: dict[str, str]) -> list[Fault]:
