@@ -127,15 +127,17 @@ def export(
         served: the embedder's name there.
 
     Raises:
-        UserError: for an artifact without a model or with a damaged file, a folder that is not empty, an adapter
-            that is none, or an embedder that other programs load as another.
+        UserError: for an artifact without a model or with a damaged file, a folder that is not empty, an
+            `adapter` of a model without one, or an embedder that other programs load as another model.
     """
     from speed.core.manifest import check, read_manifest
 
     payload = payload_of(artifact, stage)
     embedder = (payload / "model" / "modules.json").is_file()
     if url is not None and not embedder:
-        raise UserError(f"--url is for an embedder, and {payload} is none\n  leave it out, or give --stage embedder")
+        raise UserError(
+            f"--url is for an embedder, and {payload} is no embedder\n  leave it out, or give --stage embedder"
+        )
     there_already = url is not None and HEADING in _card_of(to)
     if not there_already:
         refuse_full(to)

@@ -24,7 +24,7 @@ from speed.runs.tables import Table
 COLUMNS = ("in", "records", "passages", "paragraphs", "without a positive", "out", "without negatives")
 
 
-def converted(files: list[Path], to: Path) -> Table:
+def convert(files: list[Path], to: Path) -> Table:
     """Write the records of some files into one, whole or not at all; the counts by file."""
     table, whole = Table("file", *COLUMNS), Counter[str]()
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def main() -> None:
     """Console entry."""
     given = parser().parse_args()
     try:
-        print(converted([file.expanduser() for file in given.files], given.to.expanduser()).text())
+        print(convert([file.expanduser() for file in given.files], given.to.expanduser()).text())
     except UserError as error:
         sys.exit(str(error))
     except OSError as error:

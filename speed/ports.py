@@ -182,7 +182,8 @@ class Engine(Backend, ABC):
     """Samples from weights. The make-up of its batches is a pure function of the requests of one call."""
 
     block: int = 256
-    """Rows generated together, and the unit of resuming. Science, since arithmetic depends on a batch's make-up."""
+    """Rows generated together, and the unit of resuming. It decides over results, since arithmetic depends on a batch's
+    make-up, and is part of keys."""
 
     @abstractmethod
     def generate(

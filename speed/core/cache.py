@@ -3,7 +3,7 @@
 Two functions carry everything that is kept below `<home>/cache`, and every file that is replaced:
 
     with write_aside(path) as aside: ...     write to `aside`; it takes the place of `path` when the block ends well
-    kept(folder, make)                       the folder as `make` wrote it: found whole, or made now
+    make_once(folder, make)                  the folder as `make` wrote it: found whole, or made now
 
 The name of a kept folder is a digest of all that its content depends on, so nothing is ever out of date, and everything
 below `cache` may be deleted at any time.
@@ -109,7 +109,7 @@ def _is_written(path: Path, machine: str, process: int) -> bool:
     return True
 
 
-def kept(folder: Path, make: Callable[[Path], None]) -> Path:
+def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """`folder` with what `make` wrote into it.
 
     One process makes it, under a lock, while the others wait; a file that does not have its recorded sha256, or is
@@ -134,7 +134,7 @@ def kept(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether `kept` has made this folder and every file in it is as it was."""
+    """Whether `make_once` has made this folder and every file in it is as it was."""
     try:
         sums = json.loads((folder / SUMS).read_text())
         return all(file_sha256(folder / name) == recorded for name, recorded in sums.items())

@@ -129,8 +129,8 @@ class Scheduler:
         return [worker for worker in self.running if not worker.machine]
 
     def _start_elsewhere(self, pools: list[Goal], listen: Listener) -> None:
-        """Workers on the other machines for the blocks that are left. They ask for their first block when they have
-        begun, so that none waits on a machine which has no room after all."""
+        """Start workers on the other machines for the blocks that are left. They ask for their first block when they
+        have begun, so that no block waits on a machine which has no room after all."""
         for goal in pools if self.cluster is not None else ():
             assert self.cluster is not None
             for _ in range(len(self.blocks[goal.key].left) - sum(worker.waits for worker in self._workers(goal))):

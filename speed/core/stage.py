@@ -269,7 +269,7 @@ class Context(Generic[S]):
 
     @contextmanager
     def several_blocks(self) -> Iterator[None]:
-        """Inside, what is `kept` stays open from one block to the next."""
+        """Inside, what `keep_open` has opened stays open from one block to the next."""
         with ExitStack() as stack:
             self._kept = (stack, {})
             try:
@@ -278,7 +278,7 @@ class Context(Generic[S]):
                 self._kept = None
 
     @contextmanager
-    def kept(self, name: str, make: Callable[[], AbstractContextManager[T]]) -> Iterator[T]:
+    def keep_open(self, name: str, make: Callable[[], AbstractContextManager[T]]) -> Iterator[T]:
         """What `make` opens, such as a loaded model: for this use alone, or for all of `several_blocks`."""
         if self._kept is None:
             with make() as made:

@@ -28,7 +28,7 @@ def given_examples(file: Path) -> Iterator[Example]:
     labelled records that also have a `task`; without a `kind` they count as retrieval.
 
     Raises:
-        UserError: for a line that is none.
+        UserError: for a line that is no record.
     """
     for number, _, text in text_lines(file):
         where = f"{file}, line {number}"
@@ -42,7 +42,7 @@ def given_seeds(file: Path) -> Iterator[GivenSeed]:
     an `example`.
 
     Raises:
-        UserError: for a line that is none.
+        UserError: for a line that is no seed example.
     """
     for number, _, text in text_lines(file):
         where = f"{file}, line {number}"

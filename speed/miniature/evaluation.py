@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from speed.backends.evaluation.evaluator import FolderEvaluator
-from speed.core.cache import kept
+from speed.core.cache import make_once
 from speed.core.spec import Json
 from speed.miniature.tasks import VERSION, write_tasks
 from speed.runtime import Context
@@ -30,4 +30,4 @@ class MiniatureEvaluator(FolderEvaluator):
         """Folder of the tasks, written once into the cache of the store."""
         half = "" if self.half == "held" else f"-{self.half}"
         folder = ctx.store.home / "cache" / f"miniature-tasks-{VERSION}-{self.world_seed}{half}"
-        return kept(folder, lambda aside: write_tasks(aside, self.world_seed, self.half))
+        return make_once(folder, lambda aside: write_tasks(aside, self.world_seed, self.half))

@@ -111,7 +111,7 @@ def _state_of(wanted: HubRepository, home: Path, silent: threading.Event) -> tup
     if wanted.kind == "model":
         local, lacks = _cached_model(wanted)
     else:
-        local, lacks = is_cached(wanted.name, wanted.revision or "", home), "it is in no local cache"
+        local, lacks = is_cached(wanted.name, wanted.revision or "", home), "in no local cache"
     if local:
         return "there", "in the local cache"
     if constants.is_offline_mode():

@@ -1,4 +1,4 @@
-"""How a command ends: a mistake or a full disk is one message, and a reader that has seen enough is none."""
+"""How a command ends: with one message for a mistake or a full disk, and with none where its reader is gone."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from speed.config import Config
 from speed.core.allocation import most_of
 from speed.core.errors import refuse_for
 from speed.core.graph import StageStatus
-from speed.data.costs.auto_fit import settled
+from speed.data.costs.auto_fit import first_that_fits
 from speed.data.costs.memory import GIGABYTE, RESERVED, embedder_bytes, fit_on, state_bytes, training_bytes
 from speed.data.costs.model_shapes import shape_of
 from speed.ports import Training
@@ -52,12 +52,16 @@ def refuse_beyond_memory(config: Config, found: Sequence[StageStatus]) -> None:
     if runtime.beyond_memory == "try":
         return
     mistakes = [
-        f"{need.label} takes about {need.gigabytes:,.0f} GB of each of {need.gpus} GPUs, and each has "
-        f"{runtime.device_gb:g}\n  {need.remedy}; or runtime.beyond_memory=try, since this is an estimate"
+        f"{need.label} takes about {need.gigabytes:,.0f} GB of {_gpus_of(need)} has {runtime.device_gb:g}\n"
+        f"  {need.remedy}; or runtime.beyond_memory=try, since this is an estimate"
         for need in gpu_needs(config, [status for status in found if status.state != "hit"])
         if need.remedy
     ]
     refuse_for(mistakes)
+
+
+def _gpus_of(need: Need) -> str:
+    return f"each of {need.gpus} GPUs, and each" if need.gpus > 1 else "its GPU, which"
 
 
 def memory_lines(config: Config, found: Sequence[StageStatus]) -> list[str]:
@@ -66,7 +70,8 @@ def memory_lines(config: Config, found: Sequence[StageStatus]) -> list[str]:
     needs = gpu_needs(config, [status for status in found if status.state != "hit"])
     return [
         paragraph(
-            f"{need.label}: {need.gigabytes:,.0f} of {gigabytes:g} GB on each of {need.gpus}"
+            f"{need.label}: {need.gigabytes:,.0f} of {gigabytes:g} GB on "
+            + (f"each of {need.gpus}" if need.gpus > 1 else "one GPU")
             + (f" with {need.chosen}" if need.chosen else "")
             + (f", which does not fit: {need.remedy}" if need.remedy else "")
         )
@@ -137,7 +142,7 @@ def _of_training(
     needed = training_bytes(shape, footprint, config, tokens, footprint.checkpointing, shared)
     needed = needed / GIGABYTE + RESERVED
     if footprint.auto_rows or footprint.auto_checkpointing:
-        taken = settled(shape, footprint, config, gigabytes, gpus, partitioned)
+        taken = first_that_fits(shape, footprint, config, gigabytes, gpus, partitioned)
         needed = taken.gigabytes
         if needed <= gigabytes:
             return Need(label, gpus, needed, "", taken.settings)

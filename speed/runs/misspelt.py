@@ -1,4 +1,4 @@
-"""Groups, options and keys of a command line that are none, with the nearest that are one."""
+"""Groups, options and keys of a command line that do not exist, each with the nearest name that does."""
 
 from __future__ import annotations
 

@@ -55,18 +55,20 @@ def print_plan(
     machines = machine_table(config, found)
     if machines is not None:
         print(f"\n{machines.text(WIDTH)}")
-    print(
-        "\ncalls are what the teacher will be asked, retries aside; what the journal answers, from other runs, is free;"
-        "\nTable 5's 45K leave out brainstorming; dollars are list prices of the dated table in speed/data"
+    told = (
+        "calls are what the teacher will be asked, retries aside; what the journal answers, from other runs, is free; "
+        "Table 5's 45K leave out brainstorming; dollars are list prices of the dated table in speed/data"
     )
+    print(f"\n{paragraph(told)}")
     if calls := tokens_a_call(found):
         print(paragraph(calls))
     if (tries := config.teacher.tries) > 1:
-        print(
-            f"an answer of no use is paid for and asked for again ({config.teacher.tried_again_by}): at most "
-            f"{tries} times the calls\nand input tokens shown; a truncated answer has filled its limit and is asked "
-            f"for again with twice the limit,\nso output tokens and dollars may be more than {tries} times those shown"
+        told = (
+            f"an answer of no use is paid for and asked for again ({config.teacher.tried_again_by}): at most {tries} "
+            "times the calls and input tokens shown; a truncated answer has filled its limit and is asked for again "
+            f"with twice the limit, so output tokens and dollars may be more than {tries} times those shown"
         )
+        print(paragraph(told))
     if rows := planned_calls(found, config.teacher.tries):
         print(paragraph(f"paid calls a row, at least and at most: {rows}"))
     print(paragraph(_hours(found, config.runtime.concurrency)))

@@ -79,14 +79,14 @@ def resource_lines(config: Config, found: list[StageStatus], measured: Mapping[s
     lines.append(f"GPU-hours still to spend on {CARD} GB: about {total:,.0f}: {', '.join(groups)}")
     if needed.unknown:
         unknown = ", ".join(needed.unknown)
-        lines.append(f"unknown, since the sizes of their models are, or a training fits nowhere: {unknown}")
+        lines.append(f"not estimated, since the size of a model is unknown or a training fits nowhere: {unknown}")
     load = config.eval.load()
     if load is not None and load.precision == "fp32" and sum(needed.hours["evaluation"].values()) >= 1:
         share = PEAK_FP32 / PEAKS[CARD]
         lines.append(f"the evaluation's arithmetic is fp32 (eval.precision); bf16 takes {share:.0%} of its hours")
     if (evaluation := sum(needed.hours["evaluation"].values())) >= 1:
         gpus = len(config.runtime.devices) if isinstance(config.runtime.devices, tuple) else 1
-        shared = f"{gpus} GPUs share its texts" if gpus > 1 else f"one GPU of {CARD} GB encodes all of its texts"
+        shared = f"{gpus} GPUs share its texts" if gpus > 1 else "one GPU encodes all of its texts"
         lines.append(
             f"evaluation: about {evaluation / gpus:,.0f} hours, since {shared}; vectors that the root has kept "
             "cost none"

@@ -21,7 +21,7 @@ class OwnRow(NamedTuple):
 
 
 def is_comparable(tasks: Iterable[str], splits: Mapping[str, str]) -> bool:
-    """Whether scores are of the 56 tasks of Table 1, on the splits that were published: it compares with nothing less.
+    """Whether scores are of all 56 tasks of Table 1, on the splits that were published; others do not compare with it.
 
     Args:
         splits: those that tasks were scored on; tasks that are not in it have one only.

@@ -40,7 +40,7 @@ class TopicUse(NamedTuple):
         what = "examples" if self.kind is Kind.STS else "brainstorm calls"
         return (
             f"{self.topics:,} topics recur: each is used {self.times:,.1f} times for the {self.draws:,} {what} of "
-            f"{self.kind} in {self.role}, and all brainstorm calls are {self.brainstorming / self.topics:,.1f} a topic"
+            f"{self.kind} in {self.role}; brainstorm calls for each in all: {self.brainstorming / self.topics:,.1f}"
         )
 
 

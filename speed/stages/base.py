@@ -179,7 +179,7 @@ class ExamplePool(AssignedPool[Sample]):
             yield row
             ctx.progress(done, count, self.unit)
 
-    def settled(
+    def try_until_accepted(
         self, drafts: Iterator[Draft], attempt: Callable[[list[Draft], int], Iterable[Sample]]
     ) -> Iterator[Sample]:
         """The rows of one block after another, each tried until a candidate is accepted or the attempts are spent.

@@ -22,7 +22,7 @@ Write: TypeAlias = Callable[[Sequence[Generate]], list[Generated]]
 @contextmanager
 def writing(engine: Engine, weights: Path, sampling: Sampling, ctx: Context) -> Iterator[Write]:
     """A function that writes one block of requests after another; the model is loaded once, with the first of them."""
-    with ctx.kept("writer", lambda: _loaded(engine, weights, sampling, ctx)) as write:
+    with ctx.keep_open("writer", lambda: _loaded(engine, weights, sampling, ctx)) as write:
         yield write
 
 

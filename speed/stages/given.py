@@ -110,7 +110,7 @@ def _read(records: Iterable[object], key: str, file: Content) -> None:
     """Read records for their mistakes.
 
     Raises:
-        UserError: for a record that is none, or a file without one.
+        UserError: for a line that is no record, or a file without records.
     """
     if not sum(1 for _ in records):
         raise UserError(f"{key}={file.path}: there is no example in it")

@@ -29,8 +29,8 @@ MANY = 0.01
 class MinedNegatives(Stage[Example]):
     """`examples.jsonl`: the corpus in its order, with hard negatives; `scores.jsonl`: line by line their similarities.
 
-    Candidates are the positives of other records of the same kind, by exact search. A document that equals the query,
-    its positive or a positive of an equal query is none.
+    Candidates are the positives of other records of the same kind, by exact search. Left out are documents that
+    equal the query, its positive or a positive of an equal query.
     """
 
     corpus: Stage[Example]

@@ -35,7 +35,7 @@ class Synthesis(ExamplePool, GeneratingPool[Sample]):
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Sample]:
         drafts = self.drafts(start, stop, ctx)
         with writing(self.engine, ctx.folder(self.writer), self.sampling, ctx) as write:
-            rows = self.settled(drafts, lambda some, attempt: self._tried(some, attempt, write))
+            rows = self.try_until_accepted(drafts, lambda some, attempt: self._tried(some, attempt, write))
             yield from self.counted(rows, stop - start, ctx)
 
     def _tried(self, drafts: list[Draft], attempt: int, write: Write) -> list[Sample]:

@@ -1,7 +1,7 @@
 """The words in which a server takes a request, learnt from its first refusal of ours and remembered beside the journal.
 
-None of it is science: the same is asked under other names. Only where a server refuses the form of the answer is it
-asked for any JSON object, and where it refuses that too for free text; each is said once.
+None of it decides over results or is part of keys: the same is asked under other names. Only where a server refuses the
+form of the answer is it asked for any JSON object, and where it refuses that too for free text; each is said once.
 """
 
 from __future__ import annotations

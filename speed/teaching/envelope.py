@@ -66,7 +66,7 @@ def json_in(body: bytes) -> Json:
     """The JSON of a body; bytes that are no text are replaced, since the rest of it is paid for.
 
     Raises:
-        ValueError: when it is none.
+        ValueError: when it is no JSON.
     """
     text = body.decode(json.detect_encoding(body), "replace").strip("\ufeff\0 \t\r\n")
     return json.loads(text, strict=False)

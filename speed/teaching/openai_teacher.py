@@ -72,13 +72,13 @@ class OpenAICompatibleTeacher(JournaledTeacher):
         url = f"{str(runtime.api_base).rstrip('/')}/chat/completions"
         server = self.endpoint(runtime)
         look_at = f"runtime.api_base={server}, teacher.model={self.model}"
-        body = await posted(url, fields, seconds, look_at, each_alone=True)
+        body = await post(url, fields, seconds, look_at, each_alone=True)
         remedy = f"check {look_at} and the key in {KEY} ({'set' if os.environ.get(KEY) else 'not set'})"
         refuse_login_page(body, remedy)
         return read_as(body, lambda answer: reply_in(answer, server, remedy))
 
 
-async def posted(
+async def post(
     url: str,
     fields: Mapping[str, Json],
     seconds: float,
@@ -150,7 +150,7 @@ class Connections:
 
         Raises:
             TransportError: timeout, no or a lost connection, or an answer that was there before.
-            UserError: the URL is none.
+            UserError: for a URL that is not valid.
         """
         import aiohttp
 

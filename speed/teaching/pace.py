@@ -3,8 +3,9 @@
 Providers reject requests (429) because too many are open at once or because too many came in a while. The pacer
 does not know which, and learns both limits from what was taken:
 
-- places: one more a round trip while all goes well; on a refusal down towards the answers of a round trip (by Little's
-  law the number in flight that the server bears), by at least a twentieth and at most a half;
+- places: one more each round trip while nothing is refused. A refusal lowers them towards the number of answers in a
+  round trip, which by Little's law is the number in flight that the server bears; by at least a twentieth and at most
+  half;
 - rate: none until the first refusal, then the rate at which requests are taken, but never less than one a round trip (a
   server that refuses at random must not starve the run); a little faster after every round trip without a refusal, and
   none again once it no longer binds;

@@ -42,7 +42,8 @@ Structured = Literal["none", "json_object", "json_schema"]
 
 
 class JournaledTeacher(Teacher):
-    """Asks a model through `send`, never twice for the same answer. Every field is science."""
+    """Asks a model through `send`, never twice for the same answer. Every field decides over
+    results and is part of keys."""
 
     identity: ClassVar[str | None] = "Teacher"
     """Name in keys. Teachers that reach the same model by another road share it; a subclass whose answers differ

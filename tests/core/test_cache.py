@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from speed.core.cache import STALE, SUMS, aside_name, is_whole, kept, remove_left, write_aside
+from speed.core.cache import STALE, SUMS, aside_name, is_whole, make_once, remove_left, write_aside
 from speed.core.content import save_memory, sha256_of
 
 
@@ -114,15 +114,15 @@ def test_what_a_killed_process_left_is_removed_and_what_is_being_written_is_not(
 def test_what_is_kept_is_made_once(tmp_path: Path) -> None:
     folder = tmp_path / "cache" / "key"
     assert not is_whole(folder)
-    assert kept(folder, make_two) == folder
+    assert make_once(folder, make_two) == folder
     assert is_whole(folder)
-    assert kept(folder, must_not_make) == folder
+    assert make_once(folder, must_not_make) == folder
     assert (folder / "below" / "two.bin").read_bytes() == b"two"
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "missing", "no sums", "sums are no JSON", "sums are a list"])
 def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str) -> None:
-    folder = kept(tmp_path / "key", make_two)
+    folder = make_once(tmp_path / "key", make_two)
     two = folder / "below" / "two.bin"
     if damage == "changed":
         two.write_bytes(b"TWO")
@@ -136,7 +136,7 @@ def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str) -> None:
         (folder / SUMS).write_text("{" if damage == "sums are no JSON" else "[1]")
     (folder / "left over").touch()
     assert not is_whole(folder)
-    kept(folder, make_two)
+    make_once(folder, make_two)
     assert is_whole(folder)
     assert two.read_bytes() == b"two"
     assert not (folder / "left over").exists()
@@ -145,7 +145,7 @@ def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str) -> None:
 WAITING = """
 import sys
 from pathlib import Path
-from speed.core.cache import kept
+from speed.core.cache import make_once
 
 def make(folder):
     with Path({log!r}).open("a") as log:
@@ -154,7 +154,7 @@ def make(folder):
     print("inside", flush=True)
     sys.stdin.read(1)  # until the test closes it
 
-kept(Path({folder!r}), make)
+make_once(Path({folder!r}), make)
 assert (Path({folder!r}) / "file").read_text() == "x" * 100_000
 """
 
@@ -186,7 +186,7 @@ def test_a_kill_half_way_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) 
     (left,) = tmp_path.glob("key.*.partial")
     assert left.is_dir()
     assert not folder.exists()
-    kept(folder, make_two)
+    make_once(folder, make_two)
     assert is_whole(folder)
     assert not left.exists()
 

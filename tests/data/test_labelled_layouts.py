@@ -20,7 +20,7 @@ from speed.core.errors import UserError
 from speed.core.graph import stage_statuses
 from speed.core.store import Store
 from speed.data.labelled_layouts import records_in
-from speed.labelled import converted
+from speed.labelled import convert
 from speed.pipeline import pipeline
 from speed.runs.building import Origin
 from speed.runs.experiment import run
@@ -74,7 +74,7 @@ def test_a_file_is_converted_with_counts_and_can_be_trained_on(tmp_path: Path) -
     (tmp_path / "a.jsonl").write_text(lines(*rows), encoding="utf-8")
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines(*rows[:1]).encode()))
     to = tmp_path / "labelled" / "nq.jsonl"
-    table = converted([tmp_path / "a.jsonl", tmp_path / "b.jsonl.gz"], to)
+    table = convert([tmp_path / "a.jsonl", tmp_path / "b.jsonl.gz"], to)
     expected = [record for _, records in LINES.values() for record in records]
     assert [json.loads(line) for line in to.read_text(encoding="utf-8").splitlines()] == [*expected, expected[0]]
     assert [list(row) for row in table.rows][-1] == ["all", "8", "5", "2", "1", "1", "8", "2"]
@@ -93,7 +93,7 @@ def test_a_file_is_converted_with_counts_and_can_be_trained_on(tmp_path: Path) -
 def test_a_line_that_is_no_record_is_named(tmp_path: Path, row: dict[str, Any], said: str) -> None:
     (tmp_path / "set.jsonl").write_text(lines(LINES["lists"][0], row))
     with pytest.raises(UserError, match=said):
-        converted([tmp_path / "set.jsonl"], tmp_path / "out.jsonl")
+        convert([tmp_path / "set.jsonl"], tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
 
 

@@ -41,7 +41,7 @@ def test_a_plan_says_how_long_the_evaluation_takes(compose: Any, tmp_path: Path)
         told = " ".join(resource_lines(config, found(config, tmp_path / "home"))).replace("\n", " ")
         hours = evaluation_hours(MISTRAL, characters, precision)
         assert hours > 1
-        assert f"evaluation: about {hours:,.0f} hours, since one GPU of 80 GB encodes all of its texts" in told
+        assert f"evaluation: about {hours:,.0f} hours, since one GPU encodes all of its texts" in told
         eight = compose(
             "preset=paper",
             "topics=miniature",

@@ -28,8 +28,8 @@ from speed.backends.alignment.start import load_start, new_adapter, weights_card
 from speed.backends.alignment.training import (
     Training,
     carry_out,
-    memory_errors,
-    one_gpu,
+    explain_memory_errors,
+    keep_to_one_gpu,
     rows_at_once,
     training_arguments,
 )
@@ -59,7 +59,7 @@ def train_dpo(
         at_most: rows of one forward pass, where `auto` has chosen them.
         probe: whether a few steps on random pairs are measured instead, from a base model.
     """
-    with quietly(), memory_errors():
+    with quietly(), explain_memory_errors():
         torch.set_num_threads(ctx.grant.threads)
         device = device_of(ctx)
         start = load_start(options, source, device, ctx.runtime)
@@ -86,7 +86,7 @@ def train_dpo(
             trainer_class = with_reference(trainer_class, folder)
         trainer = trainer_class(
             model=start.model,
-            args=one_gpu(arguments),
+            args=keep_to_one_gpu(arguments),
             train_dataset=Dataset.from_list(data),
             processing_class=start.tokenizer,
             peft_config=new_adapter(options, start.model),

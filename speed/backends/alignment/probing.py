@@ -14,8 +14,8 @@ from speed.backends.alignment import zero3
 from speed.backends.alignment.options import TrlOptions
 from speed.backends.alignment.rows import IGNORED
 from speed.backends.alignment.start import new_adapter
-from speed.backends.alignment.training import Training, in_smaller_parts
-from speed.backends.alignment.trl_patches import completions_only
+from speed.backends.alignment.training import Training, halve_rows_at_once
+from speed.backends.alignment.trl_patches import project_completions_only
 from speed.backends.engines.weights import Loaded
 from speed.backends.runtime.device import device_of
 from speed.backends.runtime.peak_memory import finish_computing, forget_peak
@@ -87,11 +87,11 @@ def measure_steps(training: Training, config: Sft | Dpo, ctx: Context) -> None:
     clock = StepClock(trainer, ctx)
     trainer.add_callback(clock)
     forget_peak(device)
-    with completions_only():
+    with project_completions_only():
         try:
             trainer.train()
         except torch.OutOfMemoryError as error:
-            raise in_smaller_parts(training.at_once, error) from error
+            raise halve_rows_at_once(training.at_once, error) from error
     if training.at_once is not None:
         training.at_once.tell()
     tokens = (STEPS - 1) * config.batch_size * config.max_length * (2 if isinstance(config, Dpo) else 1)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speed.backends.engines.prompt_format import completion_ids, prompt_format, prompt_ids
-from speed.core.cache import kept
+from speed.core.cache import make_once
 from speed.core.errors import UserError
 from speed.core.spec import Json, digest
 from speed.data.trainings import Completion, Preference
@@ -112,7 +112,7 @@ def _kept_ids(
         np.save(folder / "ids.npy", ids)
         np.save(folder / "starts.npy", starts)
 
-    folder = kept(ctx.store.home / "cache" / "tokens" / digest(recipe(rows, name, tokenizer))[:20], make)
+    folder = make_once(ctx.store.home / "cache" / "tokens" / digest(recipe(rows, name, tokenizer))[:20], make)
     return np.load(folder / "ids.npy", allow_pickle=False), np.load(folder / "starts.npy", allow_pickle=False)
 
 

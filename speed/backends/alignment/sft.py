@@ -18,8 +18,8 @@ from speed.backends.alignment.start import load_start, new_adapter, weights_card
 from speed.backends.alignment.training import (
     Training,
     carry_out,
-    memory_errors,
-    one_gpu,
+    explain_memory_errors,
+    keep_to_one_gpu,
     rows_at_once,
     training_arguments,
 )
@@ -45,7 +45,7 @@ def train_sft(
         at_most: rows of one forward pass, where `auto` has chosen them.
         probe: whether a few steps on random rows are measured instead.
     """
-    with quietly(), memory_errors():
+    with quietly(), explain_memory_errors():
         torch.set_num_threads(ctx.grant.threads)
         device = device_of(ctx)
         start = load_start(options, base, device, ctx.runtime)
@@ -67,7 +67,7 @@ def train_sft(
         order = BatchOrder([len(row["input_ids"]) for row in packed], config.batch_size, config.seed, in_parts)
         trainer = in_order(SFTTrainer, order)(
             model=start.model,
-            args=one_gpu(arguments),
+            args=keep_to_one_gpu(arguments),
             train_dataset=Dataset.from_list(packed),
             processing_class=start.tokenizer,
             peft_config=new_adapter(options, start.model),

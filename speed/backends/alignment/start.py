@@ -24,9 +24,9 @@ def load_start(options: TrlOptions, source: str | Path, device: str, runtime: Ru
     """
     divided = runtime.strategy == "zero3" and not _is_merged(options, source)
     precision = options.precision if options.method == "lora" or divided else "fp32"
-    # DeepSpeed takes a whole model to its device part by part; one that is divided it does not move any more
+    # DeepSpeed moves a whole model to its device part by part; a model that is divided already is not moved again
     place = "cpu" if runtime.strategy == "zero3" and not divided else device
-    with zero3.born_divided(options.precision, device) if divided else nullcontext():
+    with zero3.divide_on_load(options.precision, device) if divided else nullcontext():
         loaded = load(source, precision, place, for_training=options.method == "lora")
     if options.method == "full":
         loaded.model.requires_grad_(True)

@@ -28,7 +28,7 @@ from speed.backends.runtime.device import device_gigabytes, quietly
 from speed.backends.runtime.probe_steps import left
 from speed.backends.runtime.processes import run_in_processes, several
 from speed.core.spec import Json
-from speed.data.costs.auto_fit import settled
+from speed.data.costs.auto_fit import first_that_fits
 from speed.data.costs.loads import Measured
 from speed.data.costs.memory import Fit, Footprint
 from speed.data.costs.model_shapes import shape_of
@@ -96,8 +96,8 @@ class TrlTrainer(TrlOptions, Trainer):
             precomputed_reference=self.precompute_reference,
         )
 
-    def settled(self, source: str, config: Sft | Dpo, ctx: Context) -> Fit | None:
-        """What takes the place of `auto` on the GPUs of this build, said and kept in the manifest.
+    def choose_settings(self, source: str, config: Sft | Dpo, ctx: Context) -> Fit | None:
+        """Choose what takes the place of `auto` on the GPUs of this build; say it and record it in the manifest.
 
         None where nothing is auto, or where the sizes of the model or of the GPUs are unknown: then the whole batch is
         tried.
@@ -109,7 +109,8 @@ class TrlTrainer(TrlOptions, Trainer):
         shape = shape_of(source if card is None else card.base)
         if shape is None:
             return None
-        found = settled(shape, footprint, config, gigabytes, ctx.grant.processes, ctx.runtime.strategy == "zero3")
+        partitioned = ctx.runtime.strategy == "zero3"
+        found = first_that_fits(shape, footprint, config, gigabytes, ctx.grant.processes, partitioned)
         ctx.say(f"{found.settings}, chosen for {gigabytes:g} GB, of which it takes about {found.gigabytes:.0f}")
         ctx.tally.metrics["auto"] = found.settings
         return found
@@ -126,7 +127,7 @@ class TrlTrainer(TrlOptions, Trainer):
             from speed.backends.alignment.worker import WORKER, TrainingJob, train
         if is_finished(out, ctx):
             return
-        found = self.settled(job["source"], config, ctx)
+        found = self.choose_settings(job["source"], config, ctx)
         made = TrainingJob(
             options=self.model_copy(update={"gradient_checkpointing": found.checkpointing}) if found else self,
             config=config,

@@ -28,7 +28,7 @@ from speed.backends.alignment.checkpoints import (
 )
 from speed.backends.alignment.first_step import FirstStep
 from speed.backends.alignment.options import TrlOptions, micro_batch_of
-from speed.backends.alignment.trl_patches import completions_only
+from speed.backends.alignment.trl_patches import project_completions_only
 from speed.backends.engines.weights import CARD, WeightsCard, write_card
 from speed.backends.runtime.at_once import AtOnce, DoesNotFit
 from speed.backends.runtime.disk import disk_errors
@@ -116,7 +116,7 @@ def rows_at_once(
     return at_once, Parts(at_once.value, whole, config.batch_size // processes)
 
 
-def in_smaller_parts(at_once: AtOnce | None, error: torch.OutOfMemoryError) -> Exception:
+def halve_rows_at_once(at_once: AtOnce | None, error: torch.OutOfMemoryError) -> Exception:
     """What a training that did not fit raises: to be begun again with half the rows at once, as long as there are two;
     otherwise the error itself."""
     if at_once is None or at_once.value == 1:
@@ -125,7 +125,7 @@ def in_smaller_parts(at_once: AtOnce | None, error: torch.OutOfMemoryError) -> E
     return DoesNotFit(at_once.lower(fewer))
 
 
-def one_gpu(arguments: Any) -> Any:
+def keep_to_one_gpu(arguments: Any) -> Any:
     """TRL's arguments for one process on one GPU: transformers would otherwise take all others in sight too."""
     arguments._n_gpu = 1
     return arguments
@@ -152,11 +152,11 @@ def carry_out(training: Training, out: Path, ctx: Context) -> None:
     resume = last_whole(out / CHECKPOINTS)
     if resume is not None:
         ctx.say(f"the training goes on from {resume.name}")
-    with disk_errors(out), stop.listening(), completions_only():
+    with disk_errors(out), stop.listening(), project_completions_only():
         try:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         except torch.OutOfMemoryError as error:
-            raise in_smaller_parts(training.at_once, error) from error
+            raise halve_rows_at_once(training.at_once, error) from error
     if watch.stopped_at is not None:
         raise UserError(
             f"the training was told to end and saved step {watch.stopped_at} of {trainer.state.max_steps}\n"
@@ -227,7 +227,7 @@ def is_finished(out: Path, ctx: Context) -> bool:
 
 
 @contextmanager
-def memory_errors() -> Iterator[None]:
+def explain_memory_errors() -> Iterator[None]:
     """Raise what does not fit into a GPU as a UserError that says what to change."""
     try:
         yield

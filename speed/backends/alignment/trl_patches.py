@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from trl.trainer import utils
 
 from speed.backends.alignment.batch_order import BatchOrder
-from speed.core.cache import is_whole, kept
+from speed.core.cache import is_whole, make_once
 
 REFERENCE_FILE = "log_probs.json"
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
@@ -83,7 +83,7 @@ def weighted(trainer_class: Any, order: BatchOrder) -> Any:
 
 
 @contextmanager
-def completions_only() -> Iterator[None]:
+def project_completions_only() -> Iterator[None]:
     """While this lasts, TRL's trainers project the positions of completions only, on a CPU as on a GPU.
 
     TRL 1.16.0 projects the hidden states that a label asks for on CUDA and XPU; elsewhere it projects every one,
@@ -125,7 +125,7 @@ def with_reference(trainer_class: Any, folder: Path) -> Any:
             if is_missing[0]:
                 columns = self._log_probs(dataset, batch_size)
                 if self.is_world_process_zero():
-                    kept(folder, lambda aside: _write_json(aside / REFERENCE_FILE, columns))
+                    make_once(folder, lambda aside: _write_json(aside / REFERENCE_FILE, columns))
             self.accelerator.wait_for_everyone()
             columns = json.loads((folder / REFERENCE_FILE).read_text())
             for column, values in zip(REFERENCE_COLUMNS, columns, strict=True):

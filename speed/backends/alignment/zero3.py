@@ -44,7 +44,7 @@ def settings(precision: Literal["fp32", "bf16", "fp16"]) -> dict[str, Any]:
 
 
 @contextmanager
-def born_divided(precision: Literal["fp32", "bf16", "fp16"], device: str) -> Iterator[None]:
+def divide_on_load(precision: Literal["fp32", "bf16", "fp16"], device: str) -> Iterator[None]:
     """Inside, a model that transformers loads is divided among the processes layer by layer, as its weights are read.
 
     The first process alone reads them, so that memory holds the model once and not once a process.

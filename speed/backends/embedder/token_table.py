@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from speed.backends.embedder.records import Labelled
 from speed.backends.encoding.token_rows import Frame, token_rows
-from speed.core.cache import kept
+from speed.core.cache import make_once
 from speed.core.spec import Json, Spec, digest
 from speed.data.records import Kind
 from speed.model.batching import Ids
@@ -111,7 +111,7 @@ def token_table(
     recipe = [LAYOUT, content, digest(backend.to_str()), list(map(list, frame)), max_length, wording.model_dump()]
     recipe += ["graded"] if graded else []
     folder = cache / "tokens" / digest(recipe)[:20]
-    kept(folder, lambda aside: _write(aside, records(), tokenizer, frame, max_length, wording, progress, graded))
+    make_once(folder, lambda aside: _write(aside, records(), tokenizer, frame, max_length, wording, progress, graded))
     return TokenTable(folder)
 
 

@@ -65,7 +65,7 @@ def transformer(source: str, revision: str | None, dtype: Any, empty: bool = Fal
         config = config_of(source, revision)
         with quietly(), _explained(source), torch.device("meta"):
             return transformers.AutoModel.from_config(config, dtype=dtype), tokenizer
-    with quietly(), _explained(source), drawn_from(0, torch.device("cpu")):  # some weights may be missing: drawn
+    with quietly(), _explained(source), drawn_from(0, torch.device("cpu")):  # weights that are missing are drawn
         return transformers.AutoModel.from_pretrained(source, revision=revision, dtype=dtype), tokenizer
 
 

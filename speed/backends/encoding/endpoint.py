@@ -25,7 +25,7 @@ from speed.data.costs import prices as cost
 from speed.data.evaluation_record import SERVERS_OWN
 from speed.runtime import Context
 from speed.teaching.errors import Patience, TransportError, public_url
-from speed.teaching.openai_teacher import KEY, posted, read_as
+from speed.teaching.openai_teacher import KEY, post, read_as
 from speed.teaching.session import teaching_loop
 
 OPENAI = "api.openai.com"
@@ -190,7 +190,7 @@ class EndpointEncoder:
         model = self.model
         remedy = f"the URL {public_url(model.url)}, the model {model.model}"
         url, seconds = f"{model.url}/embeddings", self.patience.timeout or SECONDS
-        body = await posted(url, fields, seconds, remedy, model.variable, "the endpoint")
+        body = await post(url, fields, seconds, remedy, model.variable, "the endpoint")
         vectors, tokens = read_as(body, lambda answer: _vectors_in(answer, len(texts)))
         if self.dimension and vectors.shape[1] != self.dimension:
             raise UserError(

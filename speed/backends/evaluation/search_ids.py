@@ -1,4 +1,4 @@
-"""Ids of a search task that name nothing: few are told to the reader, so many that the score means nothing refused."""
+"""Ids of a search task that name no text: a few are reported; so many that the score means nothing are refused."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def choices(shape: Shape, footprint: Footprint, config: Sft | Dpo, gpus: int, pa
     return found
 
 
-def settled(
+def first_that_fits(
     shape: Shape, footprint: Footprint, config: Sft | Dpo, gigabytes: float, gpus: int, partitioned: bool
 ) -> Fit:
     """The first choice that fits; the smallest where none does."""

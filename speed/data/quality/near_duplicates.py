@@ -222,7 +222,11 @@ def jaccard(left: NDArray[np.uint32], right: NDArray[np.uint32]) -> float:
 
 
 def by_chunks(work: Callable[[Sequence[str], bool], R], texts: Iterable[str], threads: int = 1) -> Iterator[R]:
-    """What some work makes of each chunk of texts, in their order; it is told whether to be compiled."""
+    """Do some work on each chunk of texts, and give the results in their order.
+
+    Args:
+        work: takes a chunk, and whether there are so many texts that compiled loops pay.
+    """
     characters, waiting = 0, deque[Future[R]]()
     with ThreadPoolExecutor(threads) as pool:
         for chunk in chunks(texts):

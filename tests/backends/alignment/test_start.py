@@ -35,7 +35,7 @@ def test_type_and_place_of_what_is_loaded(
         raise Asked(precision, device)
 
     monkeypatch.setattr(start, "load", load)
-    monkeypatch.setattr(zero3, "born_divided", lambda *given: nullcontext())
+    monkeypatch.setattr(zero3, "divide_on_load", lambda *given: nullcontext())
     layout = PromptFormat(name="plain", sha256="")
     write_card(tmp_path, WeightsCard(base="org/base", base_sha256="", adapter=adapter, prompt_format=layout))
     options = TrlOptions(method=method, precision="bf16", prompt_format="plain")

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer import utils
 
-from speed.backends.alignment.trl_patches import completions_only
+from speed.backends.alignment.trl_patches import project_completions_only
 
 
 def model():
@@ -42,7 +42,7 @@ def test_the_same_loss_and_gradient_from_fewer_positions(monkeypatch):
     all_rows, few_rows = [], []
     with monkeypatch.context() as patch:
         every, gradient = step(all_rows, patch)
-    with monkeypatch.context() as patch, completions_only():
+    with monkeypatch.context() as patch, project_completions_only():
         few, same_gradient = step(few_rows, patch)
     assert (all_rows, few_rows) == ([22], [8])
     assert few.loss.item() == pytest.approx(every.loss.item(), abs=1e-6)
@@ -54,12 +54,12 @@ def test_the_same_loss_and_gradient_from_fewer_positions(monkeypatch):
 
 def test_trl_is_as_it_was_afterwards():
     before = utils._use_triton
-    with completions_only():
+    with project_completions_only():
         assert utils._use_triton is not before
     assert utils._use_triton is before
 
     def broken():
-        with completions_only():
+        with project_completions_only():
             raise ValueError("a training that fails")
 
     with pytest.raises(ValueError, match="fails"):
