@@ -176,9 +176,10 @@ def differences(old: Json, new: Json, path: str = "") -> list[str]:
         for name in sorted(set(old) | set(new)):
             found += differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
         return found
-    return [] if old == new else [f"{path} {_short(old)} -> {_short(new)}"]
+    return [] if old == new else [f"{path} {shortened(old)} -> {shortened(new)}"]
 
 
-def _short(value: Json) -> str:
+def shortened(value: Json) -> str:
+    """A value for the reader, in at most 40 characters."""
     text = str(value)
     return text if len(text) <= 40 else text[:37] + "..."

@@ -10,6 +10,7 @@ from pathlib import Path
 from speed.core.ledger import total
 from speed.core.manifest import read_manifest
 from speed.core.spec import Json
+from speed.data.evaluation_record import shown
 from speed.runs.cards import folder_of, inputs_of, manifests_of, reported
 from speed.runs.stage_lines import StageLine
 from speed.runs.tables import Table, escaped
@@ -70,15 +71,11 @@ def scores(run: Path) -> str:
     judged: Json = manifest.metrics["judged"]
     table = Table("task", "type", "score")
     for task, score in judged["scores"]["tasks"].items():
-        table.add(task, judged["kinds"].get(task, ""), _figure(score))
-    table.add("mean over tasks", "", _figure(judged["scores"]["mean"]))
+        table.add(task, judged["kinds"].get(task, ""), shown(score))
+    table.add("mean over tasks", "", shown(judged["scores"]["mean"]))
     pins = judged["pins"]
     how = f"mteb {pins['mteb']}, protocol {judged['protocol']}, {pins['precision']}; main scores, 0 to 100."
     return "\n".join([SCORES, "", escaped(how), "", table.markdown(), ""])
-
-
-def _figure(score: float | None) -> str:
-    return "-" if score is None else f"{score:.2f}"
 
 
 def own_paths(folder: Path) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from speed.ports import Answer, Ask, Check, Encode, Teacher
 from speed.runs.glance import Glance
 from speed.runs.tables import money
 from speed.runtime import Context
+from speed.stages.asking import readable
 
 EACH = 2
 """Examples asked for of each kind."""
@@ -135,7 +136,7 @@ class TeacherCheck:
             )
             for prompt in prompts
         ]
-        check = _check(lambda text: parse_tasks(text, "stop"))
+        check = readable(lambda text: parse_tasks(text, "stop"))
         made: dict[Kind, list[Prompt]] = defaultdict(list)
         for prompt, answer in zip(prompts, self._asked([(ask, check) for ask in asks]), strict=True):
             assert prompt.kind is not None
@@ -167,7 +168,7 @@ class TeacherCheck:
                 kind=prompt.kind,
                 form=example_form(prompt.kind),
             )
-            requests.append((ask, _check(partial(_read, prompt))))
+            requests.append((ask, readable(partial(_read, prompt))))
         written = []
         for prompt, answer in zip(prompts, self._asked(requests), strict=True):
             example = _read(prompt, answer.text)
@@ -223,7 +224,7 @@ class TeacherCheck:
                     kind=prompt.kind,
                     form=judgement_form(len(texts)),
                 )
-                requests.append((ask, _check(lambda text: parse_judgement(text, 3, "stop"))))
+                requests.append((ask, readable(lambda text: parse_judgement(text, 3, "stop"))))
                 orders.append(order)
         bests: list[int | None] = []
         for order, answer in zip(orders, self._asked(requests), strict=True):
@@ -249,7 +250,7 @@ class TeacherCheck:
             kind=kind,
             form=revision_form(kind),
         )
-        list(self._asked([(ask, _check(lambda text: parse_revision(kind, prompt.task, text, "stop")))]))
+        list(self._asked([(ask, readable(lambda text: parse_revision(kind, prompt.task, text, "stop")))]))
 
 
 def untried(teacher: Teacher) -> tuple[str, ...]:
@@ -267,14 +268,6 @@ def announced(config: Config, cost: Work) -> str:
         f"({getattr(config.teacher, 'model', '')}), about {cost.tokens_in + cost.tokens_out:,} tokens, "
         f"price {money(cost.dollars)}; answers that the journal has cost nothing"
     )
-
-
-def _check(read: Callable[[str], object]) -> Check:
-    def cause(text: str) -> str | None:
-        found = read(text)
-        return found.cause if isinstance(found, Rejected) else None
-
-    return cause
 
 
 def _read(prompt: Prompt, text: str) -> Example | Rejected:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from speed.core.errors import UserError
-from speed.core.spec import Json
+from speed.core.graph import shortened
 from speed.data.evaluation_record import refuse_other_pins
 from speed.data.published_scores import published
 from speed.runs.finished_runs import DEFAULT_PRESET, FinishedRun, Seeds
@@ -110,7 +110,7 @@ def _left_out(study: Study, group: Group, candidates: Iterable[tuple[FinishedRun
         keys = min((differing(study, run, other) for other in group.runs), key=len)
         keys = keys or min((_within(study, run, other) for other in alike), key=len, default=[])
         if keys:
-            values.setdefault(tuple(keys), []).append(_short(run.settings[keys[0]]))
+            values.setdefault(tuple(keys), []).append(shortened(run.settings[keys[0]]))
     return [
         f"Left out: {len(found)} {'run' if len(found) == 1 else 'runs'} with another {_some(keys, 3)} "
         f"({_some(list(dict.fromkeys(found)), 5)})."
@@ -120,11 +120,6 @@ def _left_out(study: Study, group: Group, candidates: Iterable[tuple[FinishedRun
 
 def _some(texts: Sequence[str], most: int) -> str:
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
-
-
-def _short(value: Json) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def answer(
