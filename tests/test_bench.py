@@ -15,7 +15,7 @@ FOLDER = ROOT / "tests" / "bench"
 BENCHES = sorted(
     path.stem for path in FOLDER.glob("*.py") if "__main__" in path.read_text() and not path.stem.startswith("rival_")
 )
-"""A rival's half runs in the environment of the rival."""
+"""A rival's half runs in the environment of the rival, which is not among our packages; an argument says how much."""
 
 
 def test_every_bench_says_how_it_is_called(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

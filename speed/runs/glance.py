@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from speed.core.cache import write_aside
 from speed.core.row import Row
 from speed.core.stage import Context, Stage, Take
 from speed.core.store import Store
@@ -37,8 +38,7 @@ class Glance(Context[Runtime]):
             return super().folder(stage)
         out = self.scratch / stage.key
         if not out.exists():
-            partial = out.with_suffix(".partial")  # which the next who asks does not take for built
-            partial.mkdir(exist_ok=True)
-            stage.run(partial, Context(self.store, self.runtime))
-            partial.rename(out)
+            with write_aside(out) as aside:  # the next who asks does not take half of it for built
+                aside.mkdir()
+                stage.run(aside, Context(self.store, self.runtime))
         return out

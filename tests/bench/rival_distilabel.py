@@ -2,6 +2,7 @@
 
     HF_HUB_OFFLINE=1 python rival_distilabel.py ROWS BATCH FOLDER      prints {"rows": ..., "wall_s": ..., "cpu_s": ...}
 
+It has no --quick: ROWS says how long it takes, and no test runs it, since distilabel is not among our packages.
 CPU seconds are those of all its processes, from the pipeline's start to its end; imports are left out.
 """
 

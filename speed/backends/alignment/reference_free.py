@@ -61,7 +61,7 @@ def without_reference(trainer_class: Any, config: Dpo) -> Any:
     """A subclass of TRL's DPO trainer for an objective without a reference: no second forward pass, no second model.
 
     TRL is told that the reference's log-probabilities are known, and that its loss is the likelihood term alone.
-    Needless when DPOConfig has these losses.
+    Needless when DPOConfig has these losses (1.16.0: not yet).
     """
 
     class Free(trainer_class):  # type: ignore[misc]

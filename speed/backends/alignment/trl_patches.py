@@ -1,4 +1,5 @@
-"""Every place where trainings change what TRL does, and the release that makes the change needless.
+"""Where trainings change what TRL does, and the release that makes each change needless. Losses that TRL's DPO trainer
+does not have stand in `reference_free`.
 
 Written against TRL 1.16.0 with transformers 5.23 and accelerate 1.15; no later TRL was published when this was written.
 Each patch says what a release must offer before the patch can go.
