@@ -103,18 +103,14 @@ def write(run: Path, stage: str, licence: str, to: Path, against: Sequence[Path]
     """
     refuse_full(to)
     told = provenance(run, licence, searched(run, stage, against) if against else UNCHECKED)
-    aside = to.with_name(f"{to.name}.unpublished")
-    shutil.rmtree(aside, ignore_errors=True)
-    if stage == "dataset":
-        export_dataset(run, licence, aside)
-    elif stage == "results":
-        write_results(run, aside)
-    else:
-        export(run, stage, aside, adapter=False, precision="fp32")
-    add_to_card(aside / "README.md", licence, [told, scores(run) if stage == "embedder" else ""])
-    if to.is_dir():
-        to.rmdir()
-    aside.replace(to)
+    with write_aside(to) as aside:
+        if stage == "dataset":
+            export_dataset(run, licence, aside)
+        elif stage == "results":
+            write_results(run, aside)
+        else:
+            export(run, stage, aside, adapter=False, precision="fp32")
+        add_to_card(aside / "README.md", licence, [told, scores(run) if stage == "embedder" else ""])
 
 
 def searched(run: Path, stage: str, against: Sequence[Path]) -> str:
