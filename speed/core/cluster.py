@@ -82,8 +82,12 @@ def passed_on(variables: Mapping[str, str]) -> dict[str, str]:
 class Cluster:
     """The other machines, connected to. Their processes end with this one."""
 
-    def __init__(self, runtime: BuildSettings) -> None:
+    def __init__(self, runtime: BuildSettings, looked_at: bool = True) -> None:
         """Connect.
+
+        Args:
+            looked_at: whether `check` has looked, or will, at the machines that there are now; otherwise the first
+                worker on each does.
 
         Raises:
             UserError: where Ray is not installed, or nothing answers at `runtime.address`.
@@ -106,7 +110,7 @@ class Cluster:
         """Stages for which no other machine works: since when, and when that was last said."""
         self._look()
         self._closed = threading.Event()
-        self.first = {machine.id for machine in self.machines()}
+        self.first = {machine.id for machine in self.machines()} if looked_at else set()
         """Ids of the machines of the beginning, which `check` has looked at."""
 
     def watch(self) -> Cluster:

@@ -8,16 +8,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from multiprocessing import Pipe
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import pytest
 from conftest import HANG, ROOT
 from toys import Number, SharedNumbers
 
+from speed.backends.encoding.workers import Encode, EncodingWorkers, Ids, Vectors
 from speed.core import cluster as cluster_module
 from speed.core import scheduler as scheduler_module
 from speed.core.allocation import Grant
@@ -290,6 +293,59 @@ def test_what_another_machine_lacks_leaves_that_machine_out(tmp_path: Path) -> N
     here = Worker(order[0], None, None, tmp_path / "log", Grant(), blocks.left.popleft())
     assert scheduler._event_of_pool(here, blocks, event, died=False) == event, "here it ends the run"
     blocks.lock.release()
+
+
+def far_encoder(folder: Path, device: str) -> Encode:
+    """Says of each chunk where it is encoded. On the machine that `doomed` names, the second chunk never ends."""
+    raylet, mine = os.environ.get("RAY_RAYLET_PID", "here"), list[int]()
+
+    def encode(rows: list[Ids]) -> tuple[Vectors, int]:
+        mine.append(int(rows[0][0]))
+        with open(folder / "log", "a") as file:
+            file.write(f"{rows[0][0]} {raylet}\n")
+        while len({line.split()[1] for line in (folder / "log").read_text().splitlines()}) < 3:
+            time.sleep(0.01)
+        if len(mine) > 1:
+            if raylet == (folder / "doomed").read_text():
+                (folder / "stuck").touch()
+                time.sleep(HANG)
+            while not (folder / "stuck").exists():
+                time.sleep(0.01)
+        return np.array([[len(row), row.sum()] for row in rows], np.float32), 7
+
+    return encode
+
+
+@needs_ray
+def test_texts_are_encoded_by_three_machines_and_a_lost_one_costs_a_chunk(
+    three_machines: tuple[Any, list[Any]], tmp_path: Path
+) -> None:
+    cluster, _ = three_machines
+    doomed = cluster.add_node(num_cpus=1, object_store_memory=80 * 1024**2, include_dashboard=False)
+    (tmp_path / "doomed").write_text(str(doomed.all_processes["raylet"][0].process.pid))
+    runtime = Runtime(devices="cpu", cluster="ray", address=cluster.address)
+    chunks, said = [[np.arange(first, first + 3, dtype=np.int32)] for first in range(0, 90, 10)], list[str]()
+
+    def lose() -> None:
+        while not (tmp_path / "stuck").exists():
+            time.sleep(0.05)
+        cluster.remove_node(doomed, allow_graceful=False)
+
+    threading.Thread(target=lose, daemon=True).start()
+    others = Cluster(runtime, looked_at=False).watch()
+    workers = EncodingWorkers(partial(far_encoder, tmp_path), ["cpu"], said.append, others, Need(1, 0, 0.0))
+    try:
+        found = {number: vectors for number, vectors, _ in workers.encoded(chunks)}
+    finally:
+        workers.close()
+    assert {number: vectors.tolist() for number, vectors in found.items()} == {
+        number: [[3.0, 3.0 * 10 * number + 3]] for number in range(9)
+    }
+    lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    assert len({raylet for _, raylet in lines}) >= 3, "this machine and others encoded"
+    stuck = [int(first) for first, raylet in lines if raylet == (tmp_path / "doomed").read_text()][1]
+    assert sorted(int(first) for first, _ in lines) == sorted([*range(0, 90, 10), stuck])
+    assert any("has no worker any more" in line for line in said), said
 
 
 @needs_ray

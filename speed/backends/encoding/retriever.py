@@ -115,12 +115,12 @@ class EmbeddingRetriever(Retriever):
     def _on(self, devices: Sequence[str], device: str, ctx: Context) -> TextEncoder:
         """The encoder, with a worker on each of several devices."""
         from speed.backends.encoding.encoder import Encoder
-        from speed.backends.encoding.shared_encoder import shared
+        from speed.backends.encoding.shared_encoder import is_shared, shared
 
         encoder = self.loaded(device)
-        if len(devices) < 2 or not isinstance(encoder, Encoder):
+        if not isinstance(encoder, Encoder) or not is_shared(devices, ctx, True):
             return encoder
-        return shared(encoder, self.loaded_ours, "fp32", devices, ctx)
+        return shared(encoder, self.loaded_ours, "fp32", devices, ctx, True)
 
     def loaded_ours(self, device: str) -> Encoder:
         """The encoder where it is ours, as a worker loads it."""

@@ -1,4 +1,5 @@
-"""An encoder whose chunks are encoded by several devices, each with a copy of the model in a process of its own.
+"""An encoder whose chunks are encoded by several devices, each with a copy of the model in a process of its own; also
+by those of the other machines of a cluster.
 
 Chunks are cut as one process cuts them, so that vectors are the same whatever the number, order or death of workers.
 """
@@ -17,11 +18,16 @@ from speed.backends.encoding.encoder import CHUNK_TOKENS, PADDING_SHARE, Encoder
 from speed.backends.encoding.text_encoder import Vectors
 from speed.backends.encoding.workers import Encode, EncodingWorkers, Ids
 from speed.backends.runtime.precision import dtype_of
+from speed.core.cluster import GIGABYTE, Cluster, Need
 from speed.model.batching import chunks
 from speed.runtime import Context
 
 LoadEncoder: TypeAlias = Callable[[str], Encoder]
 """Loads a model on a device; a function that another process can be given."""
+
+
+WEIGHT = 4
+"""Bytes, as it is loaded."""
 
 
 class SharedEncoder(Encoder):
@@ -49,15 +55,34 @@ class SharedEncoder(Encoder):
         self.workers.close()
 
 
-def shared(encoder: Encoder, load: LoadEncoder, precision: str, devices: Sequence[str], ctx: Context) -> SharedEncoder:
-    """An encoder on several devices.
+def is_shared(devices: Sequence[str], ctx: Context, everywhere: bool) -> bool:
+    """Whether more than this process is to encode.
+
+    Args:
+        everywhere: whether all machines of a cluster can have the model.
+    """
+    return len(devices) > 1 or (everywhere and ctx.runtime.cluster == "ray")
+
+
+def shared(
+    encoder: Encoder, load: LoadEncoder, precision: str, devices: Sequence[str], ctx: Context, everywhere: bool
+) -> SharedEncoder:
+    """An encoder on several devices, and on the other machines of a cluster (`runtime.cluster=ray`).
 
     Args:
         encoder: the same, loaded here.
         load: loads it; each worker does.
+        everywhere: whether all machines can have the model; one that has it not after all is left out.
+
+    Raises:
+        UserError: for a cluster that cannot be had.
     """
     work = partial(_loaded, load, encoder.max_length, precision, encoder.chunk_tokens, ctx.grant.threads)
-    found = SharedEncoder(encoder, EncodingWorkers(work, devices, ctx.say))
+    cluster = Cluster(ctx.runtime, looked_at=False).watch() if everywhere and ctx.runtime.cluster == "ray" else None
+    weights = sum(weight.numel() for weight in encoder.model.parameters())
+    on_cores = devices[0] == "cpu"
+    need = Need(ctx.grant.threads, 0 if on_cores else 1, WEIGHT * weights / GIGABYTE if on_cores else 0.0)
+    found = SharedEncoder(encoder, EncodingWorkers(work, devices, ctx.say, cluster, need))
     found.chunk_tokens, found.at_once = encoder.chunk_tokens, encoder.at_once
     return found
 

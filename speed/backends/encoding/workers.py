@@ -1,7 +1,8 @@
 """Processes that encode chunks of token rows: one a device, each with the model, takes the next chunk when it is free.
 
-A worker that dies is replaced and its chunk is done again; a device on which two die in a row is left out. Rows and
-vectors go through pipes as plain numbers.
+A worker that dies is replaced and its chunk is done again; a device on which two die in a row is left out. The other
+machines of a Ray cluster have such workers too, which take part as soon as they have the model; one that lacks it, or
+is lost, is left out. Rows and vectors go through pipes as plain numbers.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from speed.core.cluster import LOOK, Cluster, Machine, Need
 from speed.core.errors import UserError
 from speed.core.worker import die_with_parent
 
@@ -33,101 +35,158 @@ TRIES = 3
 """Deaths of workers on one chunk after which the encoding has failed."""
 DEATHS = 2
 """Deaths of workers in a row, without a chunk done, after which a device is left out."""
-ENCODED, REFUSED = b"v", b"r"
+END = 5.0
+"""Seconds that the end of a worker on another machine is waited for."""
+ENCODED, REFUSED, BEGUN = b"v", b"r", b"b"
 
 
 @dataclass
 class _Worker:
     device: str
     process: Any
-    pipe: Connection
+    pipe: Any
+    machine: Machine | None = None
+    """Another one of a cluster; None for this one."""
+    begun: bool = True
+    """Whether it has the model; another machine may have no room now, and then it is given no chunk."""
     chunk: int | None = None
     """Number of the chunk that it encodes."""
 
+    @property
+    def place(self) -> str:
+        """What is left out when workers die on it."""
+        return self.machine.name if self.machine else self.device
+
 
 class EncodingWorkers:
-    """A worker for each device, until `close`."""
+    """A worker for each device of this machine, and on the others of a cluster as many as find room, until `close`."""
 
-    def __init__(self, load: Load, devices: Sequence[str], say: Callable[[str], None] = lambda message: None) -> None:
+    def __init__(
+        self,
+        load: Load,
+        devices: Sequence[str],
+        say: Callable[[str], None] = lambda message: None,
+        cluster: Cluster | None = None,
+        need: Need | None = None,
+    ) -> None:
         """Start them, which load the model at the same time.
 
         Args:
             devices: as torch names them.
             say: takes one line for each worker that has died.
+            cluster: left by `close`.
+            need: what a worker takes of another machine.
         """
         self.load, self.say = load, say
+        self.cluster, self.need = cluster, need or Need(1, 0, 0.0)
         # a stage's process is a daemon, which may start none; workers end with it all the same
         multiprocessing.current_process().daemon = False
         self.context = multiprocessing.get_context("spawn")
         self.deaths: Counter[str] = Counter()
-        """In a row, by device."""
+        """In a row, by place."""
         self.workers = [self._started(device) for device in devices]
 
     def encoded(self, chunks: Sequence[list[Ids]]) -> Iterator[tuple[int, Vectors, int]]:
         """(number of a chunk, its vectors, tokens that its worker encodes at once) as they become ready.
 
         Raises:
-            UserError: what a worker has refused.
-            RuntimeError: where three workers died on one chunk, or no device is left.
+            UserError: what a worker of this machine has refused, and for a cluster that has lost its head.
+            RuntimeError: where three workers died on one chunk, or no device of this machine is left.
         """
         waiting, died = deque(range(len(chunks))), Counter[int]()
         try:
+            self._join_elsewhere(len(chunks))
             for worker in self.workers:
                 self._give(worker, waiting, chunks)
-            while busy := [worker for worker in self.workers if worker.chunk is not None]:
-                ready = wait([worker.pipe for worker in busy])
-                for worker in (worker for worker in busy if worker.pipe in ready):
+            while waiting or any(worker.chunk is not None for worker in self.workers):
+                for worker in self._heard():
                     number = worker.chunk
-                    assert number is not None
                     try:
                         answer = worker.pipe.recv_bytes()
                     except (EOFError, OSError):
-                        waiting.appendleft(number)
-                        died[number] += 1
-                        self._after_death(worker, died[number])
-                        for idle in (idle for idle in self.workers if idle.chunk is None):
-                            self._give(idle, waiting, chunks)
+                        answer = b""
+                    if answer == BEGUN:
+                        worker.begun = True
+                    elif answer[:1] == ENCODED:
+                        assert number is not None
+                        worker.chunk, self.deaths[worker.place] = None, 0
+                        self._give(worker, waiting, chunks)
+                        yield number, *_unpacked_vectors(answer[1:], len(chunks[number]))
                         continue
-                    worker.chunk = None
-                    if answer[:1] == REFUSED:
-                        raise UserError(answer[1:].decode())
-                    self.deaths[worker.device] = 0
-                    self._give(worker, waiting, chunks)
-                    yield number, *_unpacked_vectors(answer[1:], len(chunks[number]))
+                    else:
+                        if number is not None:
+                            waiting.appendleft(number)
+                            died[number] += not answer
+                        self._replace(worker, answer[1:].decode(), 0 if number is None else died[number])
+                    for idle in (idle for idle in self.workers if idle.chunk is None):
+                        self._give(idle, waiting, chunks)
         finally:  # whoever asked may have stopped: what is still computed is of no use
             for worker in [worker for worker in self.workers if worker.chunk is not None]:
                 self._end(worker)
-                self.workers[self.workers.index(worker)] = self._started(worker.device)
+                place = self.workers.index(worker)
+                self.workers[place : place + 1] = [] if worker.machine else [self._started(worker.device)]
 
     def close(self) -> None:
         """End all workers."""
         for worker in self.workers:
             self._end(worker)
         self.workers = []
+        if self.cluster is not None:
+            self.cluster.close()
+
+    def _heard(self) -> Iterator[_Worker]:
+        """Those of whom something has come, or the end."""
+        if self.cluster is not None:
+            self.cluster.check_head()
+        speaking = [worker for worker in self.workers if worker.chunk is not None or not worker.begun]
+        ready = wait([worker.pipe for worker in speaking], LOOK if self.cluster else None)
+        yield from (worker for worker in speaking if worker.pipe in ready)
 
     def _give(self, worker: _Worker, waiting: deque[int], chunks: Sequence[list[Ids]]) -> None:
-        if waiting:
+        if waiting and worker.begun:
             worker.chunk = waiting.popleft()
             with suppress(OSError):  # it has died, and its end is the next thing that is read
                 worker.pipe.send_bytes(_packed_rows(chunks[worker.chunk]))
 
-    def _after_death(self, worker: _Worker, deaths_on_chunk: int) -> None:
-        """Replace a worker, or leave its device out."""
-        worker.process.join()
-        how = f"a worker that encoded on {worker.device} ended with code {worker.process.exitcode}"
+    def _replace(self, worker: _Worker, refused: str, deaths_on_chunk: int) -> None:
+        """Start another in the place of one that has ended, or leave its place out.
+
+        Args:
+            refused: what it has said; empty where it died.
+        """
+        worker.process.join(None if worker.machine is None else END)
+        code = worker.process.exitcode
+        how = f"a worker that encoded on {worker.place} ended with code {code}" if isinstance(code, int) else str(code)
+        if refused and worker.machine is None:
+            raise UserError(refused)
+        how = f"{worker.place} cannot encode: {refused}" if refused else how
         self._end(worker)
         place = self.workers.index(worker)
         self.workers.pop(place)
         if deaths_on_chunk >= TRIES:
             raise RuntimeError(f"{how}, the third on the same texts")
-        self.deaths[worker.device] += 1
-        if self.deaths[worker.device] < DEATHS:
-            self.workers.insert(place, self._started(worker.device))
+        self.deaths[worker.place] += 1
+        if worker.begun and not refused and self.deaths[worker.place] < DEATHS:
+            again = self._started_on(worker.machine) if worker.machine else self._started(worker.device)
+            self.workers.insert(place, again)
             self.say(f"{how}; its texts are encoded again")
             return
-        if not self.workers:
+        if not any(other.machine is None for other in self.workers):
             raise RuntimeError(f"{how}, and no device is left")
-        self.say(f"{how}; its texts are encoded elsewhere, and {worker.device} is not used any more")
+        if worker.machine and self.cluster:
+            self.cluster.left_out.add(worker.machine.id)
+        self.say(f"{how}; its texts are encoded elsewhere, and {worker.place} is not used any more")
+
+    def _join_elsewhere(self, chunks: int) -> None:
+        """Start workers on other machines as long as there is room and one would have a chunk."""
+        while self.cluster is not None and len(self.workers) < chunks and (found := self.cluster.free(self.need)):
+            self.workers.append(self._started_on(found))
+
+    def _started_on(self, machine: Machine) -> _Worker:
+        assert self.cluster is not None
+        device = "cuda" if self.need.gpus else "cpu"
+        process, line = self.cluster.start(_serve, (self.load, device), machine, self.need)
+        return _Worker(device, process, line, machine, begun=False)
 
     def _started(self, device: str) -> _Worker:
         here, there = self.context.Pipe()
@@ -138,7 +197,7 @@ class EncodingWorkers:
 
     def _end(self, worker: _Worker) -> None:
         worker.process.kill()
-        worker.process.join()
+        worker.process.join(None if worker.machine is None else END)
         worker.pipe.close()
 
 
@@ -148,6 +207,7 @@ def _serve(load: Load, device: str, pipe: Connection) -> None:
     threading.Thread(target=die_with_parent, daemon=True).start()
     try:
         encode = load(device)
+        pipe.send_bytes(BEGUN)
         while True:
             try:
                 rows = _unpacked_rows(pipe.recv_bytes())

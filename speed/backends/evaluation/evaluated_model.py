@@ -11,7 +11,7 @@ from typing import Protocol
 from speed.backends.encoding.encoder import CHUNK_TOKENS, PADDING_SHARE, Encoder, UnknownLayout
 from speed.backends.encoding.instructions import instruction_table
 from speed.backends.encoding.sentence_transformer import SentenceTransformerEncoder
-from speed.backends.encoding.shared_encoder import of_folder, shared
+from speed.backends.encoding.shared_encoder import is_shared, of_folder, shared
 from speed.backends.encoding.text_encoder import TextEncoder
 from speed.backends.encoding.token_rows import not_added
 from speed.backends.runtime.at_once import AtOnce
@@ -84,6 +84,7 @@ class LocalModel:
 
         dtype = dtype_of(precision)
         device, devices = device_of(ctx), devices_of(ctx)
+        everywhere = self.folder.resolve().is_relative_to(ctx.store.home.resolve())  # which all machines see
         encoder: Encoder | SentenceTransformerEncoder
         if any(self.folder.glob("*.bin")) and not any(self.folder.rglob("*.safetensors")):
             raise UserError(
@@ -113,8 +114,8 @@ class LocalModel:
         encoder.model.to(dtype)
         if isinstance(encoder, Encoder):
             self._remember_chunks(encoder, precision, ctx)
-            if len(devices) > 1:
-                return shared(encoder, partial(of_folder, self.folder), precision, devices, ctx)
+            if is_shared(devices, ctx, everywhere):
+                return shared(encoder, partial(of_folder, self.folder), precision, devices, ctx, everywhere)
         return encoder
 
     def _remember_chunks(self, encoder: Encoder, precision: str, ctx: Context) -> None:

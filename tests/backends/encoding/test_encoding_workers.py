@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -9,11 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from conftest import HANG
 
 from speed.backends.encoding.workers import Encode, EncodingWorkers, Ids, Vectors
+from speed.core.cluster import Cluster, Machine, Need
 from speed.core.errors import UserError
 
 CHUNKS = [[np.arange(first, first + length, dtype=np.int32) for length in (3, 1)] for first in range(0, 90, 10)]
@@ -103,3 +108,55 @@ def test_who_stops_reading_leaves_nothing_behind(tmp_path: Path) -> None:
         next(some)
         some.close()  # type: ignore[attr-defined]
         check(workers)
+
+
+class ScriptedCluster:
+    """Three machines: one works, one lacks the model, one has no room. Their processes are of this one."""
+
+    def __init__(self) -> None:
+        self.free_machines = [Machine(name, name, 1.0, 0.0, 8.0) for name in ("full", "lacking", "far")]
+        self.left_out: set[str] = set()
+        self.kept: list[Any] = []
+        self.is_closed = False
+
+    def check_head(self) -> None:
+        """It answers."""
+
+    def free(self, need: Need) -> Machine | None:
+        return self.free_machines.pop() if self.free_machines else None
+
+    def start(self, target: Any, args: tuple[Any, ...], machine: Machine, need: Need) -> tuple[Any, Any]:
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        device = {"lacking": "none"}.get(machine.id, machine.id)
+        process = context.Process(target=target, args=(args[0], device, there), daemon=True)
+        if machine.id == "full":
+            self.kept.append(there)
+            return SimpleNamespace(kill=lambda: None, join=lambda timeout: None), here
+        process.start()
+        there.close()
+        return process, here
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_other_machines_encode_too_where_they_have_room_and_the_model(tmp_path: Path) -> None:
+    cluster, said = ScriptedCluster(), list[str]()
+    load = partial(scripted, tmp_path / "log", 2, (-1, 0), "")
+    workers = EncodingWorkers(load, ["a"], said.append, cast(Cluster, cluster), Need(1, 0, 2.0))
+    try:
+        check(workers)
+        lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+        assert sorted(int(line[1]) for line in lines) == list(range(0, 90, 10)), "each chunk once"
+        assert {line[2] for line in lines} == {"a", "far"}
+        deadline = time.monotonic() + HANG
+        while not cluster.left_out and time.monotonic() < deadline:  # it may take its time to find out
+            check(workers)
+        assert cluster.left_out == {"lacking"}
+        assert len(said) == 1
+        assert said[0].startswith("lacking cannot encode: there is no model; ")
+        assert [worker.begun for worker in workers.workers if worker.place == "full"] == [False]
+    finally:
+        workers.close()
+    assert cluster.is_closed
