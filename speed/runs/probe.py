@@ -150,7 +150,9 @@ def carry_out(trials: Sequence[tuple[Probing, Share]], runtime: Runtime) -> dict
     results: dict[str, dict[str, Json]] = {}
     with TemporaryDirectory(prefix="speed-probe-") as folder:
         store = Store(Path(folder)).open()
-        scratch = runtime.model_copy(update={"home": store.home, "checkpoint_seconds": NO_CHECKPOINT, "cluster": "none"})
+        scratch = runtime.model_copy(
+            update={"home": store.home, "checkpoint_seconds": NO_CHECKPOINT, "cluster": "none"}
+        )
         for probing, share in trials:
             (store.partial(probing) / GRANT).write_text(share.model_dump_json(), encoding="utf-8")
 
