@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from speed.core.spec import Spec
@@ -220,6 +220,17 @@ def _text(value: Any) -> str | Rejected:
     return str(value)
 
 
+def _texts(members: Mapping[str, Value], names: Sequence[str]) -> dict[str, str] | Rejected:
+    """The texts of some members, by name; or the fault of the first that is no text, with its name."""
+    texts: dict[str, str] = {}
+    for name in names:
+        text = _text(members[name])
+        if isinstance(text, Rejected):
+            return _rejected(text.cause, f"{name}: {text.detail}")
+        texts[name] = text
+    return texts
+
+
 def _example(kind: Kind, task: str, value: Members, ground: Ground | None) -> Example | Rejected:
     keys = KEYS[kind]
     names = written_keys(kind, ground is not None)
@@ -229,12 +240,9 @@ def _example(kind: Kind, task: str, value: Members, ground: Ground | None) -> Ex
     if members is not value and members.keys() != set(names):
         missing, extra = sorted(set(names) - members.keys()), sorted(members.keys() - set(names))
         return _rejected("bad_schema", f"missing {missing}, not asked for {extra}")
-    texts: dict[str, str] = {}
-    for key in names:
-        text = _text(members[key])
-        if isinstance(text, Rejected):
-            return _rejected(text.cause, f"{key}: {text.detail}")
-        texts[key] = text
+    texts = _texts(members, names)
+    if isinstance(texts, Rejected):
+        return texts
     if ground is not None:
         query = texts[keys.query]
         return Example(
@@ -295,15 +303,15 @@ def _graded(value: Members) -> tuple[str, ...] | Rejected:
         return _rejected("bad_schema", members)
     if missing := [level for level in LEVELS if level not in members]:
         return _rejected("bad_schema", f"missing {missing}")
-    texts: dict[str, str] = {}
-    for level in LEVELS:
-        text = _text(members[level])
-        if isinstance(text, Rejected):
-            return _rejected(text.cause, f"{level}: {text.detail}")
+    texts = _texts(members, LEVELS)
+    if isinstance(texts, Rejected):
+        return texts
+    seen = set[str]()
+    for level, text in texts.items():
         same = " ".join(text.casefold().split())
-        if same in texts:
+        if same in seen:
             return _rejected("same_texts", f"{level} and another are {text[:80]!r}")
-        texts[same] = text
+        seen.add(same)
     return tuple(texts.values())
 
 
