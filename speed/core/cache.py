@@ -33,7 +33,7 @@ STALE = 24 * 3600
 """Seconds after which what a process of another machine has begun to write counts as left, if it has not changed."""
 
 _ASIDE = re.compile(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.partial$")
-"""The end of a name beside its place: machine, process, and a number of chance."""
+"""The end of the name of what is being written: machine, process, and a random number."""
 
 
 def file_sha256(path: Path) -> str:
