@@ -90,7 +90,7 @@ def gpu_needs(config: Config, missing: Sequence[StageStatus]) -> list[Need]:
         training: Training | None = node.training()
         need = None
         if training is not None:
-            key = "revisor.trainer" if node.name == "revisor" and config.revisor.trainer else "trainer"
+            key = "revisor.trainer" if training.trainer is config.revisor.trainer else "trainer"
             numbers = training.trainer.devices(training.config, runtime)
             need = _of_training(
                 status.goal.label, key, training, numbers, len(runtime.devices), runtime.device_gb,
@@ -156,7 +156,7 @@ def _of_training(
         if more_gpus > gpus and (wider := fit_on(shape, footprint, config, gigabytes, more_gpus)):
             remedy = f"{more_gpus} such GPUs with runtime.strategy=zero3 {key}.micro_batch={wider.micro_batch} would do"
             return Need(label, gpus, needed, remedy)
-    lighter = "revisor=paper_lora" if label == "revisor" else "trainer=lora"
+    lighter = "revisor=paper_lora" if key == "revisor.trainer" else "trainer=lora"
     return Need(label, gpus, needed, f"no number of such GPUs would do; {lighter} trains an adapter")
 
 

@@ -18,7 +18,6 @@ from tempfile import TemporaryDirectory
 
 from speed.config import Config
 from speed.core.graph import Goal
-from speed.core.stage import Stage
 from speed.core.store import Store
 from speed.core.work import Work
 from speed.data.answers.parse import example_json, parse_example, parse_judgement, parse_revision, parse_tasks
@@ -35,6 +34,7 @@ from speed.runs.glance import Glance
 from speed.runs.tables import money
 from speed.runtime import Context
 from speed.stages.asking import readable
+from speed.stages.topics import Topics
 
 EACH = 2
 """Examples asked for of each kind."""
@@ -85,7 +85,7 @@ class TeacherCheck:
         self._found = Found(untried=untried(config.teacher))
         with TemporaryDirectory() as scratch:
             glance = Glance(store, config.runtime, scratch=Path(scratch))
-            topics = next(goal.node for goal in order if isinstance(goal.node, Stage) and goal.label == "topics")
+            topics = next(goal.node for goal in order if isinstance(goal.node, Topics))
             self._topics = load_topics(glance.folder(topics))
 
     def cost(self) -> Work:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import HANG
 
 from speed.core.build import build
 from speed.core.graph import StageStatus, stage_statuses
@@ -40,6 +41,31 @@ def test_five_prompts_of_each_kind_without_building_anything(compose: Any, tmp_p
     assert len(set(texts)) == len(texts)
     assert not (tmp_path / "home").exists()
     assert texts == list(previews(pipeline(config).goals(), Store(tmp_path / "home"), Runtime()))
+
+
+PLANNED = """import runpy, sys
+sys.argv = ["speed.run", *sys.argv[1:]]
+try:
+    runpy.run_module("speed.run", run_name="__main__")
+finally:
+    print("torch" in sys.modules, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("preset", ["miniature", "paper"])
+def test_a_plan_does_not_wait_for_torch(tmp_path: Path, preset: str) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        PLANNED,
+        f"preset={preset}",
+        "topics=miniature",
+        "plan=true",
+        f"runtime.home={tmp_path}",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=HANG)
+    assert "plan of speed" in done.stdout
+    assert done.stderr.splitlines()[-1] == "False"
 
 
 def test_a_plan_says_why_more_is_generated_than_is_kept(compose: Any, tmp_path: Path) -> None:

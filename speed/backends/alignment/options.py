@@ -116,7 +116,8 @@ def _refuse_impossible(options: TrlOptions, config: Sft | Dpo, runtime: Runtime)
             f"a batch of {config.batch_size} cannot be shared by runtime.nodes={runtime.nodes} in micro batches of "
             f"{options.micro_batch}\n  choose trainer.micro_batch and runtime.nodes so that their product divides it"
         )
-    without_gpu = device_for(runtime) == "cpu"
+    needs_gpu = options.liger or options.precision == "fp16"
+    without_gpu = needs_gpu and device_for(runtime) == "cpu"  # asked only then: it imports torch
     where = "runtime.devices=cpu" if runtime.devices == "cpu" else "this machine has none"
     if options.liger and find_spec("liger_kernel") is None:
         mistakes.append("trainer.liger=true, and it is not installed\n  set it to false, or pip install liger-kernel")

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from speed.backends.embedder.settings import ContrastiveSettings
-from speed.backends.encoding.embedding_model import ADAPTER, config_of, tokenizer_of
-from speed.backends.encoding.token_rows import token_rows, training_frame
 from speed.backends.runtime.device import quietly
 from speed.backends.runtime.model_folder import described, refuse_unloadable
 from speed.core.errors import UserError
@@ -29,6 +27,9 @@ def check_embedder(settings: ContrastiveSettings) -> None:
     refuse_unloadable(base, "embedder.base")
     if (folder := described(base)) is None:
         return
+    from speed.backends.encoding.embedding_model import ADAPTER, config_of, tokenizer_of  # these import torch
+    from speed.backends.encoding.token_rows import training_frame
+
     tokenizer = tokenizer_of(folder, None)
     if (Path(folder) / ADAPTER).is_file():
         training_frame(tokenizer, settings.pooling, settings.bos)
@@ -86,6 +87,7 @@ def refuse_shared_weights(base: str) -> None:
     import transformers
 
     from speed.backends.embedder.ranks import refuse_to_divide
+    from speed.backends.encoding.embedding_model import config_of
 
     with quietly(), torch.device("meta"):
         model = transformers.AutoModel.from_config(config_of(folder, None))
@@ -97,6 +99,9 @@ def read_query(settings: ContrastiveSettings, task: str) -> str:
     empty where its tokenizer is not on this machine."""
     if (folder := described(settings.base.name)) is None:
         return ""
+    from speed.backends.encoding.embedding_model import tokenizer_of
+    from speed.backends.encoding.token_rows import token_rows, training_frame
+
     tokenizer = tokenizer_of(folder, None)
     frame = training_frame(tokenizer, settings.pooling, settings.bos)
     text = settings.instruction.replace("{task}", task).replace("{query}", QUERY)
