@@ -41,7 +41,7 @@ from speed.runs.tables import Table, escaped
 from speed.runtime import Context, Runtime
 
 if TYPE_CHECKING:
-    from speed.backends.evaluation.evaluated_model import EvaluatedModel, LocalModel
+    from speed.backends.evaluation.evaluated_model import EvaluatedModel
     from speed.backends.evaluation.evaluator import ProtocolEvaluator
     from speed.backends.evaluation.jobs import Job
     from speed.backends.evaluation.served import Checkpoint
@@ -182,6 +182,7 @@ def _checkpoint(given: argparse.Namespace) -> Checkpoint | None:
     Raises:
         UserError: without a URL, or for a folder or name without a model.
     """
+    from speed.backends.evaluation.evaluated_model import model_at
     from speed.backends.evaluation.served import Checkpoint
 
     for option, value in (("checkpoint", given.checkpoint), ("anyway", given.anyway)):
@@ -191,32 +192,20 @@ def _checkpoint(given: argparse.Namespace) -> Checkpoint | None:
         raise UserError("--anyway has no effect without a checkpoint: give --checkpoint DIR, or leave it out")
     if given.checkpoint is None:
         return None
-    local = _local(given.checkpoint, None)
+    local = model_at(given.checkpoint)
     return Checkpoint(local.folder, local.name)
 
 
 def _model(given: argparse.Namespace) -> EvaluatedModel:
     from speed.backends.encoding.endpoint import EndpointModel
+    from speed.backends.evaluation.evaluated_model import model_at
 
     if given.url is not None:
         return EndpointModel(given.url, given.model, given.dimensions, given.price, given.name)
     for option in ("dimensions", "price", "max_usd"):
         if getattr(given, option) is not None:
             raise UserError(f"--{option.replace('_', '-')} is for an endpoint: give its --url, or leave it out")
-    return _local(given.model, given.name)
-
-
-def _local(reference: str, name: str | None) -> LocalModel:
-    """The embedder of a run, a model's folder, or a model of the hub."""
-    from speed.backends.evaluation.evaluated_model import LocalModel, hub_model
-
-    folder = Path(reference).expanduser()
-    if folder.is_dir():
-        inner = folder / "stages" / "embedder"
-        name = name or f"local/{folder.resolve().name}"
-        return LocalModel(inner.resolve() if inner.is_dir() else folder, name)
-    model = hub_model(reference)
-    return model if name is None else LocalModel(model.folder, name)
+    return model_at(given.model, given.name)
 
 
 def _evaluator(given: argparse.Namespace, model: EvaluatedModel) -> ProtocolEvaluator:

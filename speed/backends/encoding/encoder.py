@@ -74,7 +74,7 @@ class Encoder:
             )
         if config.get("is_encoder_decoder") or own.get("do_lower_case"):
             raise UnknownLayout(f"{root}: an encoder-decoder, or one that reads everything in lower case")
-        how, normalize = _pooling_and_norm(root)
+        how, normalize = pooling_and_norm(root)
         model, tokenizer = transformer(str(root), None, "auto")
         widest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
         limit = max_length or own.get("max_seq_length") or widest
@@ -159,7 +159,12 @@ class Encoder:
             )
 
 
-def _pooling_and_norm(root: Path) -> tuple[Pooling, bool]:
+def pooling_and_norm(root: Path) -> tuple[Pooling, bool]:
+    """How a folder in sentence-transformers layout pools, and whether its vectors have length 1.
+
+    Raises:
+        UnknownLayout: for a model with parts that this encoder lacks.
+    """
     modules = _json(root / "modules.json")
     if not modules:
         return "mean", False  # what sentence-transformers does with a bare transformer

@@ -125,6 +125,21 @@ class LocalModel:
         encoder.chunk_tokens, encoder.at_once = at_once.value, at_once
 
 
+def model_at(reference: str, name: str | None = None) -> LocalModel:
+    """The embedder of a run, a model's folder, or a model of the hub.
+
+    Raises:
+        UserError: when it is neither.
+    """
+    folder = Path(reference).expanduser()
+    if folder.is_dir():
+        inner = folder / "stages" / "embedder"
+        name = name or f"local/{folder.resolve().name}"
+        return LocalModel(inner.resolve() if inner.is_dir() else folder, name)
+    model = hub_model(reference)
+    return model if name is None else LocalModel(model.folder, name)
+
+
 def hub_model(reference: str) -> LocalModel:
     """A model of the hub (`organisation/name` or `organisation/name@revision`), or of its local cache when offline.
 

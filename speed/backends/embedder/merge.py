@@ -1,0 +1,331 @@
+"""Several trainings of one base become one embedder: their weights, averaged or interpolated along the sphere.
+
+The mean is that of "Model soups" (Wortsman et al. 2022, arXiv 2203.05482). Spherical interpolation (Shoemake 1985) goes
+tensor by tensor as mergekit does it, and is the mean where two tensors point the same way but for `PARALLEL`.
+
+Weights of two models can be mixed only where both came from the same ones: so everything beside the weights must be
+equal, and the weights themselves must point the same way (`LEAST`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+from huggingface_hub import ModelCard, ModelCardData
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from speed.backends.encoding.embedding_model import ADAPTER, BASE, transformer
+from speed.backends.encoding.encoder import pooling_and_norm
+from speed.backends.runtime.device import quietly
+from speed.core.content import sha256_of
+from speed.core.errors import UserError
+from speed.core.spec import Json
+
+How: TypeAlias = Literal["mean", "slerp"]
+
+PARALLEL = 0.9995
+"""Cosine of two tensors from which on slerp is the mean (mergekit's `DOT_THRESHOLD`)."""
+LEAST = 0.5
+"""Lowest cosine of the weights of two parts (ours): trainings of one base are far above it, those of two near 0."""
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json")
+"""Files that say how a text becomes tokens, the first that is there counts."""
+UNLIKE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
+"""Keys of config.json that may differ."""
+LEFT_OUT = ("*.safetensors", "*.bin", "*.h5", "*.msgpack", "*.gguf", "onnx", "openvino", "README.md", ".*")
+"""Of the first part: weights in any form, and the card of one training."""
+CARD = """# Embedder merged by speed
+
+{how} of {count} embedders, which were trained from one base:
+
+| part | weight | cosine with the first | sha256 |
+|---|---:|---:|---|
+{parts}
+
+{tensors}
+
+Queries and documents are written as for its parts.
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/of/this/folder")
+```
+"""
+NAMES: dict[How, str] = {
+    "mean": "The weighted mean (model soup, arXiv 2203.05482)",
+    "slerp": "Spherical interpolation (slerp, tensor by tensor)",
+}
+
+
+class Part(NamedTuple):
+    """One of the embedders that are merged."""
+
+    name: str
+    """For people: of a run, a folder or on the hub."""
+    folder: Path
+    weight: float
+    """Share, of all parts' together 1."""
+
+
+@dataclass
+class Merged:
+    """What came out of a merge."""
+
+    equal: int = 0
+    """Tensors that all parts have in common."""
+    mixed: int = 0
+    near: int = 0
+    """Of the mixed ones, those that slerp took the mean of."""
+    cosines: list[float] = field(default_factory=list)
+    """Of the weights of each part with those of the first."""
+
+
+def merge(parts: Sequence[Part], how: How, out: Path) -> Merged:
+    """Write an embedder into the new folder `out`: the first part's files with the weights of all. Memory is that of a
+    few tensors.
+
+    Args:
+        parts: at least two; for `slerp` exactly two.
+
+    Raises:
+        UserError: for a part that is no embedder, or that cannot be mixed with the first.
+    """
+    with TemporaryDirectory(dir=out.parent) as scratch:
+        whole = [part._replace(folder=_whole(part, Path(scratch) / str(n))) for n, part in enumerate(parts)]
+        _refuse_unlike(whole)
+        shutil.copytree(whole[0].folder, out, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        merged = _merge_weights(whole, how, out)
+    _card(parts, how, merged).save(out / "README.md")
+    return merged
+
+
+def _whole(part: Part, scratch: Path) -> Path:
+    """The folder of a part with all its weights: an adapter is merged into its base first."""
+    if not (part.folder / ADAPTER).is_file():
+        return part.folder
+    model, _ = transformer(str(part.folder), None, "auto")
+    shutil.copytree(part.folder, scratch, ignore=shutil.ignore_patterns("adapter_*", BASE))
+    with quietly():
+        model.save_pretrained(str(scratch))
+    return scratch
+
+
+def _refuse_unlike(parts: Sequence[Part]) -> None:
+    """Refuse parts that differ in anything but their weights.
+
+    Raises:
+        UserError: naming the first difference.
+    """
+    first, known = parts[0], _beside_weights(parts[0].folder)
+    for part in parts[1:]:
+        for what, value in _beside_weights(part.folder).items():
+            if value != known[what]:
+                raise UserError(
+                    f"{part.name} cannot be merged with {first.name}: they differ in {what}"
+                    f"{_difference(known[what], value)}\n"
+                    "  give embedders that were trained from one base, with the same settings of the text"
+                )
+
+
+def _beside_weights(folder: Path) -> dict[str, Json]:
+    """All that decides over vectors beside weights, by its name for people."""
+    config = {name: value for name, value in _json(folder / "config.json").items() if name not in UNLIKE}
+    prompts = _json(folder / "config_sentence_transformers.json").get("prompts") or {}
+    length = _json(folder / "sentence_bert_config.json").get("max_seq_length")
+    return {
+        "architecture": config,
+        "pooling": list(pooling_and_norm(folder)),
+        "instructions": prompts,
+        "length of a text": length,
+        "tokenizer": _tokenizer(folder),
+    }
+
+
+def _tokenizer(folder: Path) -> Json:
+    """What a tokenizer does with a text, but for truncation and padding, which every program sets itself."""
+    name = next((name for name in TOKENIZERS if (folder / name).is_file()), None)
+    if name == TOKENIZERS[0]:
+        return {key: value for key, value in _json(folder / name).items() if key not in ("truncation", "padding")}
+    return None if name is None else sha256_of(folder / name)
+
+
+def _difference(one: Json, other: Json) -> str:
+    """`: 768 and 384`, of dictionaries with the first key that differs; empty where that would be long."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        key = next(key for key in [*one, *other] if one.get(key) != other.get(key))
+        values = _difference(one.get(key), other.get(key))
+        return f" ({key}){values}"
+    values = f": {json.dumps(one, ensure_ascii=False)} and {json.dumps(other, ensure_ascii=False)}"
+    return values if len(values) < 200 else ""
+
+
+def _merge_weights(parts: Sequence[Part], how: How, out: Path) -> Merged:
+    """Write the files of weights of the first part with the tensors of all parts.
+
+    Raises:
+        UserError: for parts with other tensors, or without a common origin.
+    """
+    merged = Merged()
+    inner = [[0.0, 0.0] for _ in parts]
+    """For each part: its product with the first, and with itself."""
+    opened, weights = _opened(parts), [part.weight for part in parts]
+    for file, places in _copied(parts[0].folder, out):
+        with file.open("r+b") as target:
+            for name, place in places.items():
+                tensors = [files[name].get_tensor(name) for files in opened]
+                _refuse_other_form(parts, name, tensors)
+                if all(torch.equal(tensors[0], other) for other in tensors[1:]):
+                    merged.equal += 1
+                else:
+                    value, near = mixed(tensors, weights, how)
+                    merged.mixed += 1
+                    merged.near += near
+                    target.seek(place)
+                    target.write(value.to(tensors[0].dtype).reshape(-1).view(torch.uint8).numpy().tobytes())
+                if tensors[0].ndim > 1:  # vectors, of norms and biases, are alike in unlike models
+                    for sums, tensor in zip(inner, tensors, strict=True):
+                        sums[0] += _dot(tensors[0], tensor)
+                        sums[1] += _dot(tensor, tensor)
+    merged.cosines = [product / math.sqrt(own * inner[0][1] or 1.0) for product, own in inner]
+    for part, cosine in zip(parts, merged.cosines, strict=True):
+        if not cosine >= LEAST:
+            raise UserError(
+                f"{part.name} cannot be merged with {parts[0].name}: the cosine of their weights is {cosine:.2f}, so "
+                f"they do not come from one base (trainings of one base are above {LEAST:g})\n"
+                "  give embedders that were trained from the same weights"
+            )
+    return merged
+
+
+def mixed(tensors: Sequence[Tensor], weights: Sequence[float], how: How) -> tuple[Tensor, bool]:
+    """(fp32 tensor, whether slerp took the mean).
+
+    Args:
+        tensors: of one shape.
+        weights: one for each; their sum is 1.
+    """
+    if how == "slerp":
+        one, other = (tensor.float() for tensor in tensors)
+        lengths = float(one.norm() * other.norm())
+        cosine = _dot(one, other) / lengths if lengths else 1.0
+        if abs(cosine) < PARALLEL:
+            angle = math.acos(cosine)
+            shares = [math.sin(weight * angle) / math.sin(angle) for weight in weights]
+            return shares[0] * one + shares[1] * other, False
+    whole = torch.zeros(tensors[0].shape)
+    for tensor, weight in zip(tensors, weights, strict=True):
+        whole.add_(tensor.float(), alpha=weight)
+    return whole, how == "slerp"
+
+
+def _dot(one: Tensor, other: Tensor) -> float:
+    return float(torch.dot(one.reshape(-1).float(), other.reshape(-1).float()))
+
+
+def _opened(parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """For each part the open file of each tensor, by the tensor's name. A tensor is read when it is asked for.
+
+    Raises:
+        UserError: for a damaged file, or parts that have not the same tensors.
+    """
+    opened: list[dict[str, Any]] = []
+    for part in parts:
+        files: dict[str, Any] = {}
+        for file in _files(part.folder):
+            try:
+                content: Any = safe_open(file, framework="pt")
+            except SafetensorError as error:
+                raise UserError(f"{file} is damaged ({error}): fetch or export the model again") from error
+            files |= dict.fromkeys(content.keys(), content)
+        opened.append(files)
+        if unlike := sorted(files.keys() ^ opened[0].keys()):
+            raise UserError(
+                f"{part.name} cannot be merged with {parts[0].name}: only one of them has the tensor {unlike[0]}"
+                f"{f' and {len(unlike) - 1} others' if len(unlike) > 1 else ''}"
+            )
+    return opened
+
+
+def _refuse_other_form(parts: Sequence[Part], name: str, tensors: Sequence[Tensor]) -> None:
+    """Refuse tensors of other shapes, and numbers that cannot be mixed.
+
+    Raises:
+        UserError: naming them.
+    """
+    for part, tensor in zip(parts, tensors, strict=True):
+        if tensor.shape != tensors[0].shape:
+            differ = f"the shapes {list(tensors[0].shape)} and {list(tensor.shape)}"
+        elif not (tensor.is_floating_point() or torch.equal(tensor, tensors[0])):
+            differ = "whole numbers that differ"
+        else:
+            continue
+        raise UserError(f"{part.name} cannot be merged with {parts[0].name}: their tensors {name} have {differ}")
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a model's weights.
+
+    Raises:
+        UserError: where there are none in safetensors, or one is missing.
+    """
+    index = _json(folder / INDEX).get("weight_map") or {}
+    files = [folder / name for name in sorted(set(index.values()))] or [folder / WEIGHTS]
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{folder} lacks {file.name}: a merge reads whole embedders, in safetensors only")
+    return files
+
+
+def _copied(folder: Path, out: Path) -> Iterator[tuple[Path, dict[str, int]]]:
+    """Copies of a model's files of weights in `out`, each with the place of each tensor's bytes.
+
+    A file of safetensors is a number of 8 bytes, so many bytes of JSON, and then the tensors.
+    """
+    for file in _files(folder):
+        with file.open("rb") as source:
+            size = int.from_bytes(source.read(8), "little")
+            header = json.loads(source.read(size))
+        shutil.copyfile(file, out / file.name)
+        tensors = {name: about for name, about in header.items() if name != "__metadata__"}
+        yield out / file.name, {name: 8 + size + about["data_offsets"][0] for name, about in tensors.items()}
+
+
+def _card(parts: Sequence[Part], how: How, merged: Merged) -> ModelCard:
+    """A model card that names the parts."""
+    tags = ["sentence-transformers", "feature-extraction", "sentence-similarity", "merge", "speed"]
+    head = ModelCardData(library_name="sentence-transformers", tags=tags)
+    rows = [
+        f"| {part.name} | {part.weight:.4g} | {cosine:.6f} | `{sha256_of(part.folder)}` |"
+        for part, cosine in zip(parts, merged.cosines, strict=True)
+    ]
+    text = CARD.format(how=NAMES[how], count=len(parts), parts="\n".join(rows), tensors=told(how, merged))
+    return ModelCard(f"---\n{head.to_yaml()}\n---\n{text}")
+
+
+def told(how: How, merged: Merged) -> str:
+    """How many tensors became what, as a sentence."""
+    near = f", {merged.near} of them by the mean, since they are almost parallel" if how == "slerp" else ""
+    return f"{merged.mixed} tensors are mixed{near}; {merged.equal} are the same in all parts."
+
+
+def _json(file: Path) -> dict[str, Json]:
+    """The object of a file; none where it is not there.
+
+    Raises:
+        UserError: for a file that holds no object.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}): fetch or export the model again") from error
+    return found if isinstance(found, dict) else {}
