@@ -17,6 +17,7 @@ from speed.core.errors import UserError
 from speed.core.spec import Spec
 from speed.data.answer_lengths import longest_answer
 from speed.data.assignment import ROUNDS
+from speed.data.given_records import Part
 from speed.data.judging.votes import Judge
 from speed.data.mix import Mix
 from speed.data.prompts.rendering import PromptsConfig
@@ -238,13 +239,37 @@ class Given(Spec):
     revisor: ModelReference | None = None
     corpus: Content | None = None
     """The training corpus (JSON lines), as deduplication would leave it."""
+    corpora: tuple[Part, ...] = ()
+    """The same from several files, mixed by their weights: of several writers, or labelled sets."""
+    records: int | None = Field(None, ge=2)
+    """Records of the given corpus that are taken, the first ones; null: all, of several files those that keep the
+    proportions."""
     prompt_format: FormatName = "plain"
     """How the given generators are prompted, where they are no payloads of a run, which state it themselves."""
 
     @property
     def named(self) -> list[str]:
-        """The keys that are set."""
-        return [name for name in ("seed", "junior", "senior", "revisor", "corpus") if getattr(self, name) is not None]
+        """What is given, a corpus of several files as `corpus`."""
+        names = ("seed", "junior", "senior", "revisor")
+        return [*(name for name in names if getattr(self, name) is not None), *(["corpus"] if self.parts else [])]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The files of the corpus; none where it is not given."""
+        return self.corpora if self.corpus is None else (Part(name="corpus", path=self.corpus),)
+
+    @model_validator(mode="after")
+    def _one_corpus(self) -> Given:
+        names = [part.name for part in self.corpora]
+        if self.corpus is not None and self.corpora:
+            raise ValueError("corpus and corpora are both given: take one of them")
+        if len(set(names)) < len(names):
+            raise ValueError(f"corpora: each needs a name of its own, and they are {', '.join(names)}")
+        if self.records is not None and not self.parts:
+            raise ValueError(
+                f"records={self.records} has no effect: no corpus is given; of the run's own scale.keep takes so many"
+            )
+        return self
 
 
 class DedupConfig(Spec):

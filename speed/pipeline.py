@@ -18,7 +18,7 @@ from speed.stages.embedder import Embedder
 from speed.stages.evaluation import Evaluation
 from speed.stages.field_pairs import FieldPairs
 from speed.stages.filter import NegativeFilter
-from speed.stages.given import GivenCorpus, GivenModel, GivenSeed, count_lines, count_seeds
+from speed.stages.given import GivenCorpus, GivenModel, GivenSeed, MixedCorpus, count_mixed, count_seeds
 from speed.stages.graded import GradedDocuments
 from speed.stages.instruct import InstructModel
 from speed.stages.junior import Junior
@@ -218,8 +218,10 @@ def pipeline(config: Config) -> Pipeline:
     rows = round(config.scale.examples * config.scale.factor)
     kept = None if config.scale.keep is None else config.scale.mix.counts(config.scale.keep)
     corpus: Stage[Example] = Dedup(config.dedup.minhash, samples.take(rows), kept)
-    if given.corpus:
-        corpus, rows = GivenCorpus(given.corpus), count_lines(given.corpus)
+    if given.parts:
+        corpus, rows = MixedCorpus(given.parts, given.records), count_mixed(given.parts, given.records)
+    if given.corpus and given.records is None:
+        corpus = GivenCorpus(given.corpus)
 
     # Ours, after the paper's first limitation: hard negatives among the corpus' other positives, and without those that
     # may be answers; those that are, by the teacher's word, are positives.
@@ -242,7 +244,7 @@ def pipeline(config: Config) -> Pipeline:
             corpus, teacher, prompts.of("relevance"), config.judge.temperature, limits.judgement, rows, negatives.count
         )
     if negatives.graded != 0:
-        written = rows if given.corpus else config.scale.mix.counts(rows)[Kind.RETRIEVAL]
+        written = rows if given.parts else config.scale.mix.counts(rows)[Kind.RETRIEVAL]
         corpus = GradedDocuments(
             corpus=corpus,
             teacher=teacher,

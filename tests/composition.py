@@ -31,13 +31,22 @@ def parsed(*overrides: str) -> list[Any]:
     return found
 
 
+class Files(CachingConfigRepository):
+    """The files of conf/, each read once."""
+
+    def load_config(self, config_path: str) -> Any:
+        """A file; of a config on top a copy, since Hydra merges options into the first that it loads."""
+        found = super().load_config(config_path)
+        return found if "/" in config_path else copy.deepcopy(found)
+
+
 class Composer:
     """Hydra's loader, kept between compositions."""
 
     def __init__(self) -> None:
         with initialize_config_dir(CONF, version_base="1.3"):
             self._loader: Any = GlobalHydra.instance().config_loader()
-        self._files = CachingConfigRepository(self._loader.repository)
+        self._files = Files(self._loader.repository)
         self._loader._process_config_searchpath("config", parsed(SWEEPS), self._files)
         self._chosen = cache(self._choose)
 

@@ -2,18 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import Field, field_validator
+
+from speed.core.content import Content
 from speed.core.errors import UserError
-from speed.core.spec import Json
+from speed.core.spec import Json, Spec
 from speed.data.labelled_lines import json_object, labelled_texts, record_of
 from speed.data.records import Example, Kind, Prompt
 from speed.data.text_files import text_lines
 
 TEMPLATE = "given"
 """Name of the template of a prompt that was given as a text."""
+CORPUS = "stages/dedup/examples.jsonl"
+"""The corpus in the folder of a run."""
+
+
+class Part(Spec):
+    """One of the files that a corpus is mixed from: what one writer wrote, or a labelled set."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.+-]+$", max_length=200)
+    """Of the writer or the set; each record of the mixed corpus is told to be of it."""
+    path: Content
+    """JSON lines, or the folder of a run, for what its deduplication left."""
+    weight: float = Field(1.0, gt=0)
+    """Its share, beside the weights of the others."""
+    tasks: tuple[str, ...] = ()
+    """Instructions for records that state none, taken in turn."""
+    kind: Kind = Kind.RETRIEVAL
+    """Kind of records that state none."""
+
+    @field_validator("path")
+    @classmethod
+    def _of_run(cls, path: Content) -> Content:
+        folder = path.path.expanduser()
+        if not folder.is_dir():
+            return path
+        if not (folder / CORPUS).is_file():
+            raise ValueError(f"the folder has no {CORPUS}: give the folder of a finished run, or a file")
+        return Content(path=folder / CORPUS)
+
+
+class MixedRecord(NamedTuple):
+    """A record of a corpus that is mixed from several files."""
+
+    part: int
+    """Its file's place among the parts."""
+    number: int
+    """How many records of that file stand before it."""
+    example: Example
 
 
 class GivenSeed(NamedTuple):
@@ -23,18 +63,44 @@ class GivenSeed(NamedTuple):
     example: Example
 
 
-def given_examples(file: Path) -> Iterator[Example]:
+def given_examples(file: Path, tasks: Sequence[str] = (), kind: Kind = Kind.RETRIEVAL) -> Iterator[Example]:
     """The examples of a corpus: records of a run's `examples.jsonl`, rows of a pool (rejected ones are skipped), or
-    labelled records that also have a `task`; without a `kind` they count as retrieval.
+    labelled records.
+
+    Args:
+        tasks: for records that state none, taken in turn.
+        kind: of records that state none.
 
     Raises:
         UserError: for a line that is no record.
     """
+    seen = 0
     for number, _, text in text_lines(file):
         where = f"{file}, line {number}"
         record = record_of(text, where) if text.strip() else None
         if record is not None:
-            yield _example(record, where)
+            task = tasks[seen % len(tasks)] if tasks else None
+            yield _example(record | {"kind": record.get("kind") or kind, "task": record.get("task") or task}, where)
+            seen += 1
+
+
+def mixed_examples(parts: Sequence[Part]) -> Iterator[MixedRecord]:
+    """The records of several files in turn, so that any number of them holds the parts in proportion to their weights
+    (the largest quotient is next, as in Sainte-Lague's method). They end where the part whose turn it is has ended,
+    since no further record would keep the proportions.
+
+    Raises:
+        UserError: for a line that is no record.
+    """
+    readers = [given_examples(part.path.path.expanduser(), part.tasks, part.kind) for part in parts]
+    taken = [0] * len(parts)
+    while True:
+        turn = max(range(len(parts)), key=lambda place: parts[place].weight / (taken[place] + 0.5))
+        example = next(readers[turn], None)
+        if example is None:
+            return
+        yield MixedRecord(turn, taken[turn], example)
+        taken[turn] += 1
 
 
 def given_seeds(file: Path) -> Iterator[GivenSeed]:

@@ -17,14 +17,16 @@ def source_lines(config: Config) -> list[str]:
     if not sources:
         return []
     table = Table("labelled data", "state", "records", "weight", "an epoch sees", "expected")
-    few = [place for place, *_ in small_sources(config)]
+    few, an_epoch = [place for place, *_ in small_sources(config)], 0
     for place, source in enumerate(sources):
         lines, seen = source.lines(), source.seen()
         state = "missing" if seen is None else "too few" if place in few else "there"
         counts = (_shown(lines), f"{source.weight:g}", _shown(seen), _shown(source.expected))
         table.add(str(source.path.path.expanduser()), state, *counts)
+        an_epoch += (source.expected or 0) if seen is None else seen
     synthetic, missing = round(config.scale.examples * config.scale.factor), len(missing_sources(config))
-    labelled, steps = config.embedder.seen(0), config.embedder.steps(synthetic)
+    seen, steps = config.embedder.seen(synthetic), config.embedder.steps(synthetic)
+    labelled = round(seen * an_epoch / (synthetic + an_epoch))
     absent = f", {missing} of {len(sources)} sets as they are expected, since they are missing" if missing else ""
     told = (
         f"together {labelled:,} labelled records to train on beside {synthetic:,} raw synthetic examples{absent}: "

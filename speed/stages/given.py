@@ -1,8 +1,10 @@
-"""What a user gives in place of a stage: seed examples, a generator, or a corpus. Nothing upstream of it is built."""
+"""What a user gives in place of a stage: seed examples, a generator, or a corpus, of one file or of several. Nothing
+upstream of it is built."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -12,7 +14,7 @@ from typing import ClassVar
 from speed.core.content import Content
 from speed.core.errors import UserError
 from speed.core.stage import Pool, Stage
-from speed.data.given_records import given_examples, given_seeds
+from speed.data.given_records import MixedRecord, Part, given_examples, given_seeds, mixed_examples
 from speed.data.quality.word_overlap import WordOverlap
 from speed.data.records import Example, Sample
 from speed.data.text_files import lines_with_text
@@ -87,6 +89,63 @@ class GivenCorpus(Stage[Example]):
                 ctx.tally.counts.update(["in", "out", example.kind])
         for document in ("positive", "negative"):
             ctx.tally.metrics[f"query_words_in_{document}"] = overlap.shares(document)
+
+
+@dataclass(frozen=True)
+class MixedCorpus(Stage[Example]):
+    """The training corpus from several files, mixed by their weights: `examples.jsonl`; and `origins.jsonl`, for each
+    record the name of its part and the number of the part's records before it."""
+
+    parts: tuple[Part, ...]
+    records: int | None
+    """Records that are taken, the first ones; None: as many as keep the proportions."""
+
+    name: ClassVar[str] = "given corpus"
+
+    def check(self, runtime: Runtime) -> None:
+        for place, part in enumerate(self.parts):
+            records = islice(given_examples(part.path.path.expanduser(), part.tasks, part.kind), _FIRST)
+            _read(records, f"given.corpora.{place}.path", part.path)
+
+    def read_inputs(self, runtime: Runtime, say: Callable[[str], None]) -> None:
+        self._refuse_too_few(sum(1 for _ in self._mixed()))
+
+    def run(self, out: Path, ctx: Context) -> None:
+        overlap, by_part = WordOverlap(), dict.fromkeys((part.name for part in self.parts), 0)
+        with (
+            (out / "examples.jsonl").open("w", encoding="utf-8") as file,
+            (out / "origins.jsonl").open("w", encoding="utf-8") as origins,
+        ):
+            for part, number, example in self._mixed():
+                name = self.parts[part].name
+                file.write(example.line() + "\n")
+                origins.write(json.dumps([name, number]) + "\n")
+                overlap.add(example)
+                by_part[name] += 1
+                ctx.tally.counts.update(["in", "out", example.kind])
+        self._refuse_too_few(sum(by_part.values()))
+        ctx.tally.metrics["records_by_part"] = by_part
+        for document in ("positive", "negative"):
+            ctx.tally.metrics[f"query_words_in_{document}"] = overlap.shares(document)
+
+    def _mixed(self) -> Iterator[MixedRecord]:
+        return islice(mixed_examples(self.parts), self.records)
+
+    def _refuse_too_few(self, found: int) -> None:
+        if self.records is not None and found < self.records:
+            raise UserError(
+                f"given.records={self.records} wants more than there are: {found:,} records keep the proportions\n"
+                "  take fewer, other weights, or larger files"
+            )
+
+
+def count_mixed(parts: Sequence[Part], records: int | None) -> int:
+    """Records of a mixed corpus, about: by lines of the files, where they are there."""
+    lines, whole = [count_lines(part.path) for part in parts], sum(part.weight for part in parts)
+    if records is not None and 0 in lines:
+        return records
+    most = min(round(count * whole / part.weight) for part, count in zip(parts, lines, strict=True))
+    return most if records is None else min(records, most)
 
 
 def count_lines(file: Content) -> int:

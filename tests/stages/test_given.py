@@ -11,14 +11,15 @@ import pytest
 
 from speed.backends.engines.weights import refuse_partial
 from speed.core.build import build
-from speed.core.content import Content
+from speed.core.content import Content, noted_absence
 from speed.core.errors import UserError
 from speed.core.graph import Goal
 from speed.core.stage import silence
 from speed.core.store import Store
+from speed.data.given_records import Part
 from speed.pipeline import pipeline
 from speed.runtime import Runtime
-from speed.stages.given import GivenCorpus, GivenSeed, count_seeds
+from speed.stages.given import GivenCorpus, GivenSeed, MixedCorpus, count_mixed, count_seeds
 
 EXAMPLE = {"kind": "sts", "task": "t", "query": "q", "positive": "p", "negative": "n"}
 SEEDS = [
@@ -137,3 +138,103 @@ def test_a_folder_must_hold_a_whole_generator(tmp_path: Path) -> None:
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match="merge it first"):
         refuse_partial(str(folder))
+
+
+def written_by(folder: Path, **sizes: int) -> tuple[Part, ...]:
+    """Files of so many records, with the size of each as its weight; each query tells its writer and its number."""
+    return tuple(
+        Part(
+            name=name,
+            path=Content(path=lines(folder / name, *(EXAMPLE | {"query": f"{name} {n}"} for n in range(size)))),
+            weight=size,
+        )
+        for name, size in sizes.items()
+    )
+
+
+def mixed(store: Store, corpus: MixedCorpus) -> tuple[list[str], list[list[Any]]]:
+    """The queries of a mixed corpus, and what is told of each record's origin."""
+    build(Goal(corpus, 0, ()), store, Runtime(), silence)
+    examples, origins = ((store.payload(corpus) / name).read_text() for name in ("examples.jsonl", "origins.jsonl"))
+    return [json.loads(line)["query"] for line in examples.splitlines()], list(map(json.loads, origins.splitlines()))
+
+
+def test_a_corpus_of_several_writers_keeps_their_proportions(tmp_path: Path) -> None:
+    store, parts = Store(tmp_path / "home").open(), written_by(tmp_path, llama=60, qwen=30, gemma=10)
+    queries, origins = mixed(store, MixedCorpus(parts, None))
+    assert queries == [f"{name} {number}" for name, number in origins], "each record is told to be whose it is"
+    assert len(queries) == len(set(queries)) == count_mixed(parts, None) == 100
+    for size in range(1, 101):
+        for part in parts:
+            share = sum(name == part.name for name, _ in origins[:size])
+            assert abs(share - size * part.weight / 100) < 1, (size, part.name)
+    few = MixedCorpus(parts, 37)
+    assert mixed(store, few)[0] == queries[:37], "sizes nest"
+    manifest = json.loads((store.folder(few) / "manifest.json").read_text())
+    assert manifest["metrics"]["records_by_part"] == {"llama": 22, "qwen": 11, "gemma": 4}
+
+
+def test_a_mixture_ends_where_proportions_would(tmp_path: Path) -> None:
+    store, parts = Store(tmp_path / "home").open(), written_by(tmp_path, long=90, short=10)
+    even = tuple(part.model_copy(update={"weight": 2.0}) for part in parts)
+    found, origins = mixed(store, MixedCorpus(even, None))
+    assert [name for name, _ in origins[:4]] == ["long", "short", "long", "short"]
+    assert len(found) == 21
+    assert count_mixed(even, None) == 20
+    few = MixedCorpus(even, 22)
+    with pytest.raises(UserError, match="given.records=22 wants more than there are: 21 records"):
+        few.read_inputs(Runtime(), print)
+
+
+def test_a_part_says_what_its_records_do_not(tmp_path: Path) -> None:
+    bare = {"query": "q", "positive": "p", "negatives": ["n"]}
+    file = Content(path=lines(tmp_path / "bare.jsonl", bare, bare, bare | {"task": "own", "kind": "long_long"}, bare))
+    part = Part(name="nli", path=file, kind="sts", tasks=("entail", "alike"))
+    corpus, store = MixedCorpus((part,), None), Store(tmp_path / "home").open()
+    mixed(store, corpus)
+    found = [json.loads(line) for line in (store.payload(corpus) / "examples.jsonl").read_text().splitlines()]
+    assert [each["task"] for each in found] == ["entail", "alike", "own", "alike"]
+    assert [each["kind"] for each in found] == ["sts", "sts", "long_long", "sts"]
+    with pytest.raises(UserError, match="line 1 has no task"):
+        MixedCorpus((part.model_copy(update={"tasks": ()}),), None).check(Runtime())
+    empty = part.model_copy(update={"path": Content(path=lines(tmp_path / "empty.jsonl"))})
+    with pytest.raises(UserError, match=r"given\.corpora\.1\.path=.*there is no example in it"):
+        MixedCorpus((part, empty), None).check(Runtime())
+
+
+def test_corpora_in_a_config(compose: Any, tmp_path: Path) -> None:
+    file = lines(tmp_path / "c.jsonl", *[EXAMPLE] * 4)
+    two = f"given.corpora=[{{name: a, path: {file}, weight: 3}}, {{name: b, path: {file}}}]"
+    assert labels(compose(two)) == ["given corpus", "embedder", "evaluation"]
+    made = pipeline(compose(two, "given.records=2"))
+    assert made.embedder.rows == 2
+    plain = pipeline(compose(f"given.corpus={file}"))
+    assert isinstance(plain.corpus, GivenCorpus)
+    assert len({made.key, plain.key, pipeline(compose(two)).key}) == 3
+    for typed, told in (
+        ((two, f"given.corpus={file}"), "corpus and corpora are both given"),
+        (("given.records=2",), "records=2 has no effect: no corpus is given"),
+        ((two.replace("name: b", "name: a"),), "each needs a name of its own, and they are a, a"),
+        ((two.replace("weight: 3", "weight: 0"),), r"given.corpora.0.weight: .*greater than 0"),
+    ):
+        with pytest.raises(UserError, match=told):
+            compose(*typed)
+
+
+def test_a_part_may_be_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "stages" / "dedup"
+    folder.mkdir(parents=True)
+    with pytest.raises(ValueError, match="the folder has no stages/dedup/examples.jsonl"):
+        Part(name="llama", path=tmp_path / "run")
+    file = lines(folder / "examples.jsonl", EXAMPLE)
+    assert Part(name="llama", path=tmp_path / "run") == Part(name="llama", path=file)
+
+
+def test_the_labelled_control_has_the_sets_of_full_data(compose: Any) -> None:
+    control, full = (compose("preset=paper", f"+experiment={each}") for each in ("control_labelled", "full_data"))
+    parts = [(part.path, part.weight, part.kind, part.tasks) for part in control.given.corpora]
+    assert parts == [(each.path, each.expected, each.kind, each.tasks) for each in full.embedder.sources]
+    with noted_absence():
+        made = pipeline(control)
+    assert made.embedder.rows == control.given.records == 150_000, "as far as a plan can tell without the files"
+    assert control.embedder == compose("preset=paper").embedder

@@ -34,11 +34,11 @@ class Plan:
         else:  # mixed batches keep the proportions of kinds and of sources
             self._groups = table.groups("source") * 64 + table.groups("kind")
         self._last: tuple[int, list[NDArray[np.int64]]] = (-1, [])
-        self._begins = np.cumsum([0, *(len(self._epoch(number)) for number in range(config.epochs))])
+        self._begins = self._epochs_begin()
 
     def __len__(self) -> int:
         """Steps."""
-        return int(self._begins[-1])
+        return self.config.max_steps or int(self._begins[-1])
 
     def batch(self, step: int) -> NDArray[np.int64]:
         """Numbers of the records of a step."""
@@ -53,6 +53,13 @@ class Plan:
         number = int(np.searchsorted(self._begins, step, side="right")) - 1
         draw = np.random.default_rng([self.seed, NEGATIVES, max(0, number), record])
         return sorted(int(rows[place]) for place in draw.permutation(len(rows))[:most])
+
+    def _epochs_begin(self) -> NDArray[np.int64]:
+        """The first step of each epoch, and the one behind the last."""
+        begins, most = [0], self.config.max_steps
+        while len(begins) <= self.config.epochs if most is None else begins[-1] < most:
+            begins.append(begins[-1] + len(self._epoch(len(begins) - 1)))
+        return np.array(begins)
 
     def _epoch(self, number: int) -> list[NDArray[np.int64]]:
         if self._last[0] != number:

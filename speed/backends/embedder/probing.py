@@ -38,7 +38,7 @@ def measure_steps(config: ContrastiveSettings, out: Path, ctx: Context) -> None:
     """
     torch.set_num_threads(ctx.grant.threads)
     device = torch.device(device_of(ctx))
-    plain = {"sources": (), "development": None, "epochs": 1, "batching": Batching()}
+    plain = {"sources": (), "development": None, "epochs": 1, "max_steps": None, "batching": Batching()}
     config = config.model_copy(update=plain)
     with TemporaryDirectory() as folder:
         rows = random_records(config, Path(folder))

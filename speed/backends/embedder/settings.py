@@ -126,6 +126,8 @@ class ContrastiveSettings(EmbedderTrainer):
     batch_size: Annotated[int, Field(ge=2)] = 1536
     """Records a step, and so the number of in-batch negatives (paper, Appendix B)."""
     epochs: Annotated[int, Field(ge=1)] = 1
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Exactly so many steps, by as many epochs as that takes (the last may end early); `epochs` then has no effect."""
     max_length: Annotated[int, Field(ge=8)] = 512
     """Tokens, special ones included."""
     warmup_ratio: Share = 0.1
@@ -168,9 +170,11 @@ class ContrastiveSettings(EmbedderTrainer):
         return "{task}" in self.instruction
 
     def recipe(self) -> Json:
-        """Identity: the fields; `listwise` where it has an effect; and where records are held out, that others of their
-        queries are not trained on."""
-        fields = {name: value for name, value in super().recipe().items() if name != "listwise" or value}
+        """Identity: the fields; `listwise` and `max_steps` where they have an effect; and where records are held out,
+        that others of their queries are not trained on."""
+        fields = {
+            name: value for name, value in super().recipe().items() if value or name not in ("listwise", "max_steps")
+        }
         return fields | ({"held_out": "queries"} if self.development is not None else {})
 
     @model_validator(mode="after")
@@ -209,7 +213,10 @@ class ContrastiveSettings(EmbedderTrainer):
 
     def seen(self, examples: int) -> int:
         """See `speed.ports.EmbedderTrainer`."""
-        return self.epochs * (examples + self.labelled_records())
+        records = examples + self.labelled_records()
+        if self.max_steps is None:
+            return self.epochs * records
+        return round(self.max_steps * records / max(1, -(-records // self.batch_size)))
 
     def devices(self, runtime: Runtime) -> tuple[int, ...]:
         most = self.batch_size // runtime.nodes
@@ -217,4 +224,4 @@ class ContrastiveSettings(EmbedderTrainer):
 
     def steps(self, examples: int) -> int:
         """See `speed.ports.EmbedderTrainer`; with homogeneous batches it may be up to four more an epoch."""
-        return self.epochs * -(-(examples + self.labelled_records()) // self.batch_size)
+        return self.max_steps or self.epochs * -(-(examples + self.labelled_records()) // self.batch_size)

@@ -177,3 +177,32 @@ def test_a_query_that_is_held_out_is_not_trained_on_in_another_record(base: Path
     assert trained == set(range(20)) - held
     assert config.recipe() != {**small(base, batch_size=8).recipe(), "development": {"every": 50, "records": 8}}
     assert "held_out" not in small(base).recipe()
+
+
+def test_equal_steps_for_corpora_of_unequal_size(base: Path, tmp_path: Path) -> None:
+    """A smaller corpus is repeated, in another order each time; a larger one ends within an epoch."""
+    config = small(base, batch_size=46, epochs=3, max_steps=12)
+    plan = plan_of(config, corpus(tmp_path / "examples.jsonl"))
+    found = batches(plan)
+    assert len(plan) == config.steps(230) == 12
+    assert [sorted(flat(epoch)) == list(range(230)) for epoch in (found[:5], found[5:10], found[10:])] == [
+        True, True, False,
+    ]  # fmt: skip
+    assert found[:5] != found[5:10]
+    assert found == batches(plan_of(config.model_copy(update={"max_steps": 99}), tmp_path / "examples.jsonl"))[:12]
+    assert found[:2] == batches(plan_of(config.model_copy(update={"max_steps": 2}), tmp_path / "examples.jsonl"))
+    assert config.seen(230) == 12 * 46
+    usual = small(base, batch_size=46, epochs=3)
+    assert "max_steps" not in usual.recipe()
+    assert config.recipe()["max_steps"] == 12
+    assert usual.steps(230) == len(plan_of(usual, tmp_path / "examples.jsonl")) == 15
+
+
+def test_a_training_takes_the_steps_that_are_asked_for(base: Path, tmp_path: Path) -> None:
+    ctx = context(tmp_path / "home")
+    config = small(base, batch_size=8, max_steps=5, schedule="linear", warmup_ratio=0.0)
+    config.train(examples(tmp_path / "few.jsonl", 16), tmp_path, 0, ctx)
+    rates = figures(ctx, "learning_rate")
+    assert len(rates) == 5
+    assert rates[-1] < rates[0]
+    assert "| max_steps | 5 |" in (tmp_path / "model" / "README.md").read_text()

@@ -62,6 +62,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "temperature": {"temperature": 0.03},
     "batch_size": {"batch_size": 8},
     "epochs": {"epochs": 1},
+    "max_steps": {"max_steps": 1},
     "max_length": {"max_length": 48},
     "warmup_ratio": {"warmup_ratio": 0.9},
     "weight_decay": {"weight_decay": 0.5},
