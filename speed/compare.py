@@ -50,7 +50,8 @@ def comparison(
     own = _titled(runs)
     columns, sources = dict(own), dict[str, str]()
     splits = {task: next((run.pins.splits[task] for run in runs if task in run.pins.splits), "") for task in tasks}
-    elsewhere = [task for task in tasks if splits[task] not in ("", of_published_scores(task))]
+    several = [task for task in tasks if any(task in run.pins.subsets for run in runs)]
+    elsewhere = [task for task in tasks if splits[task] not in ("", of_published_scores(task)) or task in several]
     for row in published().rows if with_published else ():
         if any(task in row.tasks and task not in elsewhere for task in tasks):
             title = f"{row.name.split(',')[0]} [{len(sources) + 1}]"
@@ -62,8 +63,12 @@ def comparison(
     out += [f"{title}: {source}" for title, source in sources.items()]
     out += _remarks(runs, tasks, columns)
     without = sorted(set(elsewhere) & {task for row in published().rows for task in row.tasks})
-    if with_published and without:
-        out.append(f"Not measured on the split of the published scores, so without them: {', '.join(without)}.")
+    for cause, named in (
+        ("Not measured on the split of the published scores", [task for task in without if task not in several]),
+        ("Means over several languages, while published scores are of English", sorted({*several} & {*without})),
+    ):
+        if with_published and named:
+            out.append(f"{cause}, so without them: {', '.join(named)}.")
     if with_published and not elsewhere and set(tasks) == published().benchmark:
         out += [_table_1(own, kinds), published().table_1.source]
     return out

@@ -18,46 +18,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
 from speed.backends.evaluation.task_folder import TaskFolder, task_folders
 from speed.core.cache import write_aside
 from speed.core.errors import UserError
-from speed.data.labelled_lines import labelled_texts, record_of
+from speed.data.quality.contaminated_records import SIMILARITY, WORDS, Tally, record_texts, search
 from speed.data.quality.contamination import EvaluationTexts
-from speed.data.text_files import text_lines
 from speed.runs.entry import one_message
 from speed.runs.tables import Table
-
-_CHUNK = 512
-_SECONDS = 10.0
-"""Seconds between two messages on progress."""
-
-
-@dataclass
-class Tally:
-    """Counts of the records searched so far."""
-
-    records: int = 0
-    rejected: int = 0
-    """Rows whose answer was rejected."""
-    contaminated: int = 0
-    by_run: int = 0
-    """Records that share a run of words with a data set."""
-    by_nearness: int = 0
-    shared: Counter[int] = field(default_factory=Counter)
-    near: Counter[int] = field(default_factory=Counter)
-    either: Counter[int] = field(default_factory=Counter)
-    """Number of contaminated records of each data set."""
-    first: dict[int, int] = field(default_factory=dict)
-    """Line of the first contaminated record of each data set."""
 
 
 def tasks_of(folders: Sequence[Path]) -> dict[str, TaskFolder]:
@@ -69,56 +41,6 @@ def tasks_of(folders: Sequence[Path]) -> dict[str, TaskFolder]:
     tasks = [task for folder in folders for task in task_folders(folder.expanduser())]
     times = Counter(task.name for task in tasks)
     return {task.name if times[task.name] == 1 else str(task.folder): task for task in tasks}
-
-
-def record_texts(file: Path) -> Iterator[tuple[int, bytes, list[str] | None]]:
-    """Read each line of a file of records: its number, its bytes, and its texts, or None if its row was rejected.
-
-    Raises:
-        UserError: for a line that is no record.
-    """
-    for number, raw, text in text_lines(file):
-        if text.strip():
-            yield number, raw, _texts(text, f"{file}, line {number}")
-
-
-def _texts(line: str, where: str) -> list[str] | None:
-    record = record_of(line, where)
-    if record is None:
-        return None
-    texts = labelled_texts(record, where)
-    return [texts.query, *texts.positives, *texts.negatives, *texts.graded]
-
-
-def decontaminate(records: Path, known: EvaluationTexts, clean: BinaryIO | None) -> Tally:
-    """Search all records, and write the lines of the clean ones unchanged if a file is given.
-
-    Raises:
-        UserError: for a line that is no record.
-    """
-    tally, last_message = Tally(), time.monotonic()
-    lines = record_texts(records)
-    while chunk := list(islice(lines, _CHUNK)):
-        kept = [(number, line, texts) for number, line, texts in chunk if texts is not None]
-        tally.rejected += len(chunk) - len(kept)
-        overlaps = known.overlaps([texts for _, _, texts in kept])
-        for (number, line, _), overlap in zip(kept, overlaps, strict=True):
-            either = overlap.shared | overlap.near
-            tally.records += 1
-            tally.contaminated += bool(either)
-            tally.by_run += bool(overlap.shared)
-            tally.by_nearness += bool(overlap.near)
-            tally.shared.update(overlap.shared)
-            tally.near.update(overlap.near)
-            tally.either.update(either)
-            for dataset in either:
-                tally.first.setdefault(dataset, number)
-            if clean is not None and not either:
-                clean.write(line if line.endswith((b"\n", b"\r")) else line + b"\n")
-        if time.monotonic() - last_message > _SECONDS:
-            last_message = time.monotonic()
-            _say(f"{tally.records:,} records, {tally.contaminated:,} contaminated")
-    return tally
 
 
 def contamination_table(names: Sequence[str], known: EvaluationTexts, tally: Tally, words: int) -> Table:
@@ -152,7 +74,7 @@ def run(given: argparse.Namespace) -> None:
         clean = None
         if given.to is not None:
             clean = stack.enter_context(stack.enter_context(write_aside(given.to)).open("wb"))
-        tally = decontaminate(given.records, known, clean)
+        tally = search(record_texts(given.records), known, clean, say_so_far)
     print(contamination_table(list(tasks), known, tally, given.words).text())
     share = tally.contaminated / max(tally.records, 1)
     passed = f"; {tally.rejected:,} rejected rows were skipped" if tally.rejected else ""
@@ -166,6 +88,11 @@ def _read_texts(task: tuple[str, TaskFolder]) -> Iterator[str]:
     return task[1].texts()
 
 
+def say_so_far(tally: Tally) -> None:
+    """A line on progress."""
+    _say(f"{tally.records:,} records, {tally.contaminated:,} contaminated")
+
+
 def _say(message: str) -> None:
     print(message, file=sys.stderr)
 
@@ -177,8 +104,10 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("records", type=Path, metavar="RECORDS", help="JSON lines")
     out.add_argument("--tasks", type=Path, nargs="+", required=True, metavar="FOLDER", help="folders of tasks")
-    out.add_argument("--words", type=int, default=13, help="length of a shared run (default: 13)")
-    out.add_argument("--similarity", type=float, default=0.8, help="of near duplicates, 0.7 to 1 (default: 0.8)")
+    out.add_argument("--words", type=int, default=WORDS, help="length of a shared run (default: %(default)s)")
+    out.add_argument(
+        "--similarity", type=float, default=SIMILARITY, help="of near duplicates, 0.7 to 1 (default: %(default)s)"
+    )
     out.add_argument("--to", type=Path, metavar="FILE", help="a new file for the clean records")
     return out
 

@@ -21,6 +21,7 @@ from speed.core.work import Work
 from speed.data.answers.schemas import Form
 from speed.data.costs.loads import EmbedderLoad, EngineLoad, EvaluationLoad, Measured
 from speed.data.costs.memory import Footprint
+from speed.data.quality.contaminated_records import TaskTexts
 from speed.data.records import Kind, Prompt, Scores
 from speed.data.trainings import Completion, Dpo, Preference, Sft
 from speed.runtime import Context, Runtime
@@ -519,6 +520,11 @@ class Evaluator(Backend, ABC):
     def on_folder(self, folder: Path) -> Evaluator:
         """The same protocol on the tasks of a folder; itself where an evaluator knows none but its own."""
         return self
+
+    def task_texts(self, ctx: Context) -> Sequence[TaskTexts]:
+        """The texts of its tasks, so that they can be looked for in what the embedder learned from. Asked for after the
+        evaluation, which has fetched them; none where an evaluator judges without any."""
+        return ()
 
     @abstractmethod
     def evaluate(self, embedder: Path, out: Path, ctx: Context) -> Scores:

@@ -23,16 +23,15 @@ from pathlib import Path
 
 from speed.core.cache import write_aside
 from speed.core.errors import UserError
+from speed.data.quality.contaminated_records import SIMILARITY, WORDS, record_texts, search
 from speed.data.quality.contamination import EvaluationTexts
-from speed.decontaminate import decontaminate, tasks_of
+from speed.decontaminate import say_so_far, tasks_of
 from speed.export import STAGES, export, export_dataset, refuse_full
 from speed.runs.cards import RECORDS, folder_of, refuse_licence, reported
 from speed.runs.entry import one_message
 from speed.runs.provenance import HEADING, UNCHECKED, own_paths, provenance, results_of, scores
 from speed.runs.tables import Table
 
-WORDS, SIMILARITY = 13, 0.8
-"""As `speed.decontaminate` has them."""
 _REPOSITORY = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/)[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 
 
@@ -126,7 +125,7 @@ def searched(run: Path, stage: str, against: Sequence[Path]) -> str:
     tasks = tasks_of(against)
     known = EvaluationTexts((task.texts() for task in tasks.values()), WORDS, SIMILARITY)
     corpus = records[0 if stage == "dataset" else -1]  # as deduplication left it, or as the embedder read it
-    tally = decontaminate(corpus, known, None)
+    tally = search(record_texts(corpus), known, None, say_so_far)
     return (
         f"searched for the texts of {len(tasks)} tasks ({', '.join(tasks)}): {tally.contaminated:,} of "
         f"{tally.records:,} records share a run of {WORDS} words with one or nearly repeat it"

@@ -95,6 +95,16 @@ def test_a_validation_score_stands_beside_no_published_one() -> None:
     assert "Not measured on the split of the published scores, so without them: STS13." in printed(parts)
 
 
+def test_a_mean_over_languages_stands_beside_no_published_score_and_no_other_mean() -> None:
+    many = made(subsets={"STS13": 11})
+    parts = comparison([many])
+    [row] = [row for row in parts[0].rows if row[0] == "STS13"]
+    assert set(row[4:]) == {"-"}
+    assert "while published scores are of English, so without them: STS13." in printed(parts)
+    with pytest.raises(UserError, match="languages of STS13 1 and 11 subsets"):
+        comparison([made("english"), many])
+
+
 def test_a_record_without_splits_is_refused_where_the_split_was_another_one_once() -> None:
     tasks = {"AmazonReviewsClassification": 40.0, "SciFact": 30.0}
     with pytest.raises(UserError, match="split of AmazonReviewsClassification not recorded and test") as refused:

@@ -35,13 +35,16 @@ def _benchmarks() -> dict[str, tuple[EvaluationDataset, ...]]:
 
 
 def evaluation_datasets(benchmark: str, only: Sequence[str] = ()) -> tuple[EvaluationDataset, ...]:
-    """The data sets of a benchmark (`mteb_v1`, `mteb_v2`, `dev`); of `any`, those of named tasks that one of them has.
+    """The data sets of a benchmark (`mteb_v1`, `rteb` ...); of `any`, those of named tasks that one of them has.
 
     Args:
         only: names of tasks; empty for all.
     """
     known = _benchmarks()
-    among = known.get(benchmark) or tuple(dict.fromkeys(row for rows in known.values() for row in rows))
+    among = known.get(benchmark)
+    if among is None:  # of a task that several benchmarks have, in one language and in many, the first
+        every = [row for rows in known.values() for row in rows]
+        among = tuple({row.task: row for row in reversed(every)}.values())[::-1]
     return tuple(row for row in among if not only or row.task in only or row.part_of in only)
 
 

@@ -30,6 +30,8 @@ class Pins(Spec):
     """Revision of the data of each task."""
     splits: dict[str, str] = {}
     """Split of each task that its score is of (`validation+test` for a mean over two); empty before 0.2.0."""
+    subsets: dict[str, int] = {}
+    """Of tasks whose score is a mean over several subsets (languages, mostly), how many they are."""
 
 
 class EvaluationRecord(Spec):
@@ -95,6 +97,9 @@ def refuse_other_pins(runs: Sequence[EvaluationRecord]) -> None:
             one, two = (run.pins.splits.get(task, "") for run in (first, other))
             if one != two and (task in SEVERAL or (one and two)):
                 differences.append(f"split of {task} {one or 'not recorded'} and {two or 'not recorded'}")
+            few, many = sorted(run.pins.subsets.get(task, 1) for run in (first, other))
+            if few != many:
+                differences.append(f"languages of {task} {few} and {many} subsets")
         if differences:
             raise UserError(
                 f"{first.name} and {other.name} were not measured in the same way, so their scores do not compare:\n"

@@ -66,7 +66,8 @@ def build_and_tell(building: Building, origin: Origin, pipe: Pipeline) -> float 
         if found:
             print(coloured(story(found, config.teacher.truth)))
         print(score_tables.scores_table(lines, scores).text())
-        print("\n".join([*map(paragraph, score_tables.beside_the_scores(lines)), ""]))
+        told = [*score_tables.beside_the_scores(lines), *score_tables.about_the_tasks(lines, scores)]
+        print("\n".join([*map(paragraph, told), ""]))
         if (own := score_tables.own_domain_table(lines, scores)) is not None:
             print("\n".join([own.text(), paragraph(score_tables.own_domain_remark(lines)), ""]))
         print(done)

@@ -13,23 +13,24 @@ from typing import Any
 
 from speed.core.escape import escape
 from speed.core.spec import Json
-from speed.data.evaluation_record import shown
 from speed.data.quality.retention import published_shares
 from speed.data.records import Scores
 from speed.runs.ledger_table import ledger_table
 from speed.runs.quiet_faults import quiet_faults
 from speed.runs.score_tables import (
+    about_the_tasks,
     beside_table_one,
     beside_the_scores,
     measured,
     own_domain_remark,
     own_domain_table,
     scores_table,
+    task_table,
 )
 from speed.runs.stage_lines import StageLine
 from speed.runs.tables import Table, escaped, money
 
-LARGE = ("scores", "judged", "untrained", "own_domain")
+LARGE = ("scores", "judged", "untrained", "own_domain", "contamination")
 """Metrics that have tables of their own."""
 
 
@@ -150,11 +151,8 @@ def markdown(name: str, about: dict[str, Any], lines: list[StageLine], scores: S
     if stopped:
         parts += ["## Stopped", "\n".join(f"- {escaped(line.strip())}" for line in stopped.splitlines())]
     if scores is not None:
-        by_task = Table("task", "score")
-        for task, score in scores.tasks.items():
-            by_task.add(task, shown(score))
         parts += ["## Scores", scores_table(lines, scores).markdown(), *beside_the_scores(lines)]
-        parts += [by_task.markdown(), *measured(lines)]
+        parts += [task_table(lines, scores).markdown(), *map(escaped, about_the_tasks(lines, scores)), *measured(lines)]
         if (own := own_domain_table(lines, scores)) is not None:
             parts += ["## Your own documents", own.markdown(), own_domain_remark(lines)]
         parts += beside_table_one(name, lines, scores)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from speed.core.escape import escape
 from speed.data.calibration import calibration
 from speed.data.evaluation_record import scores_of, shown
 from speed.data.published_scores import published
+from speed.data.quality.contaminated_records import Contamination
 from speed.data.records import Scores
 from speed.data.yardsticks import known_yardsticks, yardsticks
 from speed.runs.stage_lines import StageLine, corpus_of
@@ -16,6 +18,12 @@ from speed.runs.tables import Table, escaped
 
 UNTRAINED = "untrained"
 """Heading of the column of the embedder's base."""
+NAMED = 8
+"""Tasks that a sentence names; the table of all tasks has the others."""
+CEILING = "near its ceiling"
+NEAR_CEILING = 95.0
+"""From here on a task is near its ceiling. All main scores end at 100 at best. Noise in the gold may end a task's
+earlier, by an amount that is not known, so one without the mark may be at its ceiling too."""
 
 
 def scored_without_training(lines: Sequence[StageLine]) -> dict[str, Scores]:
@@ -52,6 +60,54 @@ def beside_the_scores(lines: list[StageLine]) -> list[str]:
         told.insert(0, f"{UNTRAINED}: the embedder's base as it came, under the protocol of the run")
     beside = [f"Beside the run, without training: {'; '.join(told)}."] if told else []
     return [*beside, *([calibrated.told()] if calibrated else [])]
+
+
+def task_table(lines: Sequence[StageLine], scores: Scores) -> Table:
+    """Main scores by task; how many examples of the corpus hold a text of it, where that is known; which are near their
+    ceiling, if any are."""
+    kinds, found, full = (_judged(lines) or {}).get("kinds", {}), _contamination(lines), _near_ceiling(scores)
+    table = Table("task", "type", "score", *(["examples with its texts"] if found else []), *([""] if full else []))
+    for task, score in scores.tasks.items():
+        overlap = found.tasks.get(task) if found else None
+        held = [f"{overlap.records:,}" if overlap else "-"] if found else []
+        table.add(task, kinds.get(task, "-"), shown(score), *held, *([CEILING * (task in full)] if full else []))
+    return table
+
+
+def about_the_tasks(lines: Sequence[StageLine], scores: Scores) -> list[str]:
+    """Which scores say less than they seem to: the corpus holds texts of their tasks, or little more can be won."""
+    told, found, full = list[str](), _contamination(lines), _near_ceiling(scores)
+    if found and found.tasks:
+        held = {task: overlap.records for task, overlap in found.tasks.items() if overlap.records}
+        named = _few([f"{task} {count:,}" for task, count in sorted(held.items(), key=lambda each: -each[1])])
+        part = f"; one of {found.every} was searched" if found.every > 1 else ""
+        told.append(
+            f"Contamination: {f'{found.contaminated:,}' if held else 'none'} of {found.records:,} examples of the "
+            f"corpus {'holds' if found.contaminated == 1 else 'hold'} a text of these tasks or nearly so (a run of "
+            f"{found.words} words, or a Jaccard similarity of {found.similarity:g}{part})"
+            f"{f': {named}. Those scores may owe something to that' if held else ''}."
+        )
+    if found and found.left_out:
+        told.append(f"Contamination by tasks of too much text was not looked for: {_few(found.left_out)}.")
+    if full:
+        told.append(
+            f"{CEILING.capitalize()}: {_few(full)}. From a score of {NEAR_CEILING:g} on at most "
+            f"{100 - NEAR_CEILING:g} points are left to win, so such a task hardly tells embedders apart any more."
+        )
+    return told
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(map(escape, names[:NAMED])) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def _near_ceiling(scores: Scores) -> list[str]:
+    return [task for task, score in scores.tasks.items() if score is not None and score >= NEAR_CEILING]
+
+
+def _contamination(lines: Sequence[StageLine]) -> Contamination | None:
+    found = next((line.metrics["contamination"] for line in lines if "contamination" in line.metrics), None)
+    return None if found is None else Contamination.model_validate(found)
 
 
 def own_domain_table(lines: Sequence[StageLine], scores: Scores) -> Table | None:

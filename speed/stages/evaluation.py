@@ -14,6 +14,7 @@ from speed.core.content import HubRepository
 from speed.core.errors import UserError
 from speed.core.stage import Stage
 from speed.data.costs.gpu_hours import CHARACTERS_PER_TOKEN
+from speed.data.quality.contaminated_records import Contamination, Tally, contamination_of
 from speed.data.records import Scores
 from speed.ports import EmbedderTrainer, Evaluator, Weights
 from speed.runtime import Context, Runtime
@@ -55,6 +56,25 @@ class Evaluation(Stage[Scores]):
         ctx.tally.metrics["scores"] = scores.model_dump(mode="json")
         if untrained is not None:
             ctx.tally.metrics["untrained"] = untrained.model_dump(mode="json")
+        if (found := self._contamination(ctx)) is not None:
+            ctx.tally.metrics["contamination"] = found.model_dump(mode="json")
+
+    def _contamination(self, ctx: Context) -> Contamination | None:
+        """What the corpus of the embedder shares with the tasks, for the report; None where there is no corpus or no
+        text. It decides over nothing, so it is in no key."""
+
+        def so_far(tally: Tally) -> None:
+            ctx.say(f"looking for texts of the tasks in the corpus: {tally.records:,} examples so far")
+
+        corpus = getattr(self.embedder, "corpus", None)
+        if not isinstance(corpus, Stage):
+            return None
+        try:
+            tasks = self.evaluator.task_texts(ctx)
+            return contamination_of(ctx.folder(corpus) / "examples.jsonl", tasks, so_far) if tasks else None
+        except Exception as error:  # nor is an evaluation lost for it that took days, and whose corpus may be gone
+            ctx.say(f"the corpus is not searched for texts of the tasks ({type(error).__name__}): {error}")
+            return None
 
     def _untrained(self, out: Path, ctx: Context) -> Scores | None:
         """Scores of the embedder's base without training, under the same protocol, for the report: they show what the

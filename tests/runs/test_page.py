@@ -17,7 +17,10 @@ import pytest
 from made_up_run import MadeUpRun, made_up_run
 
 from speed.core.store import Store
+from speed.data.evaluation_record import scores_of
+from speed.data.quality.contaminated_records import Contamination, TaskOverlap
 from speed.data.records import Kind, Prompt
+from speed.runs import report
 from speed.runs.page import of_run
 from speed.runs.page.drawing import BLUE, drawn, inlined
 from speed.runs.page.flow import flow
@@ -69,6 +72,31 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> MadeUpRun:
 def read(run: MadeUpRun) -> Reader:
     """Its page."""
     return Reader(of_run.html(HOSTILE, {**run.about, "command": HOSTILE}, run.order, run.store, run.lines, run.scores))
+
+
+def test_overlaps_and_ceilings_stand_where_scores_are_read(run: MadeUpRun) -> None:
+    overlap = TaskOverlap(texts=9, records=7)
+    found = Contamination(
+        words=13, similarity=0.8, records=250, every=1, contaminated=7, tasks={"One": overlap}, left_out=("Two",)
+    ).model_dump(mode="json")
+    lines = [
+        line.model_copy(update={"metrics": {**line.metrics, "contamination": found}})
+        if "judged" in line.metrics
+        else line
+        for line in run.lines
+    ]
+    scores = scores_of({"One": 97.0, "Two": 94.9}, {"One": "Retrieval", "Two": "STS"})
+    told = "Contamination: 7 of 250 examples of the corpus hold a text of these tasks"
+    page = " ".join(Reader(of_run.html("run", run.about, run.order, run.store, lines, scores)).words)
+    text = report.markdown("run", run.about, lines, scores)
+    for shown in (page, text):
+        assert f"{told} or nearly so" in shown
+        assert "not looked for: Two." in shown
+        assert "Near its ceiling: One. From a score of 95 on at most 5 points are left to win" in shown
+    assert page.index(told) < page.index("all 2 tasks")
+    assert "| One | Retrieval | 97.00 | 7 | near its ceiling |" in text
+    assert "| Two | STS | 94.90 | - |  |" in text
+    assert '"every": 1' not in text, "no figure among those of the stage"
 
 
 def test_a_sample_is_spread_over_groups_and_depends_on_names_alone() -> None:

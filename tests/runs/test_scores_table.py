@@ -9,7 +9,7 @@ import pytest
 from speed.data.calibration import Calibration, calibration
 from speed.data.evaluation_record import scores_of
 from speed.data.yardsticks import known_yardsticks
-from speed.runs.score_tables import beside_the_scores, scores_table
+from speed.runs.score_tables import about_the_tasks, beside_the_scores, scores_table, task_table
 from speed.runs.stage_lines import StageLine
 
 HASHED = known_yardsticks()[0].scores
@@ -59,6 +59,16 @@ def test_no_yardstick_stands_beside_other_data(datasets: dict[str, str]) -> None
     table = scores_table([evaluation(datasets)], scores_of({"a": 10.0, "b": 20.0, "c": 60.0}, KINDS))
     assert table.head == ("task type", "score")
     assert beside_the_scores([evaluation(datasets)]) == []
+
+
+def test_a_run_without_a_search_and_a_full_score_says_nothing_of_its_tasks() -> None:
+    lines, scores = [evaluation({})], scores_of({"a": 94.99, "b": None, "c": 0.0}, KINDS)
+    assert about_the_tasks(lines, scores) == []
+    assert task_table(lines, scores).head == ("task", "type", "score")
+    full = scores_of({"a": 95.0, "b": 99.0, "c": 0.0}, KINDS)
+    assert [row[-1] for row in task_table(lines, full).rows] == ["near its ceiling", "near its ceiling", ""]
+    [told] = about_the_tasks(lines, full)
+    assert told.startswith("Near its ceiling: a, b. ")
 
 
 def test_what_a_difference_must_be_stands_beside_scores_that_were_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:

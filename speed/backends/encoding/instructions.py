@@ -19,6 +19,11 @@ class InstructionTable(Spec):
     published: dict[str, dict[str, str]]
     """E5-mistral's instructions of tasks for which mteb has none: they replace those of `tasks`. They stand beside
     these, so that evaluations without such tasks keep their keys."""
+    further: dict[str, dict[str, str]]
+    """Instructions of tasks beyond MTEB: BRIGHT's as its authors wrote them for E5-mistral (Su et al. 2024,
+    `configs/e5` of github.com/xlang-ai/BRIGHT at d99e8391; mteb's are those of another model), and ours for the types
+    of MMTEB that `types` does not have. They are in no digest but those of evaluations with such tasks, and in no
+    exported model."""
     types: dict[str, str]
     """Instruction for tasks that the table does not name, by task type."""
     both_sides: tuple[str, ...]
@@ -30,8 +35,8 @@ class InstructionTable(Spec):
 
     def of(self, name: str, kind: str) -> str | None:
         """The instruction of a task: under its type, else under any type that names it; None without one."""
-        instruction = self.named.get(kind, {}).get(name)
-        return instruction or next((tasks[name] for tasks in self.named.values() if name in tasks), None)
+        every = [*self.named.values(), *self.further.values()]
+        return self.named.get(kind, {}).get(name) or next((tasks[name] for tasks in every if name in tasks), None)
 
     def prompts(self, template: str) -> dict[str, str]:
         """Prefixes by the names that mteb looks up: `Task`, or `Task-query` where documents stand alone.
@@ -52,12 +57,17 @@ class InstructionTable(Spec):
         return {kind: tasks | self.published.get(kind, {}) for kind, tasks in self.tasks.items()}
 
     def identity(self, names: Iterable[str] | None) -> str:
-        """Digest of the instructions of tasks of these names; None for all."""
-        changed = {name for tasks in self.published.values() for name in tasks}
-        fields = fields_of(self)
-        if names is not None and changed.isdisjoint(names):
+        """Digest of the instructions of tasks of these names; None for all of MTEB."""
+        names, fields = None if names is None else set(names), fields_of(self)
+        if names is not None and names.isdisjoint(_names_in(self.published)):
             del fields["published"]
+        if names is None or names.isdisjoint(_names_in(self.further)):
+            del fields["further"]
         return digest(fields)
+
+
+def _names_in(tasks: dict[str, dict[str, str]]) -> set[str]:
+    return {name for of_type in tasks.values() for name in of_type}
 
 
 @cache

@@ -24,6 +24,7 @@ from speed.core.spec import Json
 from speed.data.costs.loads import EvaluationLoad, Measured
 from speed.data.evaluation_datasets import evaluation_datasets
 from speed.data.evaluation_splits import SEVERAL, published_splits
+from speed.data.quality.contaminated_records import TaskTexts
 from speed.data.records import Scores
 from speed.ports import EmbedderTrainer
 from speed.runtime import Context, Runtime
@@ -68,7 +69,7 @@ class ProtocolEvaluator(EvaluationProtocol):
 class MtebEvaluator(ProtocolEvaluator):
     """A benchmark of mteb, or some of its tasks; the data come from a mirror, the hub or the hub's cache."""
 
-    benchmark: Literal["mteb_v1", "mteb_v2", "dev", "any"]
+    benchmark: Literal["mteb_v1", "mteb_v2", "dev", "bright", "bright_long", "rteb", "mmteb", "any"]
     """`any`: the tasks of mteb that `only` names."""
     mirror: Content | None = None
     """A folder with copies of the data sets, `<task>` or `<organisation>/<data set>`; the hub is then not asked."""
@@ -86,7 +87,9 @@ class MtebEvaluator(ProtocolEvaluator):
         return {**super().recipe(), **({"splits": splits} if splits else {})}
 
     def _names(self) -> tuple[str, ...] | None:
-        return self.only or None
+        if self.only or self.benchmark in ("mteb_v1", "mteb_v2", "dev"):
+            return self.only or None  # None, in whose place stood no names before there were other benchmarks
+        return tuple(each.part_of or each.task for each in evaluation_datasets(self.benchmark))
 
     def check(self) -> None:
         """Refuse a mirror that lacks a task's data."""
@@ -112,6 +115,12 @@ class MtebEvaluator(ProtocolEvaluator):
         wanted = evaluation_datasets(self.benchmark, self.only)
         return EvaluationLoad(sum(each.characters for each in wanted), self.precision)
 
+    def task_texts(self, ctx: Context) -> list[TaskTexts]:
+        """The texts of the benchmark's tasks, read again from where the evaluation has them."""
+        from speed.backends.evaluation.job_texts import task_texts
+
+        return task_texts(self.jobs(ctx))
+
     def jobs(self, ctx: Context) -> list[Job]:
         """The benchmark's tasks."""
         import datasets
@@ -128,6 +137,16 @@ class FolderEvaluator(ProtocolEvaluator):
     @abstractmethod
     def task_folder(self, ctx: Context) -> Path:
         """The folder of tasks (`speed.backends.evaluation.task_folder` describes its layout)."""
+
+    def task_texts(self, ctx: Context) -> list[TaskTexts]:
+        """The texts of the folder's tasks."""
+        from speed.backends.evaluation.task_folder import task_folders
+
+        return [
+            TaskTexts(task.mteb or task.name, task.characters, task.texts)
+            for task in task_folders(self.task_folder(ctx))
+            if not self.only or task.name in self.only
+        ]
 
     def jobs(self, ctx: Context) -> list[Job]:
         """The folder's tasks."""

@@ -19,8 +19,18 @@ from speed.backends.evaluation.task_folder import task_folders
 from speed.core.errors import UserError
 from speed.data.evaluation_splits import published_splits
 
-BENCHMARKS = {"mteb_v1": "MTEB(eng, v1)", "mteb_v2": "MTEB(eng, v2)"}
-"""mteb's names; v1 is the paper's 56 tasks."""
+BENCHMARKS = {
+    "mteb_v1": "MTEB(eng, v1)",
+    "mteb_v2": "MTEB(eng, v2)",
+    "bright": "BRIGHT(v1.1)",
+    "bright_long": "BRIGHT(v1.1)",
+    "rteb": "RTEB(beta)",
+    "mmteb": "MTEB(Multilingual, v2)",
+}
+"""mteb's names; v1 is the paper's 56 tasks. Tasks whose data are closed are left out (13 of RTEB)."""
+SPLITS = {"bright": "standard", "bright_long": "long"}
+"""Benchmarks that take the tasks of one split alone: mteb counts BRIGHT's short documents (by nDCG@10) and its long
+ones (by recall@1) as one benchmark, and no mean over both is published."""
 DEV: dict[str, str | None] = {
     "NanoMSMARCORetrieval": None,
     "NanoNQRetrieval": None,
@@ -47,6 +57,8 @@ class Job(NamedTuple):
     """Tasks of which this one aggregates the results."""
     characters: int | None = None
     """Approximate number of characters of its texts; None where mteb has not counted them."""
+    subsets: int = 1
+    """Of which its score is a mean: languages, mostly."""
 
 
 def folder_jobs(folder: Path, only: Sequence[str]) -> list[Job]:
@@ -63,8 +75,7 @@ def folder_jobs(folder: Path, only: Sequence[str]) -> list[Job]:
         task.check()
         with globals_seeded(0):  # mteb seeds the global generators when it makes a task
             target = mteb_task(task)
-        characters = sum(file.stat().st_size for splits in task.files.values() for file in splits.values())
-        jobs.append(Job(target, functools.partial(load, target, task), task.instruction, characters=characters))
+        jobs.append(Job(target, functools.partial(load, target, task), task.instruction, characters=task.characters))
     return jobs
 
 
@@ -83,7 +94,9 @@ def benchmark_jobs(benchmark: str, only: Sequence[str] = (), mirror: Path | None
     elif benchmark == "any":
         tasks = [_task_of_mteb(name) for name in only]
     else:
-        tasks = list(mteb.get_benchmark(BENCHMARKS[benchmark]).tasks)
+        named = mteb.get_benchmark(BENCHMARKS[benchmark]).tasks
+        split = SPLITS.get(benchmark)
+        tasks = [task for task in named if task.metadata.is_public and split in (None, *task.eval_splits)]
     missing = set(only) - {task.metadata.name for task in tasks}
     if missing:
         raise UserError(f"eval.only names {', '.join(sorted(missing))}, which {benchmark} does not have")
@@ -111,17 +124,23 @@ def _hub_job(task: Any, mirror: Path | None) -> Job:
     task = copy.copy(task)  # mteb hands out one object again and again, and a mirror changes it
     if mirror is not None:
         take_from_mirror(task, mirror)
-    return Job(task, functools.partial(load_data, task), None, characters=_characters(task))
+    return Job(task, functools.partial(load_data, task), None, (), characters_of(task), len(task.hf_subsets or [""]))
 
 
-def _characters(task: Any) -> int | None:
-    """Characters of the texts of a task's splits, as mteb has counted them."""
-    counted = task.metadata.descriptive_stats or {}
+def characters_of(task: Any, once: bool = True) -> int | None:
+    """Characters of the texts of a task's splits, as mteb has counted them.
+
+    Args:
+        once: texts that several of its languages share count once, as they are encoded once.
+    """
+    counted, several = task.metadata.descriptive_stats or {}, len(task.hf_subsets or ()) > 1
 
     def below(value: Any) -> int:
         if not isinstance(value, dict):
             return 0
         own = value.get("total_text_length") or 0
+        if once and several and own:
+            own = value["average_text_length"] * value["unique_texts"]
         return int(own) + sum(below(inner) for key, inner in value.items() if key != "hf_subset_descriptive_stats")
 
     return sum(below(counted.get(split)) for split in task.eval_splits) or None

@@ -14,6 +14,8 @@ from speed.backends.evaluation.gold import Rows, no_score, refuse_undefined
 from speed.backends.evaluation.search_ids import remarks_on_ids
 
 SEARCH = ("Retrieval", "Reranking")
+SEARCHES = (*SEARCH, "InstructionReranking")
+"""Types whose data are queries and a corpus; the last one's gold has rules of its own, which are not ours to check."""
 COLUMNS = {
     "Classification": ("label_column_name", "label"),
     "PairClassification": ("label_column_name", "labels"),
@@ -35,7 +37,7 @@ def refuse_loaded(task: Any) -> list[str]:
     """
     remarks: list[str] = []
     kind = str(task.metadata.type)
-    for where, splits, split in _evaluated(task):
+    for where, splits, split in evaluated(task):
         data = splits[split]
         if kind in SEARCH:
             relevant = {str(query): dict(found) for query, found in data["relevant_docs"].items()}
@@ -51,14 +53,14 @@ def refuse_loaded(task: Any) -> list[str]:
     return remarks
 
 
-def _evaluated(task: Any) -> Iterator[tuple[str, Any, str]]:
+def evaluated(task: Any) -> Iterator[tuple[str, Any, str]]:
     """(how messages name it, splits, split) of all that is evaluated, as `AbsTask.evaluate` finds it."""
     loaded = getattr(task, "dataset", None)
     if loaded is None:  # an older task, which mteb converts when it is evaluated
         return
     path = task.metadata.dataset["path"]
     for subset in task.hf_subsets or list(loaded):
-        splits = loaded if subset not in loaded and subset == "default" else loaded[subset]
+        splits = loaded.get(subset, loaded)  # itself where it has one subset, or its columns are the subsets
         for split in task.eval_splits:
             part = "" if subset == "default" else f" {subset}"
             yield f"{task.metadata.name} ({path}{part}, {split})", splits, split

@@ -122,6 +122,11 @@ class TaskFolder(Spec):
         """The rows of a configuration with one split, such as `corpus`."""
         return self.rows(next(iter(self.files[config])), config)
 
+    @property
+    def characters(self) -> int:
+        """About as many as its files have bytes."""
+        return sum(file.stat().st_size for splits in self.files.values() for file in splits.values())
+
     def texts(self) -> Iterator[str]:
         """Every text that a model is judged on: those of all splits but `train`; a document begins with its title.
 

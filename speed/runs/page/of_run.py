@@ -145,9 +145,6 @@ def _scores(name: str, lines: Sequence[StageLine], scores: Scores) -> dict[str, 
         by_type.add(kind, tasks[kind] or "-", *cells, shown(speed.types.get(kind)))
     by_type.add("mean over tasks", len(scores.tasks), *(shown(each.mean) for each in every), shown(speed.mean))
     by_type.add("mean over types", len(scores.types), *(shown(each.mean_of_types) for each in every), "-")
-    by_task = Table("task", "type", "score")
-    for task, score in scores.tasks.items():
-        by_task.add(task, kinds.get(task, "-"), shown(score))
     paper = {**speed.types, "mean over tasks": speed.mean} if comparable else {}
     caption = "Strokes are tasks, dots are means. " if len(scores.tasks) > len(scores.types) else ""
     caption += "".join(f"{told} " for told in score_tables.beside_the_scores(list(lines)))
@@ -162,7 +159,8 @@ def _scores(name: str, lines: Sequence[StageLine], scores: Scores) -> dict[str, 
         "picture": scores_by_type(scores, kinds, beside, paper),
         "caption": caption,
         "types": by_type,
-        "tasks": by_task,
+        "tasks": score_tables.task_table(lines, scores),
+        "about_tasks": score_tables.about_the_tasks(lines, scores),
         "table_one": table_one([score_tables.own_row(name, lines, scores)]) if comparable else None,
         "source": published().table_1.source,
         "measured": _measured(judged),

@@ -343,7 +343,7 @@ def test_the_development_tier_is_none_of_the_test_scores() -> None:
     assert digest(MtebEvaluator(benchmark="dev").recipe()) != digest(MtebEvaluator(benchmark="mteb_v1").recipe())
 
 
-@pytest.mark.parametrize("benchmark", ["mteb_v1", "mteb_v2", "dev"])
+@pytest.mark.parametrize("benchmark", ["mteb_v1", "mteb_v2", "dev", "bright", "bright_long", "rteb", "mmteb"])
 def test_data_sets_that_a_plan_asks_for_are_those_that_mteb_reads(benchmark: str) -> None:
     jobs = benchmark_jobs(benchmark)
     whole = {part.metadata.name: job.task.metadata.name for job in jobs for part in job.parts}
