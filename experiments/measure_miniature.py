@@ -3,7 +3,8 @@
     python experiments/measure_miniature.py --home speed_home --seeds 0 1 2 3 4
 
 Runs what is missing, seed by seed, with the commands that a user types. Finished stages are found again, so the script
-can be stopped at any time, and `--only N` measures one seed while another process measures others. Writes
+can be stopped at any time, and `--only N` measures one seed while another process measures others. A seed in
+miniature.json whose runs have the same keys today is not measured again, whichever machine it was measured on. Writes
 miniature.json and miniature.svg beside itself and prints the tables of miniature.md. Seeds differ in everything:
 topics, errors of the teacher, texts, orders and new weights.
 """
@@ -118,6 +119,7 @@ def mean(values: Iterable[float]) -> float:
 
 def one_seed(home: Path, seed: int) -> dict[str, Any]:
     """All figures of one seed."""
+    from speed.core.manifest import commit
     from speed.miniature.quality import measure_quality, win_rate
 
     built = {}
@@ -141,6 +143,8 @@ def one_seed(home: Path, seed: int) -> dict[str, Any]:
     whole = built["senior and revisor", KEPT]
     answers = {name: [(row.prompt, row.text) for row in texts[name]] for name in ("junior", "senior")}
     return {
+        "seed": seed,
+        "commit": commit(),
         "keys": {f"{writer}, {size}": point.pipeline.key for (writer, size), point in built.items()},
         "quality": {name: measure_quality(rows).model_dump() for name, rows in texts.items()},
         "senior_wins": win_rate(answers["senior"], answers["junior"]),
@@ -148,6 +152,24 @@ def one_seed(home: Path, seed: int) -> dict[str, Any]:
         "downstream": {name: built[name, KEPT].scores() for name in WRITERS},
         "by_size": {name: {size: mean(built[name, size].scores().values()) for size in SIZES} for name in DRAWN},
     }
+
+
+def known(home: Path, results: Path, seed: int) -> dict[str, Any] | None:
+    """Figures of a seed that were measured before, if each of its runs has the key today that it had then."""
+    before = json.loads(results.read_text(encoding="utf-8"))["seeds"] if results.is_file() else []
+    for figures in before:
+        if figures.get("seed") == seed and all(
+            key in (Built(home, overrides(seed, *_point(name), written)).pipeline.key for written in WRITTEN)
+            for name, key in figures["keys"].items()
+        ):
+            return dict(figures)
+    return None
+
+
+def _point(name: str) -> tuple[str, int]:
+    """Writer and number of examples, from their name in the results."""
+    writer, _, size = name.rpartition(", ")
+    return writer, int(size)
 
 
 def base_texts(base: str, asked: Sequence[Any], seed: int) -> list[Any]:
@@ -372,7 +394,7 @@ def main() -> None:
     for seed in arguments.seeds if arguments.only is None else [arguments.only]:
         cached = home / "cache" / f"miniature-{commit()}-{seed}.json"
         if not cached.is_file():
-            figures = one_seed(home, seed)
+            figures = known(home, results, seed) or one_seed(home, seed)
             cached.parent.mkdir(parents=True, exist_ok=True)
             cached.write_text(json.dumps(figures), encoding="utf-8")
         measured.append(json.loads(cached.read_text(encoding="utf-8")))
@@ -380,7 +402,7 @@ def main() -> None:
         return
     fixed = untrained(home)
     command = " ".join(["python experiments/measure_miniature.py --seeds", *map(str, arguments.seeds)])
-    whole = {"command": command, "commit": commit(), "kept": KEPT, "untrained": fixed, "seeds": measured}
+    whole = {"command": command, "kept": KEPT, "untrained": fixed, "seeds": measured}
     results.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     picture(measured, fixed, arguments.out.with_suffix(".svg"))
     print(tables(measured, fixed))

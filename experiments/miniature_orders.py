@@ -12,8 +12,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from functools import cache, partial
+from dataclasses import dataclass, field, replace
+from functools import cache, partial, reduce
+from operator import or_
 from typing import TypeAlias
 
 from miniature_corpus import (
@@ -36,7 +37,7 @@ from miniature_corpus import (
 
 from speed.data.records import KEYS
 from speed.miniature.lexicon import SLOTS, any_form, lexicon, meaning, meanings
-from speed.miniature.phrasing import any_word, capitalize, phrase
+from speed.miniature.phrasing import any_word, capitalize, phrase, replace_words
 from speed.miniature.prompt_reading import Words
 from speed.miniature.world import FOLLOWS, World, similarity
 from speed.miniature.world import world as world_of
@@ -58,6 +59,8 @@ DRAFTED_SHARE = 0.5
 has to be repeated word for word from afar, as a revisor does."""
 BETWEEN = 12
 """Most sentences of advice between a draft and its record."""
+SLIPS = 0.5
+"""Share of the drafts that have each of the mistakes that small models make in such a record."""
 
 OPENERS = ("Write a record", "Make one entry", "One example is wanted", "Someone needs a record", "Fill in a record")
 PREPOSITIONS = ("about", "on", "for")
@@ -110,6 +113,10 @@ class Record:
     """Fields whose words follow from nothing that stands before them."""
     whole: frozenset[str] = frozenset()
     """Fields whose every token counts: how long they are to be shows in their first words."""
+    only: frozenset[str] = frozenset()
+    """Fields of whose values all counts, and nothing else of the record; empty: all that follows from the order."""
+    slips: list[Subject] = field(default_factory=list)
+    """Values as a small model writes them that misses what they are for: same words, but for those that matter."""
 
 
 Write: TypeAlias = Callable[[World, Subject, random.Random], Record]
@@ -121,11 +128,13 @@ def carry_out_orders(
     apart: int = 9,
     writers: Sequence[Write] = (),
     shares: Sequence[float] = (0.3, 0.28, 0.24, 0.18),
+    drafted: float | None = None,
 ) -> Answered:
     """Write an order and its record. The answers are the parts of the record that follow from the order.
 
     Args:
         apart: most sentences that are no part of the order.
+        drafted: share of the orders with a draft; none: DRAFTED_SHARE of those that have sentences apart.
     """
     about = draw_subject(world, rng)
     write = rng.choices(writers or (_search, _labelled, _triple, _pair), shares)[0]
@@ -142,11 +151,22 @@ def carry_out_orders(
     lines.append("\n".join(f"- {aside}" for aside in asides) if rng.random() < 0.6 else " ".join(asides))
     lines.append(rng.choice(ENDINGS))
     style = JSON if rng.random() < JSON_SHARE else rng.choice(STYLES)
-    if apart and rng.random() < DRAFTED_SHARE:
-        draft = spoiled(record.values, about, record.asked, rng)
+    if rng.random() < (drafted if drafted is not None else DRAFTED_SHARE if apart else 0.0):
+        slips = [slip for slip in record.slips if rng.random() < SLIPS]
+        draft = spoiled(reduce(or_, slips, record.values), about, record.asked, rng)
         between = " ".join(rng.sample(advice(), rng.randint(0, BETWEEN)))
         lines += [rng.choice(DRAFTS), _filled(draft, style), between, rng.choice(BETTER)]
     return _with_answers("\n".join(line for line in lines if line) + "\n", record, style, rng)
+
+
+def mend(world: World, rng: random.Random, apart: int = 9) -> Answered:
+    """Write an order, a draft with the mistakes that small models make, and the record."""
+    return carry_out_orders(world, rng, apart, drafted=1.0)
+
+
+def choose_labels(world: World, rng: random.Random, apart: int = 9) -> Answered:
+    """Write an order for a text and labels, half of the time a draft, and the record. Only the labels count."""
+    return carry_out_orders(world, rng, apart, (_labels,), (1.0,), drafted=0.5)
 
 
 def keep_to_lengths(world: World, rng: random.Random, apart: int = 9) -> Answered:
@@ -184,7 +204,7 @@ def _stated(about: Subject, rng: random.Random) -> str:
 def _with_answers(text: str, record: Record, style: tuple[str, ...], rng: random.Random) -> Answered:
     opening, entry, between, closing = style
     started = len(text)
-    answers, end = [], 0
+    answers, values, end = list[tuple[int, int]](), dict[str, tuple[int, int]](), 0
     text += opening
     for number, (key, value) in enumerate(record.values.items()):
         before, after = entry.format(key=key, value="@").split("@")
@@ -195,10 +215,13 @@ def _with_answers(text: str, record: Record, style: tuple[str, ...], rng: random
         if key not in record.unknown:
             spans += _words(value)
         answers += [(len(text) + begun, len(text) + ended) for begun, ended in spans]
+        values[key] = (len(text) - 1, len(text) + len(value))  # a token may begin with the space before
         text += value
         end = len(text)
         text += after
     answers.append((end, len(text + closing)))
+    if record.only:
+        return text + closing, [span for key, span in values.items() if key in record.only]
     return text + closing, [(started, len(text + closing))] if rng.random() < WHOLE_SHARE else answers
 
 
@@ -271,6 +294,11 @@ def _query_group(most: int, rng: random.Random) -> str:
     return "short_query" if most < 5 else rng.choice(("query", "query", "vague_query"))
 
 
+def _reworded(text: str, said: Subject, other: Subject, slots: Collection[str], rng: random.Random) -> str:
+    """The text with the values of another subject in some slots."""
+    return replace_words(text, {slot: ((said[slot],), other[slot]) for slot in slots}, any_word(rng))
+
+
 def _text(
     about: Subject, rng: random.Random, asked: str, least: int, most: int, choose: Callable[[str, str], str]
 ) -> str:
@@ -297,7 +325,10 @@ def _search(world: World, about: Subject, rng: random.Random) -> Record:
         if rng.random() < 0.5
         else [f'Both "{text}" and "{other}" have {long}.']
     )
-    return Record({query: asking, text: answer, other: seeming}, said, whole=frozenset({query}))
+    missed = _reworded(answer, about, another, rng.sample(asked, min(1, len(asked))), rng)
+    answered = _reworded(seeming, another, about, asked, rng)
+    values = {query: asking, text: answer, other: seeming}
+    return Record(values, said, whole=frozenset({query}), slips=[{text: missed}, {other: answered}])
 
 
 def _labelled(world: World, about: Subject, rng: random.Random) -> Record:
@@ -321,7 +352,15 @@ def _labelled(world: World, about: Subject, rng: random.Random) -> Record:
         wrong: misleading,
     }
     unknown = frozenset({text}) if any_facts else frozenset[str]()
-    return Record(values, said, rng.choice(QUESTIONS[asked]), asked, unknown)
+    same = any_word(rng)(asked, about[asked])
+    leaked = replace_words(values[text], {asked: ((about[asked],), about[asked])}, lambda *_: label)
+    slips: list[Subject] = [{wrong: same}, {right: misleading, wrong: label}, {text: leaked}]
+    return Record(values, said, rng.choice(QUESTIONS[asked]), asked, unknown, slips=slips)
+
+
+def _labels(world: World, about: Subject, rng: random.Random) -> Record:
+    record = _labelled(world, about, rng)
+    return replace(record, only=frozenset(list(record.values)[1:]))
 
 
 def _triple(world: World, about: Subject, rng: random.Random) -> Record:
@@ -339,7 +378,11 @@ def _triple(world: World, about: Subject, rng: random.Random) -> Record:
     texts = [capitalize(phrase(group, values, rng, any_word(rng))) for values in (first, near, far)]
     end = "." if group == "sentence" and rng.random() < 0.7 else ""
     said = [LIKE.format(names[0], names[place], score) for place, score in zip((1, 2), wanted, strict=True)]
-    return Record({name: text + end for name, text in zip(names, texts, strict=True)}, said)
+    values = {name: text + end for name, text in zip(names, texts, strict=True)}
+    kept = [slot for slot in first if far[slot] != first[slot]]
+    alike = _reworded(values[names[2]], far, first, rng.sample(kept, rng.randint(1, len(kept))) if kept else (), rng)
+    unlike = _reworded(values[names[1]], near, far, rng.sample(sorted(first), 2), rng)
+    return Record(values, said, slips=[{names[2]: alike}, {names[1]: unlike}])
 
 
 def _pair(world: World, about: Subject, rng: random.Random) -> Record:

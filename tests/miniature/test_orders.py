@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
 
 from miniature_corpus import LENGTHS, QUERY_LENGTHS
-from miniature_orders import JSON, carry_out_orders, keep_to_lengths, tell
+from miniature_orders import JSON, carry_out_orders, keep_to_lengths, mend, tell
 
 from speed.data.records import KEYS
 from speed.miniature.faults import answers_query
@@ -123,3 +124,18 @@ def test_the_third_sentence_says_what_is_true_of_other_things() -> None:
     shares = {slot: sum(same) / len(same) for slot, same in kept.items()}
     assert len(kept["things"]) > ROWS / 20
     assert shares["things"] < 0.2 < 0.8 < shares["aspect"]
+
+
+def test_drafts_have_the_mistakes_of_small_models_and_records_have_none() -> None:
+    rng, same_label, leaked = seeded("mend"), [0, 0], [0, 0]
+    for _ in range(ROWS):
+        lines = [line for line in mend(world(), rng)[0].splitlines() if re.fullmatch(r'{("[^"]*"(: |, |}))+', line)]
+        values = [list(json.loads(line).values()) for line in lines]
+        if len(values) != 2 or len(values[0]) != 3 or meanings().get(values[1][1]) is None:  # no labels
+            continue
+        for place, (text, label, other) in enumerate(values):
+            same_label[place] += meanings().get(label) == meanings().get(other)
+            leaked[place] += label.lower() in text.lower().split()
+    assert same_label[0] > 10
+    assert leaked[0] > 5
+    assert same_label[1] == leaked[1] == 0
