@@ -12,6 +12,7 @@ from plans import Planned, config_of, planned, points, together, work_of
 
 from speed.core.content import noted_absence
 from speed.data.assignment import BrainstormPlan
+from speed.data.quality.contaminated_records import RECORDS
 from speed.data.records import Kind
 from speed.data.topics.sources import TopicsConfig, read_topics
 from speed.pipeline import pipeline
@@ -33,6 +34,7 @@ KNOWN = {
     "conf/scale/paper_1150k.yaml": {"1.15M examples": 1_150_000},
     "conf/scale/paper_230k.yaml": {"230K examples": 230_000},
     "docs/design.md": {"28,750 examples": 28_750},
+    "docs/evaluate.md": {"250,000 examples": RECORDS},
     "docs/laptop.md": {"2,300 examples": 2_300},
     "docs/paper.md": {
         "920K examples": None,
