@@ -220,7 +220,7 @@ def pipeline(config: Config) -> Pipeline:
     corpus: Stage[Example] = Dedup(config.dedup.minhash, samples.take(rows), kept)
     if given.parts:
         corpus, rows = MixedCorpus(given.parts, given.records), count_mixed(given.parts, given.records)
-    if given.corpus and given.records is None:
+    if given.corpus and given.records is None:  # one whole file: the key that it had before there were several
         corpus = GivenCorpus(given.corpus)
 
     # Ours, after the paper's first limitation: hard negatives among the corpus' other positives, and without those that
