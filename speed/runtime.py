@@ -38,6 +38,10 @@ class Runtime(BuildSettings):
     """Memory of each GPU in GB: found, or declared for a plan of another machine."""
     beyond_memory: Literal["refuse", "try"] = "refuse"
     """What becomes of a run with a stage that does not fit into the memory of its GPUs by the estimates."""
+    cluster: Literal["none", "ray"] = "none"
+    """Whether what models write is shared with the other machines of a Ray cluster."""
+    address: str = "auto"
+    """HOST:PORT of that cluster, in which this machine is too; auto: the one that was started here."""
     concurrency: int = 32
     """Requests to a teacher in flight, of all stages and processes of a root together."""
     api_base: str | None = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from speed.core.build_settings import BuildSettings
-from speed.core.cluster import Cluster
+from speed.core.elsewhere import Elsewhere
 from speed.core.errors import StoreError, UserError
 from speed.core.fork_servers import ForkServers
 from speed.core.graph import Goal, stage_statuses
@@ -19,9 +20,19 @@ class StageFailed(Exception):
 
 
 def build_all(
-    order: list[Goal], store: Store, runtime: BuildSettings, listen: Listener, logs: Path, preload: tuple[str, ...] = ()
+    order: list[Goal],
+    store: Store,
+    runtime: BuildSettings,
+    listen: Listener,
+    logs: Path,
+    preload: tuple[str, ...] = (),
+    join: Callable[[], Elsewhere] | None = None,
 ) -> None:
-    """Build the missing goals, independent ones side by side; `preload` names modules worth importing once.
+    """Build the missing goals, independent ones side by side.
+
+    Args:
+        preload: names of modules worth importing once.
+        join: connects to other machines, which work for stages that several workers can share.
 
     Raises:
         UserError: a mistake that a stage met. StageFailed: a crash. KeyboardInterrupt: passed on, workers ended.
@@ -30,9 +41,9 @@ def build_all(
     todo = [goal for goal in order if goal.key not in built]
     needs = [goal.node.heavy for goal in todo for _ in range(2 if isinstance(goal.node, Pool) else 1)]
     shared = any(isinstance(goal.node, Pool) and goal.node.demand(runtime).workers for goal in todo)
-    cluster = Cluster(runtime).watch() if shared and runtime.cluster == "ray" else None
+    elsewhere = join() if shared and join is not None else None
     servers = ForkServers(needs, ("speed.core.scheduler", *preload))
-    scheduler = Scheduler(order, store, runtime, logs, servers, cluster)
+    scheduler = Scheduler(order, store, runtime, logs, servers, elsewhere)
     repairs = 0
     try:
         while len(built) < len(order) or scheduler.running:

@@ -17,10 +17,6 @@ class BuildSettings(Spec):
     nodes: int = Field(default=1, ge=1)
     """Machines that the processes of a training stand on: nodes of the Slurm job, or machines where the printed command
     is typed."""
-    cluster: Literal["none", "ray"] = "none"
-    """Whether what models write is shared with the other machines of a Ray cluster."""
-    address: str = "auto"
-    """HOST:PORT of that cluster, in which this machine is too; auto: the one that was started here."""
     side_by_side: int = Field(default=2, ge=1)
     """Independent builds that may run on this machine's cores at the same time."""
     threads: Literal["auto"] | int = 1

@@ -1,7 +1,7 @@
 """Processes for many goals, independent ones at the same time, each of which sees its devices alone.
 
 The blocks of a pool are built by as many workers as there is room for: each takes the next block when it has finished
-one, here and on the other machines of a cluster. A worker that dies is replaced, and its block is done again. Processes
+one, here and on other machines. A worker that dies is replaced, and its block is done again. Processes
 are forked from servers that have imported the heavy packages once; when a process ends, its memory is free for the next
 stage.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 from speed.core.allocation import Grant, Ready, most_of, next_starts
 from speed.core.build import attempt_build, plan_shares
 from speed.core.build_settings import BuildSettings
-from speed.core.cluster import LOOK, Cluster, Machine, Need
+from speed.core.elsewhere import LOOK, Elsewhere, Machine, Need
 from speed.core.fork_servers import ForkServers
 from speed.core.graph import Goal
 from speed.core.machine import gpus, memory_gigabytes
@@ -57,14 +57,14 @@ class Scheduler:
         runtime: BuildSettings,
         logs: Path,
         servers: ForkServers,
-        cluster: Cluster | None,
+        elsewhere: Elsewhere | None,
     ) -> None:
         self.store, self.runtime, self.logs = store, runtime, logs
         self.shares = plan_shares(order, runtime, store)
         self.devices = list(runtime.devices) if isinstance(runtime.devices, tuple) else []
         """Those that work."""
         self.deaths: Counter[int | str] = Counter()
-        """Workers in a row that died on a device, or on a machine of the cluster."""
+        """Workers in a row that died on a device, or on another machine."""
         self.memory = {goal.key: goal.node.demand(runtime).gigabytes for goal in order}
         """GB that a worker on cores takes, by key."""
         self.running: list[Worker] = []
@@ -75,7 +75,7 @@ class Scheduler:
         self.told: dict[str, str] = {}
         """By key, why a goal waits, as it was said."""
         self.begun: set[str] = set()
-        self.cluster = cluster
+        self.elsewhere = elsewhere
         self.made_by = maker()
         logs.mkdir(parents=True, exist_ok=True)
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -131,15 +131,15 @@ class Scheduler:
     def _start_elsewhere(self, pools: list[Goal], listen: Listener) -> None:
         """Start workers on the other machines for the blocks that are left. They ask for their first block when they
         have begun, so that no block waits on a machine which has no room after all."""
-        for goal in pools if self.cluster is not None else ():
-            assert self.cluster is not None
+        for goal in pools if self.elsewhere is not None else ():
+            assert self.elsewhere is not None
             for _ in range(len(self.blocks[goal.key].left) - sum(worker.waits for worker in self._workers(goal))):
-                machine = self.cluster.free(self._need(goal))
+                machine = self.elsewhere.free(self._need(goal))
                 if machine is None:
                     break
                 self._start_worker(goal, tuple(range(self.shares[goal.key].devices)), listen, machine)
             waits = [worker.waits for worker in self._workers(goal) if worker.machine]
-            if self.blocks[goal.key].left and (why := self.cluster.why_idle(goal.key, self._need(goal), waits)):
+            if self.blocks[goal.key].left and (why := self.elsewhere.why_idle(goal.key, self._need(goal), waits)):
                 listen(goal.label, {"event": "say", "message": why})
 
     def _need(self, goal: Goal) -> Need:
@@ -162,8 +162,8 @@ class Scheduler:
         logs = {worker.log for worker in self.running}
         log = next(log for number in range(len(logs) + 1) if (log := self.logs / _log_name(goal, number)) not in logs)
         work = (goal, self.store, self.runtime, log, self.made_by, blocks is not None, block, grant)
-        if machine and self.cluster:
-            remote = self.cluster.start(run_worker, (*work, None), machine, self._need(goal))
+        if machine and self.elsewhere:
+            remote = self.elsewhere.start(run_worker, (*work, None), machine, self._need(goal))
             self.running.append(Worker(goal, *remote, log, grant, machine=machine.id, waits=True))
             return
         here, there = self.context.Pipe()
@@ -192,9 +192,9 @@ class Scheduler:
         yield from self._soon()
         if not self.running:
             return
-        if self.cluster is not None:
-            self.cluster.check_head()
-        for connection in wait([worker.pipe for worker in self.running], LOOK if self.cluster else None):
+        if self.elsewhere is not None:
+            self.elsewhere.check_head()
+        for connection in wait([worker.pipe for worker in self.running], LOOK if self.elsewhere else None):
             worker = next((worker for worker in self.running if worker.pipe is connection), None)
             if worker is None:
                 continue
@@ -286,8 +286,8 @@ class Scheduler:
             if self.deaths[place] < DEATHS:
                 continue
             if isinstance(place, str):
-                assert self.cluster is not None
-                self.cluster.left_out.add(place)
+                assert self.elsewhere is not None
+                self.elsewhere.left_out.add(place)
                 lost.append("its machine")
             elif place in self.devices:
                 self.devices.remove(place)
@@ -305,8 +305,8 @@ class Scheduler:
         """End what still runs. A training answers by saving a checkpoint, for which there is some time."""
         for worker in self.running:
             worker.process.terminate()
-        if self.cluster is not None and not self.cluster.answers():
-            self.cluster.close()  # nobody else ends its workers
+        if self.elsewhere is not None and not self.elsewhere.answers():
+            self.elsewhere.close()  # nobody else ends its workers
         deadline = time.monotonic() + self.runtime.grace_seconds
         try:
             for worker in self.running:
@@ -315,14 +315,14 @@ class Scheduler:
             for worker in list(self.running):
                 self._end(worker)
             self.servers.close()
-            if self.cluster is not None:
-                self.cluster.close()
+            if self.elsewhere is not None:
+                self.elsewhere.close()
             for blocks in self.blocks.values():
                 blocks.lock.release()
 
 
 def _places(worker: Worker) -> tuple[int | str, ...]:
-    """What is left out when workers die on it: a machine of the cluster, or devices of this one."""
+    """What is left out when workers die on it: another machine, or devices of this one."""
     return (worker.machine,) if worker.machine else worker.grant.devices
 
 

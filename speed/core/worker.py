@@ -46,7 +46,7 @@ class Worker:
     done: int = 0
     """Rows of it."""
     machine: str = ""
-    """That it runs on, by its id in the cluster; empty for this one."""
+    """That it runs on, by its id; empty for this one."""
     waits: bool = False
     """Whether it has yet to begin: another machine may have no room for it now."""
 

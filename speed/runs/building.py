@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from speed.cluster.ray_cluster import Cluster
 from speed.config import Config
 from speed.core.build_all import build_all
 from speed.core.graph import Goal
@@ -88,8 +89,10 @@ class Building:
                     self._look_at(label)
 
             alerts = Alerts(self.planned, lambda label, message: listen(label, {"event": "alert", "message": message}))
+            runtime = self.config.runtime
+            join = (lambda: Cluster(runtime.address).watch()) if runtime.cluster == "ray" else None
             with alerts.looking():
-                build_all(self.order, self.store, self.config.runtime, listen, self.folder / "logs", PRELOAD)
+                build_all(self.order, self.store, runtime, listen, self.folder / "logs", PRELOAD, join)
 
     @property
     def _read(self) -> set[str]:

@@ -6,8 +6,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from speed.cluster.ray_cluster import Cluster
 from speed.config import Config
-from speed.core.cluster import Cluster
 from speed.core.errors import UserError, mistakes_of
 from speed.core.graph import StageStatus
 from speed.core.store import Store
@@ -105,7 +105,7 @@ def refuse_without_cluster(config: Config, store: Store, missing: list[StageStat
     """
     demands = [status.goal.node.demand(config.runtime) for status in missing]
     if config.runtime.cluster == "ray" and any(demand.workers for demand in demands):
-        Cluster(config.runtime).check(store)
+        Cluster(config.runtime.address).check(store)
 
 
 def refuse_over_caps(config: Config, store: Store, found: list[StageStatus]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from ray.cluster_utils import Cluster as LocalCluster
 from toys import SharedNumbers
 
-from speed.core import cluster as cluster_module
+from speed.cluster import ray_cluster as cluster_module
 from speed.core.build_all import build_all
 from speed.core.errors import UserError
 from speed.core.graph import goals
@@ -37,9 +37,12 @@ def main(folder: Path) -> None:
             time.sleep(0.05)
         cluster.head_node.all_processes["gcs_server"][0].process.kill()
 
+    def join() -> cluster_module.Cluster:
+        return cluster_module.Cluster(runtime.address).watch()
+
     threading.Thread(target=lose, daemon=True).start()
     try:
-        build_all(goals([pool.take(32)]), store, runtime, lambda label, event: None, folder / "logs")
+        build_all(goals([pool.take(32)]), store, runtime, lambda label, event: None, folder / "logs", join=join)
     except UserError as error:
         print(error, flush=True)
     with store.lock(pool):

@@ -23,15 +23,16 @@ from conftest import HANG, ROOT
 from toys import Number, SharedNumbers
 
 from speed.backends.encoding.workers import Encode, EncodingWorkers, Ids, Vectors
-from speed.core import cluster as cluster_module
+from speed.cluster import ray_cluster as cluster_module
+from speed.cluster.ray_cluster import Cluster, passed_on
+from speed.cluster.remote_process import RemoteProcess, Stand, code_here
 from speed.core import scheduler as scheduler_module
 from speed.core.allocation import Grant
 from speed.core.build_all import build_all
-from speed.core.cluster import LOOK, Cluster, Machine, Need, passed_on
+from speed.core.elsewhere import LOOK, Elsewhere, Machine, Need
 from speed.core.errors import UserError
 from speed.core.fork_servers import ForkServers
 from speed.core.graph import goals
-from speed.core.remote_process import RemoteProcess, Stand, code_here
 from speed.core.scheduler import Scheduler
 from speed.core.store import Span, Store
 from speed.core.worker import Blocks, Worker, divided
@@ -64,6 +65,11 @@ class FarNumbers(SharedNumbers):
             while not stuck.exists():
                 time.sleep(0.01)
         yield from SharedNumbers(self.factor, self.size, log=os.devnull).build(start, stop, ctx)
+
+
+def joining(runtime: Runtime) -> Callable[[], Elsewhere]:
+    """How a run connects to the cluster that its config names."""
+    return lambda: Cluster(runtime.address).watch()
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +115,9 @@ def test_the_rows_of_three_machines_are_those_of_one_and_a_lost_machine_costs_a_
     def listen(label: str, event: dict[str, Any]) -> None:
         said.append(event.get("message") or event["event"])
 
-    Cluster(runtime).check(store)
+    Cluster(runtime.address).check(store)
     threading.Thread(target=lose, daemon=True).start()
-    build_all(goals([pool.take(32)]), store, runtime, listen, tmp_path / "logs")
+    build_all(goals([pool.take(32)]), store, runtime, listen, tmp_path / "logs", join=joining(runtime))
     assert [row.value for row in store.rows(pool.take(32))] == [FACTOR * row for row in range(32)]
     assert store.shards(pool) == [Span(start, start + 4) for start in range(0, 32, 4)]
     assert said.count("done") == 1
@@ -134,13 +140,13 @@ def test_the_rows_of_three_machines_are_those_of_one_and_a_lost_machine_costs_a_
 def test_a_cluster_that_cannot_be_had_is_refused(address: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "find_spec", lambda name: "found")
     with pytest.raises(UserError, match=message):
-        Cluster(Runtime(cluster="ray", address=address))
+        Cluster(address)
 
 
 def test_ray_that_is_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="runtime.cluster=ray needs Ray, which is not installed\n  pip install"):
-        Cluster(Runtime(cluster="ray"))
+        Cluster("auto")
 
 
 class ScriptedRay:
@@ -184,7 +190,7 @@ class ScriptedRay:
 def scripted_ray(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def made(last: int, **times: float) -> None:
         monkeypatch.setitem(sys.modules, "ray", ScriptedRay(last))
-        monkeypatch.setattr(cluster_module, "check_ray", lambda runtime: None)
+        monkeypatch.setattr(cluster_module, "check_ray", lambda address: None)
         monkeypatch.setattr(Cluster, "_strategy", lambda self, machine: None)
         monkeypatch.setattr(scheduler_module, "LOOK", times.get("LOOK", LOOK))
         for name, seconds in times.items():
@@ -200,7 +206,7 @@ def test_a_lost_head_ends_the_run_with_one_message(scripted_ray: Callable[..., N
     runtime = Runtime(devices="cpu", side_by_side=1, cluster="ray", address="10.0.0.1:6379")
     lost = r"the head .* at runtime.address=10.0.0.1:6379 has not answered for \d+ seconds\n  start the cluster again"
     with pytest.raises(UserError, match=lost):
-        build_all(goals([pool.take(8)]), store, runtime, lambda label, event: None, tmp_path / "logs")
+        build_all(goals([pool.take(8)]), store, runtime, lambda *_: None, tmp_path / "logs", join=joining(runtime))
     with store.lock(pool):  # which the run has given back
         assert store.shards(pool) == []
 
@@ -214,7 +220,8 @@ def test_a_run_says_once_that_no_other_machine_works_for_it(scripted_ray: Callab
         said.append(event.get("message") or event["event"])
 
     runtime = Runtime(devices="cpu", side_by_side=1, cluster="ray")
-    build_all(goals([pool.take(20)]), Store(tmp_path / "home").open(), runtime, listen, tmp_path / "logs")
+    store = Store(tmp_path / "home").open()
+    build_all(goals([pool.take(20)]), store, runtime, listen, tmp_path / "logs", join=joining(runtime))
     room = (
         "far (far) has no room now (1 of this run's workers there, begun or waiting); small (small) has less than that"
     )
@@ -226,7 +233,7 @@ def test_it_is_said_again_after_a_while_and_no_more_when_one_works(
     scripted_ray: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted_ray(last=10**9, PATIENCE=0.0, AGAIN=0.0)
-    cluster, need = Cluster(Runtime(cluster="ray")), Need(1, 1, 40.0)
+    cluster, need = Cluster("auto"), Need(1, 1, 40.0)
     cluster.left_out.add("far")
     state = "far (far) is not used any more in this run; small (small) has less than that"
     for _ in range(2):
@@ -281,7 +288,7 @@ def test_a_process_is_ended_without_joining_a_cluster_that_was_left(monkeypatch:
 def test_what_another_machine_lacks_leaves_that_machine_out(tmp_path: Path) -> None:
     pool, store, cluster = SharedNumbers(FACTOR), Store(tmp_path / "home").open(), SimpleNamespace(left_out=set())
     order = goals([pool.take(8)])
-    scheduler = Scheduler(order, store, Runtime(), tmp_path / "logs", ForkServers([], ()), cast(Cluster, cluster))
+    scheduler = Scheduler(order, store, Runtime(), tmp_path / "logs", ForkServers([], ()), cast(Elsewhere, cluster))
     blocks = scheduler.blocks[order[0].key] = cast(Blocks, divided(pool, 8, store))
     for _ in range(2):
         far = Worker(order[0], None, None, tmp_path / "log", Grant(), blocks.left.popleft(), machine="far")
@@ -334,7 +341,7 @@ def test_texts_are_encoded_by_three_machines_and_a_lost_one_costs_a_chunk(
         cluster.remove_node(doomed, allow_graceful=False)
 
     threading.Thread(target=lose, daemon=True).start()
-    others = Cluster(runtime, looked_at=False).watch()
+    others = Cluster(runtime.address, looked_at=False).watch()
     workers = EncodingWorkers(partial(far_encoder, tmp_path), ["cpu"], said.append, others, Need(1, 0, 0.0))
     try:
         found = {number: vectors for number, vectors, _ in workers.encoded(chunks)}

@@ -18,7 +18,9 @@ from speed.backends.encoding.encoder import CHUNK_TOKENS, PADDING_SHARE, Encoder
 from speed.backends.encoding.text_encoder import Vectors
 from speed.backends.encoding.workers import Encode, EncodingWorkers, Ids
 from speed.backends.runtime.precision import dtype_of
-from speed.core.cluster import GIGABYTE, Cluster, Need
+from speed.cluster.ray_cluster import Cluster
+from speed.core.elsewhere import Need
+from speed.data.costs.memory import GIGABYTE
 from speed.model.batching import chunks
 from speed.runtime import Context
 
@@ -78,7 +80,9 @@ def shared(
         UserError: for a cluster that cannot be had.
     """
     work = partial(_loaded, load, encoder.max_length, precision, encoder.chunk_tokens, ctx.grant.threads)
-    cluster = Cluster(ctx.runtime, looked_at=False).watch() if everywhere and ctx.runtime.cluster == "ray" else None
+    cluster = (
+        Cluster(ctx.runtime.address, looked_at=False).watch() if everywhere and ctx.runtime.cluster == "ray" else None
+    )
     weights = sum(weight.numel() for weight in encoder.model.parameters())
     on_cores = devices[0] == "cpu"
     need = Need(ctx.grant.threads, 0 if on_cores else 1, WEIGHT * weights / GIGABYTE if on_cores else 0.0)

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from speed.core.cluster import LOOK, Cluster, Machine, Need
+from speed.core.elsewhere import LOOK, Elsewhere, Machine, Need
 from speed.core.errors import UserError
 from speed.core.worker import die_with_parent
 
@@ -66,7 +66,7 @@ class EncodingWorkers:
         load: Load,
         devices: Sequence[str],
         say: Callable[[str], None] = lambda message: None,
-        cluster: Cluster | None = None,
+        cluster: Elsewhere | None = None,
         need: Need | None = None,
     ) -> None:
         """Start them, which load the model at the same time.

@@ -18,7 +18,7 @@ import pytest
 from conftest import HANG
 
 from speed.backends.encoding.workers import Encode, EncodingWorkers, Ids, Vectors
-from speed.core.cluster import Cluster, Machine, Need
+from speed.core.elsewhere import Elsewhere, Machine, Need
 from speed.core.errors import UserError
 
 CHUNKS = [[np.arange(first, first + length, dtype=np.int32) for length in (3, 1)] for first in range(0, 90, 10)]
@@ -144,7 +144,7 @@ class ScriptedCluster:
 def test_other_machines_encode_too_where_they_have_room_and_the_model(tmp_path: Path) -> None:
     cluster, said = ScriptedCluster(), list[str]()
     load = partial(scripted, tmp_path / "log", 2, (-1, 0), "")
-    workers = EncodingWorkers(load, ["a"], said.append, cast(Cluster, cluster), Need(1, 0, 2.0))
+    workers = EncodingWorkers(load, ["a"], said.append, cast(Elsewhere, cluster), Need(1, 0, 2.0))
     try:
         check(workers)
         lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]

@@ -17,19 +17,17 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from speed.core.build_settings import BuildSettings
+from speed.cluster.remote_process import Line, RemoteProcess, Stand, code_here, told
+from speed.core.elsewhere import LOOK, Machine, Need
 from speed.core.errors import UserError
 from speed.core.machine import VISIBLE
-from speed.core.remote_process import Line, RemoteProcess, Stand, code_here, told
 from speed.core.store import Store
 
 GIGABYTE = 1024**3
 SECONDS = 10
 """For a connection to the head of the cluster."""
-LOOK = 2.0
-"""Between two looks at the machines of the cluster."""
 LOST = 30.0
 """Without an answer of the head of the cluster, after which it counts as lost. Ray ends a process that has lost it
 after 60 s, which then says nothing."""
@@ -40,29 +38,6 @@ READY = 120
 PASSED_ON = ("HF_", "TRANSFORMERS_", "TOKENIZERS_", "OMP_", "MKL_", "PYTORCH_", "VLLM_", "CUBLAS_", "NCCL_")
 """Beginnings of the variables that a process over there finds as they are here; never a key or token."""
 SECRET = ("_TOKEN", "KEY", "SECRET", "PASSWORD")
-
-
-class Machine(NamedTuple):
-    """A machine of the cluster, and what it has for its workers in all."""
-
-    id: str
-    name: str
-    cores: float
-    gpus: float
-    gigabytes: float
-
-    def has_room(self, needs: Sequence[Need]) -> bool:
-        """For all of these at once."""
-        whole = (self.cores, self.gpus, self.gigabytes)
-        return all(sum(part) <= there for part, there in zip(zip(*needs, strict=True), whole, strict=True))
-
-
-class Need(NamedTuple):
-    """What a worker takes."""
-
-    cores: int
-    gpus: int
-    gigabytes: float
 
 
 def look(mark: str) -> tuple[list[str], bool]:
@@ -82,26 +57,27 @@ def passed_on(variables: Mapping[str, str]) -> dict[str, str]:
 class Cluster:
     """The other machines, connected to. Their processes end with this one."""
 
-    def __init__(self, runtime: BuildSettings, looked_at: bool = True) -> None:
+    def __init__(self, address: str, looked_at: bool = True) -> None:
         """Connect.
 
         Args:
+            address: HOST:PORT of its head (`runtime.address`); auto: of the one that was started here.
             looked_at: whether `check` has looked, or will, at the machines that there are now; otherwise the first
                 worker on each does.
 
         Raises:
             UserError: where Ray is not installed, or nothing answers at `runtime.address`.
         """
-        check_ray(runtime)
+        check_ray(address)
         import ray
 
-        self.ray, self.runtime = ray, runtime
+        self.ray, self.address = ray, address
         if not ray.is_initialized():
             with _own_signals():
                 try:
-                    ray.init(address=runtime.address, configure_logging=False, log_to_driver=False)
+                    ray.init(address=address, configure_logging=False, log_to_driver=False)
                 except Exception as error:  # of several classes, none of them documented
-                    raise unreachable(runtime, error) from error
+                    raise unreachable(address, error) from error
         self.here = ray.get_runtime_context().get_node_id()
         self.left_out: set[str] = set()
         """Ids of machines that are not used any more."""
@@ -135,7 +111,7 @@ class Cluster:
         if not self.answers():
             silent = time.monotonic() - self._machines[0]
             raise UserError(
-                f"runtime.cluster=ray: the head of the Ray cluster at runtime.address={self.runtime.address} has not "
+                f"runtime.cluster=ray: the head of the Ray cluster at runtime.address={self.address} has not "
                 f"answered for {silent:.0f} seconds\n  start the cluster again (ray start --head, then the other "
                 "machines) and type the same command, or take runtime.cluster=none; all blocks that were written are "
                 "kept"
@@ -208,7 +184,7 @@ class Cluster:
         """
         if not self.machines():
             raise UserError(
-                f"runtime.cluster=ray, and no machine but this one is in the cluster at {self.runtime.address}\n"
+                f"runtime.cluster=ray, and no machine but this one is in the cluster at {self.address}\n"
                 "  on each of the others: ray start --address=HOST:PORT; or take runtime.cluster=none"
             )
         mark = store.home / "cache" / f"seen-{socket.gethostname()}-{os.getpid()}"
@@ -284,7 +260,7 @@ class Cluster:
         return NodeAffinitySchedulingStrategy(machine, soft=False)
 
 
-def check_ray(runtime: BuildSettings) -> None:
+def check_ray(address: str) -> None:
     """Refuse a cluster that cannot be had.
 
     Raises:
@@ -295,24 +271,24 @@ def check_ray(runtime: BuildSettings) -> None:
             'runtime.cluster=ray needs Ray, which is not installed\n  pip install -e ".[ray]" on all machines, or take '
             "runtime.cluster=none"
         )
-    host, _, port = runtime.address.rpartition(":")
-    if runtime.address == "auto":
+    host, _, port = address.rpartition(":")
+    if address == "auto":
         return
     if not host or not port.isdecimal():
         raise UserError(
-            f"runtime.address={runtime.address} is not the address of a Ray cluster\n"
+            f"runtime.address={address} is not the address of a Ray cluster\n"
             "  take HOST:PORT as `ray start --head` printed it, or auto for the one that this machine is in"
         )
     try:
         socket.create_connection((host, int(port)), SECONDS).close()
     except OSError as error:
-        raise unreachable(runtime, error) from error
+        raise unreachable(address, error) from error
 
 
-def unreachable(runtime: BuildSettings, error: Exception) -> UserError:
+def unreachable(address: str, error: Exception) -> UserError:
     """The refusal of a cluster that does not answer, or that this machine is not in."""
     return UserError(
-        f"runtime.cluster=ray: no Ray cluster answers at runtime.address={runtime.address} ({told(error)})\n"
+        f"runtime.cluster=ray: no Ray cluster answers at runtime.address={address} ({told(error)})\n"
         "  start one (ray start --head) and join it on this machine too (ray start --address=HOST:PORT), or take "
         "runtime.cluster=none"
     )
