@@ -37,7 +37,7 @@ from miniature_corpus import (
     texts,
 )
 from miniature_knowledge import knowledge
-from miniature_orders import carry_out_orders, choose_labels, keep_to_lengths, mend, tell
+from miniature_orders import carry_out_orders, choose_labels, keep_to_lengths, mend, repair, tell
 from miniature_pairs import train_pairs
 from muon import Muon
 
@@ -79,6 +79,8 @@ class Phase(Spec):
     """Rows of an order, a draft with mistakes, and the record; only what follows from the order counts."""
     choices: int = 0
     """Rows of an order for a text and labels, half of them with a draft, and the record; only the labels count."""
+    repairs: int = 0
+    """Rows of an order, a draft with one mistake or none, and the record; only the words that mend it count."""
     lengths: int = 0
     """Rows of an order for texts of given lengths; only what kind of text each is and how long counts."""
     tellings: int = 0
@@ -588,6 +590,7 @@ def answered(phase: Phase, seed: int) -> dict[str, Iterator[Answered]]:
         "orders": partial(carry_out_orders, apart=phase.apart),
         "mendings": partial(mend, apart=phase.apart),
         "choices": partial(choose_labels, apart=phase.apart),
+        "repairs": partial(repair, apart=phase.apart),
         "lengths": partial(keep_to_lengths, apart=phase.apart),
         "tellings": tell,
     }

@@ -266,9 +266,8 @@ def untrained(home: Path) -> dict[str, dict[str, float]]:
 
 
 def as_it_is(point: Built, folder: Path) -> dict[str, float]:
-    from speed.runtime import Context, Runtime
-
     """Scores of the embedder's base, pooled like the trained one."""
+    from speed.runtime import Context, Runtime
 
     ctx = Context(store=point.store, runtime=Runtime(home=point.store.home), label="untrained")
     trainer = point.config.embedder

@@ -13,6 +13,7 @@ import random
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import SequenceMatcher
 from functools import cache, partial, reduce
 from operator import or_
 from typing import TypeAlias
@@ -59,6 +60,8 @@ DRAFTED_SHARE = 0.5
 has to be repeated word for word from afar, as a revisor does."""
 BETWEEN = 12
 """Most sentences of advice between a draft and its record."""
+REPAIRED_SHARE = 0.7
+"""Share of the drafts for a repair that have a mistake."""
 SLIPS = 0.5
 """Share of the drafts that have each of the mistakes that small models make in such a record."""
 
@@ -113,10 +116,12 @@ class Record:
     """Fields whose words follow from nothing that stands before them."""
     whole: frozenset[str] = frozenset()
     """Fields whose every token counts: how long they are to be shows in their first words."""
-    only: frozenset[str] = frozenset()
-    """Fields of whose values all counts, and nothing else of the record; empty: all that follows from the order."""
+    only: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    """Parts of values that count, and nothing else of the record; empty: all that follows from the order."""
     slips: list[Subject] = field(default_factory=list)
     """Values as a small model writes them that misses what they are for: same words, but for those that matter."""
+    draft: Subject = field(default_factory=dict)
+    """What stands in a draft; empty: the values with any of the slips, and other changes."""
 
 
 Write: TypeAlias = Callable[[World, Subject, random.Random], Record]
@@ -152,8 +157,12 @@ def carry_out_orders(
     lines.append(rng.choice(ENDINGS))
     style = JSON if rng.random() < JSON_SHARE else rng.choice(STYLES)
     if rng.random() < (drafted if drafted is not None else DRAFTED_SHARE if apart else 0.0):
-        slips = [slip for slip in record.slips if rng.random() < SLIPS]
-        draft = spoiled(reduce(or_, slips, record.values), about, record.asked, rng)
+        draft = record.draft or spoiled(
+            reduce(or_, [slip for slip in record.slips if rng.random() < SLIPS], record.values),
+            about,
+            record.asked,
+            rng,
+        )
         between = " ".join(rng.sample(advice(), rng.randint(0, BETWEEN)))
         lines += [rng.choice(DRAFTS), _filled(draft, style), between, rng.choice(BETTER)]
     return _with_answers("\n".join(line for line in lines if line) + "\n", record, style, rng)
@@ -167,6 +176,14 @@ def mend(world: World, rng: random.Random, apart: int = 9) -> Answered:
 def choose_labels(world: World, rng: random.Random, apart: int = 9) -> Answered:
     """Write an order for a text and labels, half of the time a draft, and the record. Only the labels count."""
     return carry_out_orders(world, rng, apart, (_labels,), (1.0,), drafted=0.5)
+
+
+def repair(world: World, rng: random.Random, apart: int = 9) -> Answered:
+    """Write an order, a draft with one mistake or none, and the record. Only the words that mend it count.
+
+    Where nothing is to be mended, the words of a field that often has a mistake count: they are to stay.
+    """
+    return carry_out_orders(world, rng, apart, (_mended,), (1.0,), drafted=1.0)
 
 
 def keep_to_lengths(world: World, rng: random.Random, apart: int = 9) -> Answered:
@@ -204,7 +221,7 @@ def _stated(about: Subject, rng: random.Random) -> str:
 def _with_answers(text: str, record: Record, style: tuple[str, ...], rng: random.Random) -> Answered:
     opening, entry, between, closing = style
     started = len(text)
-    answers, values, end = list[tuple[int, int]](), dict[str, tuple[int, int]](), 0
+    answers, only, end = list[tuple[int, int]](), list[tuple[int, int]](), 0
     text += opening
     for number, (key, value) in enumerate(record.values.items()):
         before, after = entry.format(key=key, value="@").split("@")
@@ -215,13 +232,13 @@ def _with_answers(text: str, record: Record, style: tuple[str, ...], rng: random
         if key not in record.unknown:
             spans += _words(value)
         answers += [(len(text) + begun, len(text) + ended) for begun, ended in spans]
-        values[key] = (len(text) - 1, len(text) + len(value))  # a token may begin with the space before
+        only += [(len(text) + begun, len(text) + ended) for begun, ended in record.only.get(key, ())]
         text += value
         end = len(text)
         text += after
     answers.append((end, len(text + closing)))
     if record.only:
-        return text + closing, [span for key, span in values.items() if key in record.only]
+        return text + closing, only
     return text + closing, [(started, len(text + closing))] if rng.random() < WHOLE_SHARE else answers
 
 
@@ -360,7 +377,30 @@ def _labelled(world: World, about: Subject, rng: random.Random) -> Record:
 
 def _labels(world: World, about: Subject, rng: random.Random) -> Record:
     record = _labelled(world, about, rng)
-    return replace(record, only=frozenset(list(record.values)[1:]))
+    return replace(record, only={key: [(-1, len(label))] for key, label in list(record.values.items())[1:]})
+
+
+def _mended(world: World, about: Subject, rng: random.Random) -> Record:
+    """A record whose draft has at most one mistake."""
+    while True:
+        record = rng.choices((_search, _labelled, _triple), (0.25, 0.5, 0.25))[0](world, about, rng)
+        slip = rng.choice(record.slips)
+        mended = {key: _differing(record.values[key], text) for key, text in slip.items()}
+        if not all(mended.values()):
+            continue  # the mistake is none here
+        if rng.random() < REPAIRED_SHARE:
+            return replace(record, draft=record.values | slip, only=mended)
+        kept = {key: _words(record.values[key]) for key in slip}
+        if any(kept.values()):
+            return replace(record, draft=dict(record.values), only=kept)
+
+
+def _differing(text: str, other: str) -> list[tuple[int, int]]:
+    """Where a text has other words than another one has, each with the space before it."""
+    words = list(re.finditer(r"\S+", text))
+    same = SequenceMatcher(None, [word[0] for word in words], other.split(), autojunk=False).get_matching_blocks()
+    kept = {number for block in same for number in range(block.a, block.a + block.size)}
+    return [(word.start() - 1, word.end()) for number, word in enumerate(words) if number not in kept]
 
 
 def _triple(world: World, about: Subject, rng: random.Random) -> Record:
