@@ -561,7 +561,7 @@ SHARES = {
     "lookups": (_labels, _catalogue),
     "labels": (_labelled_form,),
 }
-"""Share of `make_bases.Phase` -> the kinds of text that divide it."""
+"""Share of `miniature_phases.Phase` -> the kinds of text that divide it."""
 
 
 def texts(world: World, seed: int, **shares: float) -> Iterator[str]:

@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
-from make_bases import BASES, CATALOGUE, answer_loss
+from make_bases import BASES, answer_loss
 from miniature_knowledge import known
+from miniature_phases import CATALOGUE
 from muon import Muon, orthogonal
 
 from speed.miniature.lexicon import domains, lexicon
