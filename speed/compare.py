@@ -18,6 +18,7 @@ from speed.data.evaluation_record import EvaluationRecord, mean, read_evaluation
 from speed.data.evaluation_splits import of_published_scores
 from speed.data.published_scores import published
 from speed.runs.entry import one_message
+from speed.runs.score_tables import ceilings_told, near_ceiling
 from speed.runs.table_one import OwnRow, table_one
 from speed.runs.tables import Table, escaped
 from speed.studies.statistics import Interval, corrected, difference
@@ -181,6 +182,8 @@ def _remarks(runs: Sequence[EvaluationRecord], tasks: Sequence[str], columns: Co
         out.append(
             f"Read from local copies, which may differ from the data of the published scores: {len(local)} tasks."
         )
+    full = [set(near_ceiling(run.scores.tasks)) for run in runs]
+    out += ceilings_told([task for task in tasks if all(task in each for each in full)])
     pins = runs[0].pins
     how = "; ".join(f"{run.name}: {run.protocol}, {run.max_length or 'its own'} tokens" for run in runs)
     out.append(f"mteb {pins.mteb}, {pins.precision}, batches of {pins.batch}. Protocol: {how}.")

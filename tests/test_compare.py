@@ -71,6 +71,12 @@ def test_means_by_type_over_tasks_and_over_types() -> None:
     assert means["the 2 types"] == ["42.50"]
 
 
+def test_a_task_near_its_ceiling_in_every_run_is_named() -> None:
+    runs = [made("one", {"STS13": 96.0, "SciFact": 97.0}), made("two", {"STS13": 95.0, "SciFact": 94.9})]
+    [told] = [part for part in comparison(runs, with_published=False) if str(part).startswith("Near its ceiling")]
+    assert told.startswith("Near its ceiling: STS13. From a score of 95 on")
+
+
 def test_published_scores_stand_beside_the_same_tasks_alone() -> None:
     run = made(tasks={"STS13": 50.0, "SciFact": 30.0, "MyOwn": 99.0})
     parts = comparison([run])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speed.core.escape import escape
@@ -65,7 +65,7 @@ def beside_the_scores(lines: list[StageLine]) -> list[str]:
 def task_table(lines: Sequence[StageLine], scores: Scores) -> Table:
     """Main scores by task; how many examples of the corpus hold a text of it, where that is known; which are near their
     ceiling, if any are."""
-    kinds, found, full = (_judged(lines) or {}).get("kinds", {}), _contamination(lines), _near_ceiling(scores)
+    kinds, found, full = (_judged(lines) or {}).get("kinds", {}), _contamination(lines), near_ceiling(scores.tasks)
     table = Table("task", "type", "score", *(["examples with its texts"] if found else []), *([""] if full else []))
     for task, score in scores.tasks.items():
         overlap = found.tasks.get(task) if found else None
@@ -76,7 +76,7 @@ def task_table(lines: Sequence[StageLine], scores: Scores) -> Table:
 
 def about_the_tasks(lines: Sequence[StageLine], scores: Scores) -> list[str]:
     """Which scores say less than they seem to: the corpus holds texts of their tasks, or little more can be won."""
-    told, found, full = list[str](), _contamination(lines), _near_ceiling(scores)
+    told, found, full = list[str](), _contamination(lines), near_ceiling(scores.tasks)
     if found and found.tasks:
         held = {task: overlap.records for task, overlap in found.tasks.items() if overlap.records}
         named = _few([f"{task} {count:,}" for task, count in sorted(held.items(), key=lambda each: -each[1])])
@@ -89,20 +89,26 @@ def about_the_tasks(lines: Sequence[StageLine], scores: Scores) -> list[str]:
         )
     if found and found.left_out:
         told.append(f"Contamination by tasks of too much text was not looked for: {_few(found.left_out)}.")
-    if full:
-        told.append(
-            f"{CEILING.capitalize()}: {_few(full)}. From a score of {NEAR_CEILING:g} on at most "
-            f"{100 - NEAR_CEILING:g} points are left to win, so such a task hardly tells embedders apart any more."
-        )
-    return told
+    return [*told, *ceilings_told(full)]
+
+
+def ceilings_told(tasks: Sequence[str]) -> list[str]:
+    """What follows for tasks that are near their ceiling; nothing without such a task."""
+    if not tasks:
+        return []
+    return [
+        f"{CEILING.capitalize()}: {_few(tasks)}. From a score of {NEAR_CEILING:g} on at most "
+        f"{100 - NEAR_CEILING:g} points are left to win, so such a task hardly tells embedders apart any more."
+    ]
 
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(map(escape, names[:NAMED])) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
-def _near_ceiling(scores: Scores) -> list[str]:
-    return [task for task, score in scores.tasks.items() if score is not None and score >= NEAR_CEILING]
+def near_ceiling(tasks: Mapping[str, float | None]) -> list[str]:
+    """Tasks that are near their ceiling by these scores."""
+    return [task for task, score in tasks.items() if score is not None and score >= NEAR_CEILING]
 
 
 def _contamination(lines: Sequence[StageLine]) -> Contamination | None:
