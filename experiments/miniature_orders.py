@@ -60,6 +60,8 @@ DRAFTED_SHARE = 0.5
 has to be repeated word for word from afar, as a revisor does."""
 BETWEEN = 12
 """Most sentences of advice between a draft and its record."""
+REPAIRED_AFTER = (4, 14)
+"""The same where a draft is to be repaired: a revisor's prompt has some 200 tokens there."""
 REPAIRED_SHARE = 0.7
 """Share of the drafts for a repair that have a mistake."""
 SLIPS = 0.5
@@ -134,12 +136,14 @@ def carry_out_orders(
     writers: Sequence[Write] = (),
     shares: Sequence[float] = (0.3, 0.28, 0.24, 0.18),
     drafted: float | None = None,
+    between: tuple[int, int] = (0, BETWEEN),
 ) -> Answered:
     """Write an order and its record. The answers are the parts of the record that follow from the order.
 
     Args:
         apart: most sentences that are no part of the order.
         drafted: share of the orders with a draft; none: DRAFTED_SHARE of those that have sentences apart.
+        between: least and most sentences of advice between a draft and its record.
     """
     about = draw_subject(world, rng)
     write = rng.choices(writers or (_search, _labelled, _triple, _pair), shares)[0]
@@ -163,8 +167,8 @@ def carry_out_orders(
             record.asked,
             rng,
         )
-        between = " ".join(rng.sample(advice(), rng.randint(0, BETWEEN)))
-        lines += [rng.choice(DRAFTS), _filled(draft, style), between, rng.choice(BETTER)]
+        advised = " ".join(rng.sample(advice(), rng.randint(*between)))
+        lines += [rng.choice(DRAFTS), _filled(draft, style), advised, rng.choice(BETTER)]
     return _with_answers("\n".join(line for line in lines if line) + "\n", record, style, rng)
 
 
@@ -183,7 +187,7 @@ def repair(world: World, rng: random.Random, apart: int = 9) -> Answered:
 
     Where nothing is to be mended, the words of a field that often has a mistake count: they are to stay.
     """
-    return carry_out_orders(world, rng, apart, (_mended,), (1.0,), drafted=1.0)
+    return carry_out_orders(world, rng, apart, (_mended,), (1.0,), drafted=1.0, between=REPAIRED_AFTER)
 
 
 def keep_to_lengths(world: World, rng: random.Random, apart: int = 9) -> Answered:
