@@ -7,7 +7,7 @@ import random
 import re
 
 from miniature_corpus import LENGTHS, QUERY_LENGTHS
-from miniature_orders import JSON, carry_out_orders, keep_to_lengths, mend, tell
+from miniature_orders import JSON, carry_out_orders, keep_to_lengths, mend, repair, tell
 
 from speed.data.records import KEYS
 from speed.miniature.faults import answers_query
@@ -139,3 +139,25 @@ def test_drafts_have_the_mistakes_of_small_models_and_records_have_none() -> Non
     assert same_label[0] > 10
     assert leaked[0] > 5
     assert same_label[1] == leaked[1] == 0
+
+
+def test_a_repair_asks_for_the_words_alone_in_which_the_record_differs_from_the_draft() -> None:
+    rng, mended, sound = seeded("repair"), 0, 0
+    for _ in range(ROWS):
+        order, answers = repair(world(), rng)
+        lines = [line for line in order.splitlines() if re.fullmatch(r'{("[^"]*"(: |, |}))+', line)]
+        if len(lines) != 2:
+            continue
+        draft, record = map(json.loads, lines)
+        changed = [key for key in record if record[key] != draft[key]]
+        asked = [order[start:end].strip(' "') for start, end in answers]
+        assert asked
+        assert all(start >= order.rindex(lines[1]) for start, _ in answers)
+        if changed:
+            mended += 1
+            assert all(word in " ".join(record[key] for key in changed) for word in asked)
+            if len(changed) == 1:  # labels that change places have the same words
+                assert any(word not in draft[changed[0]].split() for word in asked)
+        else:
+            sound += 1
+    assert mended > sound > ROWS / 20
