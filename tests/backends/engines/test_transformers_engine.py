@@ -166,7 +166,8 @@ def test_batches_that_do_not_fit_are_halved_and_this_is_remembered_and_told(
 
 def test_an_adapter_is_generated_from_in_the_format_it_was_trained_in(base: Path, tmp_path: Path) -> None:
     trainer = TrlTrainer(method="lora", r=4, alpha=64, precision="fp32", prompt_format="inst")
-    config = Sft(learning_rate=3e-2, batch_size=4, epochs=12, max_length=64)
+    # at a rate of 3e-2 this training is at the edge of stability, and whether it learns depends on the processor
+    config = Sft(learning_rate=1e-2, batch_size=4, epochs=12, max_length=64)
     rows = [row.model_copy(update={"completion": "stone"}) for row in completions(4)]
     trainer.sft(str(base), rows, config, tmp_path, context(tmp_path))
     block = [Generate(key="a", prompt="Write 1", seed=0, max_tokens=12)]
