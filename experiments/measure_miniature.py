@@ -29,7 +29,7 @@ KEPT = 920
 MEASURED = (
     "counts.sft=920",
     "counts.pairs=230",
-    "counts.revisions=460",
+    "counts.revisions=920",
     "generator.sft.epochs=4",
 )
 """Settings in which the table takes more than the default run, which must be quick."""
@@ -40,8 +40,8 @@ SIZES = (161, 345, KEPT)
 WRITERS = {
     "junior": ("+experiment=ablation_sft_only",),
     "senior": ("+experiment=ablation_no_revisor",),
-    "junior and revisor": ("+experiment=ablation_no_dpo", "revisor.sft.epochs=3"),
-    "senior and revisor": ("revisor.sft.epochs=3",),
+    "junior and revisor": ("+experiment=ablation_no_dpo", "revisor.sft.epochs=1.5"),
+    "senior and revisor": ("revisor.sft.epochs=1.5",),
     "teacher": ("+experiment=teacher_data",),
 }
 DRAWN = {
