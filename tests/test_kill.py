@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 from command_line import SMOKE, answers, records, speed, surroundings
@@ -36,14 +37,20 @@ DRY = (
 """A hundredth of the paper's orchestration; rules write at once what models would."""
 
 
-def started(home: Path, *more: str, command: Sequence[str] = UNTRACKED, **environment: str) -> subprocess.Popen[bytes]:
+def started(
+    home: Path,
+    *more: str,
+    command: Sequence[str] = UNTRACKED,
+    stderr: int | IO[bytes] = subprocess.DEVNULL,
+    **environment: str,
+) -> subprocess.Popen[bytes]:
     home.parent.mkdir(exist_ok=True)
     return subprocess.Popen(
         [sys.executable, "-m", "speed.run", *command, *more],
         cwd=home.parent,
         env=surroundings(home, **environment),
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
         start_new_session=True,
     )
 
@@ -135,13 +142,15 @@ def test_a_run_that_is_told_to_end_saves_its_training_first(calm: Path, tmp_path
 
     def told_to_end(sign: Callable[[dict[str, object]], bool]) -> int:
         endless = "generator.sft.epochs=1000"  # there is a step left to be interrupted, however late the signal comes
-        process = started(home, "runtime.checkpoint_seconds=9999", endless)
-        while process.poll() is None and not any(map(sign, events(logs(home)))):
-            time.sleep(0.05)
-        process.terminate()
-        return process.wait(timeout=HANG)
+        with (tmp_path / "stderr").open("ab") as stderr:
+            process = started(home, "runtime.checkpoint_seconds=9999", endless, stderr=stderr)
+            while process.poll() is None and not any(map(sign, events(logs(home)))):
+                time.sleep(0.05)
+            process.terminate()
+            return process.wait(timeout=HANG)
 
     assert told_to_end(lambda event: (event["stage"], event["event"]) == ("junior", "metric")) == 143
     assert set(home.glob("store/junior/*/manifest.json")) == finished
     (saved,) = home.glob("store/junior/*.partial/checkpoints/*/whole.json")
     assert told_to_end(lambda event: saved.parent.name in str(event.get("message"))) == 143
+    assert b"leaked" not in (tmp_path / "stderr").read_bytes(), "Python tells of semaphores that nobody gave back"
