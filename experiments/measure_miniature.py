@@ -44,6 +44,14 @@ WRITERS = {
     "senior and revisor": ("revisor.sft.epochs=1.5",),
     "teacher": ("+experiment=teacher_data",),
 }
+WRITES = {
+    "junior": "synthesis",
+    "senior": "synthesis",
+    "junior and revisor": "revision",
+    "senior and revisor": "revision",
+    "teacher": "seed data",
+}
+"""Stage that holds what each writer has written."""
 DRAWN = {
     "teacher": ("^-", "#1b7837"),
     "senior and revisor": ("D-", "#2166ac"),
@@ -131,14 +139,7 @@ def one_seed(home: Path, seed: int) -> dict[str, Any]:
             if enough is None:
                 raise SystemExit(f"seed {seed}: {WRITTEN[-1]:,} examples of the {writer} hold too few valid ones")
             built[writer, size] = Built(home, enough)
-    texts = {
-        "junior": built["junior", KEPT].rows("synthesis"),
-        "senior": built["senior", KEPT].rows("synthesis"),
-        "junior and revisor": built["junior and revisor", KEPT].rows("revision"),
-        "senior and revisor": built["senior and revisor", KEPT].rows("revision"),
-        "teacher": built["teacher", KEPT].rows("synthesis by the teacher"),
-    }
-    texts = {name: rows[: WRITTEN[0]] for name, rows in texts.items()}
+    texts = {name: built[name, KEPT].rows(label)[: WRITTEN[0]] for name, label in WRITES.items()}
     texts["base"] = base_texts(built["junior", KEPT].config.generator.base.name, texts["junior"][:BASE_ROWS], seed)
     whole = built["senior and revisor", KEPT]
     answers = {name: [(row.prompt, row.text) for row in texts[name]] for name in ("junior", "senior")}
