@@ -55,7 +55,7 @@ class Pipeline:
     """The boxes that the reader of a report asks for by name."""
 
     corpus: Stage[Example]
-    embedder: Stage[Weights]
+    embedder: Embedder
     evaluation: Stage[Scores]
     own_domain: Stage[Scores] | None = None
     """The test on held-out documents, where topics are of the user's own (ours)."""
