@@ -51,7 +51,7 @@ def comparison(
     own = _titled(runs)
     columns, sources = dict(own), dict[str, str]()
     splits = {task: next((run.pins.splits[task] for run in runs if task in run.pins.splits), "") for task in tasks}
-    several = [task for task in tasks if any(task in run.pins.subsets for run in runs)]
+    several = [task for task in tasks if any(run.pins.subsets.get(task, 1) > 1 for run in runs)]
     elsewhere = [task for task in tasks if splits[task] not in ("", of_published_scores(task)) or task in several]
     for row in published().rows if with_published else ():
         if any(task in row.tasks and task not in elsewhere for task in tasks):

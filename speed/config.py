@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from speed.core.content import Content, ModelReference
 from speed.core.errors import UserError
 from speed.core.spec import Spec
 from speed.data.answer_lengths import longest_answer
 from speed.data.assignment import ROUNDS
-from speed.data.given_records import Part
+from speed.data.given_records import Part, corpus_file
 from speed.data.judging.votes import Judge
 from speed.data.mix import Mix
 from speed.data.prompts.rendering import PromptsConfig
@@ -238,7 +238,7 @@ class Given(Spec):
     senior: ModelReference | None = None
     revisor: ModelReference | None = None
     corpus: Content | None = None
-    """The training corpus (JSON lines), as deduplication would leave it."""
+    """The training corpus (JSON lines), as deduplication would leave it; or the folder of a run, for its corpus."""
     corpora: tuple[Part, ...] = ()
     """The same from several files, mixed by their weights: of several writers, or labelled sets."""
     records: int | None = Field(None, ge=2)
@@ -257,6 +257,11 @@ class Given(Spec):
     def parts(self) -> tuple[Part, ...]:
         """The files of the corpus; none where it is not given."""
         return self.corpora if self.corpus is None else (Part(name="corpus", path=self.corpus),)
+
+    @field_validator("corpus")
+    @classmethod
+    def _of_run(cls, path: Content | None) -> Content | None:
+        return None if path is None else corpus_file(path)
 
     @model_validator(mode="after")
     def _one_corpus(self) -> Given:
@@ -396,6 +401,14 @@ class Config(Spec):
             raise ValueError(
                 f"preference.rounds={self.preference.rounds} shares counts.pairs={sum(self.lists_by_round)} lists, and "
                 "each training needs at least two of them; take more, or fewer rounds"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Config:
+        if self.scale.keep is not None and self.given.parts:
+            raise ValueError(
+                f"scale.keep={self.scale.keep} has no effect: the corpus is given; given.records takes so many"
             )
         return self
 

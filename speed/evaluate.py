@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from speed import compare
+from speed.backends.evaluation.evaluator import BENCHMARKS
 from speed.config import explanation
 from speed.core.allocation import Grant
 from speed.core.content import load_memory, save_memory
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
     from speed.backends.evaluation.jobs import Job
     from speed.backends.evaluation.served import Checkpoint
 
-BENCHMARKS = ("mteb_v1", "mteb_v2", "dev", "bright", "bright_long", "rteb", "mmteb", "miniature")
-
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
@@ -58,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("model", help="folder of a run or a model, name on the hub (with @revision), or name at --url")
     what = out.add_argument_group("tasks")
-    what.add_argument("--benchmark", choices=BENCHMARKS, help="a list of tasks")
+    what.add_argument("--benchmark", choices=(*BENCHMARKS, "miniature"), help="a list of tasks")
     what.add_argument("--folder", type=Path, metavar="DIR", help="a folder of tasks of your own")
     what.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these (alone: tasks of mteb)")
     what.add_argument("--mirror", type=Path, metavar="DIR", help="copies of mteb's data sets, in place of the hub")

@@ -6,8 +6,8 @@ python -m speed.merge models/synthetic models/labelled --how slerp --to models/m
 
 Each is the folder of a run, of an embedder, or a name on the hub; an adapter is merged into its base first. The new
 folder is loaded by speed.evaluate, sentence-transformers and transformers as its parts are, and its card names them.
-Refused are parts of other bases, poolings, instructions, lengths or tokenizers. Weights are read from safetensors, a
-tensor of each part at a time.
+Refused are parts of other bases, poolings, instructions, lengths or tokenizers, and weights that are not in
+safetensors. They are read a tensor of each part at a time; for an adapter its whole base is loaded once.
 """
 
 from __future__ import annotations

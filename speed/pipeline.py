@@ -18,7 +18,15 @@ from speed.stages.embedder import Embedder
 from speed.stages.evaluation import Evaluation
 from speed.stages.field_pairs import FieldPairs
 from speed.stages.filter import NegativeFilter
-from speed.stages.given import GivenCorpus, GivenModel, GivenSeed, MixedCorpus, count_mixed, count_seeds
+from speed.stages.given import (
+    FirstOfCorpus,
+    GivenCorpus,
+    GivenModel,
+    GivenSeed,
+    MixedCorpus,
+    count_mixed,
+    count_seeds,
+)
 from speed.stages.graded import GradedDocuments
 from speed.stages.instruct import InstructModel
 from speed.stages.junior import Junior
@@ -47,7 +55,7 @@ class Pipeline:
     """The boxes that the reader of a report asks for by name."""
 
     corpus: Stage[Example]
-    embedder: Stage[Weights]
+    embedder: Embedder
     evaluation: Stage[Scores]
     own_domain: Stage[Scores] | None = None
     """The test on held-out documents, where topics are of the user's own (ours)."""
@@ -219,7 +227,8 @@ def pipeline(config: Config) -> Pipeline:
     kept = None if config.scale.keep is None else config.scale.mix.counts(config.scale.keep)
     corpus: Stage[Example] = Dedup(config.dedup.minhash, samples.take(rows), kept)
     if given.parts:
-        corpus, rows = MixedCorpus(given.parts, given.records), count_mixed(given.parts, given.records)
+        mixed = FirstOfCorpus if given.corpus else MixedCorpus
+        corpus, rows = mixed(given.parts, given.records), count_mixed(given.parts, given.records)
     if given.corpus and given.records is None:  # one whole file: the key that it had before there were several
         corpus = GivenCorpus(given.corpus)
 

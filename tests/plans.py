@@ -26,7 +26,7 @@ class Planned(NamedTuple):
     """The size of an experiment and what its teacher is asked."""
 
     examples: int
-    """Raw, before deduplication."""
+    """Raw, before deduplication; of a given corpus, as given."""
     calls: int
     """Without brainstorming."""
     brainstorming: int
@@ -60,7 +60,8 @@ def planned(*overrides: str, config: str = "config") -> Planned:
     """The plan of one command in an empty store."""
     made = config_of(*overrides, config=config)
     with noted_absence():
-        return Planned(round(made.scale.examples * made.scale.factor), *asked(pipeline(made).goals()))
+        pipe = pipeline(made)
+        return Planned(pipe.embedder.rows, *asked(pipe.goals()))
 
 
 def asked(goals: Iterable[Goal]) -> tuple[int, int]:

@@ -108,7 +108,10 @@ def test_a_mean_over_languages_stands_beside_no_published_score_and_no_other_mea
     assert set(row[4:]) == {"-"}
     assert "while published scores are of English, so without them: STS13." in printed(parts)
     with pytest.raises(UserError, match="languages of STS13 1 and 11 subsets"):
-        comparison([made("english"), many])
+        comparison([made("english", subsets={"STS13": 1, "SciFact": 1}), many])
+    comparison([made("before they were counted"), many])
+    [row] = [row for row in comparison([made(subsets={"STS13": 1})])[0].rows if row[0] == "STS13"]
+    assert set(row[4:]) != {"-"}, "a score of one language stands beside published ones"
 
 
 def test_a_record_without_splits_is_refused_where_the_split_was_another_one_once() -> None:

@@ -21,8 +21,8 @@ FILES = [*sorted((ROOT / "conf").rglob("*.yaml")), *sorted((ROOT / "sweeps").glo
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COUNTS = r"[\d,]+(?: · [\d,]+)*"
 SAID = re.compile(
-    rf"At preset=(\w+): ({COUNTS}) raw examples; ({COUNTS}) calls to the teacher, and ({COUNTS}) for brainstorming"
-    rf"(?:; all points together: ([\d,]+) and ([\d,]+))?\."
+    rf"At preset=(\w+): ({COUNTS}) (?:raw|given) examples; ({COUNTS}) calls to the teacher, and ({COUNTS}) for "
+    rf"brainstorming(?:; all points together: ([\d,]+) and ([\d,]+))?\."
 )
 """How a preset, an experiment or a sweep says its size; a sweep's points in their order, or once where all have one."""
 COUNT = re.compile(r"(?<![\w.])(\d[\d,.]*[KM]?) (?:more )?(?:raw |seed |judged )?(calls|examples|revisions)\b")

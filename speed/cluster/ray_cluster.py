@@ -22,10 +22,9 @@ from typing import Any
 from speed.cluster.remote_process import Line, RemoteProcess, Stand, code_here, told
 from speed.core.elsewhere import LOOK, Machine, Need
 from speed.core.errors import UserError
-from speed.core.machine import VISIBLE
+from speed.core.machine import GIGABYTE, VISIBLE
 from speed.core.store import Store
 
-GIGABYTE = 1024**3
 SECONDS = 10
 """For a connection to the head of the cluster."""
 LOST = 30.0

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 """Environment variable that says which GPUs a process sees."""
+GIGABYTE = 1024**3
 
 
 class Gpu(NamedTuple):

@@ -31,7 +31,8 @@ class Pins(Spec):
     splits: dict[str, str] = {}
     """Split of each task that its score is of (`validation+test` for a mean over two); empty before 0.2.0."""
     subsets: dict[str, int] = {}
-    """Of tasks whose score is a mean over several subsets (languages, mostly), how many they are."""
+    """How many subsets (languages, mostly) the score of each task is a mean over; in earlier records of no task, or of
+    those with several alone."""
 
 
 class EvaluationRecord(Spec):
@@ -97,9 +98,9 @@ def refuse_other_pins(runs: Sequence[EvaluationRecord]) -> None:
             one, two = (run.pins.splits.get(task, "") for run in (first, other))
             if one != two and (task in SEVERAL or (one and two)):
                 differences.append(f"split of {task} {one or 'not recorded'} and {two or 'not recorded'}")
-            few, many = sorted(run.pins.subsets.get(task, 1) for run in (first, other))
-            if few != many:
-                differences.append(f"languages of {task} {few} and {many} subsets")
+            counts = [run.pins.subsets[task] for run in (first, other) if task in run.pins.subsets]
+            if len(set(counts)) > 1:
+                differences.append(f"languages of {task} {min(counts)} and {max(counts)} subsets")
         if differences:
             raise UserError(
                 f"{first.name} and {other.name} were not measured in the same way, so their scores do not compare:\n"

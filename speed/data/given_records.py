@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +21,20 @@ TEMPLATE = "given"
 """Name of the template of a prompt that was given as a text."""
 CORPUS = "stages/dedup/examples.jsonl"
 """The corpus in the folder of a run."""
+
+
+def corpus_file(path: Content) -> Content:
+    """The file of a corpus; of the folder of a run, what its deduplication left.
+
+    Raises:
+        ValueError: for a folder without that.
+    """
+    folder = path.path.expanduser()
+    if not folder.is_dir():
+        return path
+    if not (folder / CORPUS).is_file():
+        raise ValueError(f"the folder has no {CORPUS}: give the folder of a finished run, or a file")
+    return Content(path=folder / CORPUS)
 
 
 class Part(Spec):
@@ -38,12 +54,7 @@ class Part(Spec):
     @field_validator("path")
     @classmethod
     def _of_run(cls, path: Content) -> Content:
-        folder = path.path.expanduser()
-        if not folder.is_dir():
-            return path
-        if not (folder / CORPUS).is_file():
-            raise ValueError(f"the folder has no {CORPUS}: give the folder of a finished run, or a file")
-        return Content(path=folder / CORPUS)
+        return corpus_file(path)
 
 
 class MixedRecord(NamedTuple):
@@ -95,12 +106,36 @@ def mixed_examples(parts: Sequence[Part]) -> Iterator[MixedRecord]:
     readers = [given_examples(part.path.path.expanduser(), part.tasks, part.kind) for part in parts]
     taken = [0] * len(parts)
     while True:
-        turn = max(range(len(parts)), key=lambda place: parts[place].weight / (taken[place] + 0.5))
+        turn = max(range(len(parts)), key=lambda place: _quotient(parts[place].weight, taken[place]))
         example = next(readers[turn], None)
         if example is None:
             return
         yield MixedRecord(turn, taken[turn], example)
         taken[turn] += 1
+
+
+def mixed_size(weights: Sequence[float], sizes: Sequence[int]) -> int:
+    """How many records `mixed_examples` gives of parts with so many each.
+
+    The part ends them whose quotient is the largest when all of its records are taken. Of each other part come those
+    before them whose quotients were larger, or as large in a part that stands before it.
+    """
+    ends = [_quotient(weight, size) for weight, size in zip(weights, sizes, strict=True)]
+    last = max(range(len(ends)), key=ends.__getitem__)
+    return sum(
+        (bisect_right if place < last else bisect_left)(range(size), -ends[last], key=partial(_falling, weight))
+        for place, (weight, size) in enumerate(zip(weights, sizes, strict=True))
+    )
+
+
+def _quotient(weight: float, taken: int) -> float:
+    """Of a part of which so many records are taken; the part with the largest is next."""
+    return weight / (taken + 0.5)
+
+
+def _falling(weight: float, taken: int) -> float:
+    """The quotient as a key of `bisect`, which wants rising ones."""
+    return -_quotient(weight, taken)
 
 
 def given_seeds(file: Path) -> Iterator[GivenSeed]:

@@ -97,7 +97,7 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
         print_plan(config, origin.preset, found, pipe.key, answered)
         if origin.sweep is not None:
             PLANNED.extend(order)
-        print("\n".join(source_lines(config)))
+        print("\n".join(source_lines(config, pipe.embedder.rows)))
         _print_obstacles(config, origin, store, found, absent)
         hours = {label: each.gpu_hours for label, each in measured.items() if each.gpu_hours is not None}
         known = [label for label, each in measured.items() if each.measured is not None]

@@ -13,8 +13,9 @@ from speed.config import Config
 from speed.core.allocation import most_of
 from speed.core.errors import refuse_for
 from speed.core.graph import StageStatus
+from speed.core.machine import GIGABYTE
 from speed.data.costs.auto_fit import first_that_fits
-from speed.data.costs.memory import GIGABYTE, RESERVED, embedder_bytes, fit_on, state_bytes, training_bytes
+from speed.data.costs.memory import RESERVED, embedder_bytes, fit_on, state_bytes, training_bytes
 from speed.data.costs.model_shapes import shape_of
 from speed.ports import Training
 from speed.runs.tables import paragraph

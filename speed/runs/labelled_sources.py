@@ -11,8 +11,12 @@ FEWEST = 0.5
 """Share of the expected records under which a file is taken for another one, or for one that was sampled already."""
 
 
-def source_lines(config: Config) -> list[str]:
-    """A table of `embedder.sources` with the records that an epoch sees of each; nothing where there are none."""
+def source_lines(config: Config, rows: int) -> list[str]:
+    """A table of `embedder.sources` with the records that an epoch sees of each; nothing where there are none.
+
+    Args:
+        rows: size of the corpus that they stand beside, before deduplication where it is not given.
+    """
     sources = getattr(config.embedder, "sources", ())
     if not sources:
         return []
@@ -24,12 +28,17 @@ def source_lines(config: Config) -> list[str]:
         counts = (_shown(lines), f"{source.weight:g}", _shown(seen), _shown(source.expected))
         table.add(str(source.path.path.expanduser()), state, *counts)
         an_epoch += (source.expected or 0) if seen is None else seen
-    synthetic, missing = round(config.scale.examples * config.scale.factor), len(missing_sources(config))
-    seen, steps = config.embedder.seen(synthetic), config.embedder.steps(synthetic)
-    labelled = round(seen * an_epoch / (synthetic + an_epoch))
+    examples, beside = rows, "raw synthetic examples"
+    if config.given.parts:
+        beside = "given examples"
+    elif config.scale.keep is not None:
+        examples, beside = config.scale.keep, "synthetic examples (scale.keep)"
+    missing = len(missing_sources(config))
+    seen, steps = config.embedder.seen(examples), config.embedder.steps(examples)
+    labelled = round(seen * an_epoch / max(1, examples + an_epoch))
     absent = f", {missing} of {len(sources)} sets as they are expected, since they are missing" if missing else ""
     told = (
-        f"together {labelled:,} labelled records to train on beside {synthetic:,} raw synthetic examples{absent}: "
+        f"together {labelled:,} labelled records to train on beside {examples:,} {beside}{absent}: "
         f"{steps:,} steps; {PAPER}"
     )
     return ["", table.text(WIDTH), paragraph(told)]

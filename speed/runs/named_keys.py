@@ -31,4 +31,4 @@ def _references(key: str, value: object) -> Iterator[tuple[str, str]]:
             yield from _references(f"{key}.{name}", inner)
     elif isinstance(value, tuple):
         for place, inner in enumerate(value):
-            yield from _references(f"{key}[{place}]", inner)
+            yield from _references(f"{key}.{place}", inner)

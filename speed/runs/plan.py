@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from speed.config import Config
 from speed.core.escape import escape
 from speed.core.graph import StageStatus
+from speed.core.machine import GIGABYTE
 from speed.core.stage import Pool
 from speed.core.work import Work
 from speed.data.costs.call_tokens import PAPER
 from speed.data.costs.loads import EmbedderLoad
 from speed.data.costs.memory import (
-    GIGABYTE,
     PEAKS,
     RESERVED,
     Footprint,

@@ -30,7 +30,7 @@ from speed.runs.score_tables import (
 from speed.runs.stage_lines import StageLine
 from speed.runs.tables import Table, escaped, money
 
-LARGE = ("scores", "judged", "untrained", "own_domain", "contamination")
+LARGE = ("scores", "judged", "untrained", "own_domain", "contamination", "not_searched")
 """Metrics that have tables of their own."""
 
 

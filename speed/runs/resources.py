@@ -9,6 +9,7 @@ from typing import Any
 
 from speed.config import Config
 from speed.core.graph import StageStatus
+from speed.core.machine import GIGABYTE
 from speed.data.costs.gpu_hours import (
     BANDWIDTH,
     BANDWIDTH_USED,
@@ -21,7 +22,7 @@ from speed.data.costs.gpu_hours import (
     record_bytes,
 )
 from speed.data.costs.loads import EmbedderLoad
-from speed.data.costs.memory import ADAM, GIGABYTE, PEAKS, UTILISATION, Fit, fit, trained_weights, training_hours
+from speed.data.costs.memory import ADAM, PEAKS, UTILISATION, Fit, fit, trained_weights, training_hours
 from speed.data.costs.model_shapes import Shape, shape_of
 from speed.ports import Training
 from speed.runs.tables import paragraph

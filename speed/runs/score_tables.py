@@ -66,7 +66,7 @@ def task_table(lines: Sequence[StageLine], scores: Scores) -> Table:
     """Main scores by task; how many examples of the corpus hold a text of it, where that is known; which are near their
     ceiling, if any are."""
     kinds, found, full = (_judged(lines) or {}).get("kinds", {}), _contamination(lines), near_ceiling(scores.tasks)
-    table = Table("task", "type", "score", *(["examples with its texts"] if found else []), *([""] if full else []))
+    table = Table("task", "type", "score", *([_examples_of(found)] if found else []), *([""] if full else []))
     for task, score in scores.tasks.items():
         overlap = found.tasks.get(task) if found else None
         held = [f"{overlap.records:,}" if overlap else "-"] if found else []
@@ -80,16 +80,33 @@ def about_the_tasks(lines: Sequence[StageLine], scores: Scores) -> list[str]:
     if found and found.tasks:
         held = {task: overlap.records for task, overlap in found.tasks.items() if overlap.records}
         named = _few([f"{task} {count:,}" for task, count in sorted(held.items(), key=lambda each: -each[1])])
-        part = f"; one of {found.every} was searched" if found.every > 1 else ""
+        whole = f"{found.records:,} examples of the corpus"
+        part = f"the {found.records:,} examples that were searched, {_every(found)} of the corpus,"
         told.append(
-            f"Contamination: {f'{found.contaminated:,}' if held else 'none'} of {found.records:,} examples of the "
-            f"corpus {'holds' if found.contaminated == 1 else 'hold'} a text of these tasks or nearly so (a run of "
-            f"{found.words} words, or a Jaccard similarity of {found.similarity:g}{part})"
+            f"Contamination: {f'{found.contaminated:,}' if held else 'none'} of {whole if found.every == 1 else part} "
+            f"{'holds' if found.contaminated == 1 else 'hold'} a text of these tasks or nearly so (a run of "
+            f"{found.words} words, or a Jaccard similarity of {found.similarity:g})"
             f"{f': {named}. Those scores may owe something to that' if held else ''}."
         )
     if found and found.left_out:
-        told.append(f"Contamination by tasks of too much text was not looked for: {_few(found.left_out)}.")
+        told.append(
+            "Contamination by tasks of too much text, or of an unknown amount, was not looked for: "
+            f"{_few(found.left_out)}."
+        )
+    if cause := next((line.metrics["not_searched"] for line in lines if "not_searched" in line.metrics), None):
+        told.append(f"Contamination by these tasks was not searched: {escape(str(cause))}")
     return [*told, *ceilings_told(full)]
+
+
+def _examples_of(found: Contamination) -> str:
+    return "examples with its texts" + (f" ({_every(found)} was searched)" if found.every > 1 else "")
+
+
+def _every(found: Contamination) -> str:
+    """Which examples were searched: `every second`."""
+    ends = {1: "st", 2: "nd", 3: "rd"}
+    end = "th" if found.every % 100 in (11, 12, 13) else ends.get(found.every % 10, "th")
+    return f"every {dict(enumerate(('second', 'third'), 2)).get(found.every, f'{found.every}{end}')}"
 
 
 def ceilings_told(tasks: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from speed.core.allocation import Demand
 from speed.core.content import HubRepository, ModelReference, hub_model
 from speed.core.errors import UserError
+from speed.core.machine import GIGABYTE
 from speed.core.row import Row
 from speed.core.spec import Json
 from speed.core.stage import Node, Pool, Stage, Take
@@ -21,7 +22,7 @@ from speed.core.work import Work
 from speed.data.answers.accept_or_reject import counts_by_kind, figures_by_kind
 from speed.data.assignment import Assignment, Draft, load_topics
 from speed.data.costs.call_tokens import call_tokens
-from speed.data.costs.memory import GIGABYTE, host_gigabytes
+from speed.data.costs.memory import host_gigabytes
 from speed.data.costs.model_shapes import shape_of
 from speed.data.costs.prices import EXPECTED_TOKENS, estimated_tokens
 from speed.data.quality.guidelines import Guidelines

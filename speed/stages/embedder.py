@@ -9,9 +9,10 @@ from typing import ClassVar
 
 from speed.core.allocation import Demand
 from speed.core.content import HubRepository
+from speed.core.machine import GIGABYTE
 from speed.core.stage import Stage
 from speed.core.work import Work
-from speed.data.costs.memory import GIGABYTE, embedder_bytes
+from speed.data.costs.memory import embedder_bytes
 from speed.data.costs.model_shapes import shape_of
 from speed.data.records import LEVELS, Example
 from speed.ports import EmbedderTrainer, Weights

@@ -74,6 +74,7 @@ class Evaluation(Stage[Scores]):
             return contamination_of(ctx.folder(corpus) / "examples.jsonl", tasks, so_far) if tasks else None
         except Exception as error:  # nor is an evaluation lost for it that took days, and whose corpus may be gone
             ctx.say(f"the corpus is not searched for texts of the tasks ({type(error).__name__}): {error}")
+            ctx.tally.metrics["not_searched"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             return None
 
     def _untrained(self, out: Path, ctx: Context) -> Scores | None:

@@ -6,18 +6,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
 from speed.core.content import Content
-from speed.core.errors import UserError
+from speed.core.errors import UserError, mistakes_of, refuse_for
 from speed.core.stage import Pool, Stage
-from speed.data.given_records import MixedRecord, Part, given_examples, given_seeds, mixed_examples
+from speed.data.given_records import (
+    MixedRecord,
+    Part,
+    given_examples,
+    given_seeds,
+    mixed_examples,
+    mixed_size,
+)
 from speed.data.quality.word_overlap import WordOverlap
 from speed.data.records import Example, Sample
-from speed.data.text_files import lines_with_text
+from speed.data.text_files import lines_with_text, opened
 from speed.ports import FormatName
 from speed.runtime import Context, Runtime
 from speed.stages.base import UntrainedModel
@@ -102,10 +109,18 @@ class MixedCorpus(Stage[Example]):
 
     name: ClassVar[str] = "given corpus"
 
+    def key_of(self, place: int) -> str:
+        """The key by which a user names the file of a part."""
+        return f"given.corpora.{place}.path"
+
     def check(self, runtime: Runtime) -> None:
-        for place, part in enumerate(self.parts):
-            records = islice(given_examples(part.path.path.expanduser(), part.tasks, part.kind), _FIRST)
-            _read(records, f"given.corpora.{place}.path", part.path)
+        refuse_for(mistakes_of(partial(self._check_part, place) for place in range(len(self.parts))))
+        self._refuse_too_few(count_mixed(self.parts, None))
+
+    def _check_part(self, place: int) -> None:
+        part = self.parts[place]
+        records = given_examples(part.path.path.expanduser(), part.tasks, part.kind)
+        _read(islice(records, _FIRST), self.key_of(place), part.path)
 
     def read_inputs(self, runtime: Runtime, say: Callable[[str], None]) -> None:
         self._refuse_too_few(sum(1 for _ in self._mixed()))
@@ -133,18 +148,28 @@ class MixedCorpus(Stage[Example]):
 
     def _refuse_too_few(self, found: int) -> None:
         if self.records is not None and found < self.records:
+            alone = len(self.parts) == 1
+            files = f"{self.key_of(0)}={self.parts[0].path.path} gives" if alone else "given.corpora give"
             raise UserError(
-                f"given.records={self.records} wants more than there are: {found:,} records keep the proportions\n"
-                "  take fewer, other weights, or larger files"
+                f"given.records={self.records} wants more than there are: {files} at most {found:,}"
+                f"{'' if alone else ' in the proportions of their weights'}\n"
+                f"  take fewer, or {'a larger file' if alone else 'other weights, or larger files'}"
             )
 
 
+@dataclass(frozen=True)
+class FirstOfCorpus(MixedCorpus):
+    """The first records of the one file that `given.corpus` names: a mixture of one part."""
+
+    def key_of(self, place: int) -> str:
+        return "given.corpus"
+
+
 def count_mixed(parts: Sequence[Part], records: int | None) -> int:
-    """Records of a mixed corpus, about: by lines of the files, where they are there."""
-    lines, whole = [count_lines(part.path) for part in parts], sum(part.weight for part in parts)
-    if records is not None and 0 in lines:
-        return records
-    most = min(round(count * whole / part.weight) for part, count in zip(parts, lines, strict=True))
+    """Records of a mixed corpus by lines of the files, or at most those where a line holds a rejected row; of files
+    that are not there, what is wanted of them."""
+    lines = [count_lines(part.path) for part in parts]
+    most = (records or 0) if 0 in lines else mixed_size([part.weight for part in parts], lines)
     return most if records is None else min(records, most)
 
 
@@ -169,7 +194,8 @@ def _read(records: Iterable[object], key: str, file: Content) -> None:
     """Read records for their mistakes.
 
     Raises:
-        UserError: for a line that is no record, or a file without records.
+        UserError: for a file that is not there, a line that is no record, or a file without records.
     """
+    opened(file.path, f"{key}={file.path}").close()
     if not sum(1 for _ in records):
         raise UserError(f"{key}={file.path}: there is no example in it")

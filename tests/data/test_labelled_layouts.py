@@ -142,7 +142,7 @@ def test_a_plan_says_what_is_there_and_what_is_missing_where(
         assert stage_statuses(pipeline(config).goals(), Store(tmp_path / "home"))
     assert len(absent) == 12
     assert f"{tmp_path / 'fever.jsonl'} does not exist" in "\n".join(absent)
-    told = "\n".join(source_lines(config))
+    told = "\n".join(source_lines(config, 1_150_000))
     rows = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.startswith(str(tmp_path))}
     assert rows[str(tmp_path / "nq.jsonl")] == ["too", "few", "30", "1", "30", "79,000"]
     assert rows[str(tmp_path / "eli5.jsonl")] == ["too", "few", "50", "0.1", "5", "30,000"]
@@ -152,7 +152,7 @@ def test_a_plan_says_what_is_there_and_what_is_missing_where(
         f"together {expected:,} labelled records to train on beside 1,150,000 raw synthetic examples, 12 of 14 sets as "
         f"they are expected, since they are missing: {-(-(1_150_000 + expected) // 1536):,} steps"
     ) in " ".join(told.split())
-    assert source_lines(compose()) == []
+    assert source_lines(compose(), 460) == []
     assert run(config.model_copy(update={"plan": True}), "", Origin(preset="paper")) is None
     shown = capsys.readouterr().out
     assert "would be refused: labelled sets are missing: 12, see above" in shown
@@ -182,3 +182,19 @@ def test_a_set_that_is_far_too_small_is_refused_unless_it_is_asked_for(
     other = source.model_copy(update={"expected": None})
     assert other.recipe() == source.recipe(), "what is expected is part of no key"
     assert small.embedder.model_copy(update={"epochs": 3, "sources": small.embedder.sources[:1]}).seen(100) == 306
+
+
+def test_labelled_records_are_counted_beside_the_corpus_that_is_trained_on(compose: Any, tmp_path: Path) -> None:
+    (tmp_path / "nq.jsonl").write_text(lines({"query": "q", "positive": "p", "task": "t"}) * 50)
+    sources = f"embedder.sources=[{{path: {tmp_path}/nq.jsonl, kind: retrieval}}]"
+    for typed, told in (
+        ((), "50 labelled records to train on beside 460 raw synthetic examples: "),
+        (
+            ("scale.keep=100", "embedder.max_steps=3"),
+            "75 labelled records to train on beside 100 synthetic examples (sc",
+        ),
+        ((f"given.corpus={tmp_path}/nq.jsonl",), "50 labelled records to train on beside 50 given examples: "),
+        ((f"given.corpus={tmp_path}/nq.jsonl", "given.records=20"), "beside 20 given examples: "),
+    ):
+        config = compose(sources, "embedder.epochs=1", *typed)
+        assert told in " ".join(" ".join(source_lines(config, pipeline(config).embedder.rows)).split())

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from speed.core.graph import StageStatus, stage_statuses
+from speed.core.machine import GIGABYTE
 from speed.core.store import Store
 from speed.data.costs.gpu_hours import evaluation_hours, generation_hours
-from speed.data.costs.memory import GIGABYTE, fit, training_hours
+from speed.data.costs.memory import fit, training_hours
 from speed.data.costs.model_shapes import KNOWN
 from speed.data.evaluation_datasets import evaluation_datasets
 from speed.pipeline import pipeline

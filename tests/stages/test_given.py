@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from speed.backends.engines.weights import refuse_partial
 from speed.core.build import build
@@ -16,8 +18,10 @@ from speed.core.errors import UserError
 from speed.core.graph import Goal
 from speed.core.stage import silence
 from speed.core.store import Store
-from speed.data.given_records import Part
+from speed.data.given_records import Part, mixed_size
 from speed.pipeline import pipeline
+from speed.runs.building import Origin
+from speed.runs.experiment import run
 from speed.runtime import Runtime
 from speed.stages.given import GivenCorpus, GivenSeed, MixedCorpus, count_mixed, count_seeds
 
@@ -67,11 +71,11 @@ def test_files_enter_keys_by_content(compose: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [("junior", "senior", "revisor=none"), ("corpus", "seed"), ("senior", "preference=none", "corpus")]
+    "names", [("junior", "senior", "revisor=none"), ("corpus", "seed"), ("senior", "preference=none", "corpus")]
 )
-def test_what_nothing_reads_is_refused(compose: Any, tmp_path: Path, given: tuple[str, ...]) -> None:
+def test_what_nothing_reads_is_refused(compose: Any, tmp_path: Path, names: tuple[str, ...]) -> None:
     files = {"seed": lines(tmp_path / "s.jsonl", *SEEDS), "corpus": lines(tmp_path / "c.jsonl", EXAMPLE)}
-    typed = [each if "=" in each else f"given.{each}={files.get(each, MODEL)}" for each in given]
+    typed = [each if "=" in each else f"given.{each}={files.get(each, MODEL)}" for each in names]
     with pytest.raises(UserError, match="has no effect: in this run nothing reads it"):
         pipeline(compose(*typed))
 
@@ -180,10 +184,32 @@ def test_a_mixture_ends_where_proportions_would(tmp_path: Path) -> None:
     found, origins = mixed(store, MixedCorpus(even, None))
     assert [name for name, _ in origins[:4]] == ["long", "short", "long", "short"]
     assert len(found) == 21
-    assert count_mixed(even, None) == 20
-    few = MixedCorpus(even, 22)
-    with pytest.raises(UserError, match="given.records=22 wants more than there are: 21 records"):
+    assert count_mixed(even, None) == 21
+    few, told = MixedCorpus(even, 22), "given.records=22 wants more than there are: given.corpora give at most 21 in"
+    with pytest.raises(UserError, match=told):
         few.read_inputs(Runtime(), print)
+    with pytest.raises(UserError, match=told):
+        few.check(Runtime())
+    MixedCorpus(even, 21).check(Runtime())
+
+
+@given(st.lists(st.tuples(st.sampled_from((0.1, 0.3, 1, 2, 3, 7, 1e5)), st.integers(1, 40)), min_size=1, max_size=5))
+def test_a_mixture_is_counted_without_mixing_it(parts: list[tuple[float, int]]) -> None:
+    weights, sizes = [weight for weight, _ in parts], [size for _, size in parts]
+    taken = [0] * len(parts)
+    while True:
+        turn = max(range(len(parts)), key=lambda place: weights[place] / (taken[place] + 0.5))
+        if taken[turn] == sizes[turn]:
+            break
+        taken[turn] += 1
+    assert mixed_size(weights, sizes) == sum(taken)
+
+
+def test_a_plan_asks_for_graded_documents_of_every_record(compose: Any, tmp_path: Path) -> None:
+    """One record less than there are was asked about where a count was rounded."""
+    even = [f"{{name: {part.name}, path: {part.path.path}}}" for part in written_by(tmp_path, long=90, short=10)]
+    config = compose("negatives=graded", "negatives.graded=null", f"given.corpora=[{','.join(even)}]")
+    assert pipeline(config).corpus.queries == 21
 
 
 def test_a_part_says_what_its_records_do_not(tmp_path: Path) -> None:
@@ -222,12 +248,79 @@ def test_corpora_in_a_config(compose: Any, tmp_path: Path) -> None:
 
 
 def test_a_part_may_be_a_run(tmp_path: Path) -> None:
-    folder = tmp_path / "run" / "stages" / "dedup"
-    folder.mkdir(parents=True)
+    folder = run_of(tmp_path)
     with pytest.raises(ValueError, match="the folder has no stages/dedup/examples.jsonl"):
         Part(name="llama", path=tmp_path / "run")
     file = lines(folder / "examples.jsonl", EXAMPLE)
     assert Part(name="llama", path=tmp_path / "run") == Part(name="llama", path=file)
+
+
+def run_of(home: Path) -> Path:
+    """The folder of a run without a corpus, which would stand in the folder that is returned."""
+    folder = home / "run" / "stages" / "dedup"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_a_corpus_may_be_a_run(compose: Any, tmp_path: Path) -> None:
+    folder = run_of(tmp_path)
+    for more in ((), ("given.records=2",)):
+        with pytest.raises(UserError, match=r"given\.corpus: the folder has no stages/dedup/examples.jsonl: .*/run\)"):
+            compose(f"given.corpus={tmp_path / 'run'}", *more)
+    file = lines(folder / "examples.jsonl", *[EXAMPLE] * 4)
+    by_folder, by_file = (pipeline(compose(f"given.corpus={each}", "name=run")) for each in (tmp_path / "run", file))
+    assert by_folder.key == by_file.key
+    by_folder.goals()[0].node.check(Runtime())
+    some = pipeline(compose(f"given.corpus={tmp_path / 'run'}", "given.records=3"))
+    some.goals()[0].node.check(Runtime())
+    assert some.embedder.rows == 3
+
+
+def test_a_size_of_the_own_corpus_is_refused_beside_a_given_one(compose: Any, tmp_path: Path) -> None:
+    file = lines(tmp_path / "c.jsonl", EXAMPLE)
+    for typed in (f"given.corpus={file}", f"given.corpora=[{{name: a, path: {file}}}]"):
+        with pytest.raises(
+            UserError, match=r"^the config has .*\n  scale.keep=20 has no effect: the corpus is given; gi"
+        ):
+            compose(typed, "scale.keep=20")
+
+
+def test_messages_name_the_key_that_was_typed(compose: Any, tmp_path: Path) -> None:
+    file, gone = lines(tmp_path / "c.jsonl", *[EXAMPLE] * 4), tmp_path / "gone.jsonl"
+    two = f"given.corpora=[{{name: a, path: {gone}}}, {{name: b, path: {gone}.gz}}]"
+    for typed, told in (
+        (
+            (f"given.corpus={file}", "given.records=5"),
+            f"given.corpus={file} gives at most 4\n  take fewer, or a larger",
+        ),
+        ((f"given.corpus={gone}", "given.records=5"), f"given.corpus={gone} does not exist"),
+        ((f"given.corpus={gone}",), f"given.corpus={gone} does not exist"),
+        ((f"given.seed={tmp_path}",), f"given.seed={tmp_path} is a folder"),
+        (
+            (two,),
+            f"given.corpora.0.path={gone} does not exist: give the path of an existing file\ngiven.corpora.1.path=",
+        ),
+    ):
+        config = compose(*typed)
+        with noted_absence():
+            given_one = next(goal.node for goal in pipeline(config).goals() if goal.label.startswith("given"))
+        with pytest.raises(UserError) as refused:
+            given_one.check(Runtime())
+        assert told in str(refused.value)
+
+
+def test_a_plan_tells_of_a_missing_file_once(compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    two = f"given.corpora=[{{name: a, path: {tmp_path}/a}}, {{name: b, path: {tmp_path}/b}}]"
+    for typed, keys in (
+        ((two,), ("given.corpora.0.path", "given.corpora.1.path")),
+        ((f"given.corpus={tmp_path}/a",), ("given.corpus",)),
+        ((f"given.seed={tmp_path}/a",), ("given.seed",)),
+    ):
+        run(compose(*typed, "plan=true", f"runtime.home={tmp_path / 'home'}"), "", Origin(preset="miniature"))
+        shown = " ".join(capsys.readouterr().out.split())
+        assert shown.count("the run would be refused") == len(keys)
+        for key in keys:
+            assert f"the run would be refused: {key}" in shown
 
 
 def test_the_labelled_control_has_the_sets_of_full_data(compose: Any) -> None:

@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -26,6 +25,7 @@ from torch import Tensor
 from speed.backends.encoding.embedding_model import ADAPTER, BASE, transformer
 from speed.backends.encoding.encoder import pooling_and_norm
 from speed.backends.runtime.device import quietly
+from speed.core.cache import aside_name
 from speed.core.content import sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import Json
@@ -37,10 +37,25 @@ PARALLEL = 0.9995
 LEAST = 0.5
 """Lowest cosine of the weights of two parts (ours): trainings of one base are far above it, those of two near 0."""
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json")
 """Files that say how a text becomes tokens, the first that is there counts."""
-UNLIKE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
-"""Keys of config.json that may differ."""
+UNLIKE = (
+    *("transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures", "use_cache"),
+    *("do_sample", "early_stopping", "num_beams", "num_beam_groups", "num_return_sequences", "diversity_penalty"),
+    *("temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "task_specific_params"),
+    *("max_length", "min_length", "max_new_tokens", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"),
+    *("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"),
+    *("remove_invalid_values", "exponential_decay_length_penalty", "output_scores", "return_dict_in_generate"),
+)
+"""Keys of config.json that may differ, since they change no vector: who wrote it and in which type, and how the model
+would generate."""
+PROMPTS, READING = "config_sentence_transformers.json", "sentence_bert_config.json"
+DEFAULTS: dict[str, dict[str, Json]] = {
+    PROMPTS: {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"},
+    READING: {"do_lower_case": False},
+}
+"""What older versions of sentence-transformers leave out of these files."""
 LEFT_OUT = ("*.safetensors", "*.bin", "*.h5", "*.msgpack", "*.gguf", "onnx", "openvino", "README.md", ".*")
 """Of the first part: weights in any form, and the card of one training."""
 CARD = """# Embedder merged by speed
@@ -92,7 +107,7 @@ class Merged:
 
 def merge(parts: Sequence[Part], how: How, out: Path) -> Merged:
     """Write an embedder into the new folder `out`: the first part's files with the weights of all. Memory is that of a
-    few tensors.
+    few tensors; of an adapter, that of its whole base.
 
     Args:
         parts: at least two; for `slerp` exactly two.
@@ -100,20 +115,30 @@ def merge(parts: Sequence[Part], how: How, out: Path) -> Merged:
     Raises:
         UserError: for a part that is no embedder, or that cannot be mixed with the first.
     """
-    with TemporaryDirectory(dir=out.parent) as scratch:
-        whole = [part._replace(folder=_whole(part, Path(scratch) / str(n))) for n, part in enumerate(parts)]
+    scratch = aside_name(out)  # of a killed merge, the next one removes it
+    try:
+        whole = [part._replace(folder=_whole(part, scratch / str(n))) for n, part in enumerate(parts)]
         _refuse_unlike(whole)
         shutil.copytree(whole[0].folder, out, ignore=shutil.ignore_patterns(*LEFT_OUT))
         merged = _merge_weights(whole, how, out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     _card(parts, how, merged).save(out / "README.md")
     return merged
 
 
 def _whole(part: Part, scratch: Path) -> Path:
-    """The folder of a part with all its weights: an adapter is merged into its base first."""
+    """The folder of a part with all its weights: an adapter is merged into its base first.
+
+    Raises:
+        UserError: for an adapter that cannot be merged, or whose weights or base are pickled.
+    """
     if not (part.folder / ADAPTER).is_file():
         return part.folder
-    model, _ = transformer(str(part.folder), None, "auto")
+    _json(part.folder / ADAPTER)
+    if not (part.folder / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"{part.folder} lacks {ADAPTER_WEIGHTS}: a merge reads weights in safetensors only")
+    model, _ = transformer(str(part.folder), None, "auto", pickled=False)
     shutil.copytree(part.folder, scratch, ignore=shutil.ignore_patterns("adapter_*", BASE))
     with quietly():
         model.save_pretrained(str(scratch))
@@ -140,15 +165,40 @@ def _refuse_unlike(parts: Sequence[Part]) -> None:
 def _beside_weights(folder: Path) -> dict[str, Json]:
     """All that decides over vectors beside weights, by its name for people."""
     config = {name: value for name, value in _json(folder / "config.json").items() if name not in UNLIKE}
-    prompts = _json(folder / "config_sentence_transformers.json").get("prompts") or {}
-    length = _json(folder / "sentence_bert_config.json").get("max_seq_length")
+    written, read = (DEFAULTS[name] | _stated(_json(folder / name)) for name in (PROMPTS, READING))
+    prompts = written.get("prompts")
+    texts = {name: text for name, text in prompts.items() if text} if isinstance(prompts, dict) else {}
+    special = _json(folder / "tokenizer_config.json")
     return {
-        "architecture": config,
-        "pooling": list(pooling_and_norm(folder)),
-        "instructions": prompts,
-        "length of a text": length,
-        "tokenizer": _tokenizer(folder),
+        "architecture": _stated(config),
+        "pooling": _pooling(folder),
+        "instructions": {name: value for name, value in written.items() if name != "__version__"} | {"prompts": texts},
+        "reading of a text": read,
+        "tokenizer": _stated(_tokenizer(folder)),
+        "special tokens": {name: special.get(name) for name in ("add_bos_token", "add_eos_token")},
     }
+
+
+def _stated(value: Any) -> Any:
+    """A value without the keys that are null, which say as much as those that are left out."""
+    if isinstance(value, dict):
+        return {name: _stated(inner) for name, inner in value.items() if inner is not None}
+    return [_stated(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _pooling(folder: Path) -> Json:
+    """How a part pools, and whether its vectors have length 1.
+
+    Raises:
+        UserError: for a damaged file.
+    """
+    try:
+        return list(pooling_and_norm(folder))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{folder / 'modules.json'}, or the config.json of the pooling that it names, is damaged ({error!r:.80}): "
+            "fetch or export the model again"
+        ) from error
 
 
 def _tokenizer(folder: Path) -> Json:
@@ -162,7 +212,9 @@ def _tokenizer(folder: Path) -> Json:
 def _difference(one: Json, other: Json) -> str:
     """`: 768 and 384`, of dictionaries with the first key that differs; empty where that would be long."""
     if isinstance(one, dict) and isinstance(other, dict):
-        key = next(key for key in [*one, *other] if one.get(key) != other.get(key))
+        key = next((key for key in [*one, *other] if one.get(key) != other.get(key)), None)
+        if key is None:
+            return ""
         values = _difference(one.get(key), other.get(key))
         return f" ({key}){values}"
     values = f": {json.dumps(one, ensure_ascii=False)} and {json.dumps(other, ensure_ascii=False)}"
@@ -279,7 +331,10 @@ def _files(folder: Path) -> list[Path]:
         UserError: where there are none in safetensors, or one is missing.
     """
     index = _json(folder / INDEX).get("weight_map") or {}
-    files = [folder / name for name in sorted(set(index.values()))] or [folder / WEIGHTS]
+    names = set(map(str, index.values())) if isinstance(index, dict) else None
+    if names is None or any(Path(name).name != name for name in names):
+        raise UserError(f"{folder / INDEX} is damaged (its weight_map): fetch or export the model again")
+    files = [folder / name for name in sorted(names)] or [folder / WEIGHTS]
     for file in files:
         if not file.is_file():
             raise UserError(f"{folder} lacks {file.name}: a merge reads whole embedders, in safetensors only")

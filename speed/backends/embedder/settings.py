@@ -170,11 +170,13 @@ class ContrastiveSettings(EmbedderTrainer):
         return "{task}" in self.instruction
 
     def recipe(self) -> Json:
-        """Identity: the fields; `listwise` and `max_steps` where they have an effect; and where records are held out,
-        that others of their queries are not trained on."""
+        """Identity: the fields; `listwise`, `max_steps` and `epochs` where they have an effect; and where records are
+        held out, that others of their queries are not trained on."""
         fields = {
             name: value for name, value in super().recipe().items() if value or name not in ("listwise", "max_steps")
         }
+        if self.max_steps is not None:
+            del fields["epochs"]
         return fields | ({"held_out": "queries"} if self.development is not None else {})
 
     @model_validator(mode="after")

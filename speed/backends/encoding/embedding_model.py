@@ -46,11 +46,14 @@ def config_of(source: str, revision: str | None) -> Any:
         return transformers.AutoConfig.from_pretrained(source, revision=revision)
 
 
-def transformer(source: str, revision: str | None, dtype: Any, empty: bool = False) -> tuple[Any, Any]:
+def transformer(
+    source: str, revision: str | None, dtype: Any, empty: bool = False, pickled: bool = True
+) -> tuple[Any, Any]:
     """(model without a language-model head, tokenizer) of a folder or hub model; an adapter is merged into its base.
 
     Args:
         empty: the same layers on torch's device `meta`, without weights, of which none are read.
+        pickled: whether weights may be in `.bin` where there are none in safetensors.
 
     Raises:
         UserError: when it cannot be read, or an adapter belongs to another base.
@@ -60,16 +63,17 @@ def transformer(source: str, revision: str | None, dtype: Any, empty: bool = Fal
 
     tokenizer = tokenizer_of(source, revision)
     if (Path(source) / ADAPTER).is_file():
-        return _adapted(Path(source), dtype, empty), tokenizer
+        return _adapted(Path(source), dtype, empty, pickled), tokenizer
     if empty:
         config = config_of(source, revision)
         with quietly(), _explained(source), torch.device("meta"):
             return transformers.AutoModel.from_config(config, dtype=dtype), tokenizer
     with quietly(), _explained(source), drawn_from(0, torch.device("cpu")):  # weights that are missing are drawn
-        return transformers.AutoModel.from_pretrained(source, revision=revision, dtype=dtype), tokenizer
+        only = {} if pickled else {"use_safetensors": True}
+        return transformers.AutoModel.from_pretrained(source, revision=revision, dtype=dtype, **only), tokenizer
 
 
-def _adapted(folder: Path, dtype: Any, empty: bool) -> Any:
+def _adapted(folder: Path, dtype: Any, empty: bool, pickled: bool) -> Any:
     """A PEFT adapter merged into the base that it was trained on."""
     from peft import PeftModel
 
@@ -83,7 +87,7 @@ def _adapted(folder: Path, dtype: Any, empty: bool) -> Any:
             f"{folder}: its adapter was trained on another base than {source} holds now\n"
             "  put the former folder back, or take the merged model"
         )
-    model, _ = transformer(source, revision, dtype, empty)
+    model, _ = transformer(source, revision, dtype, empty, pickled)
     if empty:
         return model
     try:

@@ -20,7 +20,7 @@ from speed.backends.encoding.workers import Encode, EncodingWorkers, Ids
 from speed.backends.runtime.precision import dtype_of
 from speed.cluster.ray_cluster import Cluster
 from speed.core.elsewhere import Need
-from speed.data.costs.memory import GIGABYTE
+from speed.core.machine import GIGABYTE
 from speed.model.batching import chunks
 from speed.runtime import Context
 

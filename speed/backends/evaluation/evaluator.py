@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from pydantic import model_validator
 
@@ -32,6 +32,13 @@ from speed.runtime import Context, Runtime
 if TYPE_CHECKING:
     from speed.backends.evaluation.jobs import Job
 
+Benchmark: TypeAlias = Literal["mteb_v1", "mteb_v2", "dev", "bright", "bright_long", "rteb", "mmteb", "any"]
+"""`any`: the tasks of mteb that `only` names."""
+BENCHMARKS = tuple(name for name in get_args(Benchmark) if name != "any")
+"""Those that have tasks of their own."""
+OLDEST = ("mteb_v1", "mteb_v2", "dev")
+"""Benchmarks whose instructions are in a key as the whole table, without their tasks: they were the only ones once, and
+their keys stay."""
 NAMED = 3
 """Data sets that a mirror lacks, of which each is told by itself."""
 
@@ -69,8 +76,7 @@ class ProtocolEvaluator(EvaluationProtocol):
 class MtebEvaluator(ProtocolEvaluator):
     """A benchmark of mteb, or some of its tasks; the data come from a mirror, the hub or the hub's cache."""
 
-    benchmark: Literal["mteb_v1", "mteb_v2", "dev", "bright", "bright_long", "rteb", "mmteb", "any"]
-    """`any`: the tasks of mteb that `only` names."""
+    benchmark: Benchmark
     mirror: Content | None = None
     """A folder with copies of the data sets, `<task>` or `<organisation>/<data set>`; the hub is then not asked."""
 
@@ -87,8 +93,8 @@ class MtebEvaluator(ProtocolEvaluator):
         return {**super().recipe(), **({"splits": splits} if splits else {})}
 
     def _names(self) -> tuple[str, ...] | None:
-        if self.only or self.benchmark in ("mteb_v1", "mteb_v2", "dev"):
-            return self.only or None  # None, in whose place stood no names before there were other benchmarks
+        if self.only or self.benchmark in OLDEST:
+            return self.only or None
         return tuple(each.part_of or each.task for each in evaluation_datasets(self.benchmark))
 
     def check(self) -> None:

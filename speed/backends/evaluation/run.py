@@ -99,7 +99,7 @@ def _record(
         instructions=instruction_table().identity(kinds),
         datasets={name: str(result.dataset_revision) for name, result in done.items()},
         splits={name: "+".join(sorted(result.scores)) for name, result in done.items()},
-        subsets={job.task.metadata.name: job.subsets for job in jobs if job.subsets > 1},
+        subsets={job.task.metadata.name: job.subsets for job in jobs},
     )
     return EvaluationRecord(
         name=model.name,

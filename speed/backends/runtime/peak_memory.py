@@ -6,7 +6,7 @@ import resource
 import sys
 from pathlib import Path
 
-from speed.data.costs.memory import GIGABYTE
+from speed.core.machine import GIGABYTE
 
 
 def peak_gigabytes(device: str) -> float:

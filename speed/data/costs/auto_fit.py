@@ -6,7 +6,8 @@ setting that is given stays, whether it fits or not.
 
 from __future__ import annotations
 
-from speed.data.costs.memory import GIGABYTE, RESERVED, Fit, Footprint, training_bytes
+from speed.core.machine import GIGABYTE
+from speed.data.costs.memory import RESERVED, Fit, Footprint, training_bytes
 from speed.data.costs.model_shapes import Shape
 from speed.data.trainings import Dpo, Sft
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from speed.core.machine import GIGABYTE
 from speed.core.spec import Spec
-from speed.data.costs.memory import GIGABYTE, RESERVED, Footprint
+from speed.data.costs.memory import RESERVED, Footprint
 
 
 class EmbedderLoad(NamedTuple):

@@ -13,11 +13,11 @@ import math
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+from speed.core.machine import GIGABYTE
 from speed.core.spec import Spec
 from speed.data.costs.model_shapes import Shape
 from speed.data.trainings import Dpo, Sft
 
-GIGABYTE = 1024**3
 RESERVED = 2.0
 """GB for the driver, kernels and fragmented memory (ours)."""
 UTILISATION = 0.4

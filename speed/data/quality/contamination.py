@@ -6,6 +6,7 @@ replaced shares no long run. The usual length of a run is 13 words (GPT-3, arXiv
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,6 +17,17 @@ from speed.data.quality.near_duplicates import BandIndex
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai and Lao, Burmese, Khmer
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # Japanese
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"  # Chinese characters
+)
+"""Characters of scripts without spaces between words."""
+_WORD = re.compile(rf"(?=\w)[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+"""A word, or a character of such a script: between two punctuation marks it has a clause, and no quotation would hold
+thirteen of those. MinHash has its own words, which keys depend on."""
 
 
 class Overlap(NamedTuple):
@@ -79,10 +91,11 @@ class EvaluationTexts:
 
 
 def runs_of(text: str, words: int) -> list[int]:
-    """64-bit hashes of all runs of so many words in a text, or of the whole text if it is shorter."""
+    """64-bit hashes of all runs of so many words in a text, or of the whole text if it is shorter. Of scripts without
+    spaces each character counts as a word."""
     from xxhash import xxh64_intdigest
 
-    own = words_of(text)
+    own = _WORD.findall(text.casefold())
     starts = range(max(len(own) - words + 1, 1)) if own else ()
     return [xxh64_intdigest(" ".join(own[start : start + words]).encode("utf-8", "surrogatepass")) for start in starts]
 

@@ -195,6 +195,8 @@ def test_equal_steps_for_corpora_of_unequal_size(base: Path, tmp_path: Path) -> 
     usual = small(base, batch_size=46, epochs=3)
     assert "max_steps" not in usual.recipe()
     assert config.recipe()["max_steps"] == 12
+    assert config.recipe() == config.model_copy(update={"epochs": 1}).recipe(), "it has no effect beside max_steps"
+    assert usual.recipe()["epochs"] == 3
     assert usual.steps(230) == len(plan_of(usual, tmp_path / "examples.jsonl")) == 15
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -18,10 +19,12 @@ from safetensors.torch import load_file, save_file
 from tiny_generator import context, make_base
 from torch import Tensor
 
+import speed.backends.embedder.merge as module
 from speed.backends.embedder.export import export_untrained
 from speed.backends.embedder.merge import PARALLEL, mixed
 from speed.backends.encoding.encoder import Encoder
 from speed.backends.evaluation.evaluated_model import asks_for_instructions
+from speed.core.cache import _tidy
 from speed.core.content import sha256_of
 from speed.merge import main
 
@@ -185,7 +188,19 @@ UNLIKE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "length": (
         lambda folder: rewrite(folder / "sentence_bert_config.json", max_seq_length=32),
-        "differ in length of a text: 64 and 32",
+        r"differ in reading of a text \(max_seq_length\): 64 and 32",
+    ),
+    "letters": (
+        lambda folder: rewrite(folder / "sentence_bert_config.json", do_lower_case=True),
+        r"differ in reading of a text \(do_lower_case\): false and true",
+    ),
+    "default prompt": (
+        lambda folder: rewrite(folder / "config_sentence_transformers.json", default_prompt_name="query"),
+        r'differ in instructions \(default_prompt_name\): null and "query"',
+    ),
+    "special tokens": (
+        lambda folder: rewrite(folder / "tokenizer_config.json", add_eos_token=True),
+        r"differ in special tokens \(add_eos_token\): null and true",
     ),
     "tokenizer": (
         lambda folder: rewrite(folder / "tokenizer.json", pre_tokenizer=None),
@@ -208,6 +223,13 @@ UNLIKE: dict[str, tuple[Callable[[Path], object], str]] = {
         r"the cosine of their weights is -?0\.0\d, so they do not come from one base",
     ),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), r"lacks model\.safetensors: .* in safetensors only"),
+    "damaged modules": (lambda folder: (folder / "modules.json").write_text("[7]"), r"modules\.json, or .* is damaged"),
+    "half modules": (lambda folder: (folder / "modules.json").write_text("[{"), r"modules\.json, or .* is damaged \("),
+    "damaged pooling": (lambda folder: (folder / "1_Pooling" / "config.json").write_text("7"), "is damaged .*: fetch"),
+    "damaged index": (
+        lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": [1]}'),
+        r"index\.json is damaged \(its weight_map\)",
+    ),
     "damage": (lambda folder: (folder / WEIGHTS).write_bytes(b"none"), "is damaged .*: fetch or export"),
 }  # fmt: skip
 
@@ -223,6 +245,57 @@ def test_what_does_not_belong_together_is_refused(
     assert ended.value.code == 1
     assert re.search(told, capsys.readouterr().err.replace("\n", " "))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other"], "nothing is left"
+
+
+def test_what_changes_no_vector_may_differ(embedders: Path, tmp_path: Path) -> None:
+    """Also a key that one version of a library writes as null and another leaves out."""
+    other = shutil.copytree(embedders / "1", tmp_path / "other")
+    rewrite(other / "config.json", use_cache=False, architectures=["LlamaForCausalLM"], top_p=0.5, rope_scaling=None)
+    rewrite(other / "config_sentence_transformers.json", __version__={}, default_prompt_name=None)
+    written = json.loads((other / "config_sentence_transformers.json").read_text())
+    rewrite(other / "config_sentence_transformers.json", prompts=written["prompts"] | {"document": ""})
+    rewrite(other / "sentence_bert_config.json", do_lower_case=None)
+    rewrite(other / "tokenizer_config.json", model_max_length=7, add_bos_token=None)
+    assert merge(tmp_path / "merged", embedders / "0", other)
+
+
+def test_an_adapter_with_pickled_weights_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own, or those of its base."""
+    base = make_base(tmp_path / "base")
+    small(base).train(examples(tmp_path / "e.jsonl", 16), tmp_path / "out", 0, context(tmp_path / "home"))
+    one, other = tmp_path / "out" / "model", tmp_path / "out" / "adapter"
+
+    def refused() -> str:
+        with pytest.raises(SystemExit):
+            main([str(one), str(other), "--to", str(tmp_path / "new" / "merged")])
+        assert not list((tmp_path / "new").iterdir()), "nothing is left"
+        return " ".join(capsys.readouterr().err.split())
+
+    torch.save(load_file(base / WEIGHTS), base / "pytorch_model.bin")
+    (base / WEIGHTS).rename(tmp_path / "kept")
+    (other / "base.json").unlink()
+    assert "no file named model.safetensors" in refused()
+    (tmp_path / "kept").rename(base / WEIGHTS)
+    torch.save(load_file(other / "adapter_model.safetensors"), other / "adapter_model.bin")
+    (other / "adapter_model.safetensors").unlink()
+    assert "lacks adapter_model.safetensors: a merge reads weights in safetensors only" in refused()
+    (other / "adapter_config.json").write_text("{")
+    assert "adapter_config.json is damaged" in refused()
+
+
+def test_what_a_killed_merge_left_is_removed(embedders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratches: list[Path] = []
+    whole = module._whole
+    monkeypatch.setattr(module, "_whole", lambda part, scratch: scratches.append(scratch) or whole(part, scratch))
+    merge(tmp_path / "merged", embedders / "0", embedders / "1")
+    none = 2**22 + 1  # above the largest number of a process
+    killed = scratches[0].parent.name.replace(f"-{os.getpid()}-", f"-{none}-")
+    (tmp_path / killed / "0").mkdir(parents=True)
+    _tidy.cache_clear()  # as in a process of its own
+    merge(tmp_path / "again", embedders / "0", embedders / "1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "merged"]
 
 
 @pytest.mark.parametrize(

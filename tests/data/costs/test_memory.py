@@ -10,9 +10,9 @@ import pytest
 from conftest import ROOT
 
 from speed.core.graph import stage_statuses
+from speed.core.machine import GIGABYTE
 from speed.core.store import Store
 from speed.data.costs.memory import (
-    GIGABYTE,
     Footprint,
     activation_bytes,
     cache_bytes,

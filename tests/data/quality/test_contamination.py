@@ -24,6 +24,22 @@ def test_runs_are_counted_in_words_and_shorter_texts_are_whole() -> None:
     assert runs_of("?!", 3) == runs_of("", 3) == []
 
 
+@pytest.mark.parametrize(
+    ("passage", "around"),
+    [
+        ("人工智能正在改变我们的生活方式", "今天的报纸说，{}，而且越来越快，谁也不知道明天会怎样。"),
+        ("吾輩は猫である名前はまだ無いどこで生れたか", "先生が読んだ本には、{}、と書いてあった。"),
+        ("ภาษาไทยเป็นภาษาที่มีระดับเสียงของคำแน่นอน", "เขาบอกว่า{}และทุกคนเห็นด้วย"),
+    ],
+)
+def test_a_quotation_is_found_in_scripts_without_spaces(passage: str, around: str) -> None:
+    assert len(runs_of(passage, 3)) > 3
+    known = EvaluationTexts([["something else"], [f"{passage}。"]], 13, 0.8)
+    assert known.overlaps([["q", around.format(passage)[3:]]])[0].shared == frozenset({1})
+    assert known.overlaps([["q", around.format(passage[:6])]])[0].shared == NONE
+    assert runs_of("Das ist 中文", 13) == runs_of("das  ist: 中 文", 13)
+
+
 def test_a_quotation_is_a_shared_run_and_no_near_duplicate() -> None:
     rng = random.Random(0)
     document = text_of(rng, 200).split()
