@@ -70,6 +70,10 @@ PAIRS = (
 HELD_OUT = 230
 """Judged lists beyond those that the senior was trained on."""
 BASE_ROWS = 230
+FEW = 0.1
+"""Share of valid answers up to which nothing is said of what they hold."""
+OF_READABLE = ("relevant", "true", "hard")
+"""Shares of the answers that can be read."""
 
 
 def overrides(seed: int, writer: str, kept: int, written: int = WRITTEN[0]) -> list[str]:
@@ -251,13 +255,14 @@ def log_likelihoods(weights: Path, pair: Any) -> tuple[float, float]:
     return likelihoods[0], likelihoods[1]
 
 
-def untrained(home: Path) -> dict[str, dict[str, float]]:
-    """Scores without training: of hashed words, of the true meanings, and of the embedder's base."""
+def untrained(home: Path, seed: int) -> dict[str, dict[str, float]]:
+    """Scores without training: of hashed words, of the true meanings, and of the embedder's base, which no seed changes
+    (any that has been measured here will do)."""
     from speed.data.quality.hashed_words import hashed_words
     from speed.miniature.tasks import write_tasks
     from speed.miniature.yardsticks import oracle, scores
 
-    point = Built(home, overrides(0, "senior and revisor", KEPT))
+    point = Built(home, overrides(seed, "senior and revisor", KEPT))
     with tempfile.TemporaryDirectory() as made:
         write_tasks(Path(made) / "tasks")
         scores_by_name = {"bag of words": scores(hashed_words, Path(made) / "tasks")}
@@ -301,10 +306,18 @@ def tables(seeds: Sequence[dict[str, Any]], fixed: dict[str, dict[str, float]]) 
         "flawless": "flawless",
         "duplicates": "duplicates",
     }
+    judged = [name for name in names if mean(seed["quality"][name]["valid"] for seed in seeds) > FEW]
     for label, key in rows.items():
-        cells = [with_interval([100 * seed["quality"][name][key] for seed in seeds], "%") for name in names]
+        cells = [
+            with_interval([100 * seed["quality"][name][key] for seed in seeds], "%")
+            if name in judged or key not in OF_READABLE
+            else "-"
+            for name in names
+        ]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    cells = [f"{mean(seed['quality'][name]['flaws'] for seed in seeds):.2f}" for name in names]
+    cells = [
+        f"{mean(seed['quality'][name]['flaws'] for seed in seeds):.2f}" if name in judged else "-" for name in names
+    ]
     lines.append("| flaws a well-formed example | " + " | ".join(cells) + " |")
     lines += ["", "| | |", "|---|---:|"]
     lines.append(
@@ -400,7 +413,7 @@ def main() -> None:
         measured.append(json.loads(cached.read_text(encoding="utf-8")))
     if arguments.only is not None:
         return
-    fixed = untrained(home)
+    fixed = untrained(home, arguments.seeds[0])
     command = " ".join(["python experiments/measure_miniature.py --seeds", *map(str, arguments.seeds)])
     whole = {"command": command, "kept": KEPT, "untrained": fixed, "seeds": measured}
     results.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
