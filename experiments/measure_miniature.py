@@ -1,6 +1,6 @@
 """Measure what alignment, revision and data size are worth in the miniature, where the facts are known.
 
-    python experiments/measure_miniature.py --home speed_home --seeds 0 1 2 3 4
+    python experiments/measure_miniature.py --home speed_home --seeds 1 2 3 4 5
 
 Runs what is missing, seed by seed, with the commands that a user types. Finished stages are found again, so the script
 can be stopped at any time, and `--only N` measures one seed while another process measures others. A seed in
@@ -394,7 +394,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the run that it waits for ends with it
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--home", type=Path, default=ROOT / "speed_home")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--only", type=int, help="measure this seed alone and keep its figures for the whole table")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix("").with_name("miniature"))
     arguments = parser.parse_args()

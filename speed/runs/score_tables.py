@@ -103,10 +103,8 @@ def _examples_of(found: Contamination) -> str:
 
 
 def _every(found: Contamination) -> str:
-    """Which examples were searched: `every second`."""
-    ends = {1: "st", 2: "nd", 3: "rd"}
-    end = "th" if found.every % 100 in (11, 12, 13) else ends.get(found.every % 10, "th")
-    return f"every {dict(enumerate(('second', 'third'), 2)).get(found.every, f'{found.every}{end}')}"
+    """Which examples were searched."""
+    return "every second" if found.every == 2 else f"one in {found.every}"
 
 
 def ceilings_told(tasks: Sequence[str]) -> list[str]:
