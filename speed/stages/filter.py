@@ -38,7 +38,7 @@ class NegativeFilter(Stage[Example]):
     name: ClassVar[str] = "filter"
 
     def demand(self, runtime: Runtime) -> Demand:
-        return Demand((1,))
+        return Demand(runtime.any_number)
 
     def check(self, runtime: Runtime) -> None:
         refuse_own_judge(self.judge, self.corpus, runtime.home.expanduser())

@@ -64,7 +64,7 @@ class RetrieverPairs(Pool[Pair]):
         return in_its_round(self.name, self.root)
 
     def demand(self, runtime: Runtime) -> Demand:
-        return Demand((1,))
+        return Demand((1,), workers=isinstance(runtime.devices, tuple))  # on cores each would hold a probe of its own
 
     def check(self, runtime: Runtime) -> None:
         refuse_own_probe(self.probe, self.root, runtime.home.expanduser())

@@ -132,9 +132,10 @@ def test_the_nearest_other_positives_take_the_place_of_generated_negatives(tmp_p
     }  # fmt: skip
 
 
-def test_negatives_are_mined_with_all_devices() -> None:
-    assert mined().demand(Runtime(devices=(0, 1, 2))).devices == (1, 2, 3)
-    assert mined().demand(Runtime(devices="cpu")).devices == (1,)
+def test_negatives_are_mined_and_left_out_with_all_devices() -> None:
+    for stage in (mined(), filtered(Corpus())):
+        assert stage.demand(Runtime(devices=(0, 1, 2))).devices == (1, 2, 3)
+        assert stage.demand(Runtime(devices="cpu")).devices == (1,)
 
 
 def test_a_window_begins_at_its_first_rank(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from test_negatives import WordRetriever
 from test_pair_sources import UNREADABLE, built, figures_of
 
 from speed.config import JudgeConfig
+from speed.core.allocation import Demand
 from speed.core.content import sha256_of
 from speed.core.errors import UserError
 from speed.core.manifest import Manifest, Output
@@ -18,6 +19,7 @@ from speed.data.judging.retrieval import Worth, worth
 from speed.data.judging.votes import Judge
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import Candidates, Kind, Prompt
+from speed.runtime import Runtime
 from speed.stages.own_judges import refuse_own_probe
 from speed.stages.retriever_pairs import RetrieverPairs
 
@@ -84,6 +86,11 @@ def test_a_list_is_judged_alike_whatever_stands_beside_it(tmp_path: Path) -> Non
     together = built(pairs_of(*lists), 3, tmp_path / "together")
     first = built(pairs_of(*lists), 2, tmp_path / "first")
     assert together[:2] == first
+
+
+def test_lists_are_judged_on_all_gpus() -> None:
+    assert pairs_of().demand(Runtime(devices=(0, 1, 2))) == Demand((1,), workers=True)
+    assert pairs_of().demand(Runtime(devices="cpu")) == Demand((1,)), "each worker holds a probe of its own"
 
 
 def test_an_answer_that_drops_is_never_chosen(tmp_path: Path) -> None:
