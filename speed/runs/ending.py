@@ -27,6 +27,7 @@ from speed.runs.page.story import coloured, story
 from speed.runs.rejections import NearlyAllRejected
 from speed.runs.stage_lines import StageLine, stage_line
 from speed.runs.tables import near, paragraph
+from speed.runs.truth import with_truth
 
 
 def build_and_tell(building: Building, origin: Origin, pipe: Pipeline) -> float | None:
@@ -50,6 +51,7 @@ def build_and_tell(building: Building, origin: Origin, pipe: Pipeline) -> float 
         print("\n".join([report.stages_table(lines).text(), *report.remarks(lines), ""]))
         raise UserError(f"{stop}\n  report: {near(written)}") from None
     lines = [stage_line(goal, store, goal.key in todo, goal.key == pipe.corpus.key) for goal in order]
+    lines = with_truth(lines, order, store, config.teacher.truth)
     scores = _scores(pipe, store)
     about = _about(config, origin, pipe, begun)
     written = report.write(folder, config.name, about, lines, scores)

@@ -120,9 +120,14 @@ class FinishedRun:
     def figure(self, path: str) -> float | None:
         """A number of its summary; a stage is named by its label (`stages/dedup/rows_out`). None where there is none.
 
-        `a + b` is the sum of two, `a per b` the one divided by the other. Of a stage with several rounds
-        (`preference.rounds`) rows and costs are those of all; its other figures have no one number.
+        `a + b` is the sum of two, `a per b` the one divided by the other, `a or b` the second where there is no first.
+        Of a stage with several rounds (`preference.rounds`) rows and costs are those of all; its other figures have no
+        one number.
         """
+        first, _, second = path.partition(" or ")
+        if second:
+            found = self.figure(first)
+            return self.figure(second) if found is None else found
         parts, _, base = path.partition(" per ")
         whole = _sum(self._figure(part.strip()) for part in parts.split(" + "))
         if whole is None or not base:

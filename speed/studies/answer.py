@@ -46,6 +46,8 @@ class Row(Spec):
     figures: dict[str, Figure]
     difference: Difference | None = None
     """Its mean score minus that of the reference."""
+    beside: dict[str, Difference] = {}
+    """The same of other measures, over seeds."""
     missing: tuple[str, ...] = ()
     """Seeds without a run."""
     runs: tuple[RunOfRow, ...] = ()

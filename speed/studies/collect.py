@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeAlias
 
 from speed.core.errors import UserError
 from speed.core.graph import shortened
@@ -17,6 +19,9 @@ from speed.studies.definition import Measure, Point, Study
 from speed.studies.missing import commands
 from speed.studies.scaling_law import Laws, fit_laws
 from speed.studies.statistics import Difference, corrected, difference, interval
+
+Figures: TypeAlias = Callable[[dict[Seeds, FinishedRun], dict[Seeds, int]], dict[int, dict[str, float]]]
+"""Takes runs by their seeds, and a number for each seed; gives by that number each run's figures, by name."""
 
 
 @dataclass
@@ -145,7 +150,13 @@ def answer(
     wanted = _wanted_seeds(study, group, seeds)
     points = [*expected, *sorted(_unexpected(group, expected), key=lambda point: _place(study, point) or 0.0)]
     missing = {point.name: [seed for seed in wanted if seed not in group.of(point.name)] for point in points}
-    differences = _differences(study, group, [point.name for point in points])
+    names = [point.name for point in points]
+    differences = _differences(study, group, names, _by_task)
+    beside = {
+        each.name: _differences(study, group, names, partial(_by_measure, each))
+        for each in study.measures
+        if each.compared
+    }
     paper = study.paper.rows if study.paper else {}
 
     def row(point: Point) -> Row:
@@ -156,6 +167,7 @@ def answer(
             size=next((_size(study, run) for run in there.values()), None),
             figures={each.name: _figure(each, there, told) for each in study.measures},
             difference=differences.get(point.name),
+            beside={name: found[point.name] for name, found in beside.items() if point.name in found},
             missing=tuple(seed.name for seed in missing[point.name]),
             runs=tuple(_run(run, study.measures) for run in there.values()),
         )
@@ -238,7 +250,7 @@ def _figure(measure: Measure, runs: dict[Seeds, FinishedRun], paper: dict[str, f
     )
 
 
-def _differences(study: Study, group: Group, points: Sequence[str]) -> dict[str, Difference]:
+def _differences(study: Study, group: Group, points: Sequence[str], figures: Figures) -> dict[str, Difference]:
     """Of each point from the reference; where seeds are shared, over those alone."""
     if study.reference is None or not (reference := group.of(study.reference)):
         return {}
@@ -250,7 +262,7 @@ def _differences(study: Study, group: Group, points: Sequence[str]) -> dict[str,
         shared = [seed for seed in reference if seed in runs]
         pair = [{seed: side[seed] for seed in shared} if len(shared) > 1 else side for side in (runs, reference)]
         numbers = {seed: place for place, seed in enumerate({**pair[0], **pair[1]})}
-        one, two = (_by_task(side, numbers) for side in pair)
+        one, two = (figures(side, numbers) for side in pair)
         if set.intersection(*(set(tasks) for tasks in (*one.values(), *two.values()))):
             found[point] = difference(one, two)
     return corrected(found)
@@ -296,6 +308,13 @@ def _by_task(runs: dict[Seeds, FinishedRun], numbers: dict[Seeds, int]) -> dict[
         numbers[seed]: {task: score for task, score in run.scores.tasks.items() if score is not None}
         for seed, run in runs.items()
     }
+
+
+def _by_measure(
+    measure: Measure, runs: dict[Seeds, FinishedRun], numbers: dict[Seeds, int]
+) -> dict[int, dict[str, float]]:
+    found = {numbers[seed]: run.figure(measure.path) for seed, run in runs.items()}
+    return {seed: {} if value is None else {measure.name: value * measure.factor} for seed, value in found.items()}
 
 
 def _run(run: FinishedRun, measures: Sequence[Measure]) -> RunOfRow:

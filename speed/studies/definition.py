@@ -23,6 +23,8 @@ class Measure(Spec):
     factor: float = 1.0
     """Multiplies it: 100 shows a share as per cent."""
     decimals: int = 2
+    compared: bool = False
+    """Whether its difference from the reference is told too, as that of the first measure always is."""
 
 
 class Point(Spec):

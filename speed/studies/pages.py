@@ -35,14 +35,21 @@ def _points(answer: Answer, narrow: bool) -> Table:
     beside = [each for each in others if any(row.figures[each.name].ours is not None for row in answer.rows)]
     paper = ["paper"] if study.paper else []
     apart = [f"from {study.reference}", *([] if narrow else ["verdict"])] if study.reference else []
-    table = Table("point", *paper, "ours", "seeds", *apart, *(each.name for each in beside), "calls", "dollars")
+    heads = [
+        head
+        for each in beside
+        for head in (each.name, *([f"from {study.reference}"] if study.reference and each.compared else []))
+    ]
+    table = Table("point", *paper, "ours", "seeds", *apart, *heads, "calls", "dollars")
     for row in answer.rows:
         figure = row.figures[first.name]
         cells = [_number(figure.paper, _of_paper(first))] if study.paper else []
         cells += [ours(figure, first), str(figure.seeds) if figure.seeds else "-"]
         if study.reference:
             cells += _difference(row, study.reference, narrow)
-        cells += [ours(row.figures[each.name], each) for each in beside]
+        for each in beside:
+            cells.append(ours(row.figures[each.name], each))
+            cells += _beside(row, each) if study.reference and each.compared else []
         calls = max((run.calls for run in row.runs), default=None)
         paid = [run.dollars for run in row.runs]
         dollars = "-" if not paid else money(None if None in paid else max(price or 0.0 for price in paid))
@@ -58,6 +65,18 @@ def _difference(row: Row, reference: str, narrow: bool) -> list[str]:
     told = f"{found.mean:+.2f}{reach}"
     star = " *" if found.seeds is not None and found.resolved else ""
     return [told + star] if narrow else [told, found.verdict()]
+
+
+def _beside(row: Row, measure: Measure) -> list[str]:
+    """The difference of a further measure; a star where it is resolved."""
+    found = row.beside.get(measure.name)
+    if found is None:
+        return ["-"]
+    reach = found.interval
+    told = f"{found.mean:+.{measure.decimals}f}"
+    if reach is not None:
+        told += f" ({reach.low:+.{measure.decimals}f} to {reach.high:+.{measure.decimals}f})"
+    return [told + (" *" if found.resolved else "")]
 
 
 def _pairs(answer: Answer) -> Table:
@@ -128,7 +147,10 @@ def _read_as(answer: Answer) -> list[str]:
         out.append("± is the 95 % interval of a mean over seeds (Student's t).")
     if compared := [row.difference for row in answer.rows if row.difference]:
         several = f", corrected for {len(compared)} comparisons (Holm)" if len(compared) > 1 else ""
-        out.append(f"Differences with 95 % intervals, seed by seed where seeds are shared; verdicts at 5 %{several}.")
+        star = "; * marks those of further measures that are resolved" if any(row.beside for row in answer.rows) else ""
+        out.append(
+            f"Differences with 95 % intervals, seed by seed where seeds are shared; verdicts at 5 %{several}{star}."
+        )
     if study.layout == "points":
         out.append("Calls and dollars are what a run stands on, whenever that was paid; points share most of it.")
     return out

@@ -52,6 +52,7 @@ def made_run(
     dollars: float | None = 0.5,
     built: int = 1,
     name: str | None = None,
+    flawless: float | None = None,
     **changes: Any,
 ) -> Path:
     """Write one finished run.
@@ -60,6 +61,7 @@ def made_run(
         score: its mean over tasks; None where it is undefined.
         dollars: what the teacher was paid; None where its price is unknown.
         built: how many of its two stages it built.
+        flawless: share of its examples, where the truth is known.
         changes: to the config, as in `config_with`.
     """
     config = config or config_with(**changes)
@@ -89,6 +91,9 @@ def made_run(
             "dollars": 0.0, "metrics": {"judged": judged},
         },
     ]  # fmt: skip
+    if flawless is not None:
+        written = {"label": "synthesis", "key": "w", "state": "reused", "cost": {}, "dollars": 0.0}
+        stages.append({**written, "rows_out": 9, "metrics": {"flawless": flawless}})
     (folder / "summary.json").write_text(json.dumps({"name": "made", "about": {}, "stages": stages, "scores": scores}))
     line = {
         "run": folder.relative_to(runs).as_posix(), "name": str(config["name"]),

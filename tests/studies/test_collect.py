@@ -13,7 +13,7 @@ from speed.runs.finished_runs import finished_runs
 from speed.studies.answer import Answer
 from speed.studies.collect import answer
 from speed.studies.definition import studies
-from speed.studies.pages import markdown
+from speed.studies.pages import main_table, markdown
 from speed.studies.statistics import interval
 
 SENIOR = {"revisor": OFF}
@@ -102,6 +102,24 @@ def test_runs_that_differ_in_their_seed_are_one_point_with_an_interval(tmp_path:
     assert sft.difference.seeds is None, "one seed tells nothing of seeds"
     assert (revisor.missing, sft.missing) == (("0", "1", "2"), ("1", "2"))
     assert found(tmp_path, "table2", seeds=(0, 1)).rows[3].missing == ("1",)
+
+
+def test_what_the_truth_says_is_compared_too(tmp_path: Path) -> None:
+    for seed, apart in enumerate((0.0, 0.1, 0.25)):
+        made_run(tmp_path, 50, seed=seed, flawless=0.5 + apart)
+        made_run(tmp_path, 50, seed=seed, flawless=0.53 + apart, revisor=OFF)
+        made_run(tmp_path, 50, seed=seed, preference=OFF)
+    page = found(tmp_path, "table2")
+    speed, revisor, junior, _ = page.rows
+    assert revisor.figures["flawless, %"].ours == pytest.approx(53 + 35 / 3)
+    found_beside = revisor.beside["flawless, %"]
+    assert found_beside.mean == pytest.approx(3.0)
+    assert found_beside.resolved, "paired by seed it is the same on each"
+    assert (speed.beside, junior.beside) == ({}, {}), "the reference itself, and runs of which nobody knows the truth"
+    table = main_table(page)
+    place = table.head.index("from SPEED", table.head.index("flawless, %"))
+    assert [row[place] for row in table.rows[:3]] == ["-", "+3.0 (+3.0 to +3.0) *", "-"]
+    assert "marks those of further measures" in markdown(page)
 
 
 def test_a_value_that_nobody_expected_is_a_point_too(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_page_has_what_was_expected_before_what_was_found(pages: Path) -> None
     assert str(pages.parent) not in page + (pages / "table2.json").read_text(), "no folder of this machine"
     heads = [line for line in page.splitlines() if line.startswith("#")]
     assert heads == [f"# {studies()['table2'].title}", "## Expected", "## Command", "## Found", "## Runs"]
-    assert "Refuted if SPEED is resolved above only SFT" in page
+    assert "Refuted if another row is best by the truth" in page
     assert "python -m speed.run --config-dir sweeps --config-name ablations seed=1,2\n" in page
     assert "python -m speed.report table2\n" in page
     assert "51.50 ± " in page

@@ -6,27 +6,25 @@ new ones green; elsewhere they stand in [-brackets-] and {+braces+}.
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from difflib import SequenceMatcher
 from textwrap import wrap
 
 from speed.core.escape import on_one_line
 from speed.data.answers.parse import parse_judgement
-from speed.data.records import Candidates, Example, Kind, Prompt, Rejected, Sample
+from speed.data.records import Candidates, Example, Kind, Rejected, Sample
 from speed.runs.page.lives import Life, Lives
 from speed.runs.page.telling import meaning
+from speed.runs.truth import Verdict, answer_of
 
 WIDTH, NAME = 80, 10
 MOST = 300
 """Characters of a text that are shown."""
-Truth = Callable[[Prompt, str], list[str] | None]
-"""Takes a prompt and an answer; says what is wrong with it, or None where nobody knows."""
 REMOVED, ADDED = ("\x1b[31m", "\x1b[0m"), ("\x1b[32m", "\x1b[0m")
 
 
-def story(lives: Lives, truth: Truth) -> list[str]:
+def story(lives: Lives, truth: Verdict) -> list[str]:
     """The lines; none where no example was kept."""
     kept = [life for life in lives.sample if life.ending.life == "corpus" and life.ending.outcome == "kept"]
     if not kept:
@@ -44,7 +42,7 @@ def _worth_telling(life: Life) -> tuple[int, int]:
     return 2 * changed + (life.ending.kind == Kind.RETRIEVAL), -life.row
 
 
-def _example(life: Life, lives: Lives, truth: Truth) -> Iterator[str]:
+def _example(life: Life, lives: Lives, truth: Verdict) -> Iterator[str]:
     written, final = life.written, life.final or life.written
     assert isinstance(written, Sample)
     assert isinstance(final, Sample)
@@ -59,11 +57,11 @@ def _example(life: Life, lives: Lives, truth: Truth) -> Iterator[str]:
     yield from _verdict(written, final, truth)
 
 
-def _verdict(written: Sample, final: Sample, truth: Truth) -> Iterator[str]:
+def _verdict(written: Sample, final: Sample, truth: Verdict) -> Iterator[str]:
     """What the guidelines of the prompt and the truth say of the example at the end, and said before."""
     if final.faults:
         yield from _line("breaks", "; ".join(meaning(fault) for fault in dict.fromkeys(final.faults)))
-    found = [truth(sample.prompt, _answer(sample)) for sample in (written, final)]
+    found = [truth(sample.prompt, answer_of(sample)) for sample in (written, final)]
     if found[1] is not None:
         told = [" ".join(faults) if faults else "Nothing is wrong." for faults in found if faults is not None]
         yield from _line("truth", told[-1] if len(set(told)) == 1 else f"Before: {told[0]} Now: {told[-1]}")
@@ -105,10 +103,6 @@ def _texts(name: str, example: Example | None, text: str) -> Iterator[str]:
     for key, value in example.fields().items():
         yield from _line(name, f"{key}: {value}")
         name = ""
-
-
-def _answer(sample: Sample) -> str:
-    return json.dumps(sample.example.fields(), ensure_ascii=False) if sample.example else sample.text
 
 
 def difference(before: str, after: str) -> str:
