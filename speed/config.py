@@ -361,6 +361,8 @@ class Config(Spec):
     """Print how far the runs of this root are; build nothing."""
     verify: bool = False
     """Check the sha256 of everything built before starting."""
+    held_out_pairs: int = Field(0, ge=0)
+    """Seed examples, the first ones, on which the contrastive entropy of the embedder is measured (ours); 0: none."""
     seed: Seeds
     topics: TopicsConfig
     diversity: Diversity

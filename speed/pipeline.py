@@ -8,7 +8,7 @@ from speed.config import Config
 from speed.core.content import ModelReference
 from speed.core.errors import UserError
 from speed.core.graph import Goal, goals
-from speed.core.stage import Pool, Stage
+from speed.core.stage import Pool, Stage, Take
 from speed.data.assignment import ROUNDS, Assignment, BrainstormPlan, Role
 from speed.data.records import Example, Kind, Pair, Sample, Scores
 from speed.data.topics.documents import test_size
@@ -28,6 +28,7 @@ from speed.stages.given import (
     count_seeds,
 )
 from speed.stages.graded import GradedDocuments
+from speed.stages.held_out_pairs import HeldOutPairs
 from speed.stages.instruct import InstructModel
 from speed.stages.junior import Junior
 from speed.stages.negatives import MinedNegatives
@@ -59,10 +60,13 @@ class Pipeline:
     evaluation: Stage[Scores]
     own_domain: Stage[Scores] | None = None
     """The test on held-out documents, where topics are of the user's own (ours)."""
+    held_out: HeldOutPairs | None = None
+    """Contrastive entropy of pairs that the embedder has not seen (ours)."""
 
     def goals(self) -> list[Goal]:
         """Everything that the evaluation needs, upstream first."""
-        return goals([*([] if self.own_domain is None else [self.own_domain]), self.evaluation])
+        beside = (self.held_out, self.own_domain)
+        return goals([*(stage for stage in beside if stage is not None), self.evaluation])
 
     @property
     def key(self) -> str:
@@ -264,7 +268,8 @@ def pipeline(config: Config) -> Pipeline:
             queries=written if negatives.graded is None else min(negatives.graded, written),
         )
     embedder = Embedder(config.embedder, corpus, rows, seed.train)
-    made = Pipeline(corpus, embedder, Evaluation(config.eval, embedder), _own_domain(config, topics, embedder))
+    own_domain, held_out = _own_domain(config, topics, embedder), _held_out(config, seeds_taken, embedder)
+    made = Pipeline(corpus, embedder, Evaluation(config.eval, embedder), own_domain, held_out)
     _refuse_unread(config, made)
     return made
 
@@ -285,6 +290,23 @@ def _own_domain(config: Config, topics: Topics, embedder: Embedder) -> OwnDomain
     )
     rows = test_size(config.topics.path.path, documents)
     return OwnDomain(config.eval, embedder, topics, queries.take(rows))
+
+
+def _held_out(config: Config, seeds_taken: Take[Sample], embedder: Embedder) -> HeldOutPairs | None:
+    """Contrastive entropy of what the teacher wrote for the junior (ours).
+
+    Raises:
+        UserError: where the teacher's examples are the corpus.
+    """
+    if not config.held_out_pairs:
+        return None
+    if config.scale.writer == "teacher":
+        raise UserError(
+            f"held_out_pairs={config.held_out_pairs}: seed examples are the corpus where the teacher writes it\n"
+            "  set held_out_pairs=0"
+        )
+    pairs = seeds_taken.pool.take(min(config.held_out_pairs, seeds_taken.rows))
+    return HeldOutPairs(embedder, config.embedder, pairs, config.seed.data)
 
 
 def _refuse_unread(config: Config, made: Pipeline) -> None:

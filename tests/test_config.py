@@ -60,11 +60,11 @@ def test_what_ships_is_what_these_tests_cover() -> None:
         "teacher_data",
     ]
     assert SWEEP_FILES == [
-        "ablations", "base_model", "beta", "candidates", "judge", "negatives", "objective", "pair_source", "pairs",
-        "revisions", "revisor_target", "scaling", "sft", "tasks_per_topic", "temperature",
+        "ablations", "base_model", "beta", "candidates", "equal_steps", "judge", "negatives", "objective", "pair_source",
+        "pairs", "revisions", "revisor_target", "scaling", "sft", "tasks_per_topic", "temperature",
     ]  # fmt: skip
     sizes = [len(points(sweep)) for sweep in SWEEP_FILES]
-    assert sizes == [4, 3, 5, 4, 6, 6, 10, 3, 5, 5, 2, 7, 5, 4, 6]
+    assert sizes == [4, 3, 5, 4, 7, 6, 6, 10, 3, 5, 5, 2, 7, 5, 4, 6]
     assert len(OPTIONS) == len(list(CONF.glob("*/*.yaml"))) - len(PRESETS) - len(EXPERIMENTS)
 
 

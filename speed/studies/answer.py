@@ -63,6 +63,8 @@ class Answer(Spec):
     remarks: tuple[str, ...]
     laws: Laws | None = None
     """Of scores by data size, where the study is of them and there are two sizes at least."""
+    further_laws: dict[str, Laws] = {}
+    """Of further measures by data size, by their name."""
     commands: tuple[str, ...] = ()
     """Commands that make all its runs, in an empty root too."""
     missing: tuple[str, ...]

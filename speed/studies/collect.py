@@ -183,7 +183,8 @@ def answer(
         preset=preset,
         rows=tuple(rows),
         remarks=(*_other_tasks(study, group), *remarks, *_reuse(group), *study.notes),
-        laws=_laws(study, group) if study.sizes and with_laws else None,
+        laws=_laws(study, group, _by_task, _price_of_an_example(study, group)) if study.sizes and with_laws else None,
+        further_laws=_further_laws(study, group) if study.sizes and with_laws else {},
         commands=tuple(commands(study, expected, {point.name: wanted for point in expected}, (), home, preset)),
         missing=tuple(commands(study, points, missing, group.runs, home)),
     )
@@ -275,16 +276,21 @@ def _size(study: Study, run: FinishedRun) -> int | None:
     return round(math.prod(numbers)) if numbers and len(numbers) == len(factors) else None
 
 
-def _laws(study: Study, group: Group) -> Laws | None:
-    """The laws of scores by data size; None where nothing can be fitted."""
+def _further_laws(study: Study, group: Group) -> dict[str, Laws]:
+    found = {each.name: _laws(study, group, partial(_by_measure, each)) for each in study.measures if each.law}
+    return {name: laws for name, laws in found.items() if laws is not None}
+
+
+def _laws(study: Study, group: Group, figures: Figures, dollars_per_example: float | None = None) -> Laws | None:
+    """The laws of figures by data size; None where nothing can be fitted."""
     numbers = {seed: place for place, seed in enumerate(dict.fromkeys(run.seeds for run in group.runs))}
     measured: dict[int, dict[int, dict[str, float]]] = {}
     for run in group.runs:
-        size, scores = _size(study, run), _by_task({run.seeds: run}, numbers)
+        size, scores = _size(study, run), figures({run.seeds: run}, numbers)
         if size is not None and all(scores.values()):
             measured.setdefault(size, {}).update(scores)
     try:
-        return fit_laws(measured, dollars_per_example=_price_of_an_example(study, group))
+        return fit_laws(measured, dollars_per_example=dollars_per_example)
     except UserError:  # a single size, or no task that all have
         return None
 

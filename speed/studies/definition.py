@@ -25,6 +25,8 @@ class Measure(Spec):
     decimals: int = 2
     compared: bool = False
     """Whether its difference from the reference is told too, as that of the first measure always is."""
+    law: bool = False
+    """Whether a law by data size is fitted to it, where the study has `sizes`; to the mean score it always is."""
 
 
 class Point(Spec):

@@ -170,15 +170,34 @@ def markdown(answer: Answer, picture: str | None = None) -> str:
     parts += ["## Found", main_table(answer).markdown()]
     parts += [f"![{escaped(study.title)}]({picture})"] if picture else []
     parts.append("\n".join(f"- {escaped(each)}" for each in told(answer)))
-    if answer.laws:
-        law = law_tables(answer.laws)
-        told_of_it = "\n".join(f"- {escaped(each)}" for each in law if isinstance(each, str))
-        parts += ["## The law", *(each.markdown() for each in law if isinstance(each, Table)), told_of_it]
+    if laws := all_laws(answer):
+        parts += ["## The law", _in_turn(laws)]
     parts += ["## Learnt", "\n".join(f"- {escaped(each)}" for each in study.learnt)] if study.learnt else []
     parts += ["## What is missing", in_a_shell(answer.missing)] if answer.missing else []
     if any(row.runs for row in answer.rows):
         parts += ["## Runs", runs_table(answer).markdown()]
     return "\n\n".join(parts) + "\n"
+
+
+def all_laws(answer: Answer) -> list[Table | str]:
+    """The laws of a study's mean score, and of the further measures that it fits laws to."""
+    out = law_tables(answer.laws) if answer.laws else []
+    for name, laws in answer.further_laws.items():
+        out += [f"The same for {name}:", *law_tables(laws, 3)]
+    return out
+
+
+def _in_turn(parts: Sequence[Table | str]) -> str:
+    """Tables, and sentences as items of lists, in their order."""
+    blocks: list[str] = []
+    for before, part in zip([None, *parts], parts, strict=False):
+        if isinstance(part, Table):
+            blocks.append(part.markdown())
+        elif isinstance(before, str):
+            blocks[-1] += f"\n- {escaped(part)}"
+        else:
+            blocks.append(f"- {escaped(part)}")
+    return "\n\n".join(blocks)
 
 
 def in_a_shell(commands: Sequence[str]) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 from speed.runs.page.document import page
 from speed.runs.page.drawing import inlined
 from speed.studies.answer import Answer
-from speed.studies.law_tables import law_tables
-from speed.studies.pages import main_table, runs_table, told
+from speed.studies.pages import all_laws, main_table, runs_table, told
 
 
 def html(answer: Answer, picture: str | None = None) -> str:
@@ -28,7 +27,7 @@ def html(answer: Answer, picture: str | None = None) -> str:
         "answer": main_table(answer),
         "picture": inlined(picture, study.title) if picture else None,
         "told": told(answer),
-        "law": law_tables(answer.laws) if answer.laws else [],
+        "law": all_laws(answer),
         "missing": answer.missing,
         "runs": runs_table(answer) if has_runs else None,
     }

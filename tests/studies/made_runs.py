@@ -53,6 +53,7 @@ def made_run(
     built: int = 1,
     name: str | None = None,
     flawless: float | None = None,
+    entropy: float | None = None,
     **changes: Any,
 ) -> Path:
     """Write one finished run.
@@ -62,6 +63,7 @@ def made_run(
         dollars: what the teacher was paid; None where its price is unknown.
         built: how many of its two stages it built.
         flawless: share of its examples, where the truth is known.
+        entropy: of held-out pairs, where it was measured.
         changes: to the config, as in `config_with`.
     """
     config = config or config_with(**changes)
@@ -94,6 +96,9 @@ def made_run(
     if flawless is not None:
         written = {"label": "synthesis", "key": "w", "state": "reused", "cost": {}, "dollars": 0.0}
         stages.append({**written, "rows_out": 9, "metrics": {"flawless": flawless}})
+    if entropy is not None:
+        measured = {"label": "held-out pairs", "key": "h", "state": "built", "cost": {}, "dollars": 0.0}
+        stages.append({**measured, "rows_out": 9, "metrics": {"contrastive_entropy": entropy}})
     (folder / "summary.json").write_text(json.dumps({"name": "made", "about": {}, "stages": stages, "scores": scores}))
     line = {
         "run": folder.relative_to(runs).as_posix(), "name": str(config["name"]),

@@ -205,3 +205,26 @@ def test_a_tenth_of_a_point_has_its_price_where_the_teachers_is_known(known: boo
     assert laws is not None
     price = laws.laws[0].dollars_a_tenth
     assert price == (pytest.approx(920 * (2**0.1 - 1) * 0.01, rel=0.02) if known else None)
+
+
+def test_a_law_of_contrastive_entropy_stands_beside_that_of_scores(tmp_path: Path) -> None:
+    for factor in (0.125, 0.25, 0.5, 1, 2):
+        made_run(tmp_path, 50 + math.log2(factor), scale__factor=factor, entropy=2 - 0.1 * math.log2(factor))
+    page = found(tmp_path, "figure4")
+    law = page.further_laws["contrastive entropy"].laws[0]
+    assert law.points_a_doubling.value == pytest.approx(-0.1, rel=0.01)
+    assert law.dollars_a_tenth is None, "a tenth of a nat has no price here"
+    text = markdown(page)
+    assert "- The same for contrastive entropy:\n\n| form |" in text
+    assert "| 460 | 2.000 |" in text
+    assert "contrastive entropy" in main_table(page).head
+    assert found(tmp_path, "figure4", with_laws=False).further_laws == {}
+
+
+def test_runs_at_equal_steps_are_a_study_of_their_own(tmp_path: Path) -> None:
+    for factor in (1, 5):
+        made_run(tmp_path, 50, scale__factor=factor, embedder__max_steps=None)
+        made_run(tmp_path, 55, scale__factor=factor, embedder__max_steps=108)
+    assert scores(found(tmp_path, "equal_steps")) == {"1": 55.0, "5": 55.0}
+    made_run(tmp_path, 51, scale__factor=2, embedder__max_steps=None)
+    assert scores(found(tmp_path, "figure4")) == {"1": 50.0, "2": 51.0, "5": 50.0}

@@ -19,7 +19,7 @@ from speed.backends.runtime.at_once import until_it_fits
 from speed.backends.runtime.model_folder import described
 from speed.backends.runtime.probe_steps import left
 from speed.backends.runtime.processes import Job, run_in_processes, several
-from speed.core.content import HubRepository, hub_model, locate_model
+from speed.core.content import HubRepository, ModelReference, hub_model, locate_model
 from speed.core.errors import UserError, mistakes_of, refuse_for
 from speed.data.costs.loads import EmbedderLoad, Measured
 from speed.data.costs.memory import Footprint
@@ -150,6 +150,14 @@ class ContrastiveTrainer(ContrastiveSettings):
             max_length=self.max_length,
             pooling=self.pooling,
             bos=self.bos,
+        )
+
+    def trained_retriever(self, folder: Path) -> EmbeddingRetriever:
+        return EmbeddingRetriever(
+            model=ModelReference(name=str(folder / "model")),
+            instruction=self.instruction,
+            document="",
+            max_length=self.max_length,
         )
 
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
