@@ -60,8 +60,8 @@ def test_what_ships_is_what_these_tests_cover() -> None:
         "teacher_data",
     ]
     assert SWEEP_FILES == [
-        "ablations", "base_model", "beta", "candidates", "equal_steps", "judge", "negatives", "objective", "pair_source",
-        "pairs", "revisions", "revisor_target", "scaling", "sft", "tasks_per_topic", "temperature",
+        "ablations", "base_model", "beta", "candidates", "equal_steps", "judge", "negatives", "objective",
+        "pair_source", "pairs", "revisions", "revisor_target", "scaling", "sft", "tasks_per_topic", "temperature",
     ]  # fmt: skip
     sizes = [len(points(sweep)) for sweep in SWEEP_FILES]
     assert sizes == [4, 3, 5, 4, 7, 6, 6, 10, 3, 5, 5, 2, 7, 5, 4, 6]
@@ -124,7 +124,7 @@ def test_beta_is_measured_on_the_senior(compose: Any) -> None:
     assert beta.key == pairs.key
 
 
-@pytest.mark.parametrize("sweep", SWEEP_FILES)
+@pytest.mark.parametrize("sweep", [sweep for sweep in SWEEP_FILES if sweep != "equal_steps"])  # no preset fixes steps
 def test_a_sweep_contains_the_presets_own_point(compose: Any, sweep: str) -> None:
     """Whoever has run the experiment that a sweep varies has one of its points already."""
     text = yaml.safe_load((SWEEPS / f"{sweep}.yaml").read_text())["defaults"]
