@@ -50,7 +50,8 @@ def run(given: argparse.Namespace) -> str:
     if given.to.exists():
         raise UserError(f"{given.to} already exists: give a new folder")
 
-    from speed.backends.embedder.merge import Part, merge, told
+    from speed.backends.embedder.merge import merge, told
+    from speed.backends.embedder.merge_parts import Part
     from speed.backends.evaluation.evaluated_model import model_at
 
     models = [model_at(part) for part in given.parts]

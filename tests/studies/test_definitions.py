@@ -15,8 +15,9 @@ from plans import points
 from speed.data.paper_results import paper_tables
 from speed.data.quality.retention import TABLE_6
 from speed.runs.finished_runs import finished_runs, settings_of
-from speed.studies.collect import answer, differing
+from speed.studies.collect import answer
 from speed.studies.definition import Study, studies
+from speed.studies.groups import differing
 
 SWEPT = [study for study in studies().values() if study.sweep]
 
