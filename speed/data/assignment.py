@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -63,8 +64,9 @@ class TopicList(list[str]):
     library: Library | None = None
 
 
+@lru_cache(maxsize=1)
 def load_topics(folder: Path) -> TopicList:
-    """Read what the topics stage wrote, in its order."""
+    """What the topics stage wrote, in its order; read once, since the name of its folder is that of the content."""
     with (folder / "topics.jsonl").open(encoding="utf-8") as file:
         topics = TopicList(json.loads(line)["topic"] for line in file)
     if (folder / PASSAGES).is_file():
@@ -94,6 +96,12 @@ ATTEMPT = 10**9
 """Distance between the sample indices of two attempts: more than any pool has rows."""
 
 
+TaskRows: TypeAlias = Callable[[int], Iterable[TaskList]]
+"""The rows of a brainstorm pool from one on, in order."""
+LOOKED_BACK = 64
+"""Rows that are read at first in search of an earlier list."""
+
+
 class About(NamedTuple):
     """The task and topic that an example is written for."""
 
@@ -109,7 +117,7 @@ class Draft(NamedTuple):
     about: About | None
     """None if the teacher gave no task."""
     spare: About | None = None
-    """Task of the nearest earlier brainstorm call of the kind that gave one."""
+    """Task of the nearest earlier brainstorm call of the kind that gave one, where the row has none."""
     ground: Ground | None = None
     """The passage that a query is to be written for, where topics are of documents; with `about`."""
     spare_ground: Ground | None = None
@@ -138,9 +146,9 @@ class Assignment(Spec):
 
     def brainstorm_rows(self, rows: int) -> int:
         """Number of brainstorm rows that the first `rows` rows need."""
-        per_call = self.samples_per_task * self.tasks_per_topic
         counts = self.mix.counts(rows)
-        last = [self._plan.row_of(kind, (counts[kind] - 1) // per_call) for kind in self._plan.kinds if counts[kind]]
+        asked = [kind for kind in self._plan.kinds if counts[kind]]
+        last = [self._plan.row_of(kind, (counts[kind] - 1) // self._rows_a_call) for kind in asked]
         return max(last, default=-1) + 1
 
     def sample_index(self, row: int, attempt: int = 0) -> int:
@@ -151,22 +159,23 @@ class Assignment(Spec):
         return self.mix.index_within_kind(row) + attempt * ATTEMPT
 
     def prompts_of(
-        self, start: int, stop: int, tasks: Iterable[TaskList], topics: Sequence[str]
+        self, start: int, stop: int, tasks: TaskRows, topics: Sequence[str]
     ) -> Iterator[tuple[int, Prompt | None]]:
         """(row, prompt) of rows start..stop-1; no prompt if the teacher gave no task. Arguments: see `drafts`."""
         return ((draft.row, self.prompt(draft)) for draft in self.drafts(start, stop, tasks, topics))
 
     def known_prompts(
-        self, start: int, stop: int, tasks: Iterable[TaskList], topics: Sequence[str]
+        self, start: int, stop: int, tasks: TaskRows, topics: Sequence[str]
     ) -> Iterator[tuple[int, Prompt | None]]:
         """The same without rows whose task is not there yet, since the brainstorm pool ends early."""
-        for draft in self.drafts(start, stop, self._padded(tasks, self.brainstorm_rows(stop)), topics):
+        rows = self.brainstorm_rows(stop)
+        for draft in self.drafts(start, stop, lambda first: self._padded(tasks(first), first, rows), topics):
             if draft.about is None or draft.about.task != UNKNOWN:
                 yield draft.row, self.prompt(draft)
 
-    def _padded(self, tasks: Iterable[TaskList], rows: int) -> Iterator[TaskList]:
-        """Some lists, and unknown ones up to so many rows."""
-        built = 0
+    def _padded(self, tasks: Iterable[TaskList], first: int, rows: int) -> Iterator[TaskList]:
+        """Some lists from a row on, and unknown ones up to so many rows."""
+        built = first
         for listed in tasks:
             yield listed
             built = listed.row + 1
@@ -188,31 +197,47 @@ class Assignment(Spec):
             return query_prompt(about.task, about.topic, ground, self.grounded.config, rng)
         return data_prompt(draft.kind, about.task, about.topic, self.prompts.config, rng)
 
-    def drafts(self, start: int, stop: int, tasks: Iterable[TaskList], topics: Sequence[str]) -> Iterator[Draft]:
+    def drafts(self, start: int, stop: int, tasks: TaskRows, topics: Sequence[str]) -> Iterator[Draft]:
         """Kind, task and topic of rows start..stop-1.
 
         Args:
-            tasks: rows of the brainstorm pool, from row 0; read once, in order.
+            tasks: of the brainstorm pool; read once, from the first row on that these rows need, so that a block costs
+                the same wherever it lies. Where a list has no tasks, earlier rows are looked at as well.
             topics: all topics, in the order of the topics stage.
         """
         waiting: dict[Kind, deque[TaskList]] = defaultdict(deque)
-        spares: dict[Kind, TaskList] = {}
-        stream = iter(tasks)
+        spares: dict[Kind, TaskList | None] = {}
+        first = self._first_brainstorm_row(start, stop)
+        stream = iter(tasks(first))
         for row in range(start, stop):
             kind, index = self.mix.kind_of(row), self.mix.index_within_kind(row)
             if kind is Kind.STS:
                 topic = topics[topic_index(index, len(topics), self.seed, self.role, kind)]
                 yield Draft(row, kind, About(STS_INSTRUCTION, topic))
                 continue
-            call = index // (self.samples_per_task * self.tasks_per_topic)
-            listed = self._task_list(kind, call, waiting, spares, stream)
+            listed = self._task_list(kind, index // self._rows_a_call, waiting, spares, stream)
             library = getattr(topics, "library", None) if kind is Kind.RETRIEVAL else None
-            about, spare = self._about(listed, index), self._about(spares.get(kind), index)
+            about, spare = self._about(listed, index), None
+            if about is None:
+                if kind not in spares:
+                    spares[kind] = _last_before(first, kind, tasks)
+                spare = self._about(spares[kind], index)
             grounds = (
                 None if library is None or each is None else library.ground(each.topic, self.seed, self.role, index)
                 for each in (about, spare)
             )
             yield Draft(row, kind, about, spare, *grounds)
+
+    @property
+    def _rows_a_call(self) -> int:
+        """Rows of a kind that one brainstorm call is for."""
+        return self.samples_per_task * self.tasks_per_topic
+
+    def _first_brainstorm_row(self, start: int, stop: int) -> int:
+        """The first row of the brainstorm pool that rows start..stop-1 need; 0 where they need none."""
+        before, after = self.mix.counts(start), self.mix.counts(stop)
+        asked = [kind for kind in self._plan.kinds if after[kind] > before[kind]]
+        return min((self._plan.row_of(kind, before[kind] // self._rows_a_call) for kind in asked), default=0)
 
     def _about(self, listed: TaskList | None, index: int) -> About | None:
         """The task of a list that belongs to number `index` of its kind."""
@@ -229,7 +254,7 @@ class Assignment(Spec):
         kind: Kind,
         call: int,
         waiting: dict[Kind, deque[TaskList]],
-        spares: dict[Kind, TaskList],
+        spares: dict[Kind, TaskList | None],
         stream: Iterator[TaskList],
     ) -> TaskList:
         """Task list of a call.
@@ -251,3 +276,15 @@ class Assignment(Spec):
                     break
             else:
                 raise IndexError(f"no brainstorm row for call {call} of {kind}")
+
+
+def _last_before(row: int, kind: Kind, tasks: TaskRows) -> TaskList | None:
+    """The last list of a kind with tasks before a row of the brainstorm pool; None where no earlier one has any."""
+    found, width = None, LOOKED_BACK
+    while row and found is None:
+        begin = max(0, row - width)
+        for listed in islice(tasks(begin), row - begin):
+            if listed.kind is kind and listed.tasks:
+                found = listed
+        row, width = begin, 2 * width
+    return found

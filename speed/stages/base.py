@@ -20,7 +20,7 @@ from speed.core.spec import Json
 from speed.core.stage import Node, Pool, Stage, Take
 from speed.core.work import Work
 from speed.data.answers.accept_or_reject import counts_by_kind, figures_by_kind
-from speed.data.assignment import Assignment, Draft, load_topics
+from speed.data.assignment import Assignment, Draft, TaskRows, load_topics
 from speed.data.costs.call_tokens import call_tokens
 from speed.data.costs.memory import host_gigabytes
 from speed.data.costs.model_shapes import shape_of
@@ -86,15 +86,19 @@ class AssignedPool(Pool[R]):
 
     def drafts(self, start: int, stop: int, ctx: Context) -> Iterator[Draft]:
         """What rows start..stop-1 are about."""
-        tasks = ctx.rows(self.tasks.take(self.assignment.brainstorm_rows(stop)))
-        return self.assignment.drafts(start, stop, tasks, load_topics(ctx.folder(self.topics)))
+        return self.assignment.drafts(start, stop, self.task_rows(stop, ctx), load_topics(ctx.folder(self.topics)))
+
+    def task_rows(self, stop: int, ctx: Context) -> TaskRows:
+        """The task lists of rows up to `stop`."""
+        take = self.tasks.take(self.assignment.brainstorm_rows(stop))
+        return lambda first: ctx.rows(take, first)
 
     def sample_rows(self, rows: int, ctx: Context) -> Iterator[R]:
         built = list(ctx.rows(self.take(rows)))
         yield from built
-        tasks = self.tasks.sample_rows(self.assignment.brainstorm_rows(rows), ctx)
+        tasks = list(self.tasks.sample_rows(self.assignment.brainstorm_rows(rows), ctx))
         topics = load_topics(ctx.folder(self.topics))
-        for row, prompt in self.assignment.prompts_of(len(built), rows, tasks, topics):
+        for row, prompt in self.assignment.prompts_of(len(built), rows, lambda first: tasks[first:], topics):
             if prompt is not None:
                 yield self.stand_in(row, prompt)
 

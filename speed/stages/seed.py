@@ -44,8 +44,8 @@ class SeedData(ExamplePool):
         return ((row.prompt.kind, row.prompt.text) for row in self.sample_rows(rows, ctx) if row.prompt.kind)
 
     def known_asks(self, start: int, stop: int, ctx: Context) -> Iterator[tuple[Teacher, Ask] | None]:
-        tasks = ctx.rows(self.tasks.take(self.assignment.brainstorm_rows(stop)))
-        for row, prompt in self.assignment.known_prompts(start, stop, tasks, load_topics(ctx.folder(self.topics))):
+        tasks, topics = self.task_rows(stop, ctx), load_topics(ctx.folder(self.topics))
+        for row, prompt in self.assignment.known_prompts(start, stop, tasks, topics):
             request = self._request(row, prompt, 0)
             yield None if request is None else (self.teacher, request[0])
 

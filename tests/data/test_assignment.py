@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 
 import pytest
 
-from speed.data.assignment import ATTEMPT, Assignment, BrainstormPlan, Draft
+from speed.data.assignment import ATTEMPT, Assignment, BrainstormPlan, Draft, TaskRows
 from speed.data.mix import Mix
 from speed.data.prompts.rendering import PromptsConfig
 from speed.data.records import Kind, Prompt, TaskList
@@ -33,7 +34,19 @@ def lists(rows: int, tasks: int = 1, failed: tuple[int, ...] = ()) -> Iterator[T
 
 
 def drafts(made: Assignment, start: int, stop: int, tasks: int = 1, failed: tuple[int, ...] = ()) -> list[Draft]:
-    return list(made.drafts(start, stop, lists(made.brainstorm_rows(stop), tasks, failed), TOPICS))
+    return list(made.drafts(start, stop, pool(made.brainstorm_rows(stop), tasks, failed), TOPICS))
+
+
+def pool(rows: int, tasks: int = 1, failed: tuple[int, ...] = (), read: list[int] | None = None) -> TaskRows:
+    """The same from a row on; `read` gets the number of each row that is read."""
+
+    def seen(first: int) -> Iterator[TaskList]:
+        for listed in islice(lists(rows, tasks, failed), first, None):
+            if read is not None:
+                read.append(listed.row)
+            yield listed
+
+    return seen
 
 
 @pytest.mark.parametrize(("per_topic", "per_task"), [(1, 3), (3, 1), (5, 2)])
@@ -66,6 +79,24 @@ def test_where_one_begins_to_read_changes_nothing(start: int) -> None:
     made = assignment()
     assert drafts(made, start, 200, failed=(3, 4)) == drafts(made, 0, 200, failed=(3, 4))[start:]
     assert made.brainstorm_rows(200) <= made.brainstorm_rows(230) < 230 / 3 + 5
+
+
+@pytest.mark.parametrize("start", [230, 23_000, 115_000])
+def test_a_block_reads_as_many_lists_wherever_it_lies(start: int) -> None:
+    made, read = assignment(), list[int]()
+    stop = start + 115
+    assert len(list(made.drafts(start, stop, pool(made.brainstorm_rows(stop), read=read), TOPICS))) == 115
+    assert len(read) == len(set(read)) < 60
+
+
+def test_the_nearest_earlier_list_may_lie_far_before_a_block() -> None:
+    made = assignment()
+    failed = tuple(range(30, 1_000))
+    stop = 6_900
+    one = [draft for draft in drafts(made, 6_785, stop, failed=failed) if draft.kind is Kind.CLASSIFICATION]
+    assert {(draft.about, draft.spare) for draft in one} == {(None, ("classification 29.0", "T29"))}
+    none = [draft for draft in drafts(made, 6_785, stop, failed=tuple(range(1_000))) if draft.kind is not Kind.STS]
+    assert {(draft.about, draft.spare) for draft in none} == {(None, None)}
 
 
 def test_a_list_that_failed_lends_the_nearest_earlier_task() -> None:

@@ -56,7 +56,7 @@ def test_all_points_of_tasks_share_their_brainstorm_calls(compose: Any) -> None:
 def test_three_tasks_of_a_topic_come_from_its_recorded_list(compose: Any) -> None:
     lists = brainstormed(60)
     first, three = (assignment_of(compose, diversity) for diversity in POINTS[:2])
-    rows = [draft for draft in three.drafts(0, 230, lists, ["T"]) if draft.kind is Kind.RETRIEVAL]
+    rows = [draft for draft in three.drafts(0, 230, lambda row: lists[row:], ["T"]) if draft.kind is Kind.RETRIEVAL]
     abouts = [draft.about for draft in rows]
     assert None not in abouts
     assert Counter(about.topic for about in abouts if about) == {f"T{call}": 9 for call in range(7)} | {"T7": 7}
@@ -64,7 +64,9 @@ def test_three_tasks_of_a_topic_come_from_its_recorded_list(compose: Any) -> Non
     assert [tasks[0]] * 3 == list(next(each for each in lists if each.kind is Kind.RETRIEVAL).tasks) * 3
     assert [len(set(tasks[start : start + 3])) for start in (0, 3, 6)] == [1, 1, 1]
     assert len(set(tasks)) == 3
-    ones = [draft.about for draft in first.drafts(0, 69, lists, ["T"]) if draft.kind is Kind.RETRIEVAL]
+    ones = [
+        draft.about for draft in first.drafts(0, 69, lambda row: lists[row:], ["T"]) if draft.kind is Kind.RETRIEVAL
+    ]
     assert ones[:3] == abouts[:3], "the first task of a topic is the one that a single task is"
 
 
@@ -73,7 +75,7 @@ def test_sts_is_asked_with_the_same_requests(compose: Any) -> None:
     lists, prompts = brainstormed(60), []
     for diversity in POINTS:
         made = assignment_of(compose, diversity)
-        drafts = made.drafts(0, 115, lists, ["A", "B"])
+        drafts = made.drafts(0, 115, lambda row: lists[row:], ["A", "B"])
         prompts.append(
             [(made.sample_index(draft.row), made.prompt(draft)) for draft in drafts if draft.kind is Kind.STS]
         )
