@@ -2,6 +2,8 @@
 
 `first_run_s`: the default run in a new store (with --quick: `+experiment=smoke`); `cached_run_s`: the same command
 again; `plan_s`, `help_s`; `peak_rss_mb`: the most memory of the run's processes, shared pages counted once.
+`reference_s`: CPU of a fixed loop of small matrices and of Python on one core, before and after the first run;
+`first_run_in_references`: the first run by it, which says on a slow machine what seconds say on a fast one.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+REFERENCE_STEPS, REFERENCE_COUNTS = 100, 5_000_000
 
 
 def resident_mb(group: int) -> float:
@@ -62,6 +65,27 @@ def timed(home: Path, *arguments: str) -> tuple[float, float]:
     return seconds, peak
 
 
+def reference() -> float:
+    """Seconds of a fixed loop: steps of a model of the miniature's size, which is most of a first run, and Python."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(128, 512), torch.nn.GELU(), torch.nn.Linear(512, 128)] * 4
+    model = torch.nn.Sequential(*layers, torch.nn.Linear(128, 2048))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    rows, targets = torch.randn(1024, 128), torch.randint(0, 2048, (1024,))
+    begun = time.process_time()
+    for _ in range(REFERENCE_STEPS):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(model(rows), targets).backward()
+        optimiser.step()
+    counts: dict[int, int] = {}
+    for number in range(REFERENCE_COUNTS):
+        counts[number % 1009] = counts.get(number % 1009, 0) + number
+    return time.process_time() - begun
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -70,12 +94,16 @@ def main() -> None:
     experiment, tries = (["+experiment=smoke"], 1) if quick else ([], 3)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
+        before = reference()
         first, peak = timed(home, *experiment)
+        compared = (before + reference()) / 2
         cached = min(timed(home, *experiment)[0] for _ in range(tries))
         plan = min(timed(home, *experiment, "plan=true")[0] for _ in range(tries))
         help_seconds = min(timed(home, "--help")[0] for _ in range(tries))
     figures = {
         "first_run_s": round(first, 1),
+        "reference_s": round(compared, 2),
+        "first_run_in_references": round(first / compared, 1),
         "cached_run_s": round(cached, 2),
         "plan_s": round(plan, 2),
         "help_s": round(help_seconds, 2),
