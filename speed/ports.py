@@ -397,6 +397,11 @@ class EmbedderTrainer(Backend, ABC):
         """The base as it came, to search and compare with; None where there is none that could."""
         return None
 
+    @property
+    def loss_temperature(self) -> float:
+        """By which the loss of a training divides similarities."""
+        return 1.0
+
     def trained_retriever(self, folder: Path) -> Retriever | None:
         """What `train` wrote into `folder/model`, with the queries' instructions of the training; None where it cannot
         compare texts."""

@@ -26,21 +26,19 @@ from speed.runtime import Context, Runtime
 
 NEGATIVES = 256
 """Texts that a positive is told from (the same paper)."""
-TEMPERATURE = 0.02
-"""By which cosines are divided (the paper's embedder, Appendix B); the same for all embedders, so that they compare."""
 
 
 @dataclass(frozen=True)
 class HeldOutPairs(Stage[Scores]):
     """`entropy.json`: mean of -ln softmax(cosine / temperature) of the positive among itself and the negatives, in
-    nats, over all pairs and by kind. Negatives of a pair are positives of others of its kind, drawn by `seed`."""
+    nats, over all pairs and by kind, at the temperature of the training. Negatives of a pair are positives of others of
+    its kind, drawn by `seed`."""
 
     embedder: Stage[Weights]
     trainer: EmbedderTrainer
     pairs: Take[Sample]
     seed: int
     negatives: int = NEGATIVES
-    temperature: float = TEMPERATURE
 
     name: ClassVar[str] = "held-out pairs"
 
@@ -94,6 +92,6 @@ class HeldOutPairs(Stage[Scores]):
             yield place[example.positive], rng.sample(others, min(self.negatives, len(others)))
 
     def _loss(self, cosines: Sequence[float]) -> float:
-        scaled = [cosine / self.temperature for cosine in cosines]
+        scaled = [cosine / self.trainer.loss_temperature for cosine in cosines]
         largest = max(scaled)
         return largest + math.log(sum(math.exp(each - largest) for each in scaled)) - scaled[0]

@@ -76,7 +76,7 @@ class WordTrainer(EmbedderTrainer):
 
 
 def measured(home: Path, rows: int = len(PAIRS) + 1, **fields: Any) -> tuple[dict[str, Any], Manifest]:
-    stage = HeldOutPairs(Trained(), WordTrainer(), Written().take(rows), seed=0, temperature=1.0, **fields)
+    stage = HeldOutPairs(Trained(), WordTrainer(), Written().take(rows), seed=0, **fields)
     store = Store(home).open()
     for goal in goals([stage]):
         build(goal, store, Runtime(home=home), silence)

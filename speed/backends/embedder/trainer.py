@@ -152,6 +152,10 @@ class ContrastiveTrainer(ContrastiveSettings):
             bos=self.bos,
         )
 
+    @property
+    def loss_temperature(self) -> float:
+        return self.temperature
+
     def trained_retriever(self, folder: Path) -> EmbeddingRetriever:
         return EmbeddingRetriever(
             model=ModelReference(name=str(folder / "model")),
