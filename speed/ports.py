@@ -397,6 +397,10 @@ class EmbedderTrainer(Backend, ABC):
         """The base as it came, to search and compare with; None where there is none that could."""
         return None
 
+    def labelled_files(self) -> tuple[Path, ...]:
+        """Files of labelled records that it trains on beside the corpus."""
+        return ()
+
     @property
     def loss_temperature(self) -> float:
         """By which the loss of a training divides similarities."""

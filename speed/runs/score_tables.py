@@ -80,8 +80,10 @@ def about_the_tasks(lines: Sequence[StageLine], scores: Scores) -> list[str]:
     if found and found.tasks:
         held = {task: overlap.records for task, overlap in found.tasks.items() if overlap.records}
         named = _few([f"{task} {count:,}" for task, count in sorted(held.items(), key=lambda each: -each[1])])
-        whole = f"{found.records:,} examples of the corpus"
-        part = f"the {found.records:,} examples that were searched, {_every(found)} of the corpus,"
+        sets = f" and of {found.labelled} labelled set{'s' * (found.labelled > 1)}" if found.labelled else ""
+        read = f"the corpus{sets}"
+        whole = f"{found.records:,} examples of {read}"
+        part = f"the {found.records:,} examples that were searched, {_every(found)} of {read},"
         told.append(
             f"Contamination: {f'{found.contaminated:,}' if held else 'none'} of {whole if found.every == 1 else part} "
             f"{'holds' if found.contaminated == 1 else 'hold'} a text of these tasks or nearly so (a run of "

@@ -60,18 +60,19 @@ class Evaluation(Stage[Scores]):
             ctx.tally.metrics["contamination"] = found.model_dump(mode="json")
 
     def _contamination(self, ctx: Context) -> Contamination | None:
-        """What the corpus of the embedder shares with the tasks, for the report; None where there is no corpus or no
-        text. It decides over nothing, so it is in no key."""
+        """What the corpus of the embedder, and labelled records beside it, share with the tasks, for the report; None
+        where there is no corpus or no text. It decides over nothing, so it is in no key."""
 
         def so_far(tally: Tally) -> None:
             ctx.say(f"looking for texts of the tasks in the corpus: {tally.records:,} examples so far")
 
-        corpus = getattr(self.embedder, "corpus", None)
+        corpus, trainer = getattr(self.embedder, "corpus", None), getattr(self.embedder, "trainer", None)
         if not isinstance(corpus, Stage):
             return None
         try:
             tasks = self.evaluator.task_texts(ctx)
-            return contamination_of(ctx.folder(corpus) / "examples.jsonl", tasks, so_far) if tasks else None
+            files = (ctx.folder(corpus) / "examples.jsonl", *(trainer.labelled_files() if trainer else ()))
+            return contamination_of(files, tasks, so_far) if tasks else None
         except Exception as error:  # nor is an evaluation lost for it that took days, and whose corpus may be gone
             ctx.say(f"the corpus is not searched for texts of the tasks ({type(error).__name__}): {error}")
             ctx.tally.metrics["not_searched"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

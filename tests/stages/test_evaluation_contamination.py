@@ -19,7 +19,7 @@ from speed.core.store import Store
 from speed.data.evaluation_record import scores_of
 from speed.data.quality import contaminated_records
 from speed.data.records import Example, Scores
-from speed.ports import Weights
+from speed.ports import EmbedderTrainer, Weights
 from speed.runs.score_tables import about_the_tasks, task_table
 from speed.runs.stage_lines import StageLine, stage_line
 from speed.runtime import Context, Runtime
@@ -44,6 +44,7 @@ class Corpus(Stage[Example]):
 @dataclass(frozen=True)
 class Trained(Stage[Weights]):
     corpus: Stage[Example]
+    trainer: EmbedderTrainer | None = None
     name: ClassVar[str] = "embedder"
 
     def run(self, out: Path, ctx: Context) -> None:
@@ -68,8 +69,23 @@ def tasks(tmp_path: Path) -> Path:
     return tmp_path / "tasks"
 
 
-def judged(tasks: Path, home: Path, *texts: str) -> StageLine:
-    stage = Evaluation(Judge(tasks=Content(path=tasks)), Trained(Corpus(texts)))
+class LabelledTrainer(EmbedderTrainer):
+    """Trains on files beside the corpus."""
+
+    file: Content
+
+    def labelled_files(self) -> tuple[Path, ...]:
+        return (self.file.path,)
+
+    def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
+        raise NotImplementedError
+
+    def steps(self, examples: int) -> int:
+        return 1
+
+
+def judged(tasks: Path, home: Path, *texts: str, trainer: EmbedderTrainer | None = None) -> StageLine:
+    stage = Evaluation(Judge(tasks=Content(path=tasks)), Trained(Corpus(texts), trainer))
     store, runtime = Store(home).open(), Runtime(home=home)
     for node in (stage.embedder.corpus, stage.embedder, stage):  # type: ignore[attr-defined]
         build(Goal(node, 0, ()), store, runtime, silence)
@@ -91,6 +107,28 @@ def test_an_overlap_is_counted_by_task_and_told_beside_the_scores(tasks: Path, t
     )
     assert ": Mill 1, Ships 1. Those scores may owe something to that." in told
     assert ceiling.startswith("Near its ceiling: Mill. From a score of 95 on at most 5 points are left to win")
+
+
+def test_labelled_records_beside_the_corpus_are_searched_too(
+    tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "labelled.jsonl"
+    rows = [
+        {"query": "ships", "pos": ["three ships lie in the harbour"], "neg": []},
+        {"query": COPY, "pos": ["a hill"]},
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    line = judged(tasks, tmp_path / "home", "a river", trainer=LabelledTrainer(file=Content(path=file)))
+    assert line.metrics["contamination"]["tasks"] == {
+        "Mill": {"texts": 6, "records": 1}, "Ships": {"texts": 6, "records": 1},
+    }  # fmt: skip
+    scores = Scores.model_validate(line.metrics["scores"])
+    assert about_the_tasks([line], scores)[0].startswith(
+        "Contamination: 2 of 3 examples of the corpus and of 1 labelled set hold a text of these tasks"
+    )
+    monkeypatch.setattr(contaminated_records, "RECORDS", 1)
+    line = judged(tasks, tmp_path / "sampled", "a river", trainer=LabelledTrainer(file=Content(path=file)))
+    assert (line.metrics["contamination"]["records"], line.metrics["contamination"]["every"]) == (1, 3)
 
 
 def test_a_clean_corpus_is_said_to_be_clean(tasks: Path, tmp_path: Path) -> None:

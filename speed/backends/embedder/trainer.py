@@ -152,6 +152,9 @@ class ContrastiveTrainer(ContrastiveSettings):
             bos=self.bos,
         )
 
+    def labelled_files(self) -> tuple[Path, ...]:
+        return tuple(source.path.path.expanduser() for source in self.sources)
+
     @property
     def loss_temperature(self) -> float:
         return self.temperature

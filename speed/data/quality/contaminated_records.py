@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -81,10 +81,15 @@ class Contamination(Spec):
     tasks: dict[str, TaskOverlap]
     left_out: tuple[str, ...]
     """Tasks of too much text, or of nobody knows how much."""
+    labelled: int = 0
+    """Files of labelled records that were searched beside the corpus."""
 
 
-def contamination_of(corpus: Path, tasks: Sequence[TaskTexts], say: Callable[[Tally], None]) -> Contamination:
-    """Search a corpus for the texts of tasks, within `CHARACTERS` (the shortest tasks first) and `RECORDS`.
+def contamination_of(files: Sequence[Path], tasks: Sequence[TaskTexts], say: Callable[[Tally], None]) -> Contamination:
+    """Search records for the texts of tasks, within `CHARACTERS` (the shortest tasks first) and `RECORDS`.
+
+    Args:
+        files: the corpus, then labelled records that an embedder learned from as well.
 
     Raises:
         UserError: for a line that is no record, or a task that cannot be read.
@@ -94,10 +99,12 @@ def contamination_of(corpus: Path, tasks: Sequence[TaskTexts], say: Callable[[Ta
         if task.characters is not None and task.characters <= room:
             taken.append(task)
             room -= task.characters
-    every, tally, overlaps = -(-lines_with_text(corpus) // RECORDS) or 1, Tally(), dict[str, TaskOverlap]()
+    lines = sum(map(lines_with_text, files))
+    every, tally, overlaps = -(-lines // RECORDS) or 1, Tally(), dict[str, TaskOverlap]()
     if taken:
         known = EvaluationTexts((task.read() for task in taken), WORDS, SIMILARITY)
-        tally = search(islice(record_texts(corpus), 0, None, every), known, None, say)
+        records = chain.from_iterable(map(record_texts, files))
+        tally = search(islice(records, 0, None, every), known, None, say)
         counts = enumerate(known.counts)
         overlaps = {taken[n].name: TaskOverlap(texts=texts, records=tally.either[n]) for n, texts in counts}
     return Contamination(
@@ -108,6 +115,7 @@ def contamination_of(corpus: Path, tasks: Sequence[TaskTexts], say: Callable[[Ta
         contaminated=tally.contaminated,
         tasks={task.name: overlaps[task.name] for task in tasks if task.name in overlaps},
         left_out=tuple(task.name for task in tasks if task.name not in overlaps),
+        labelled=len(files) - 1,
     )
 
 
