@@ -22,6 +22,8 @@ class Demand(NamedTuple):
     """Whether any number of workers, each with so many devices, may build the blocks of it."""
     gigabytes: float = 0.0
     """Of the machine's memory that each worker takes where it computes on cores, about; 0: too little to count."""
+    nodes: bool = False
+    """Whether it is shared by all nodes of a run where there are several."""
 
 
 class Share(Spec):

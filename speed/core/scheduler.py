@@ -65,8 +65,11 @@ class Scheduler:
         """Those that work."""
         self.deaths: Counter[int | str] = Counter()
         """Workers in a row that died on a device, or on another machine."""
-        self.memory = {goal.key: goal.node.demand(runtime).gigabytes for goal in order}
+        demands = {goal.key: goal.node.demand(runtime) for goal in order}
+        self.memory = {key: demand.gigabytes for key, demand in demands.items()}
         """GB that a worker on cores takes, by key."""
+        self.on_all_nodes = {key for key, demand in demands.items() if demand.nodes and runtime.nodes > 1}
+        """Goals that take the devices of other machines too, on which the workers of a cluster would meet them."""
         self.running: list[Worker] = []
         self.blocks: dict[str, Blocks] = {}
         """The pools that are built block by block, by key."""
@@ -94,6 +97,11 @@ class Scheduler:
         if self.soon:
             return
         goals = {goal.key: goal for goal in ready}
+        if there := [worker.goal.label for worker in self.running if worker.machine]:
+            for goal in ready:
+                if goal.key in self.on_all_nodes:
+                    self._tell(goal, f"waits for other machines to finish their blocks of {there[0]}", listen)
+            ready = [goal for goal in ready if goal.key not in self.on_all_nodes]
         wishes = [wish for goal in ready if (wish := self._wish(goal)).workers]
         held = {device for worker in self._here() for device in worker.grant.devices}
         free = [device for device in self.devices if device not in held]
@@ -103,7 +111,8 @@ class Scheduler:
         room = (memory_gigabytes() or inf) - held_memory
         for key, devices in next_starts(wishes, free, places, room, alone=not held_memory):
             self._start_worker(goals[key], devices, listen)
-        self._start_elsewhere([goals[wish.key] for wish in wishes if wish.pool], listen)
+        if not any(worker.goal.key in self.on_all_nodes for worker in self.running):
+            self._start_elsewhere([goals[wish.key] for wish in wishes if wish.pool], listen)
         for wish in wishes:
             self._tell_why_waiting(goals[wish.key], wish, listen)
 
@@ -156,7 +165,8 @@ class Scheduler:
             listen(goal.label, {"event": "start", "rows": goal.rows, "grant": grant.model_dump(mode="json")})
         if devices or machine:
             where = f"GPU {', '.join(map(str, devices))}" if not machine else machine.name
-            listen(goal.label, {"event": "say", "message": f"runs on {where}"})
+            known = {"gpus": [] if machine else list(devices), "machines": [machine.name] if machine else []}
+            listen(goal.label, {"event": "say", "message": f"runs on {where}", **known})
         blocks = self.blocks.get(goal.key)
         block = blocks.left.popleft() if blocks is not None and not machine else None
         logs = {worker.log for worker in self.running}
@@ -182,7 +192,12 @@ class Scheduler:
     def _tell_why_waiting(self, goal: Goal, wish: Ready, listen: Listener) -> None:
         if self._workers(goal):
             return
-        why = why_waiting(wish, self._here(), self.memory, memory_gigabytes(), self.runtime.side_by_side)
+        self._tell(
+            goal, why_waiting(wish, self._here(), self.memory, memory_gigabytes(), self.runtime.side_by_side), listen
+        )
+
+    def _tell(self, goal: Goal, why: str, listen: Listener) -> None:
+        """Say why a goal waits, once."""
         if why and self.told.get(goal.key) != why:
             self.told[goal.key] = why
             listen(goal.label, {"event": "say", "message": why})

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TextIO
 
@@ -49,8 +50,24 @@ class Box(Spec):
     unit: str = ""
     rate: float = 0.0
     """Units a second, since its first event."""
+    gpus: tuple[int, ...] = ()
+    """Of this machine, that it has run on."""
+    machines: tuple[str, ...] = ()
+    """Others that have worked for it."""
     calls: int = 0
     dollars: float | None = 0.0
+
+    @property
+    def where(self) -> str:
+        """The devices that it runs on; empty where nothing has begun."""
+        gpus = f"GPU {', '.join(map(str, self.gpus))}" if self.gpus else ""
+        return "; ".join([*([gpus] if gpus else []), *self.machines]) or ("cores" if self.state == "building" else "")
+
+    @property
+    def left(self) -> str:
+        """How long it will still take at its rate."""
+        known = self.state == "building" and self.rate and self.done < self.total
+        return f"{timedelta(seconds=round((self.total - self.done) / self.rate))}" if known else ""
 
 
 class Status(Spec):
@@ -140,12 +157,13 @@ def status_text(status: Status) -> str:
     """A status in words and columns, for printing."""
     about = status.about
     process = {"running": "alive", "finished": "ended well", "dead": "dead: the same command goes on from here"}
-    table = Table("stage", "state", "done", "of", "", "a second", "calls", "dollars")
+    table = Table("stage", "state", "on", "done", "of", "", "a second", "left", "calls", "dollars")
     for label, box in status.boxes.items():
         known = box.state != "waiting" and box.total
         table.add(
-            label, box.state, f"{box.done:,}" if known else "-", f"{box.total:,}" if known else "-", box.unit,
-            f"{box.rate:,.1f}" if box.rate else "-", f"{box.calls:,}", money(box.dollars),
+            label, box.state, box.where or "-", f"{box.done:,}" if known else "-",
+            f"{box.total:,}" if known else "-", box.unit, f"{box.rate:,.1f}" if box.rate else "-", box.left or "-",
+            f"{box.calls:,}", money(box.dollars),
         )  # fmt: skip
     lines = [
         f"{about.name}: {status.state}, {status.seconds:,.0f} s",
@@ -174,7 +192,10 @@ def _updated_by(box: Box, event: dict[str, Json], first: dict[str, tuple[float, 
     name, label, at = event["event"], str(event["stage"]), float(event["at"])
     if name == "start":
         first.pop(label, None)
-        return box.model_copy(update={"state": "building"})
+        return box.model_copy(update={"state": "building", "gpus": (), "machines": ()})
+    if name == "say" and "gpus" in event:
+        gpus, machines = {*box.gpus, *event["gpus"]}, dict.fromkeys([*box.machines, *event["machines"]])
+        return box.model_copy(update={"gpus": tuple(sorted(gpus)), "machines": tuple(machines)})
     if name == "done":
         return box.model_copy(update={"state": "done", "done": box.total})
     if name in ("user_error", "crash", "corrupt"):

@@ -236,7 +236,7 @@ class FineTuning(Stage[Weights], Generic[R]):
         return hub_model(self.base.name)
 
     def demand(self, runtime: Runtime) -> Demand:
-        return Demand(self.trainer.devices(self.sft, runtime), gigabytes=host_memory(self.training()))
+        return Demand(self.trainer.devices(self.sft, runtime), gigabytes=host_memory(self.training()), nodes=True)
 
     def training(self) -> Training:
         return Training(self.base.name, self.sft, self.trainer, sum(tokens_about(self, self.learns_from)))

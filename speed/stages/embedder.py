@@ -71,7 +71,7 @@ class Embedder(Stage[Weights]):
         held = 0.0
         if load is not None and shape is not None:
             held = embedder_bytes(shape, load.footprint, load.chunk, load.kept, load.checkpointing) / GIGABYTE
-        return Demand(self.trainer.devices(runtime), gigabytes=held)
+        return Demand(self.trainer.devices(runtime), gigabytes=held, nodes=True)
 
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         return self.trainer.hub_repositories()

@@ -48,7 +48,7 @@ class Senior(Stage[Weights]):
         self.trainer.check(self.dpo, runtime)
 
     def demand(self, runtime: Runtime) -> Demand:
-        return Demand(self.trainer.devices(self.dpo, runtime), gigabytes=host_memory(self.training()))
+        return Demand(self.trainer.devices(self.dpo, runtime), gigabytes=host_memory(self.training()), nodes=True)
 
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         return bases_under(self.junior)

@@ -133,6 +133,27 @@ def test_a_run_is_told_while_it_lives_and_when_it_is_over(tmp_path: Path) -> Non
     assert status_of(folder).state == "finished"
 
 
+def test_a_status_says_where_a_stage_runs_how_long_it_takes_and_what_is_alarming(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    with record_events(folder, "speed", "speed", BOXES, BOXES) as events:
+        events.write(event(1.0, "seed data", "start", rows=400) + progress(2.0, 100, 90, 0.5))
+        for gpus, machines in (([1], []), ([], ["far (1a2b)"]), ([0], [])):
+            events.write(event(2.0, "seed data", "say", message="runs on it", gpus=gpus, machines=machines))
+        events.write(progress(12.0, 200, 280, 1.25) + event(12.0, "junior", "start", rows=9))
+        events.write(event(13.0, "junior", "alert", message="stands still\x1b[31m"))
+        events.flush()
+        living = status_of(folder)
+    box = living.boxes["seed data"]
+    assert (box.where, box.left) == ("GPU 0, 1; far (1a2b)", "0:00:20")
+    assert [living.boxes[label].where for label in ("topics", "junior")] == ["", "cores"]
+    assert living.boxes["junior"].left == ""
+    lines = status_text(living).splitlines()
+    [row] = [line for line in lines if line.startswith("seed data ")]
+    assert "GPU 0, 1; far (1a2b)" in row
+    assert "0:00:20" in row
+    assert lines[-1] == "ALERT junior: stands still\\x1b[31m"
+
+
 def test_the_reason_of_an_end_is_the_last_event_and_an_unknown_price_stays_unknown(tmp_path: Path) -> None:
     folder = run_folder(tmp_path)
     with record_events(folder, "speed", "speed", BOXES, BOXES) as events:
