@@ -57,6 +57,7 @@ def composed(cfg: DictConfig) -> dict[str, Any]:
 
     from speed.config import explanation
     from speed.core.errors import UserError
+    from speed.core.spec import part_named
 
     try:
         values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -76,14 +77,15 @@ def composed(cfg: DictConfig) -> dict[str, Any]:
         if target in MOVED:
             print(f"{path}._target_: {target} is now named {MOVED[target]}", file=sys.stderr)
             target = inner["_target_"] = MOVED[target]
-        if not str(target).startswith("speed."):
-            mistakes.append(f"  {path}._target_: only parts of speed may be named, not {target!r}")
-            return None
         fields = {key: value for key, value in inner.items() if key not in INSTANTIATING}
         try:  # not by Hydra's own `instantiate`, which would copy plain values for a twentieth of a second
-            maker = hydra.utils.get_object(target)
+            maker = part_named(str(target))
+            if maker is None:
+                mistakes.append(f"  {path}._target_: only parts of speed may be named, not '{target}'")
+                return None
             return maker(**fields)
         except ValidationError as error:
+            assert maker is not None, "what is not found is not made"
             mistakes.append(explanation(error, maker, path))
         except Exception as error:
             mistakes.append(f"  {path}: {target} cannot be made: {str(error.__cause__ or error).splitlines()[0]}")

@@ -274,7 +274,21 @@ def test_an_option_is_still_found_by_its_former_name(compose: Any, group: str, o
         ("guidelines.drop=[ugly]", "guidelines.drop: ugly is no guideline that is checked; those are query_length, "),
         ("teacher.error_rate=2", r"teacher\.error_rate: .*less than or equal to 1"),
         ("embedder.temperature=0", r"embedder\.temperature: .*greater than 0"),
-        ("tracker._target_=os.system", r"tracker\._target_: only parts of speed may be named, not 'os\.system'"),
+        *(
+            (f"tracker._target_={target}", rf"tracker\._target_: only parts of speed may be named, not '{target}'")
+            for target in (
+                "os.system",
+                "speed.run.os.system",
+                "speed.core.store.shutil.rmtree",
+                "speed.run.sys.exit",
+                "speed",
+                "speed.core.store.Store",
+                "speed.run.main",
+                "speed.nothing.Part",
+                "speed..run.main",
+                "3",
+            )
+        ),
         ("seed.data=-1", r"seed\.data: .*greater than or equal to 0"),
         ("name=a/b", "name: "),
         (f"name={'x' * 400}", "name: "),

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
@@ -44,6 +46,27 @@ class Backend(Spec):
     def recipe(self) -> Json:
         """Identity of the part: its class, its version and its fields."""
         return {"class": type(self).__name__, "version": self.version, **fields_of(self)}
+
+
+def part_named(target: str) -> type[Backend] | None:
+    """The part that a `_target_` names; None for whatever else it is: a function, another class, or what a module of
+    this package has only imported (`speed.run.os.system` would be a shell).
+
+    Raises:
+        ImportError: of a part whose packages are not installed.
+    """
+    module, _, name = target.rpartition(".")
+    package = __name__.partition(".")[0]
+    if not re.fullmatch(rf"{package}(\.\w+)+", module):
+        return None
+    try:
+        found = getattr(import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == package:
+            return None
+        raise
+    own = isinstance(found, type) and issubclass(found, Backend) and found.__module__.startswith(f"{package}.")
+    return found if own else None
 
 
 @runtime_checkable
