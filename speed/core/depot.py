@@ -112,16 +112,18 @@ class Depot:
         """Take the next pieces (file, bytes) of the files that `begin` named; the files that came with another sha256
         than theirs, which are not kept."""
         damaged = []
-        sizes = {file.path: file for file in self._bundle.files}
+        outputs = {file.path: file for file in self._bundle.files}
         with self._refusing():
             for path, piece in pieces:
-                if self._file is None:
-                    self._file = _Incoming(self._target(self._bundle) / path, sizes[path])
-                self._file.add(piece)
-                if self._file.is_all:
-                    if not self._file.keep():
-                        damaged.append(path)
+                self._file = self._file or _Incoming(self._target(self._bundle) / path, outputs[path])
+                try:
+                    is_kept = self._file.add(piece)
+                except OSError:  # the disk is full: what came is of no use
+                    self._file.give_up()
+                    raise
+                if is_kept is not None:
                     self._file = None
+                    damaged += [] if is_kept else [path]
         return damaged
 
     def end(self) -> None:
@@ -195,26 +197,29 @@ class _Incoming:
         self.stack = ExitStack()
         self.file: IO[bytes] = self.stack.enter_context(write_aside(path)).open("wb")
 
-    def add(self, piece: bytes) -> None:
+    def add(self, piece: bytes) -> bool | None:
+        """Take a piece; with the last one, whether the file is what it should be, and has its name."""
         self.file.write(piece)
         self.sha256.update(piece)
         self.bytes += len(piece)
-
-    @property
-    def is_all(self) -> bool:
-        return self.bytes >= self.output.bytes
-
-    def keep(self) -> bool:
-        """Give it its name, if it is what it should be."""
+        if self.bytes < self.output.bytes:
+            return None
         self.file.close()
-        with suppress(_Damaged), self.stack:
-            if (self.bytes, self.sha256.hexdigest()) != (self.output.bytes, self.output.sha256):
-                raise _Damaged
-            return True
-        return False
+        if (self.bytes, self.sha256.hexdigest()) != (self.output.bytes, self.output.sha256):
+            self.give_up()
+            return False
+        self.stack.close()
+        return True
+
+    def give_up(self) -> None:
+        """Remove what came."""
+        with suppress(OSError):  # what was not written yet cannot be
+            self.file.close()
+        with suppress(_GivenUp), self.stack:
+            raise _GivenUp
 
 
-class _Damaged(Exception):
+class _GivenUp(Exception):
     pass
 
 

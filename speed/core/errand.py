@@ -46,23 +46,22 @@ class Carrier:
         self._one_at_a_time = defaultdict[str, threading.Lock](threading.Lock)
 
     def bring(
-        self, bundles: list[tuple[str, Bundle]], source: Path, depot: Depot, machine: str, say: Callable[[str], None]
+        self, bundles: list[tuple[str, Bundle, Path]], depot: Depot, machine: str, say: Callable[[str], None]
     ) -> Path:
         """Carry what a machine lacks of some bundles; the root of its depot. It is said before, and once that the
         machine does not see the store.
 
         Args:
-            bundles: each with the name of what it is a part of.
-            source: below which their folders lie.
+            bundles: each with the name of what it is a part of, and the folder that has its files.
 
         Raises:
             UserError: where the machine cannot take it. CorruptArtifact: where the source is damaged.
         """
         root = depot.open()
         with self._one_at_a_time[machine]:  # the second of two workers there finds what the first was brought
-            lacking = [(name, bundle) for name, bundle in bundles if depot.lacks(bundle)]
-            names = ", ".join(dict.fromkeys(name for name, _ in lacking))
-            size = sum(bundle.bytes for _, bundle in lacking) / GIGABYTE
+            lacking = [each for each in bundles if depot.lacks(each[1])]
+            names = ", ".join(dict.fromkeys(name for name, _, _ in lacking))
+            size = sum(bundle.bytes for _, bundle, _ in lacking) / GIGABYTE
             what = f"{f'{size:.1f}' if size >= 0.05 else 'under 0.1'} GB are carried there ({names})"
             if machine not in self._told:
                 self._told.add(machine)
@@ -72,8 +71,8 @@ class Carrier:
                 )
             elif lacking:
                 say(f"{machine}: {what}")
-            for _, bundle in lacking:
-                carry(bundle, source / bundle.folder, depot)
+            for _, bundle, source in lacking:
+                carry(bundle, source, depot)
         return Path(root)
 
     def close(self) -> None:
@@ -101,14 +100,14 @@ class PoolErrand:
 
         with self._telling():
             depot.open()
-            bundles = list[tuple[str, Bundle]]()
+            bundles = list[tuple[str, Bundle, Path]]()
             for node, rows in read_by(self.goal):
                 found = bundles_of(store, node, rows)
-                bundles += [(node.label, bundle) for bundle in found]
+                bundles += [(node.label, bundle, store.folder(node)) for bundle in found]
                 if isinstance(node, Pool):
                     names = [file.path for bundle in found for file in bundle.files]
                     depot.keep_shards(store.folder(node).relative_to(store.home).as_posix(), names, rows)
-            root = self.carrier.bring(bundles, store.home, depot, machine, say)
+            root = self.carrier.bring(bundles, depot, machine, say)
         own = {id(store): Store(root), id(self.log): root / "logs" / self.log.name}
         return tuple(own.get(id(value), value) for value in self.args)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -13,49 +14,29 @@ from typing import Any, ClassVar
 
 import pytest
 from conftest import HANG
-from toys import Number, Numbers, SharedNumbers
+from toys import Number, Numbers, Payload, SharedNumbers
 
 from speed.core import carrying as carrying_module
 from speed.core.build import build
 from speed.core.carrying import bundles_of, carry, fetch_shard
 from speed.core.depot import Bundle, Depot, clear, depot_root
+from speed.core.depot import _Incoming as Incoming
 from speed.core.elsewhere import NotCarried
 from speed.core.errand import Carrier, PoolErrand
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.graph import Goal, goals, read_by
 from speed.core.manifest import maker, outputs_of
-from speed.core.stage import Context, Node, Pool, Stage, silence
+from speed.core.stage import Context, Pool, Stage, silence
 from speed.core.store import Span, Store
 from speed.core.worker import run_worker
 from speed.runtime import Runtime
 
 
 @dataclass(frozen=True)
-class Weights(Stage[int]):
-    """A folder of files, one of them large and one empty; it may refer to another, as an adapter to its base."""
-
-    size: int
-    under: Stage[int] | None = None
-
-    name: ClassVar[str] = "weights"
-    packages: ClassVar[tuple[str, ...]] = ("json",)
-
-    @property
-    def refers_to(self) -> tuple[Node, ...]:
-        return () if self.under is None else (self.under,)
-
-    def run(self, out: Path, ctx: Context[Any]) -> None:
-        (out / "model").mkdir(exist_ok=True)
-        (out / "model" / "large.bin").write_bytes(bytes(range(256)) * self.size)
-        (out / "model" / "empty").touch()
-        (out / "small.txt").write_text(str(self.size))
-
-
-@dataclass(frozen=True)
 class Written(SharedNumbers):
-    """Rows that come of weights and of other rows."""
+    """Rows that come of payload and of other rows."""
 
-    weights: Stage[int] | None = None
+    payload: Stage[int] | None = None
     numbers: Pool[Number] | None = None
 
     name: ClassVar[str] = "written"
@@ -64,11 +45,12 @@ class Written(SharedNumbers):
         return 2 * rows
 
     def build(self, start: int, stop: int, ctx: Context[Any]) -> Iterator[Number]:
-        assert self.weights is not None
+        assert self.payload is not None
         assert self.numbers is not None
-        factor = int((ctx.folder(self.weights) / "small.txt").read_text())
+        factor = int((ctx.folder(self.payload) / "small.txt").read_text())
         with open(self.log, "a") as file:
             file.write(f"{start}\n")
+        print(f"rows from {start} on")
         for row in ctx.rows(self.numbers.take(2 * stop), 2 * start):
             if row.row % 2 == 0:
                 yield Number(row=row.row // 2, value=factor * row.value)
@@ -82,7 +64,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def written(store: Store, tmp_path: Path) -> Goal:
     """A goal whose 8 rows are to be written; what it reads is built."""
-    pool = Written(3, log=str(tmp_path / "log"), weights=Weights(7, under=Weights(5)), numbers=Numbers(2))
+    pool = Written(3, log=str(tmp_path / "log"), payload=Payload(7, under=Payload(5)), numbers=Numbers(2))
     *before, goal = goals([pool.take(8)])
     for each in before:
         build(each, store, Runtime(), silence)
@@ -106,7 +88,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 
 
 def test_what_a_goal_reads_is_its_stages_its_rows_and_what_they_refer_to(written: Goal) -> None:
-    assert [(node.label, rows) for node, rows in read_by(written)] == [("weights", 0), ("weights", 0), ("numbers", 16)]
+    assert [(node.label, rows) for node, rows in read_by(written)] == [("payload", 0), ("payload", 0), ("numbers", 16)]
 
 
 @pytest.mark.parametrize("piece", [100, 32 * 1024**2])
@@ -114,7 +96,7 @@ def test_a_folder_is_carried_as_it_is_once(
     piece: int, store: Store, depot: Depot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(carrying_module, "PIECE", piece)
-    stage = Weights(3)
+    stage = Payload(3)
     build(Goal(stage, 0, ()), store, Runtime(), silence)
     (bundle,) = bundles_of(store, stage, 0)
     sizes = list[int]()
@@ -153,7 +135,7 @@ def carry_slowly(home: Path, within: Path, stage: Stage[int], pieces: int) -> No
 def test_a_death_in_the_middle_leaves_nothing_that_looks_whole_and_what_came_is_kept(
     pieces: int, left: int, store: Store, tmp_path: Path
 ) -> None:
-    stage, within = Weights(3), tmp_path / "far"
+    stage, within = Payload(3), tmp_path / "far"
     within.mkdir()
     build(Goal(stage, 0, ()), store, Runtime(), silence)
     context = multiprocessing.get_context("spawn")
@@ -177,7 +159,7 @@ def test_a_death_in_the_middle_leaves_nothing_that_looks_whole_and_what_came_is_
 
 
 def test_what_is_damaged_here_or_on_the_way_is_not_taken(store: Store, depot: Depot) -> None:
-    stage = Weights(3)
+    stage = Payload(3)
     build(Goal(stage, 0, ()), store, Runtime(), silence)
     (bundle,), folder = bundles_of(store, stage, 0), store.folder(stage)
     with pytest.MonkeyPatch.context() as patch:
@@ -201,7 +183,7 @@ def test_what_is_damaged_here_or_on_the_way_is_not_taken(store: Store, depot: De
 
 
 def test_a_file_that_was_removed_there_is_brought_again(store: Store, depot: Depot) -> None:
-    stage = Weights(3)
+    stage = Payload(3)
     build(Goal(stage, 0, ()), store, Runtime(), silence)
     (bundle,) = bundles_of(store, stage, 0)
     carry(bundle, store.folder(stage), depot)
@@ -330,8 +312,9 @@ def test_a_worker_without_the_store_writes_what_one_with_it_does(written: Goal, 
     assert [row.value for row in store.rows(pool.take(8))] == [7 * 2 * 2 * row for row in range(8)]
     assert len(said) == 1
     assert f"far does not see runtime.home={store.home}: it works in {tmp_path}/speed-" in said[0]
-    assert "under 0.1 GB are carried there (weights, numbers)" in said[0]
+    assert "under 0.1 GB are carried there (payload, numbers)" in said[0]
     assert not list((store.home / "cache").glob("seen-*"))
+    assert (tmp_path / "logs" / "written.log").read_text() == "rows from 0 on\nrows from 4 on\n"
     assert (tmp_path / "log").read_text().split() == ["0", "4"]
 
 
@@ -364,8 +347,8 @@ def test_damage_there_is_mended_by_the_next_worker_and_damage_here_is_told(
     crash = work_far(written, store, tmp_path, []).heard[-1]
     assert (crash["event"], "what it had been carried is damaged" in crash["message"]) == ("crash", True)
     assert work_far(written, store, tmp_path, []).heard[-1]["event"] == "done"
-    assert written.node.weights is not None
-    large = store.folder(written.node.weights) / "model" / "large.bin"
+    assert written.node.payload is not None
+    large = store.folder(written.node.payload) / "model" / "large.bin"
     large.write_bytes(b"x" + large.read_bytes()[1:])
     clear(depot.name.split("-", 2)[2], tmp_path)
     with pytest.raises(NotCarried) as failed:
@@ -398,6 +381,22 @@ def test_a_folder_of_somebody_else_or_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="Not a directory"):
         Depot("run", tmp_path / "file").open()
+
+
+def test_a_disk_that_is_full_there_is_told_and_nothing_stays(
+    store: Store, depot: Depot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Payload(3)
+    build(Goal(stage, 0, ()), store, Runtime(), silence)
+    (bundle,) = bundles_of(store, stage, 0)
+
+    def full(self: Incoming, piece: bytes) -> bool:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Incoming, "add", full)
+    with pytest.raises(UserError, match=f"{depot.root} cannot take .*: No space left on device\n  start Ray there"):
+        carry(bundle, store.folder(stage), depot)
+    assert not list((depot.root / "store").rglob("*.*-*.partial"))
 
 
 def test_a_whole_folder_without_a_manifest_is_carried_too(depot: Depot, tmp_path: Path) -> None:
