@@ -19,8 +19,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from filelock import BaseFileLock, FileLock
-
 from speed.core.cache import file_sha256, remove_left, write_aside
 from speed.core.errors import UserError
 from speed.core.manifest import Output
@@ -55,7 +53,8 @@ class Depot:
         """
         self.root = depot_root(name, within)
         self._use: IO[str] | None = None
-        self._lock: BaseFileLock | None = None
+        self._lock: IO[str] | None = None
+        """Of a bundle; no FileLock, which counts by thread, and calls come from several."""
         self._bundle = Bundle("", (), whole=False)
         self._file: _Incoming | None = None
 
@@ -86,11 +85,10 @@ class Depot:
         """The files that must be carried, in the order in which `add` wants them; none where the bundle is here. Waits
         for a process that is being given the same. `end` closes what this begins."""
         with self._refusing():
-            locks = self.root / "locks"
-            self._lock = FileLock(locks / f"{bundle.folder.replace('/', '-')}.lock", thread_local=False)
-            self._lock.acquire()
+            self._lock = (self.root / "locks" / f"{bundle.folder.replace('/', '-')}.carried.lock").open("a")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
             if not self.lacks(bundle):
-                self._lock.release()
+                self._release()
                 return []
             self._bundle, folder, target = bundle, self.root / bundle.folder, self._target(bundle)
             if bundle.whole:
@@ -131,8 +129,7 @@ class Depot:
         with self._refusing():
             if self._bundle.whole:
                 self._target(self._bundle).replace(self.root / self._bundle.folder)
-        assert self._lock is not None
-        self._lock.release()
+        self._release()
 
     def read(self, path: str, start: int, size: int) -> bytes:
         """Bytes of a file below the root, from `start` on; none after its end, or where there is no such file."""
@@ -168,11 +165,15 @@ class Depot:
 
     def close(self) -> None:
         """Let go of it, as the end of the process does."""
-        if self._lock is not None:
-            self._lock.release()
+        self._release()
         if self._use is not None:
             self._use.close()
-        self._lock = self._use = None
+        self._use = None
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = None
 
     def _target(self, bundle: Bundle) -> Path:
         folder = self.root / bundle.folder

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from speed.core.cache import aside_name
 from speed.core.carrying import bundles_of, carry, fetch_shard
 from speed.core.depot import Bundle, Depot
 from speed.core.elsewhere import NotCarried
@@ -39,7 +39,7 @@ class Carrier:
         """
         self.store = store
         self.depot = digest([socket.gethostname(), str(store.home), purpose])[:16]
-        self.mark = store.home / "cache" / f"seen-{uuid.uuid4().hex}"
+        self.mark = aside_name(store.home / "cache" / "seen")  # what a killed run leaves goes as other such files do
         self.mark.parent.mkdir(parents=True, exist_ok=True)
         self.mark.touch()
         self._told = set[str]()

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -182,6 +183,25 @@ def test_what_is_damaged_here_or_on_the_way_is_not_taken(store: Store, depot: De
     assert Store(depot.root).manifest(stage) is None
 
 
+def test_calls_may_come_from_several_threads_and_of_two_processes_one_waits(store: Store, depot: Depot) -> None:
+    pool = Numbers(3)
+    build(Goal(pool, 12, ()), store, Runtime(), silence)
+    bundles = bundles_of(store, pool, 12)
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as another:
+        for bundle in bundles[:2]:  # of one folder
+            assert len(one.submit(depot.begin, bundle).result()) == 2
+            another.submit(depot.end).result()
+        assert len(depot.begin(bundles[2])) == 2
+        second = Depot("run", depot.root.parent)
+        second.open()
+        waits = one.submit(second.begin, bundles[2])
+        with pytest.raises(TimeoutError):
+            waits.result(0.2)
+        depot.close()
+        assert len(waits.result()) == 2
+        second.close()
+
+
 def test_a_file_that_was_removed_there_is_brought_again(store: Store, depot: Depot) -> None:
     stage = Payload(3)
     build(Goal(stage, 0, ()), store, Runtime(), silence)
@@ -313,7 +333,7 @@ def test_a_worker_without_the_store_writes_what_one_with_it_does(written: Goal, 
     assert len(said) == 1
     assert f"far does not see runtime.home={store.home}: it works in {tmp_path}/speed-" in said[0]
     assert "under 0.1 GB are carried there (payload, numbers)" in said[0]
-    assert not list((store.home / "cache").glob("seen-*"))
+    assert not list((store.home / "cache").glob("seen*"))
     assert (tmp_path / "logs" / "written.log").read_text() == "rows from 0 on\nrows from 4 on\n"
     assert (tmp_path / "log").read_text().split() == ["0", "4"]
 

@@ -239,6 +239,9 @@ def test_it_is_said_again_after_a_while_and_no_more_when_one_works(
     for _ in range(2):
         assert cluster.why_idle("a", need, []) == f"waits for another machine with 1 core, 1 GPU, 40 GB: {state}"
     assert cluster.why_idle("a", need, [True, False]) == ""
+    carrying = SimpleNamespace(relay=SimpleNamespace(is_alive=lambda: True), is_carrying=True)
+    cluster._started.append(("small", Need(0, 0, 0.0), cast(RemoteProcess, carrying)))
+    assert "small (small) is being brought what it reads" in cluster.why_idle("b", Need(0, 0, 0.0), [True])
     monkeypatch.setattr(cluster_module, "PATIENCE", HANG)
     assert cluster.why_idle("a", need, [True]) == "", "it may begin soon"
 

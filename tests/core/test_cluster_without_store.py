@@ -25,6 +25,7 @@ from speed.backends.encoding.carried_model import ModelErrand
 from speed.backends.encoding.workers import Encode, EncodingWorkers, Ids, Load, Vectors
 from speed.cluster.ray_cluster import Cluster
 from speed.core.build_all import build_all
+from speed.core.depot import depot_root
 from speed.core.elsewhere import Need
 from speed.core.errand import Carrier
 from speed.core.graph import goals
@@ -133,6 +134,31 @@ def test_a_killed_run_goes_on_and_repeats_nothing_that_is_whole(
     assert sorted(start for start, _, _ in begun(tmp_path)) == list(range(12, ROWS, BLOCK))
     assert sum("what it reads is there" in line for line in said) == 2, said
     assert [machine.depots for machine in machines] == [[], []]
+
+
+def test_a_machine_that_cannot_take_it_is_left_out(
+    cluster: tuple[str, Path, list[SeparateMachine]], tmp_path: Path
+) -> None:
+    address, hidden, (lacking, _) = cluster
+    store, pool, said = Store(hidden / "lacking").open(), far_pool(tmp_path, together=2), list[str]()
+    carrier = Carrier(store)
+    carrier.close()
+    in_the_way = depot_root(carrier.depot, lacking.temporary)
+    in_the_way.touch()
+    (tmp_path / "doomed").write_text("nobody")  # all wait at their second block
+
+    def listen(label: str, event: dict[str, Any]) -> None:
+        listener(said)(label, event)
+        if "its machine is not used any more in this run" in said[-1]:
+            (tmp_path / "stuck").touch()
+
+    build_far(pool, store, address, tmp_path / "logs", listen)
+    in_the_way.unlink()
+    assert [row.value for row in store.rows(pool.take(ROWS))] == [14 * row for row in range(ROWS)]
+    told = [line for line in said if "cannot take" in line]
+    assert len(told) == 2
+    assert f"a worker died ({in_the_way} cannot take what a run carries to this machine: File exists" in told[0]
+    assert str(lacking.raylet) not in {raylet for _, raylet, _ in begun(tmp_path)}
 
 
 def test_the_rows_are_those_of_one_machine_and_a_lost_machine_costs_a_block(
