@@ -39,11 +39,15 @@ class Carrier:
         """
         self.store = store
         self.depot = digest([socket.gethostname(), str(store.home), purpose])[:16]
-        self.mark = aside_name(store.home / "cache" / "seen")  # what a killed run leaves goes as other such files do
-        self.mark.parent.mkdir(parents=True, exist_ok=True)
-        self.mark.touch()
+        self._mark = aside_name(store.home / "cache" / "seen")  # what a killed run leaves goes as other such files do
         self._told = set[str]()
         self._one_at_a_time = defaultdict[str, threading.Lock](threading.Lock)
+
+    def mark(self) -> str:
+        """A file of the store, written now: one that is a day old may be taken for left."""
+        self._mark.parent.mkdir(parents=True, exist_ok=True)
+        self._mark.touch()
+        return str(self._mark)
 
     def bring(
         self, bundles: list[tuple[str, Bundle, Path]], depot: Depot, machine: str, say: Callable[[str], None]
@@ -77,7 +81,7 @@ class Carrier:
 
     def close(self) -> None:
         """Remove the mark."""
-        self.mark.unlink(missing_ok=True)
+        self._mark.unlink(missing_ok=True)
 
 
 class PoolErrand:
@@ -89,7 +93,7 @@ class PoolErrand:
         args: with which it is called where the store is seen; store and log are among them.
         """
         self.carrier, self.goal, self.log, self.args = carrier, goal, log, args
-        self.mark, self.depot = str(carrier.mark), carrier.depot
+        self.mark, self.depot = carrier.mark(), carrier.depot
 
     def prepare(self, depot: Depot, machine: str, tell: Callable[[bytes], None]) -> tuple[Any, ...]:
         """Carry the finished shards and folders that the goal reads."""

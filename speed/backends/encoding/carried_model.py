@@ -24,7 +24,7 @@ class ModelErrand:
         device: of the workers over there, as torch names it.
         """
         self.carrier, self.load_from, self.device = carrier, load_from, device
-        self.mark, self.depot = str(carrier.mark), carrier.depot
+        self.mark, self.depot = carrier.mark(), carrier.depot
         self.source = folder.resolve()
         self._bundle: Bundle | None = None
 
