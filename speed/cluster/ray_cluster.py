@@ -1,7 +1,8 @@
 """The other machines of a Ray cluster, and the processes that a run starts on them.
 
-The run stands on one machine of the cluster, which it shares out itself; here are the others. All of them see the store
-by the same path and run the same code.
+The run stands on one machine of the cluster, which it shares out itself; here are the others. All of them run the same
+code. What they read and write lies in the store of the run where they see it by the same path; to and from the others
+it is carried.
 """
 
 from __future__ import annotations
@@ -16,14 +17,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from math import inf
-from pathlib import Path
 from typing import Any
 
-from speed.cluster.remote_process import Line, RemoteProcess, Stand, code_here, told
-from speed.core.elsewhere import LOOK, Machine, Need
+from speed.cluster.remote_process import Line, RemoteProcess, Stand, Work, code_here, told
+from speed.core.depot import clear
+from speed.core.elsewhere import LOOK, Errand, Machine, Need
 from speed.core.errors import UserError
 from speed.core.machine import GIGABYTE, VISIBLE
-from speed.core.store import Store
 
 SECONDS = 10
 """For a connection to the head of the cluster."""
@@ -33,15 +33,12 @@ after 60 s, which then says nothing."""
 PATIENCE, AGAIN = 60.0, 600.0
 """Until a run says that no other machine works for a stage, and until it says so again."""
 READY = 120
-"""Seconds in which a machine of the cluster must have started Python and looked at the store."""
+"""Seconds in which a machine of the cluster must have started Python."""
+CLEARED = 20
+"""Seconds for which a run that ends waits until what it has carried to other machines is removed there."""
 PASSED_ON = ("HF_", "TRANSFORMERS_", "TOKENIZERS_", "OMP_", "MKL_", "PYTORCH_", "VLLM_", "CUBLAS_", "NCCL_")
 """Beginnings of the variables that a process over there finds as they are here; never a key or token."""
 SECRET = ("_TOKEN", "KEY", "SECRET", "PASSWORD")
-
-
-def look(mark: str) -> tuple[list[str], bool]:
-    """The code that a machine runs, and whether it sees what this machine has just written into the store."""
-    return code_here(), Path(mark).is_file()
 
 
 def passed_on(variables: Mapping[str, str]) -> dict[str, str]:
@@ -81,6 +78,8 @@ class Cluster:
         self.left_out: set[str] = set()
         """Ids of machines that are not used any more."""
         self._started: list[tuple[str, Need, RemoteProcess]] = []
+        self._sent: list[tuple[str, RemoteProcess, Errand]] = []
+        """On which machine each process with an errand was started."""
         self._idle: dict[str, tuple[float, float]] = {}
         """Stages for which no other machine works: since when, and when that was last said."""
         self._look()
@@ -172,35 +171,30 @@ class Cluster:
             return "is not used any more in this run"
         if not machine.has_room([need]):
             return "has less than that"
-        mine = sum(each[0] == machine.id and each[2].relay.is_alive() for each in self._started)
-        return f"has no room now ({mine} of this run's workers there, begun or waiting)"
+        mine = [each[2] for each in self._started if each[0] == machine.id and each[2].relay.is_alive()]
+        if any(process.is_carrying for process in mine):
+            return "is being brought what it reads"
+        return f"has no room now ({len(mine)} of this run's workers there, begun or waiting)"
 
-    def check(self, store: Store) -> None:
+    def check(self) -> None:
         """Look at every machine before anything is built.
 
         Raises:
-            UserError: where one runs other code or does not see the store.
+            UserError: where one runs other code, or none is there.
         """
         if not self.machines():
             raise UserError(
                 f"runtime.cluster=ray, and no machine but this one is in the cluster at {self.address}\n"
                 "  on each of the others: ray start --address=HOST:PORT; or take runtime.cluster=none"
             )
-        mark = store.home / "cache" / f"seen-{socket.gethostname()}-{os.getpid()}"
-        if not mark.parent.is_dir():  # a plan creates no store
-            return
-        mark.touch()
-        try:
-            mine, _ = look(str(mark))
-            looking = {machine: self._on(machine.id, look, str(mark)) for machine in self.machines()}
-            for machine, answer in looking.items():
-                self._refuse(machine, answer, mine, store)
-        finally:
-            mark.unlink(missing_ok=True)
+        mine = code_here()
+        looking = {machine: self._on(machine.id, code_here) for machine in self.machines()}
+        for machine, answer in looking.items():
+            self._refuse(machine, answer, mine)
 
-    def _refuse(self, machine: Machine, answer: Any, mine: list[str], store: Store) -> None:
+    def _refuse(self, machine: Machine, answer: Any, mine: list[str]) -> None:
         try:
-            code, seen = self.ray.get(answer, timeout=READY)
+            code = self.ray.get(answer, timeout=READY)
         except Exception as error:  # speed cannot be imported there, or the machine does not answer
             raise UserError(
                 f"the machine {machine.name} of runtime.cluster=ray cannot start a worker: {told(error)}\n"
@@ -213,19 +207,20 @@ class Cluster:
                 f"the machine {machine.name} of runtime.cluster=ray runs other code: {there}, and this one {here}\n"
                 "  install the same there, or take the machine out: ray stop"
             )
-        if not seen:
-            raise UserError(
-                f"the machine {machine.name} of runtime.cluster=ray does not see runtime.home={store.home}\n"
-                "  put it on a file system that all machines have under the same path (SPEED_HOME=DIR)"
-            )
 
     def start(
-        self, target: Callable[..., None], args: tuple[Any, ...], machine: Machine, need: Need
+        self,
+        target: Callable[..., None],
+        args: tuple[Any, ...],
+        machine: Machine,
+        need: Need,
+        errand: Errand | None = None,
     ) -> tuple[RemoteProcess, Line]:
         """(process, this end of its pipe) of a process over there, once Ray has room for it.
 
         Args:
             target: called with `args` and the other end of the pipe; a function of a module.
+            errand: for a process that needs the store, and takes other `args` where its machine does not see it.
         """
         environment = passed_on(os.environ)
         if not need.gpus:
@@ -238,16 +233,31 @@ class Cluster:
             "scheduling_strategy": self._strategy(machine.id),
         }
         code = None if machine.id in self.first else code_here()
-        actor = self.ray.remote(Stand).options(**options).remote(target, args, os.getcwd(), environment, code)
+        depot = errand.depot if errand is not None else "none"
+        actor = self.ray.remote(Stand).options(**options).remote(os.getcwd(), environment, code, depot)
         here, there = multiprocessing.Pipe(duplex=False)
-        process = RemoteProcess(actor, there, machine.name)
+        process = RemoteProcess(actor, there, machine.name, Work(target, args, errand))
         self._started.append((machine.id, need, process))
+        if errand is not None:
+            self._sent.append((machine.id, process, errand))
         return process, Line(actor, here)
 
     def close(self) -> None:
-        """Leave the cluster."""
+        """Leave the cluster, and remove what was carried to its machines as far as they answer."""
         self._closed.set()
+        self._clear()
         self.ray.shutdown()
+
+    def _clear(self) -> None:
+        there = {machine.id for machine in self.machines()}
+        depots = {
+            (machine, errand.depot) for machine, process, errand in self._sent if machine in there and process.has_depot
+        }
+        self._sent = []
+        if depots and self.answers():
+            with suppress(Exception):  # of Ray; a later run of the same store finds what is left, and removes it
+                asked = [self._on(machine, clear, name) for machine, name in depots]
+                self.ray.wait(asked, num_returns=len(asked), timeout=CLEARED)
 
     def _on(self, machine: str, function: Callable[..., Any], *args: Any) -> Any:
         options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": self._strategy(machine)}

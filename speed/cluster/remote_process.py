@@ -1,7 +1,8 @@
 """A process on another machine, behind what a process of this machine has: a handle, and a pipe.
 
 An actor of Ray stands in for it there: it starts the process as it would be started here, hands messages through, and
-takes it with it when it ends, as when its machine is lost.
+takes it with it when it ends, as when its machine is lost. Where that machine does not see the store of the run, what
+the process reads is carried there before, and what it makes is carried back before anything is heard of it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple, cast
 
+from speed.core.depot import Depot
+from speed.core.elsewhere import Errand, NotCarried
 from speed.core.manifest import maker
 
 
@@ -43,13 +46,26 @@ class Line:
         self.pipe.close()
 
 
+class Work(NamedTuple):
+    """What a process over there is started for."""
+
+    target: Callable[..., None]
+    """Called with `args` and its end of the pipe; a function of a module."""
+    args: tuple[Any, ...]
+    errand: Errand | None = None
+
+
 class RemoteProcess:
     """A process on another machine, with the names that `multiprocessing` has for one of this machine."""
 
-    def __init__(self, actor: Any, pipe: Any, machine: str) -> None:
-        self.actor, self.pipe, self.machine = actor, pipe, machine
+    def __init__(self, actor: Any, pipe: Any, machine: str, work: Work) -> None:
+        self.actor, self.pipe, self.machine, self.work = actor, pipe, machine, work
         self.exitcode: int | str = ""
         """A number; in words where it ended without one."""
+        self.has_depot = False
+        """Whether its machine does not see the store, so that something is carried."""
+        self.is_carrying = False
+        """Whether it waits for what it reads."""
         self.relay = threading.Thread(target=self._hand_through, daemon=True)
         self.relay.start()
 
@@ -68,13 +84,27 @@ class RemoteProcess:
     kill = terminate
 
     def _hand_through(self) -> None:
-        """Body of a thread: what the process says goes into the pipe, until it ends."""
+        """Body of a thread: it begins the process, and what that says goes into the pipe, until it ends."""
         import ray
 
+        target, args, errand = self.work
+        depot = cast(Depot, _DepotThere(self.actor))
         try:
+            if errand is not None and not ray.get(self.actor.sees.remote(errand.mark)):
+                self.has_depot = self.is_carrying = True
+                args = errand.prepare(depot, self.machine, self.pipe.send_bytes)
+                self.is_carrying = False
+            carried = errand if self.has_depot else None
+            ray.get(self.actor.begin.remote(target, args))
             while isinstance(message := ray.get(self.actor.receive.remote()), bytes):
-                self.pipe.send_bytes(message)
+                self.pipe.send_bytes(carried.pass_on(depot, message) if carried else message)
+            if carried:
+                carried.finish(depot)
             self.exitcode = message
+        except NotCarried as failed:
+            self.exitcode = f"what a worker on {self.machine} reads or makes could not be carried"
+            with suppress(OSError):
+                self.pipe.send_bytes(failed.message)
         except OSError:  # nobody listens any more
             pass
         except SystemExit:  # the cluster has been left
@@ -86,21 +116,33 @@ class RemoteProcess:
             self.terminate()
 
 
+class _DepotThere:
+    """The depot of another machine, with the methods of one."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        import ray
+
+        def call(*args: Any) -> Any:
+            try:
+                return ray.get(self.actor.at_depot.remote(method, *args))
+            except ray.exceptions.RayTaskError as error:  # what the depot has raised, in Ray's wrapping
+                raise error.cause from None
+
+        return call
+
+
 class Stand:
     """The actor: starts a process beside itself and hands its messages through."""
 
     def __init__(
-        self,
-        target: Callable[..., None],
-        args: tuple[Any, ...],
-        folder: str,
-        environment: dict[str, str],
-        code: list[str] | None = None,
+        self, folder: str, environment: dict[str, str], code: list[str] | None = None, depot: str = "none"
     ) -> None:
-        """Start it.
-
-        Args:
+        """Args:
             code: that this machine must run, where nobody has looked.
+            depot: name of the folder for what is carried here, which is made when something is.
 
         Raises:
             RuntimeError: where it runs another.
@@ -110,6 +152,18 @@ class Stand:
         os.environ.update(environment)
         with suppress(OSError):  # relative paths of the config; not all clusters share all folders
             os.chdir(folder)
+        self.depot = Depot(depot)
+
+    def sees(self, mark: str) -> bool:
+        """Whether there is this file, by which a run marks its store."""
+        return os.path.isfile(mark)  # where a folder above may not be read, a path raises
+
+    def at_depot(self, method: str, *args: Any) -> Any:
+        """A call of the depot here."""
+        return getattr(self.depot, method)(*args)
+
+    def begin(self, target: Callable[..., None], args: tuple[Any, ...]) -> None:
+        """Start the process."""
         context = multiprocessing.get_context("spawn")
         self.pipe, there = context.Pipe()
         self.process = context.Process(target=begin, args=(target, args, there), daemon=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,7 +50,11 @@ def build(
         assert isinstance(node, Pool)
         with ctx.several_blocks():
             for span in spans:
-                _build_rows(node, span, store, ctx, made_by)
+                found = store.shard_manifest(node, span) if store.is_shard(node, span) else None
+                if found is None:
+                    _build_rows(node, span, store, ctx, made_by)
+                else:  # written by a worker that died before it could say so
+                    _tell_shard(node, span, found.rejected, ctx)
         return
     with store.lock(node):
         if isinstance(node, Pool):
@@ -109,10 +113,14 @@ def _build_rows(pool: Pool[Any], gap: Span, store: Store, ctx: Context[Any], mad
                 tally.metrics.update(pool.figures(tally.counts, tally.rejected))
                 manifest = _manifest(pool, ctx, tally, begun, made_by, Span(start, stop))
                 store.write_shard(pool, Span(start, stop), shard, manifest)
-            rejected = sum(row.rejected is not None and row.rejected not in pool.choices for row in shard)
-            event = {"event": "shard", "start": start, "stop": stop, "rejected": rejected}
-            ctx.send({**event, "calls": ctx.calls, "dollars": ctx.spent})
+            _tell_shard(pool, Span(start, stop), manifest.rejected, ctx)
             start = stop
+
+
+def _tell_shard(pool: Pool[Any], span: Span, rejected: Mapping[str, int], ctx: Context[Any]) -> None:
+    count = sum(rows for cause, rows in rejected.items() if cause not in pool.choices)
+    event = {"event": "shard", "start": span.start, "stop": span.stop, "rejected": count}
+    ctx.send({**event, "calls": ctx.calls, "dollars": ctx.spent})
 
 
 def _next_rows(pool: Pool[Any], rows: Iterator[Row], start: int, stop: int, watch: Watch) -> list[Row]:

@@ -81,6 +81,23 @@ def _pools_read(node: Node, rows: int) -> Iterator[tuple[Pool[Any], int]]:
             yield upstream, node.rows_needed(name, span)
 
 
+def read_by(goal: Goal) -> list[tuple[Node, int]]:
+    """(node, rows) of what building a goal reads from the store, and of what that refers to; 0 rows of a stage."""
+    rows = dict[str, int]()
+    for pool, count in _pools_read(goal.node, goal.rows):
+        rows[pool.key] = max(rows.get(pool.key, 0), count)
+    found = dict[str, Node]()
+
+    def visit(nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            if node.key not in found:
+                found[node.key] = node
+                visit(node.refers_to)
+
+    visit(_nodes_read(goal.node))
+    return [(node, rows.get(key, 0)) for key, node in found.items()]
+
+
 @dataclass(frozen=True)
 class StageStatus:
     """How far a goal is, and what is left to do."""

@@ -93,6 +93,15 @@ def read_manifest(path: Path) -> Manifest | None:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    return parse_manifest(text, path)
+
+
+def parse_manifest(text: bytes, path: Path) -> Manifest:
+    """The manifest that a file at `path` holds, or is to hold.
+
+    Raises:
+        CorruptArtifact: when it cannot be read or its sha256 does not match.
+    """
     try:
         body = json.loads(text)
         stated = body.pop("sha256")

@@ -24,6 +24,7 @@ from speed.core.allocation import Grant, Ready, most_of, next_starts
 from speed.core.build import attempt_build, plan_shares
 from speed.core.build_settings import BuildSettings
 from speed.core.elsewhere import LOOK, Elsewhere, Machine, Need
+from speed.core.errand import Carrier, PoolErrand
 from speed.core.fork_servers import ForkServers
 from speed.core.graph import Goal
 from speed.core.machine import gpus, memory_gigabytes
@@ -79,6 +80,7 @@ class Scheduler:
         """By key, why a goal waits, as it was said."""
         self.begun: set[str] = set()
         self.elsewhere = elsewhere
+        self.carrier = Carrier(store) if elsewhere is not None else None
         self.made_by = maker()
         logs.mkdir(parents=True, exist_ok=True)
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -172,8 +174,9 @@ class Scheduler:
         logs = {worker.log for worker in self.running}
         log = next(log for number in range(len(logs) + 1) if (log := self.logs / _log_name(goal, number)) not in logs)
         work = (goal, self.store, self.runtime, log, self.made_by, blocks is not None, block, grant)
-        if machine and self.elsewhere:
-            remote = self.elsewhere.start(run_worker, (*work, None), machine, self._need(goal))
+        if machine and self.elsewhere and self.carrier:
+            errand = PoolErrand(self.carrier, goal, log, (*work, None))
+            remote = self.elsewhere.start(run_worker, errand.args, machine, self._need(goal), errand)
             self.running.append(Worker(goal, *remote, log, grant, machine=machine.id, waits=True))
             return
         here, there = self.context.Pipe()
@@ -330,8 +333,9 @@ class Scheduler:
             for worker in list(self.running):
                 self._end(worker)
             self.servers.close()
-            if self.elsewhere is not None:
+            if self.elsewhere is not None and self.carrier is not None:
                 self.elsewhere.close()
+                self.carrier.close()
             for blocks in self.blocks.values():
                 blocks.lock.release()
 

@@ -123,6 +123,11 @@ class Node:
         return ""
 
     @property
+    def refers_to(self) -> tuple[Node, ...]:
+        """Further nodes whose files are read wherever those of this one are, such as the weights under an adapter."""
+        return ()
+
+    @property
     def upstream(self) -> dict[str, Upstream]:
         """The fields that are stages, pools or takes."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -186,24 +186,34 @@ class Store:
         return read_manifest(self._shard(pool, span, ".json"))
 
     def write_shard(self, pool: Pool[R], span: Span, rows: Iterable[R], manifest: Manifest) -> None:
-        """Write rows and then their manifest, each aside and renamed.
+        """Write rows and then their manifest, each aside and renamed."""
+        lines = "".join(row.model_dump_json(exclude_defaults=True) + "\n" for row in rows).encode("utf-8")
+        packed = ZstdCompressor().compress(lines)
+        name = self._shard(pool, span, PACKED).name
+        output = Output(path=name, sha256=hashlib.sha256(packed).hexdigest(), bytes=len(packed))
+        self.put_shard(pool, span, packed, manifest.model_copy(update={"outputs": (output,)}))
+
+    def put_shard(self, pool: Pool[R], span: Span, packed: bytes, manifest: Manifest) -> None:
+        """Write compressed rows and then their manifest, which names them, each aside and renamed.
 
         Where two processes build the same shard, such as one on a machine that counted as lost, the first one counts:
         rows of one are never found beside the manifest of the other.
         """
         path = self._shard(pool, span, PACKED)
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = "".join(row.model_dump_json(exclude_defaults=True) + "\n" for row in rows).encode("utf-8")
-        packed = ZstdCompressor().compress(lines)
-        output = Output(path=path.name, sha256=hashlib.sha256(packed).hexdigest(), bytes=len(packed))
         with FileLock(self.home / "locks" / f"{pool.name}-{pool.key[:20]}.shards.lock"):
-            if self._is_shard(pool, span):
+            if self.is_shard(pool, span):
                 return
             with write_aside(path) as aside:
                 aside.write_bytes(packed)
-            manifest.model_copy(update={"outputs": (output,)}).write(self._shard(pool, span, ".json"))
+            manifest.write(self._shard(pool, span, ".json"))
 
-    def _is_shard(self, pool: Pool[R], span: Span) -> bool:
+    def shard_files(self, pool: Pool[R], span: Span) -> tuple[Path, Path]:
+        """Where the manifest of a shard lies, and its rows; built or not."""
+        return self._shard(pool, span, ".json"), self._shard(pool, span, PACKED)
+
+    def is_shard(self, pool: Pool[R], span: Span) -> bool:
+        """Whether exactly these rows are a built shard, by its manifest."""
         try:
             return self.shard_manifest(pool, span) is not None
         except CorruptArtifact:

@@ -45,7 +45,7 @@ def refusals(
                 checks.append(lambda: refuse_recurring_topics(recurring_topics(found, store)))
     if any(status.goal.node.demand(config.runtime).devices for status in missing):
         checks.append(config.runtime.check_devices)
-    checks.append(lambda: refuse_without_cluster(config, store, missing))
+    checks.append(lambda: refuse_without_cluster(config, missing))
     checks += [lambda node=status.goal.node: node.check(config.runtime) for status in missing]  # type: ignore[misc]
     checks.append(lambda: refuse_beyond_memory(config, missing))
     if any(isinstance(status.goal.node, Embedder) for status in missing):
@@ -97,7 +97,7 @@ def refuse_small_models(config: Config, typed: Sequence[str]) -> None:
         )
 
 
-def refuse_without_cluster(config: Config, store: Store, missing: list[StageStatus]) -> None:
+def refuse_without_cluster(config: Config, missing: list[StageStatus]) -> None:
     """A cluster that is asked for is joined, and its machines are looked at, before anything is built.
 
     Raises:
@@ -105,7 +105,7 @@ def refuse_without_cluster(config: Config, store: Store, missing: list[StageStat
     """
     demands = [status.goal.node.demand(config.runtime) for status in missing]
     if config.runtime.cluster == "ray" and any(demand.workers for demand in demands):
-        Cluster(config.runtime.address).check(store)
+        Cluster(config.runtime.address).check()
 
 
 def refuse_over_caps(config: Config, store: Store, found: list[StageStatus]) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from speed.core.allocation import Demand
 from speed.core.content import HubRepository
-from speed.core.stage import Stage, Take
+from speed.core.stage import Node, Stage, Take
 from speed.core.work import Work
 from speed.data.records import Pair
 from speed.data.trainings import Dpo, Preference
@@ -52,6 +52,11 @@ class Senior(Stage[Weights]):
 
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         return bases_under(self.junior)
+
+    @property
+    def refers_to(self) -> tuple[Node, ...]:
+        footprint = self.trainer.footprint()
+        return () if footprint is not None and footprint.lora is None else (self.junior,)
 
     def training(self) -> Training:
         trained: Training | None = self.junior.training()

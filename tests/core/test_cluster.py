@@ -25,7 +25,7 @@ from toys import Number, SharedNumbers
 from speed.backends.encoding.workers import Encode, EncodingWorkers, Ids, Vectors
 from speed.cluster import ray_cluster as cluster_module
 from speed.cluster.ray_cluster import Cluster, passed_on
-from speed.cluster.remote_process import RemoteProcess, Stand, code_here
+from speed.cluster.remote_process import RemoteProcess, Stand, Work, code_here
 from speed.core import scheduler as scheduler_module
 from speed.core.allocation import Grant
 from speed.core.build_all import build_all
@@ -115,7 +115,7 @@ def test_the_rows_of_three_machines_are_those_of_one_and_a_lost_machine_costs_a_
     def listen(label: str, event: dict[str, Any]) -> None:
         said.append(event.get("message") or event["event"])
 
-    Cluster(runtime.address).check(store)
+    Cluster(runtime.address).check()
     threading.Thread(target=lose, daemon=True).start()
     build_all(goals([pool.take(32)]), store, runtime, listen, tmp_path / "logs", join=joining(runtime))
     assert [row.value for row in store.rows(pool.take(32))] == [FACTOR * row for row in range(32)]
@@ -172,7 +172,7 @@ class ScriptedRay:
         ]
 
     def remote(self, actor: type) -> Any:
-        made = SimpleNamespace(receive=SimpleNamespace(remote=lambda: "never"))
+        made = SimpleNamespace(sees=SimpleNamespace(remote=lambda mark: "never"))
         return SimpleNamespace(options=lambda **options: SimpleNamespace(remote=lambda *args: made))
 
     def get(self, reference: str) -> int:
@@ -239,6 +239,9 @@ def test_it_is_said_again_after_a_while_and_no_more_when_one_works(
     for _ in range(2):
         assert cluster.why_idle("a", need, []) == f"waits for another machine with 1 core, 1 GPU, 40 GB: {state}"
     assert cluster.why_idle("a", need, [True, False]) == ""
+    carrying = SimpleNamespace(relay=SimpleNamespace(is_alive=lambda: True), is_carrying=True)
+    cluster._started.append(("small", Need(0, 0, 0.0), cast(RemoteProcess, carrying)))
+    assert "small (small) is being brought what it reads" in cluster.why_idle("b", Need(0, 0, 0.0), [True])
     monkeypatch.setattr(cluster_module, "PATIENCE", HANG)
     assert cluster.why_idle("a", need, [True]) == "", "it may begin soon"
 
@@ -271,15 +274,16 @@ def test_settings_are_passed_on_and_no_key_is() -> None:
 
 def test_a_machine_that_comes_later_with_other_code_starts_nothing() -> None:
     with pytest.raises(RuntimeError, match="it runs other code: commit "):
-        Stand(print, (), ".", {}, ["commit 0", *code_here()[1:]])
+        Stand(".", {}, ["commit 0", *code_here()[1:]])
 
 
 def test_a_process_is_ended_without_joining_a_cluster_that_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[Any] = []
     ray = SimpleNamespace(is_initialized=lambda: bool(killed), kill=killed.append, get=lambda ref: 0)
     monkeypatch.setitem(sys.modules, "ray", ray)
-    actor = SimpleNamespace(receive=SimpleNamespace(remote=lambda: None))
-    process = RemoteProcess(actor, Pipe(duplex=False)[1], "far")
+    method = SimpleNamespace(remote=lambda *args: None)
+    actor = SimpleNamespace(begin=method, receive=method)
+    process = RemoteProcess(actor, Pipe(duplex=False)[1], "far", Work(print, ()))
     process.join(HANG)
     process.terminate()
     assert (process.exitcode, killed) == (0, [])
@@ -360,7 +364,8 @@ def test_texts_are_encoded_by_three_machines_and_a_lost_one_costs_a_chunk(
 @needs_ray
 def test_a_head_that_is_killed_ends_the_run_with_one_message(tmp_path: Path) -> None:
     folders = (ROOT, ROOT / "tests", Path(__file__).parent)
-    known = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), "RAY_USAGE_STATS_ENABLED": "0"}
+    before = os.environ.get("PYTHONPATH", "")
+    known = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, folders), before]), "RAY_USAGE_STATS_ENABLED": "0"}
     script = Path(__file__).with_name("lost_head.py")
     done = subprocess.run([sys.executable, str(script), str(tmp_path)], env=known, capture_output=True, text=True,
                           timeout=HANG * 10, check=False)  # fmt: skip

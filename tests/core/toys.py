@@ -17,7 +17,7 @@ from speed.core.allocation import Demand
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.row import Row
 from speed.core.spec import Backend
-from speed.core.stage import Pool, Stage, Take
+from speed.core.stage import Node, Pool, Stage, Take
 from speed.core.work import Work
 from speed.runtime import Context, Runtime
 
@@ -208,6 +208,27 @@ class Report(Stage[str]):
 
     def run(self, out: Path, ctx: Context) -> None:
         (out / "note.txt").write_text("sum " + (ctx.folder(self.total) / "sum.txt").read_text())
+
+
+@dataclass(frozen=True)
+class Payload(Stage[int]):
+    """A folder of files, one of them large and one empty; it may refer to another, as an adapter to its base."""
+
+    size: int
+    under: Stage[int] | None = None
+
+    name: ClassVar[str] = "payload"
+    packages: ClassVar[tuple[str, ...]] = ("json",)
+
+    @property
+    def refers_to(self) -> tuple[Node, ...]:
+        return () if self.under is None else (self.under,)
+
+    def run(self, out: Path, ctx: Context) -> None:
+        (out / "model").mkdir(exist_ok=True)
+        (out / "model" / "large.bin").write_bytes(bytes(range(256)) * self.size)
+        (out / "model" / "empty").touch()
+        (out / "small.txt").write_text(str(self.size))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from speed.core.errors import UserError
-from speed.core.graph import Goal
+from speed.core.graph import Goal, read_by
 from speed.export import payload_of
 from speed.pipeline import pipeline
 from speed.stages.senior import Senior
@@ -53,6 +53,15 @@ def test_the_first_round_is_the_beginning_of_one_round_alone(compose: Any) -> No
     judged = sum(goal.rows for label, goal in shared.items() if label.startswith("preferences"))
     assert judged == alone["preferences"].rows
     assert [label for label in shared if label.startswith("senior")] == ["senior", "senior 2", "senior 3"]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "read"),
+    [("full", {"senior 2"}), ("lora", {"senior 2", "senior", "junior"})],
+)
+def test_whoever_writes_with_an_adapter_reads_what_lies_under_it(compose: Any, trainer: str, read: set[str]) -> None:
+    found = by_label(compose, f"trainer={trainer}", "preference.rounds=2")
+    assert {node.label for node, _ in read_by(found["synthesis"])} == {*read, "topics", "tasks for synthesis"}
 
 
 def test_of_several_seniors_the_last_is_exported(tmp_path: Path) -> None:

@@ -14,13 +14,16 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from speed.backends.encoding.carried_model import ModelErrand
 from speed.backends.encoding.encoder import CHUNK_TOKENS, PADDING_SHARE, Encoder
 from speed.backends.encoding.text_encoder import Vectors
-from speed.backends.encoding.workers import Encode, EncodingWorkers, Ids
+from speed.backends.encoding.workers import Encode, EncodingWorkers, Ids, Load, device_there
 from speed.backends.runtime.precision import dtype_of
 from speed.cluster.ray_cluster import Cluster
 from speed.core.elsewhere import Need
+from speed.core.errand import Carrier
 from speed.core.machine import GIGABYTE
+from speed.core.store import Store
 from speed.model.batching import chunks
 from speed.runtime import Context
 
@@ -35,15 +38,16 @@ WEIGHT = 4
 class SharedEncoder(Encoder):
     """Cuts and counts; workers encode."""
 
-    def __init__(self, like: Encoder, workers: EncodingWorkers) -> None:
+    def __init__(self, like: Encoder, workers: EncodingWorkers, carrier: Carrier | None = None) -> None:
         """Args:
         like: the same embedder in this process, whose weights are given up: the workers have theirs.
+        carrier: of the model, to be closed after the workers.
         """
         like.model.to("meta")
         super().__init__(
             like.model, like.tokenizer, like.frame, like.how, like.normalize, like.max_length, like.prompts
         )
-        self.workers = workers
+        self.workers, self.carrier = workers, carrier
 
     def pieces_of(self, rows: Sequence[Ids]) -> Iterator[tuple[list[int], Vectors]]:
         cut = chunks([len(row) for row in rows], self.chunk_tokens, PADDING_SHARE)
@@ -55,6 +59,8 @@ class SharedEncoder(Encoder):
     def close(self) -> None:
         """End the workers."""
         self.workers.close()
+        if self.carrier is not None:
+            self.carrier.close()
 
 
 def is_shared(devices: Sequence[str], ctx: Context, everywhere: bool) -> bool:
@@ -67,7 +73,13 @@ def is_shared(devices: Sequence[str], ctx: Context, everywhere: bool) -> bool:
 
 
 def shared(
-    encoder: Encoder, load: LoadEncoder, precision: str, devices: Sequence[str], ctx: Context, everywhere: bool
+    encoder: Encoder,
+    load: LoadEncoder,
+    precision: str,
+    devices: Sequence[str],
+    ctx: Context,
+    everywhere: bool,
+    folder: Path | None = None,
 ) -> SharedEncoder:
     """An encoder on several devices, and on the other machines of a cluster (`runtime.cluster=ray`).
 
@@ -75,18 +87,22 @@ def shared(
         encoder: the same, loaded here.
         load: loads it; each worker does.
         everywhere: whether all machines can have the model; one that has it not after all is left out.
+        folder: of the store, where the model lies in it: carried to machines that do not see the store.
 
     Raises:
         UserError: for a cluster that cannot be had.
     """
-    work = partial(_loaded, load, encoder.max_length, precision, encoder.chunk_tokens, ctx.grant.threads)
+    how = (encoder.max_length, precision, encoder.chunk_tokens, ctx.grant.threads)
     cluster = (
         Cluster(ctx.runtime.address, looked_at=False).watch() if everywhere and ctx.runtime.cluster == "ray" else None
     )
     weights = sum(weight.numel() for weight in encoder.model.parameters())
     on_cores = devices[0] == "cpu"
     need = Need(ctx.grant.threads, 0 if on_cores else 1, WEIGHT * weights / GIGABYTE if on_cores else 0.0)
-    found = SharedEncoder(encoder, EncodingWorkers(work, devices, ctx.say, cluster, need))
+    carrier = Carrier(Store(ctx.store.home), "encoding") if cluster is not None and folder is not None else None
+    errand = ModelErrand(carrier, folder, partial(_load_from, how), device_there(need)) if carrier and folder else None
+    workers = EncodingWorkers(partial(_loaded, load, *how), devices, ctx.say, cluster, need, errand)
+    found = SharedEncoder(encoder, workers, carrier)
     found.chunk_tokens, found.at_once = encoder.chunk_tokens, encoder.at_once
     return found
 
@@ -94,6 +110,10 @@ def shared(
 def of_folder(folder: Path, device: str) -> Encoder:
     """The embedder of a folder."""
     return Encoder.load(folder, device)
+
+
+def _load_from(how: tuple[int, str, int, int], folder: Path) -> Load:
+    return partial(_loaded, partial(of_folder, folder), *how)
 
 
 def _loaded(load: LoadEncoder, max_length: int, precision: str, chunk_tokens: int, threads: int, device: str) -> Encode:

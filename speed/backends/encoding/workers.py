@@ -1,8 +1,9 @@
 """Processes that encode chunks of token rows: one a device, each with the model, takes the next chunk when it is free.
 
 A worker that dies is replaced and its chunk is done again; a device on which two die in a row is left out. The other
-machines of a Ray cluster have such workers too, which take part as soon as they have the model; one that lacks it, or
-is lost, is left out. Rows and vectors go through pipes as plain numbers.
+machines of a Ray cluster have such workers too, which take part as soon as they have the model, which is carried to
+those that do not see the store; one that lacks it, or is lost, is left out. Rows and vectors go through pipes as plain
+numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from speed.core.elsewhere import LOOK, Elsewhere, Machine, Need
+from speed.core.elsewhere import LOOK, Elsewhere, Errand, Machine, Need
 from speed.core.errors import UserError
 from speed.core.worker import die_with_parent
 
@@ -37,7 +38,7 @@ DEATHS = 2
 """Deaths of workers in a row, without a chunk done, after which a device is left out."""
 END = 5.0
 """Seconds that the end of a worker on another machine is waited for."""
-ENCODED, REFUSED, BEGUN = b"v", b"r", b"b"
+ENCODED, REFUSED, BEGUN, SAID = b"v", b"r", b"b", b"s"
 
 
 @dataclass
@@ -68,6 +69,7 @@ class EncodingWorkers:
         say: Callable[[str], None] = lambda message: None,
         cluster: Elsewhere | None = None,
         need: Need | None = None,
+        errand: Errand | None = None,
     ) -> None:
         """Start them, which load the model at the same time.
 
@@ -76,9 +78,10 @@ class EncodingWorkers:
             say: takes one line for each worker that has died.
             cluster: left by `close`.
             need: what a worker takes of another machine.
+            errand: of a model in the store, for machines that do not see that.
         """
         self.load, self.say = load, say
-        self.cluster, self.need = cluster, need or Need(1, 0, 0.0)
+        self.cluster, self.need, self.errand = cluster, need or Need(1, 0, 0.0), errand
         # a stage's process is a daemon, which may start none; workers end with it all the same
         multiprocessing.current_process().daemon = False
         self.context = multiprocessing.get_context("spawn")
@@ -107,6 +110,8 @@ class EncodingWorkers:
                         answer = b""
                     if answer == BEGUN:
                         worker.begun = True
+                    elif answer[:1] == SAID:
+                        self.say(answer[1:].decode())
                     elif answer[:1] == ENCODED:
                         assert number is not None
                         worker.chunk, self.deaths[worker.place] = None, 0
@@ -184,8 +189,8 @@ class EncodingWorkers:
 
     def _started_on(self, machine: Machine) -> _Worker:
         assert self.cluster is not None
-        device = "cuda" if self.need.gpus else "cpu"
-        process, line = self.cluster.start(_serve, (self.load, device), machine, self.need)
+        device = device_there(self.need)
+        process, line = self.cluster.start(_serve, (self.load, device), machine, self.need, self.errand)
         return _Worker(device, process, line, machine, begun=False)
 
     def _started(self, device: str) -> _Worker:
@@ -199,6 +204,11 @@ class EncodingWorkers:
         worker.process.kill()
         worker.process.join(None if worker.machine is None else END)
         worker.pipe.close()
+
+
+def device_there(need: Need) -> str:
+    """The device of a worker on another machine, as torch names it: it sees no GPU but its own."""
+    return "cuda" if need.gpus else "cpu"
 
 
 def _serve(load: Load, device: str, pipe: Connection) -> None:

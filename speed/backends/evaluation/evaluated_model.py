@@ -84,7 +84,8 @@ class LocalModel:
 
         dtype = dtype_of(precision)
         device, devices = device_of(ctx), devices_of(ctx)
-        everywhere = self.folder.resolve().is_relative_to(ctx.store.home.resolve())  # which all machines see
+        # all machines see the store, or are brought what they need of it
+        everywhere = self.folder.resolve().is_relative_to(ctx.store.home.resolve())
         encoder: Encoder | SentenceTransformerEncoder
         if any(self.folder.glob("*.bin")) and not any(self.folder.rglob("*.safetensors")):
             raise UserError(
@@ -115,7 +116,8 @@ class LocalModel:
         if isinstance(encoder, Encoder):
             self._remember_chunks(encoder, precision, ctx)
             if is_shared(devices, ctx, everywhere):
-                return shared(encoder, partial(of_folder, self.folder), precision, devices, ctx, everywhere)
+                load = partial(of_folder, self.folder)
+                return shared(encoder, load, precision, devices, ctx, everywhere, self.folder)
         return encoder
 
     def _remember_chunks(self, encoder: Encoder, precision: str, ctx: Context) -> None:

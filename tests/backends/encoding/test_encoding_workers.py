@@ -125,7 +125,7 @@ class ScriptedCluster:
     def free(self, need: Need) -> Machine | None:
         return self.free_machines.pop() if self.free_machines else None
 
-    def start(self, target: Any, args: tuple[Any, ...], machine: Machine, need: Need) -> tuple[Any, Any]:
+    def start(self, target: Any, args: tuple[Any, ...], machine: Machine, need: Need, errand: Any) -> tuple[Any, Any]:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         device = {"lacking": "none"}.get(machine.id, machine.id)
