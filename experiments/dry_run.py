@@ -3,9 +3,9 @@
     python experiments/dry_run.py --home DIR --examples 23000 230000 1150000
 
 Runs `preset=paper +experiment=dry_run` at each size, each under a root of its own below DIR, or all under one with
-`--sweep`: then a larger size adds to what a smaller one has built. Continues where it was stopped. Says the CPU of each
-stage a row that it built, the memory of the largest process and of all together, and what lies on the disk; writes them
-to dry_run.json beside itself.
+`--sweep`: then a larger size adds to what a smaller one has built, and what is asked of the teacher is that of the
+smallest. Continues where it was stopped. Says the CPU of each stage a row that it built, the memory of the largest
+process and of all together, what a run has added, and what lies on the disk; writes them to dry_run.json beside itself.
 """
 
 from __future__ import annotations
@@ -27,9 +27,13 @@ SMALLER = {"counts.sft": 25_000, "counts.pairs": 10_000, "counts.revisions": 10_
 """What is asked of the teacher at 230,000 examples; in proportion below, and the same above."""
 
 
-def command(examples: int) -> list[str]:
-    """The run of a size."""
-    asked = [f"{name}={min(count, count * examples // 230_000)}" for name, count in SMALLER.items()]
+def command(examples: int, asked_for: int) -> list[str]:
+    """The run of a size.
+
+    Args:
+        asked_for: the size for which the teacher is asked.
+    """
+    asked = [f"{name}={min(count, count * asked_for // 230_000)}" for name, count in SMALLER.items()]
     return ["preset=paper", "+experiment=dry_run", f"scale.examples={examples}", *asked]
 
 
@@ -49,12 +53,18 @@ def memory(root: int) -> dict[int, float]:
     return {process: peaks[process] for process in own if process in peaks}
 
 
-def measured(examples: int, home: Path) -> dict[str, Any]:
+def added(home: Path, since: float) -> float:
+    """CPU seconds of what was built since then."""
+    records = (path for name in ("manifest.json", "rows-*.json") for path in (home / "store").rglob(name))
+    return sum(json.loads(path.read_text())["cpu_seconds"] for path in records if path.stat().st_mtime >= since)
+
+
+def measured(examples: int, asked_for: int, home: Path) -> dict[str, Any]:
     """Figures of one size."""
     environment = {**os.environ, "SPEED_HOME": str(home), "PYTHONPATH": str(ROOT)}
-    arguments = [sys.executable, "-m", "speed.run", *command(examples)]
+    arguments = [sys.executable, "-m", "speed.run", *command(examples, asked_for)]
     home.mkdir(parents=True, exist_ok=True)
-    begun, largest, together = time.monotonic(), 0.0, 0.0
+    begun, since, largest, together = time.monotonic(), time.time(), 0.0, 0.0
     with (home / "said.txt").open("a") as said:
         process = subprocess.Popen(arguments, cwd=home, env=environment, stdout=said, stderr=said)
         while process.poll() is None:
@@ -66,9 +76,10 @@ def measured(examples: int, home: Path) -> dict[str, Any]:
     newest = max((home / "runs").glob("*/*/summary.json"), key=lambda file: file.stat().st_mtime)
     stages = {stage["label"]: stage for stage in json.loads(newest.read_text())["stages"]}
     return {
-        "command": f"python -m speed.run {' '.join(command(examples))}",
+        "command": f"python -m speed.run {' '.join(command(examples, asked_for))}",
         "wall_s": round(time.monotonic() - begun, 1),
         "cpu_s": round(sum(stage["cpu_seconds"] for stage in stages.values()), 1),
+        "added_cpu_s": round(added(home, since), 1),
         "largest_process_mb": round(largest),
         "all_processes_mb": round(together),
         "disk_mb": round(sum(file.lstat().st_size for file in home.rglob("*") if file.is_file()) / 1e6),
@@ -96,10 +107,13 @@ def table(figures: dict[str, dict[str, Any]]) -> str:
         ]
         lines.append(f"| {label}, µs a row | " + " | ".join(cells) + " |")
     for name, key in (
-        ("CPU of all stages, s", "cpu_s"), ("largest process, MB", "largest_process_mb"),
-        ("all processes, MB", "all_processes_mb"), ("disk, MB", "disk_mb"),
+        ("CPU of all stages, s", "cpu_s"), ("of this run, s", "added_cpu_s"),
+        ("largest process, MB", "largest_process_mb"), ("all processes, MB", "all_processes_mb"),
+        ("disk, MB", "disk_mb"),
     ):  # fmt: skip
-        lines.append(f"| {name} | " + " | ".join(f"{found[key]:,}" for found in sizes.values()) + " |")
+        lines.append(
+            f"| {name} | " + " | ".join(f"{found[key]:,}" if key in found else "-" for found in sizes.values()) + " |"
+        )
     return "\n".join(lines)
 
 
@@ -114,7 +128,7 @@ def main() -> None:
     own = figures.setdefault("sweep" if options.sweep else "apart", {})
     for examples in options.examples:
         home = options.home.resolve() / ("sweep" if options.sweep else str(examples))
-        own[str(examples)] = measured(examples, home)
+        own[str(examples)] = measured(examples, min(options.examples) if options.sweep else examples, home)
         with write_aside(FIGURES) as aside:
             aside.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(table(own))

@@ -214,7 +214,7 @@ class RevisorConfig(Spec):
     """Its training; null when there is no revisor."""
     temperature: float = Field(1.0, ge=0, le=2)
     """Of the teacher when it revises."""
-    target: Literal["reason+revision", "revision"] = "reason+revision"
+    target: Literal["reason+revision", "revision"] = "revision"
     """What the revisor learns to write."""
     on_failure: Literal["keep_original", "drop"] = "keep_original"
     """What becomes of an example whose revision cannot be read."""

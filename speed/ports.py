@@ -45,7 +45,7 @@ class Ask(Spec):
     temperature: float
     max_tokens: int
     purpose: str
-    """`brainstorm`, `seed`, `judge`, `revise` or `relevance`: the ledger's line."""
+    """`brainstorm`, `seed`, `judge`, `revise`, `relevance` or `graded`: the ledger's line."""
     kind: Kind | None = None
     index: int = 0
     """Sample index: the same prompt asked again on purpose has another one."""

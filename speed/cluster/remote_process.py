@@ -140,7 +140,9 @@ class Stand:
     def __init__(
         self, folder: str, environment: dict[str, str], code: list[str] | None = None, depot: str = "none"
     ) -> None:
-        """Args:
+        """Start the process.
+
+        Args:
             code: that this machine must run, where nobody has looked.
             depot: name of the folder for what is carried here, which is made when something is.
 

@@ -17,7 +17,7 @@ class Demand(NamedTuple):
     """What a build can use of a machine's devices."""
 
     devices: tuple[int, ...] = ()
-    """Numbers of devices that it can be given. None: it does not compute, and takes neither devices nor cores."""
+    """Numbers of devices that it can be given; empty where it does not compute, and takes neither devices nor cores."""
     workers: bool = False
     """Whether any number of workers, each with so many devices, may build the blocks of it."""
     gigabytes: float = 0.0

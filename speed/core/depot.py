@@ -47,9 +47,11 @@ class Depot:
     """One process's hold on such a folder; one call at a time."""
 
     def __init__(self, name: str, within: Path | None = None) -> None:
-        """Args:
-        name: of what is carried and for whom.
-        within: the folder of temporary files (TMPDIR), where None.
+        """Name it; `open` makes it.
+
+        Args:
+            name: of what is carried and for whom.
+            within: the folder of temporary files (TMPDIR), where None.
         """
         self.root = depot_root(name, within)
         self._use: IO[str] | None = None

@@ -34,8 +34,10 @@ class Carrier:
     store, and what has been said of those that do not."""
 
     def __init__(self, store: Store, purpose: str = "") -> None:
-        """Args:
-        purpose: what is carried, where that has a depot of its own, which is cleared by itself.
+        """Take what its workers share.
+
+        Args:
+            purpose: what is carried, where that has a depot of its own, which is cleared by itself.
         """
         self.store = store
         self.depot = digest([socket.gethostname(), str(store.home), purpose])[:16]
@@ -88,9 +90,11 @@ class PoolErrand:
     """Of a worker that writes blocks of a pool (`speed.core.worker.run_worker`)."""
 
     def __init__(self, carrier: Carrier, goal: Goal, log: Path, args: tuple[Any, ...]) -> None:
-        """Args:
-        log: of the worker, on this machine.
-        args: with which it is called where the store is seen; store and log are among them.
+        """Take a goal and the arguments of its worker.
+
+        Args:
+            log: of the worker, on this machine.
+            args: with which it is called where the store is seen; store and log are among them.
         """
         self.carrier, self.goal, self.log, self.args = carrier, goal, log, args
         self.mark, self.depot = carrier.mark(), carrier.depot

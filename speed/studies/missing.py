@@ -36,10 +36,8 @@ def commands(
         if missing.get(point.name):
             lacking.setdefault(tuple(missing[point.name]), []).append(point)
     for seeds, several in lacking.items():
-        whole = (
-            not runs and study.sweep is not None and len(several) == len(points)
-        )  # then the sweep has them by itself
-        for typed in [[]] if whole else _together(several):
+        swept = not runs and study.sweep is not None and len(several) == len(points)  # the sweep has them by itself
+        for typed in [[]] if swept else _together(several):
             for seed in _seeds_together(seeds):
                 words = [*_one_experiment([*start, *typed]), *([] if not runs and seed == ["seed=0"] else seed)]
                 if "--config-name" not in words and any("," in word for word in (*typed, *seed)):

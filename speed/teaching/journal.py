@@ -46,9 +46,11 @@ class Journal:
         say: Callable[[str], None] | None = None,
         wait: Wait = threading.Condition.wait_for,
     ) -> None:
-        """Args:
-        say: takes what the reader should know.
-        wait: how the thread that saves waits; for tests.
+        """Open the journal below a folder.
+
+        Args:
+            say: takes what the reader should know.
+            wait: how the thread that saves waits; for tests.
         """
         self.folder = folder
         self.paid = Spending()

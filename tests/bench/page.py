@@ -1,7 +1,7 @@
 """How long a page takes to make and to open: `python tests/bench/page.py [--quick]`. The last line is one JSON object.
 
 A made-up run of 20,000 examples (with --quick 2,000) with texts of 120 words. `make_s`: to read its records and write
-`report.html`; `megabytes`; `records` that it holds whole; `open_s`: until chromium has drawn it, `records_s`: until the
+`report.html`; `megabytes`; `open_s`: until chromium has drawn it, `records_s`: until the
 records are there to look through, `nodes` then. The last three are null where there is no chromium.
 """
 

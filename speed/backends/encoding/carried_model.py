@@ -19,9 +19,11 @@ class ModelErrand:
     """Of a worker that encodes with the model of a folder; vectors come back in its messages."""
 
     def __init__(self, carrier: Carrier, folder: Path, load_from: Callable[[Path], Load], device: str) -> None:
-        """Args:
-        load_from: how the model of a folder is loaded on a device.
-        device: of the workers over there, as torch names it.
+        """Name the model that is carried.
+
+        Args:
+            load_from: how the model of a folder is loaded on a device.
+            device: of the workers over there, as torch names it.
         """
         self.carrier, self.load_from, self.device = carrier, load_from, device
         self.mark, self.depot = carrier.mark(), carrier.depot

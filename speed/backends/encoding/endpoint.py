@@ -52,12 +52,14 @@ class EndpointModel:
         usd_per_million: float | None = None,
         name: str | None = None,
     ) -> None:
-        """Args:
-        url: such as `https://api.openai.com/v1`.
-        dimensions: width to ask the server for, where the model offers several; every vector is checked.
-        usd_per_million: price of a million tokens, where the table of prices lacks the model; a server on this
-            machine costs nothing.
-        name: for tables and result files; `host/model` when None.
+        """Name an endpoint and a model there.
+
+        Args:
+            url: such as `https://api.openai.com/v1`.
+            dimensions: width to ask the server for, where the model offers several; every vector is checked.
+            usd_per_million: price of a million tokens, where the table of prices lacks the model; a server on this
+                machine costs nothing.
+            name: for tables and result files; `host/model` when None.
 
         Raises:
             UserError: for a malformed URL.

@@ -39,9 +39,11 @@ class SharedEncoder(Encoder):
     """Cuts and counts; workers encode."""
 
     def __init__(self, like: Encoder, workers: EncodingWorkers, carrier: Carrier | None = None) -> None:
-        """Args:
-        like: the same embedder in this process, whose weights are given up: the workers have theirs.
-        carrier: of the model, to be closed after the workers.
+        """Take the workers that share its texts.
+
+        Args:
+            like: the same embedder in this process, whose weights are given up: the workers have theirs.
+            carrier: of the model, to be closed after the workers.
         """
         like.model.to("meta")
         super().__init__(

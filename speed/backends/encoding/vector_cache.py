@@ -58,11 +58,13 @@ class VectorCache:
     def __init__(
         self, root: Path, model: Json, dimension: int, max_bytes: int, say: Callable[[str], None] = lambda message: None
     ) -> None:
-        """Args:
-        model: all that a vector depends on, beside its prompt and its text.
-        dimension: width of the vectors.
-        max_bytes: cap of the whole root.
-        say: called once, when the cache is full.
+        """Open the vectors of one model.
+
+        Args:
+            model: all that a vector depends on, beside its prompt and its text.
+            dimension: width of the vectors.
+            max_bytes: cap of the whole root.
+            say: called once, when the cache is full.
         """
         self.root, self.folder, self.dimension = root, root / digest(model)[:40], dimension
         self.max_bytes, self.say = max_bytes, say

@@ -58,8 +58,10 @@ class LocalModel:
     batch = f"up to {CHUNK_TOKENS} tokens of like length, one in {PADDING_SHARE} padding"
 
     def __init__(self, folder: Path, name: str = "speed/embedder") -> None:
-        """Args:
-        folder: a model, or the payload of a training with the model in `model/`.
+        """Name a model of this machine.
+
+        Args:
+            folder: a model, or the payload of a training with the model in `model/`.
         """
         inner = folder / "model"
         whole = any((inner / file).is_file() for file in ("config.json", "modules.json"))

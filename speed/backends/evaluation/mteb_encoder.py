@@ -40,12 +40,14 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]
         cache: VectorCache | None = None,
         name: str = "speed/embedder",
     ) -> None:
-        """Args:
-        instructions: by task name, from the folder of tasks; they take precedence over the table.
-        revision: identity of weights, tokenizer and protocol.
-        add_texts: called with the number of texts encoded since the last call.
-        cache: of vectors, shared by all tasks.
-        name: `organisation/name`, as in mteb's result files.
+        """Take an encoder, as mteb wants one.
+
+        Args:
+            instructions: by task name, from the folder of tasks; they take precedence over the table.
+            revision: identity of weights, tokenizer and protocol.
+            add_texts: called with the number of texts encoded since the last call.
+            cache: of vectors, shared by all tasks.
+            name: `organisation/name`, as in mteb's result files.
         """
         self.encoder, self.protocol, self.table, self.instructions = encoder, protocol, table, instructions
         self.add_texts, self.cache = add_texts, cache

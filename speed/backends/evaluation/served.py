@@ -78,8 +78,10 @@ class ServedCheckpoint:
     """
 
     def __init__(self, served: EndpointModel, checkpoint: Checkpoint, anyway: bool) -> None:
-        """Args:
-        anyway: measure a server with a known fault, too.
+        """Take both.
+
+        Args:
+            anyway: measure a server with a known fault, too.
         """
         self.served, self.checkpoint, self.anyway = served, checkpoint, anyway
         self.name, self.batch = served.name, served.batch

@@ -25,11 +25,13 @@ class AtOnce:
     """Rows or tokens that one computation takes at once."""
 
     def __init__(self, ctx: Context, what: Json, most: int, unit: str, option: str = "") -> None:
-        """Args:
-        what: names the computation: everything that decides over its memory but the amount at once.
-        most: what was asked for.
-        unit: of the amount, in the plural.
-        option: the setting that asks for it, where there is one.
+        """Begin with the most, or with what fitted before.
+
+        Args:
+            what: names the computation: everything that decides over its memory but the amount at once.
+            most: what was asked for.
+            unit: of the amount, in the plural.
+            option: the setting that asks for it, where there is one.
         """
         self.ctx, self.most, self.unit, self.option = ctx, most, unit, option
         name = digest([what, most, unit, _device()])

@@ -19,9 +19,11 @@ class CheckpointPace:
     """Measures how long checkpoints take to write: the next one waits until the last has cost its share."""
 
     def __init__(self, seconds: float, expected: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Args:
-        seconds: that lie between two checkpoints at least; 0 has one written after each step, whatever it costs.
-        expected: bytes of a checkpoint, about.
+        """Begin to count.
+
+        Args:
+            seconds: that lie between two checkpoints at least; 0 has one written after each step, whatever it costs.
+            expected: bytes of a checkpoint, about.
         """
         self.seconds, self.clock = seconds, clock
         self.took = expected / WRITTEN

@@ -46,9 +46,12 @@ class EvaluationTexts:
     """
 
     def __init__(self, datasets: Iterable[Iterable[str]], words: int, similarity: float) -> None:
-        """Args:
-        words: length of a run, in words.
-        similarity: least Jaccard similarity of near duplicates, between their shingles; below 0.7 the bands miss some.
+        """Read the texts of some data sets.
+
+        Args:
+            words: length of a run, in words.
+            similarity: least Jaccard similarity of near duplicates, between their shingles; below 0.7 the bands
+                miss some.
         """
         self.counts: list[int] = []
         """Number of texts of each data set."""

@@ -80,10 +80,12 @@ class Earlier:
         say: Callable[[int], None] = lambda done: None,
         threads: int = 1,
     ) -> None:
-        """Args:
-        texts: each with the number of its space. Only texts of one space are compared.
-        say: takes the number of texts hashed so far.
-        threads: that hash them.
+        """Take the settings of the search.
+
+        Args:
+            texts: each with the number of its space. Only texts of one space are compared.
+            say: takes the number of texts hashed so far.
+            threads: that hash them.
         """
         import numpy as np
 

@@ -1,6 +1,6 @@
 """Pictures by matplotlib as elements of a page: no style attributes, which the page forbids, and its own colours.
 
-matplotlib draws with fixed colours of a palette; `style.css` has for each of them the one that is shown, by light and
+matplotlib draws with fixed colours of a palette; `page.css` has for each of them the one that is shown, by light and
 by night. Readers who are colour-blind tell the palette apart (Okabe and Ito).
 """
 

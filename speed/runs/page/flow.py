@@ -18,7 +18,7 @@ from speed.runs.tables import money
 PLACES = {
     "topics": (0, 0), "tasks": (1, 0), "seed data": (2, 0), "junior": (3, 0), "root data": (4, 0),
     "preferences": (4, 1), "verified pairs": (4, 1), "field pairs": (4, 1), "retriever pairs": (4, 1),
-    "senior": (3, 1), "instruct": (3, 1),
+    "senior": (3, 1), "instruct model": (3, 1),
     "synthesis": (2, 1),
     "revisions": (4, 2), "revisor": (3, 2), "revision": (2, 2), "dedup": (1, 2), "embedder": (0, 2),
     "evaluation": (0, 1),

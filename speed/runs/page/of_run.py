@@ -189,12 +189,10 @@ def _judge(lines: Sequence[StageLine]) -> dict[str, Any] | None:
             {"name": f"place {place}", "share": count / total, "count": f"{count:,}"}
             for place, count in enumerate(seen, 1)
         ]
-        verdict = (
-            ""
-            if p is None
-            else f"Against an even spread: p = {p:.2g}. "
-            + ("The judge favours places." if p < 0.05 else "No place is favoured that one could tell.")
-        )
+        verdict = ""
+        if p is not None:
+            favours = "The judge favours places." if p < 0.05 else "No place is favoured that one could tell."
+            verdict = f"Against an even spread: p = {p:.2g}. {favours}"
         places.append(
             {"name": f"named {name}, by place shown", "rows": rows, "even": 1 / len(seen), "verdict": verdict}
         )
