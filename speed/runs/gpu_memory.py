@@ -36,6 +36,7 @@ class Need(NamedTuple):
 
     label: str
     gpus: int
+    """On each node."""
     gigabytes: float
     remedy: str
     """Settings under which it fits; empty where it fits as it is."""
@@ -95,11 +96,12 @@ def gpu_needs(config: Config, missing: Sequence[StageStatus]) -> list[Need]:
             numbers = training.trainer.devices(training.config, runtime)
             need = _of_training(
                 status.goal.label, key, training, numbers, len(runtime.devices), runtime.device_gb,
-                runtime.strategy == "zero3",
+                runtime.strategy == "zero3", runtime.nodes,
             )  # fmt: skip
         elif isinstance(node, Embedder):
             numbers = node.trainer.devices(runtime)
-            need = _of_embedder(node, numbers, len(runtime.devices), runtime.device_gb, runtime.strategy == "zero3")
+            partitioned = runtime.strategy == "zero3"
+            need = _of_embedder(node, numbers, len(runtime.devices), runtime.device_gb, partitioned, runtime.nodes)
         elif isinstance(node, GeneratingPool):
             need = _of_generation(status.goal.label, node, runtime)
         if need is not None:
@@ -132,29 +134,31 @@ def _of_training(
     devices: int,
     gigabytes: float,
     partitioned: bool,
+    nodes: int,
 ) -> Need | None:
     shape, footprint, config = shape_of(training.base), training.trainer.footprint(), training.config
     if shape is None or footprint is None or not numbers:
         return None
     gpus = most_of(tuple(numbers), devices)
-    share = config.batch_size // gpus
+    together = gpus * nodes
+    share = config.batch_size // together
     rows = min(footprint.micro_batch or share, share) * config.texts_a_row
-    tokens, shared = rows * config.max_length, gpus if partitioned else 1
+    tokens, shared = rows * config.max_length, together if partitioned else 1
     needed = training_bytes(shape, footprint, config, tokens, footprint.checkpointing, shared)
     needed = needed / GIGABYTE + RESERVED
     if footprint.auto_rows or footprint.auto_checkpointing:
-        taken = first_that_fits(shape, footprint, config, gigabytes, gpus, partitioned)
+        taken = first_that_fits(shape, footprint, config, gigabytes, together, partitioned)
         needed = taken.gigabytes
         if needed <= gigabytes:
             return Need(label, gpus, needed, "", taken.settings)
     if needed <= gigabytes:
         return Need(label, gpus, needed, "")
-    found = fit_on(shape, footprint, config, gigabytes, gpus, partitioned)
+    found = fit_on(shape, footprint, config, gigabytes, together, partitioned)
     if found is not None:
         more = f" {key}.gradient_checkpointing=true" if found.checkpointing and not footprint.checkpointing else ""
         return Need(label, gpus, needed, f"{key}.micro_batch={found.micro_batch}{more} takes {found.gigabytes:,.0f} GB")
     for more_gpus in numbers:
-        if more_gpus > gpus and (wider := fit_on(shape, footprint, config, gigabytes, more_gpus)):
+        if more_gpus > gpus and (wider := fit_on(shape, footprint, config, gigabytes, more_gpus * nodes)):
             remedy = f"{more_gpus} such GPUs with runtime.strategy=zero3 {key}.micro_batch={wider.micro_batch} would do"
             return Need(label, gpus, needed, remedy)
     lighter = "revisor=paper_lora" if key == "revisor.trainer" else "trainer=lora"
@@ -162,7 +166,7 @@ def _of_training(
 
 
 def _of_embedder(
-    node: Embedder, numbers: Sequence[int], devices: int, gigabytes: float, partitioned: bool
+    node: Embedder, numbers: Sequence[int], devices: int, gigabytes: float, partitioned: bool, nodes: int
 ) -> Need | None:
     load = node.trainer.load()
     shape = None if load is None else shape_of(load.base)
@@ -171,7 +175,7 @@ def _of_embedder(
     gpus = most_of(tuple(numbers), devices)
 
     def needed(chunk: int, gpus: int) -> float:
-        shared = state_bytes(shape, load.footprint) * (1 - 1 / gpus) if partitioned else 0.0
+        shared = state_bytes(shape, load.footprint) * (1 - 1 / (gpus * nodes)) if partitioned else 0.0
         kept = load.kept if chunk == load.chunk else min(load.kept, chunk)
         return (embedder_bytes(shape, load.footprint, chunk, kept, load.checkpointing) - shared) / GIGABYTE + RESERVED
 

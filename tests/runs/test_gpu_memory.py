@@ -62,6 +62,16 @@ def test_a_plan_says_so_where_memory_is_known(compose: Any, tmp_path: Path) -> N
     assert memory_lines(compose("preset=paper", "runtime.devices=cpu"), found) == []
 
 
+def test_nodes_share_a_batch_and_what_is_partitioned(compose: Any, tmp_path: Path) -> None:
+    one, two = (
+        {need.label: need for need in needs(compose, tmp_path, 8, 80, f"runtime.nodes={nodes}")} for nodes in (1, 2)
+    )
+    assert (one["junior"].chosen.split()[0], two["junior"].chosen.split()[0]) == ("micro_batch=2", "micro_batch=1")
+    assert (two["revisor"].gpus, two["revisor"].chosen.split()[0]) == (6, "micro_batch=2"), "24 rows on twelve GPUs"
+    for label in ("junior", "senior", "revisor", "embedder"):
+        assert two[label].gigabytes < one[label].gigabytes, label
+
+
 def test_what_cannot_fit_is_refused_with_what_would_unless_it_is_to_be_tried(compose: Any, tmp_path: Path) -> None:
     def refused(*more: str) -> list[str]:
         config = compose("preset=paper", "runtime.devices=[0,1,2,3,4,5,6,7]", "runtime.device_gb=24", *more)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 
 from speed.core.graph import StageStatus, stage_statuses
 from speed.core.machine import GIGABYTE
@@ -15,6 +18,7 @@ from speed.data.costs.memory import fit, training_hours
 from speed.data.costs.model_shapes import KNOWN
 from speed.data.evaluation_datasets import evaluation_datasets
 from speed.pipeline import pipeline
+from speed.runs.gpu_memory import memory_lines
 from speed.runs.resources import resource_lines, resources
 from speed.runs.tables import paragraph
 
@@ -53,6 +57,26 @@ def test_a_plan_says_how_long_the_evaluation_takes(compose: Any, tmp_path: Path)
         assert f"evaluation: about {hours / 8:,.0f} hours, since 8 GPUs share its texts" in " ".join(told.split())
     small = compose("topics=miniature")
     assert "evaluation: about" not in " ".join(resource_lines(small, found(small, tmp_path / "home")))
+
+
+PAGE = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+PLANS = re.findall(r"```bash\npython -m speed.run (preset=.*)\n```\n\n((?:    .*\n)+)", PAGE)
+"""Commands of a page with what is shown of their plans."""
+
+
+@pytest.mark.parametrize(("command", "shown"), PLANS, ids=[command.split()[0] for command, _ in PLANS])
+def test_the_plans_of_the_page_are_what_is_printed(compose: Any, tmp_path: Path, command: str, shown: str) -> None:
+    config = compose(*(word for word in shlex.split(command) if word != "plan=true"))
+    statuses = found(config, tmp_path / "home")
+    printed = " ".join(" ".join([*resource_lines(config, statuses), *memory_lines(config, statuses)]).split())
+    shown = shown.replace("\n    training ", " training ")  # one line of the plan, wrapped
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert len(lines) >= 3
+    assert [line for line in lines if line and line not in printed] == []
+
+
+def test_three_plans_are_shown() -> None:
+    assert len(PLANS) == 3
 
 
 def test_encoding_takes_two_operations_a_weight_and_token() -> None:
