@@ -103,6 +103,7 @@ def test_figures_of_a_training_and_its_curve_reach_wandb(tmp_path: Path, monkeyp
     assert [point["senior/rewards_accuracies"] for point in curve] == [0.25, 0.5]
     assert {each.metric.step_metric for each in records if each.metric.glob_name == "senior/*"} == {"senior/step"}
     assert [each.artifact.type for each in records if each.artifact.type] == ["report"]
+    assert {each.run.run_group for each in records if each.run.run_id} == {"beta"}, "points of a sweep stand together"
 
 
 @pytest.mark.filterwarnings("ignore")
