@@ -58,7 +58,7 @@ def _teachers(lines: Iterable[StageLine]) -> Iterator[str]:
 def results_of(run: Path) -> Path | None:
     """The folder of a run's evaluation; None where it has none."""
     _, lines = reported(run)
-    found = (folder_of(run, line) for line in lines if line.label == "evaluation")
+    found = (folder_of(run, line) for line in lines)
     return next((folder for folder in found if (folder / "scores.json").is_file()), None)
 
 
