@@ -40,6 +40,10 @@ TOKEN_BYTES = 4
 """Of a token of a record, in the cache that the embedder's training reads."""
 
 
+CHARACTERS_A_TEXT = 450
+"""Of an evaluation's texts, about: 430 in MTEB(eng, v1), 690 in v2, by mteb's own statistics."""
+
+
 @dataclass
 class Resources:
     """GPU-hours by group and stage, and bytes by what they hold."""
@@ -92,6 +96,12 @@ def resource_lines(config: Config, found: list[StageStatus], measured: Mapping[s
             f"evaluation: about {evaluation / gpus:,.0f} hours, since {shared}; vectors that the root has kept "
             "cost none"
         )
+    if needed.hours["evaluation"] and (vectors := _vectors(config)) > config.runtime.vectors_gb > 0:
+        lines.append(
+            f"the evaluation's text vectors take about {vectors:,.0f} GB, and runtime.vectors_gb="
+            f"{config.runtime.vectors_gb:g} keeps the first {config.runtime.vectors_gb:g}: texts beyond are encoded "
+            "again after a kill, and for each task that has them"
+        )
     lines.append(
         f"assumed: {UTILISATION:.0%} of {PEAKS[CARD] / 1e12:g} Tflop/s in 16 bits ({PEAK_FP32 / 1e12:g} in fp32) and "
         f"{BANDWIDTH_USED:.0%} of {BANDWIDTH / 1e12:g} TB/s, as of an A100; texts as long as their prompts ask for "
@@ -100,6 +110,15 @@ def resource_lines(config: Config, found: list[StageStatus], measured: Mapping[s
         f"{ROW_BYTES} bytes a row beside its texts"
     )
     return [paragraph(line) for line in lines]
+
+
+def _vectors(config: Config) -> float:
+    """GB of the vectors of all texts of the evaluation, in fp32 as they are kept; 0 where that is not known."""
+    load, embedder = config.eval.load(), config.embedder.load()
+    shape = None if embedder is None else shape_of(embedder.base)
+    if load is None or shape is None:
+        return 0.0
+    return load.characters / CHARACTERS_A_TEXT * shape.hidden * 4 / GIGABYTE
 
 
 def _hours_shown(hours: Mapping[str, float], measured: Mapping[str, float]) -> list[str]:

@@ -79,6 +79,20 @@ def test_three_plans_are_shown() -> None:
     assert len(PLANS) == 3
 
 
+def test_a_plan_says_which_vectors_are_not_kept(compose: Any, tmp_path: Path) -> None:
+    """MTEB(eng, v1) has 38 million texts by mteb's statistics, each with 4,096 numbers of 4 bytes: 625 GB."""
+    config = compose("preset=paper", "topics=miniature")
+    told = " ".join(" ".join(resource_lines(config, found(config, tmp_path / "home"))).split())
+    size = re.search(
+        r"the evaluation's text vectors take about (\d+) GB, and runtime.vectors_gb=50 keeps the first", told
+    )
+    assert size is not None
+    assert 550 < int(size[1]) < 700
+    for enough in ("runtime.vectors_gb=1000", "runtime.vectors_gb=0"):
+        config = compose("preset=paper", "topics=miniature", enough)
+        assert "text vectors take" not in " ".join(resource_lines(config, found(config, tmp_path / "home")))
+
+
 def test_encoding_takes_two_operations_a_weight_and_token() -> None:
     whole = 2 * 7_241_732_096 * 1_000_000 / (312e12 * 0.4) / 3600
     assert evaluation_hours(MISTRAL, 4_500_000, "bf16") == pytest.approx(whole)
