@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from speed.config import Config
 from speed.core.content import ModelReference
@@ -268,8 +268,9 @@ def pipeline(config: Config) -> Pipeline:
             queries=written if negatives.graded is None else min(negatives.graded, written),
         )
     embedder = Embedder(config.embedder, corpus, rows, seed.train)
-    own_domain, held_out = _own_domain(config, topics, embedder), _held_out(config, seeds_taken, embedder)
-    made = Pipeline(corpus, embedder, Evaluation(config.eval, embedder), own_domain, held_out)
+    made = Pipeline(corpus, embedder, Evaluation(config.eval, embedder), _own_domain(config, topics, embedder))
+    if config.held_out_pairs:
+        made = replace(made, held_out=_held_out(config, seeds_taken, made))
     _refuse_unread(config, made)
     return made
 
@@ -292,21 +293,24 @@ def _own_domain(config: Config, topics: Topics, embedder: Embedder) -> OwnDomain
     return OwnDomain(config.eval, embedder, topics, queries.take(rows))
 
 
-def _held_out(config: Config, seeds_taken: Take[Sample], embedder: Embedder) -> HeldOutPairs | None:
+def _held_out(config: Config, seeds_taken: Take[Sample], made: Pipeline) -> HeldOutPairs:
     """Contrastive entropy of what the teacher wrote for the junior (ours).
 
     Raises:
-        UserError: where the teacher's examples are the corpus.
+        UserError: where the teacher's examples are the corpus, or would be paid for only for this.
     """
-    if not config.held_out_pairs:
-        return None
     if config.scale.writer == "teacher":
         raise UserError(
             f"held_out_pairs={config.held_out_pairs}: seed examples are the corpus where the teacher writes it\n"
             "  set held_out_pairs=0"
         )
+    if not config.given.seed and seeds_taken.pool.key not in {goal.key for goal in made.goals()}:
+        raise UserError(
+            f"held_out_pairs={config.held_out_pairs}: this run has no seed examples, and none are bought only to "
+            "measure\n  set held_out_pairs=0, or give some (given.seed=FILE)"
+        )
     pairs = seeds_taken.pool.take(min(config.held_out_pairs, seeds_taken.rows))
-    return HeldOutPairs(embedder, config.embedder, pairs, config.seed.data)
+    return HeldOutPairs(made.embedder, config.embedder, pairs, config.seed.data)
 
 
 def _refuse_unread(config: Config, made: Pipeline) -> None:

@@ -87,6 +87,11 @@ class FinishedRun:
         """What was typed, and what its sweep set."""
         return tuple(map(str, self.line.get("overrides", ())))
 
+    @property
+    def labels(self) -> set[str]:
+        """Names of its stages."""
+        return {str(stage["label"]) for stage in self.summary["stages"]}
+
     @cached_property
     def scores(self) -> Scores:
         """Scores of its embedder."""
@@ -120,14 +125,9 @@ class FinishedRun:
     def figure(self, path: str) -> float | None:
         """A number of its summary; a stage is named by its label (`stages/dedup/rows_out`). None where there is none.
 
-        `a + b` is the sum of two, `a per b` the one divided by the other, `a or b` the second where there is no first.
-        Of a stage with several rounds (`preference.rounds`) rows and costs are those of all; its other figures have no
-        one number.
+        `a + b` is the sum of two, `a per b` the one divided by the other. Of a stage with several rounds
+        (`preference.rounds`) rows and costs are those of all; its other figures have no one number.
         """
-        first, _, second = path.partition(" or ")
-        if second:
-            found = self.figure(first)
-            return self.figure(second) if found is None else found
         parts, _, base = path.partition(" per ")
         whole = _sum(self._figure(part.strip()) for part in parts.split(" + "))
         if whole is None or not base:
@@ -188,7 +188,8 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Json]:
 def finished_runs(home: Path) -> tuple[list[FinishedRun], list[str]]:
     """The finished runs of a root, oldest first, and a remark for each that cannot be read.
 
-    A run that repeats another (same key: the same experiment, found again) takes its place.
+    A run that repeats another (same key: the same experiment, found again) takes its place, unless the other has stages
+    beside the experiment that it lacks, such as held-out pairs.
     """
     found: dict[str, FinishedRun] = {}
     remarks = []
@@ -200,8 +201,8 @@ def finished_runs(home: Path) -> tuple[list[FinishedRun], list[str]]:
             remarks.append(f"{line.get('run')} cannot be read and is left out: {error!r:.200}")
             continue
         same = f"{run.key} {digest(recipe(run.settings))}"
-        found.pop(same, None)
-        found[same] = run
+        before = found.pop(same, None)
+        found[same] = before if before is not None and before.labels - run.labels else run
     return list(found.values()), remarks
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from speed.core.errors import CorruptArtifact
 from speed.core.graph import Goal
+from speed.core.spec import Json
 from speed.core.stage import Pool
 from speed.core.store import Store
 from speed.data.records import Prompt, Sample
@@ -27,18 +28,21 @@ def answer_of(sample: Sample) -> str:
 
 
 def with_truth(lines: Iterable[StageLine], order: Sequence[Goal], store: Store, verdict: Verdict) -> list[StageLine]:
-    """The lines; those of the stages that write the corpus with the share of flawless rows in `metrics`.
+    """The lines; those of the stages that write the corpus with the share of flawless rows in `metrics`, and that of
+    deduplication with the share of the rows that it is given.
 
     A row is flawless that could be read, breaks no guideline of its prompt, and has no fault by the truth.
     """
-    found = dict[str, tuple[float, int] | None]()
+    found, given = dict[str, tuple[float, int] | None](), dict[str, str]()
     for goal in order:
         if isinstance(goal.node, Dedup):
             pool, rows = goal.node.samples.pool, goal.node.samples.rows
             for each in (pool, pool.samples) if isinstance(pool, RevisionPass) else (pool,):
                 with suppress(CorruptArtifact, OSError):  # who reads the lives of records says so
                     found[each.key] = _flawless(each, rows, store, verdict)
-    return [_told(line, *judged) if (judged := found.get(line.key)) else line for line in lines]
+            given[goal.key] = pool.key
+    told = [_told(line, *judged) if (judged := found.get(line.key)) else line for line in lines]
+    return [_with(line, judged[0]) if (judged := found.get(given.get(line.key, ""))) else line for line in told]
 
 
 def _flawless(pool: Pool[Sample], rows: int, store: Store, verdict: Verdict) -> tuple[float, int] | None:
@@ -58,5 +62,8 @@ def _flawless(pool: Pool[Sample], rows: int, store: Store, verdict: Verdict) -> 
 
 def _told(line: StageLine, share: float, rows: int) -> StageLine:
     remark = f"{share:.1%} of {rows:,} examples are without a flaw, by the truth, which no model sees"
-    remarks = [*line.metrics.get("remarks", []), remark]
-    return line.model_copy(update={"metrics": {**line.metrics, "flawless": round(share, 4), "remarks": remarks}})
+    return _with(line, share, remarks=[*line.metrics.get("remarks", []), remark])
+
+
+def _with(line: StageLine, share: float, **more: Json) -> StageLine:
+    return line.model_copy(update={"metrics": {**line.metrics, "flawless": round(share, 4), **more}})

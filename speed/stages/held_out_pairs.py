@@ -48,11 +48,8 @@ class HeldOutPairs(Stage[Scores]):
     def run(self, out: Path, ctx: Context) -> None:
         examples = [row.example for row in ctx.accepted(self.pairs) if row.example is not None]
         retriever = self.trainer.trained_retriever(ctx.folder(self.embedder))
-        if retriever is None or len({example.positive for example in examples}) < 2:
-            raise UserError(
-                f"no contrastive entropy can be measured: {len(examples)} of {self.pairs.rows} pairs can be read, and "
-                "two with different positives are needed\n  set held_out_pairs=0, or take more of them"
-            )
+        if retriever is None:
+            raise self._too_few(examples)
         documents = list(dict.fromkeys(example.positive for example in examples))
         queries = [(example.task, example.query) for example in examples]
         groups = [Group(range(len(queries)), range(len(documents)))]
@@ -65,17 +62,28 @@ class HeldOutPairs(Stage[Scores]):
             similarities = compared.similarities(pairs)
             losses = [self._loss([next(similarities) for _ in texts]) for texts in asked]
         by_kind: dict[Kind, list[float]] = defaultdict(list)
-        for example, loss in zip(examples, losses, strict=True):
-            by_kind[example.kind].append(loss)
+        for example, texts, loss in zip(examples, asked, losses, strict=True):
+            if len(texts) > 1:  # what is told from nothing is no pair
+                by_kind[example.kind].append(loss)
+        told_apart = [loss for each in by_kind.values() for loss in each]
+        if not told_apart:
+            raise self._too_few(examples)
         found = {
-            "contrastive_entropy": round(sum(losses) / len(losses), 5),
+            "contrastive_entropy": round(sum(told_apart) / len(told_apart), 5),
+            "pairs": len(told_apart),
             "entropy_by_kind": {kind: round(sum(each) / len(each), 5) for kind, each in sorted(by_kind.items())},
-            "negatives": round(sum(len(texts) - 1 for texts in asked) / len(asked), 1),
+            "negatives": round(sum(len(texts) - 1 for texts in asked) / len(told_apart), 1),
         }
         (out / "entropy.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-        told = f"contrastive entropy {found['contrastive_entropy']:.3f} nats over {len(examples):,} pairs"
+        told = f"contrastive entropy {found['contrastive_entropy']:.3f} nats over {len(told_apart):,} pairs"
         ctx.tally.metrics.update(found, remarks=[f"{told}, each against {found['negatives']:g} texts of other pairs"])
         ctx.tally.counts.update({"in": self.pairs.rows, "out": len(examples)})
+
+    def _too_few(self, examples: Sequence[Example]) -> UserError:
+        return UserError(
+            f"no contrastive entropy can be measured: {len(examples)} of {self.pairs.rows} pairs can be read, and "
+            "two of a kind with different positives are needed\n  set held_out_pairs=0, or take more of them"
+        )
 
     def _compared(self, examples: Sequence[Example], documents: Sequence[str]) -> Iterator[tuple[int, list[int]]]:
         """Of each example its positive and the negatives, by their place among the documents."""

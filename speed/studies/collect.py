@@ -41,6 +41,7 @@ def answer(
     """
     group, remarks = group_of(study, runs, like)
     remarks += _measured_alike(group)
+    remarks += group.leave_out_unlike(study)
     preset = str(group.runs[0].line.get("preset", "")) if group.runs else DEFAULT_PRESET
     expected = study.expected(preset)
     wanted = _wanted_seeds(study, group, seeds)
@@ -49,7 +50,7 @@ def answer(
     names = [point.name for point in points]
     differences = _differences(study, group, names, _by_task)
     beside = {
-        each.name: _differences(study, group, names, partial(_by_measure, each))
+        each.name: _differences(study, group, names, partial(_by_measure, group, each))
         for each in study.measures
         if each.compared
     }
@@ -61,7 +62,7 @@ def answer(
             name=point.name,
             x=_place(study, point) if study.x else None,
             size=next((_size(study, run) for run in there.values()), None),
-            figures={each.name: _figure(each, there, told) for each in study.measures},
+            figures={each.name: _figure(group, each, there, told) for each in study.measures},
             difference=differences.get(point.name),
             beside={name: found[point.name] for name, found in beside.items() if point.name in found},
             missing=tuple(seed.name for seed in missing[point.name]),
@@ -132,9 +133,9 @@ def _wanted_seeds(study: Study, group: Group, seeds: Sequence[int]) -> list[Seed
     return sorted(named, key=lambda each: each.order)
 
 
-def _figure(measure: Measure, runs: dict[Seeds, FinishedRun], paper: dict[str, float]) -> Figure:
+def _figure(group: Group, measure: Measure, runs: dict[Seeds, FinishedRun], paper: dict[str, float]) -> Figure:
     """The mean over seeds; a blank where one of them has none, since the others say nothing of it."""
-    found = [run.figure(measure.path) for run in runs.values()]
+    found = [group.figure(run, measure) for run in runs.values()]
     known = [value * measure.factor for value in found if value is not None]
     values = known if len(known) == len(found) else []
     over_seeds = interval(values)
@@ -173,7 +174,7 @@ def _size(study: Study, run: FinishedRun) -> int | None:
 
 
 def _further_laws(study: Study, group: Group) -> dict[str, Laws]:
-    found = {each.name: _laws(study, group, partial(_by_measure, each)) for each in study.measures if each.law}
+    found = {each.name: _laws(study, group, partial(_by_measure, group, each)) for each in study.measures if each.law}
     return {name: laws for name, laws in found.items() if laws is not None}
 
 
@@ -213,9 +214,9 @@ def _by_task(runs: dict[Seeds, FinishedRun], numbers: dict[Seeds, int]) -> dict[
 
 
 def _by_measure(
-    measure: Measure, runs: dict[Seeds, FinishedRun], numbers: dict[Seeds, int]
+    group: Group, measure: Measure, runs: dict[Seeds, FinishedRun], numbers: dict[Seeds, int]
 ) -> dict[int, dict[str, float]]:
-    found = {numbers[seed]: run.figure(measure.path) for seed, run in runs.items()}
+    found = {numbers[seed]: group.figure(run, measure) for seed, run in runs.items()}
     return {seed: {} if value is None else {measure.name: value * measure.factor} for seed, value in found.items()}
 
 

@@ -25,6 +25,8 @@ class Measure(Spec):
     decimals: int = 2
     compared: bool = False
     """Whether its difference from the reference is told too, as that of the first measure always is."""
+    alike: str | None = None
+    """Where a number stands that must be equal in runs whose figures are compared; of others the figure is left out."""
     law: bool = False
     """Whether a law by data size is fitted to it, where the study has `sizes`; to the mean score it always is."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from speed.core.errors import UserError
 from speed.core.graph import shortened
 from speed.runs.finished_runs import FinishedRun, Seeds
-from speed.studies.definition import Point, Study
+from speed.studies.definition import Measure, Point, Study
 
 
 @dataclass
@@ -19,12 +20,31 @@ class Group:
     points: dict[str, Point] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     """The point of each run."""
+    unlike: dict[str, set[str]] = field(default_factory=dict)
+    """By measure the keys of the runs whose figure does not compare."""
 
     def add(self, run: FinishedRun, point: Point) -> None:
         """Take one more run in."""
         self.runs.append(run)
         self.points.setdefault(point.name, point)
         self.names.append(point.name)
+
+    def figure(self, run: FinishedRun, measure: Measure) -> float | None:
+        """A figure of a run; None where it has none that compares."""
+        return None if run.key in self.unlike.get(measure.name, ()) else run.figure(measure.path)
+
+    def leave_out_unlike(self, study: Study) -> list[str]:
+        """Leave out figures that were measured on something else than most, with a remark for each measure."""
+        remarks = []
+        for measure in study.measures:
+            if measure.alike is None:
+                continue
+            on = {run.key: run.figure(measure.alike) for run in self.runs if run.figure(measure.path) is not None}
+            most = Counter(on.values()).most_common(1)
+            self.unlike[measure.name] = {key for key, value in on.items() if value != most[0][0]}
+            if others := len(self.unlike[measure.name]):
+                remarks.append(f"Left out: {measure.name} of {others} runs that were measured on something else.")
+        return remarks
 
     def of(self, point: str) -> dict[Seeds, FinishedRun]:
         """The runs of a point by their seeds."""

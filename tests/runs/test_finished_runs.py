@@ -91,6 +91,3 @@ def test_of_several_rounds_rows_and_costs_are_summed_and_nothing_else_is_one_num
     assert run.figure("stages/preferences/metrics/chosen_faulty") is None
     assert run.figure("stages/seed data/metrics/chosen_faulty") == 0.5
     assert run.figure("stages/none/rows_out") is None
-    assert run.figure("stages/none/rows_out or stages/preferences/rows_out") == 14
-    assert run.figure("stages/preferences/rows_out or stages/none/rows_out") == 14
-    assert run.figure("stages/none/rows_out or stages/none/rows_in") is None

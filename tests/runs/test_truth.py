@@ -38,9 +38,11 @@ def test_the_stages_that_write_the_corpus_say_how_many_examples_are_flawless(run
         assert line(lines, label).metrics["remarks"] == [
             f"{flawless / rows:.1%} of {rows} examples are without a flaw, by the truth, which no model sees"
         ]
+    assert line(lines, "dedup").metrics["flawless"] == line(lines, "revision").metrics["flawless"], "what it is given"
+    assert "remarks" not in line(lines, "dedup").metrics
     assert all(text.startswith("{") for text in asked), "an example is shown as it was read, without a revisor's reason"
     assert [each for each in lines if "flawless" not in each.metrics] == [
-        each for each in run.lines if each.label not in ("synthesis", "revision")
+        each for each in run.lines if each.label not in ("synthesis", "revision", "dedup")
     ]
 
 
@@ -56,3 +58,4 @@ def test_rows_that_cannot_be_read_cost_no_report(tmp_path: Path) -> None:
     lines = with_truth(run.lines, run.order, run.store, lambda prompt, text: [])
     assert "flawless" in line(lines, "synthesis").metrics
     assert "flawless" not in line(lines, "revision").metrics
+    assert "flawless" not in line(lines, "dedup").metrics, "not that of what was written before"

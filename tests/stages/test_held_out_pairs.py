@@ -102,7 +102,7 @@ def test_a_positive_is_told_from_those_of_other_queries_of_its_kind(tmp_path: Pa
     assert found["entropy_by_kind"] == {
         "retrieval": pytest.approx(sum(retrieval) / 4, abs=1e-5), "sts": pytest.approx(sum(sts) / 2, abs=1e-5),
     }  # fmt: skip
-    assert found["negatives"] == 2.0
+    assert (found["pairs"], found["negatives"]) == (6, 2.0)
     assert (manifest.counts["in"], manifest.counts["out"]) == (7, 6)
     assert manifest.metrics["contrastive_entropy"] == found["contrastive_entropy"]
 
@@ -114,8 +114,18 @@ def test_so_many_negatives_are_drawn(tmp_path: Path) -> None:
 
 
 def test_too_few_pairs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="1 of 1 pairs can be read, and two with different positives are needed"):
+    with pytest.raises(
+        UserError, match="1 of 1 pairs can be read, and two of a kind with different positives are needed"
+    ):
         measured(tmp_path / "home", rows=1)
+
+
+def test_a_pair_that_is_alone_of_its_kind_does_not_count(tmp_path: Path) -> None:
+    found, manifest = measured(tmp_path / "home", rows=5)
+    assert found["pairs"] == 4, "the only example of STS is told from nothing"
+    assert list(found["entropy_by_kind"]) == ["retrieval"]
+    assert found["contrastive_entropy"] == found["entropy_by_kind"]["retrieval"]
+    assert manifest.counts["out"] == 5
 
 
 def test_it_stands_beside_the_evaluation_and_changes_no_key() -> None:
@@ -127,6 +137,15 @@ def test_it_stands_beside_the_evaluation_and_changes_no_key() -> None:
     everything = pipeline(config_of("held_out_pairs=1000000")).held_out
     assert everything is not None
     assert everything.pairs.rows == config_of().counts.sft
+
+
+def test_nothing_is_bought_only_to_measure(tmp_path: Path) -> None:
+    file = tmp_path / "corpus.jsonl"
+    rows = [{"query": f"q {n}", "positive": f"p {n}", "kind": "retrieval", "task": "t"} for n in range(3)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for typed in (f"given.corpus={file}", "scale.writer=instruct"):
+        with pytest.raises(UserError, match="this run has no seed examples, and none are bought only to measure"):
+            pipeline(config_of("held_out_pairs=10", "preference=none", "revisor=none", typed))
 
 
 def test_examples_that_are_the_corpus_are_not_held_out() -> None:

@@ -54,6 +54,7 @@ def made_run(
     name: str | None = None,
     flawless: float | None = None,
     entropy: float | None = None,
+    pairs: int = 100,
     **changes: Any,
 ) -> Path:
     """Write one finished run.
@@ -64,6 +65,7 @@ def made_run(
         built: how many of its two stages it built.
         flawless: share of its examples, where the truth is known.
         entropy: of held-out pairs, where it was measured.
+        pairs: so many.
         changes: to the config, as in `config_with`.
     """
     config = config or config_with(**changes)
@@ -94,10 +96,17 @@ def made_run(
         },
     ]  # fmt: skip
     if flawless is not None:
-        written = {"label": "synthesis", "key": "w", "state": "reused", "cost": {}, "dollars": 0.0}
+        written = {"label": "dedup", "key": "w", "state": "reused", "cost": {}, "dollars": 0.0}
         stages.append({**written, "rows_out": 9, "metrics": {"flawless": flawless}})
     if entropy is not None:
-        measured = {"label": "held-out pairs", "key": "h", "state": "built", "cost": {}, "dollars": 0.0}
+        measured = {
+            "label": "held-out pairs",
+            "key": "h",
+            "state": "built",
+            "cost": {},
+            "dollars": 0.0,
+            "rows_in": pairs,
+        }
         stages.append({**measured, "rows_out": 9, "metrics": {"contrastive_entropy": entropy}})
     (folder / "summary.json").write_text(json.dumps({"name": "made", "about": {}, "stages": stages, "scores": scores}))
     line = {

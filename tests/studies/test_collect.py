@@ -228,3 +228,14 @@ def test_runs_at_equal_steps_are_a_study_of_their_own(tmp_path: Path) -> None:
     assert scores(found(tmp_path, "equal_steps")) == {"1": 55.0, "5": 55.0}
     made_run(tmp_path, 51, scale__factor=2, embedder__max_steps=None)
     assert scores(found(tmp_path, "figure4")) == {"1": 50.0, "2": 51.0, "5": 50.0}
+
+
+def test_entropies_of_other_pairs_are_left_out_and_a_repeat_without_them_loses_none(tmp_path: Path) -> None:
+    for factor in (0.5, 1, 2):
+        made_run(tmp_path, 50, scale__factor=factor, entropy=2.0)
+    made_run(tmp_path, 50, scale__factor=4, entropy=9.0, pairs=1000)
+    made_run(tmp_path, 50, scale__factor=1)
+    page = found(tmp_path, "figure4")
+    entropies = {row.name: row.figures["contrastive entropy"].ours for row in page.rows if row.runs}
+    assert entropies == {"0.5": 2.0, "1": 2.0, "2": 2.0, "4": None}
+    assert "Left out: contrastive entropy of 1 runs that were measured on something else." in page.remarks
