@@ -9,7 +9,7 @@ import json
 import socket
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -52,19 +52,27 @@ class Carrier:
         return str(self._mark)
 
     def bring(
-        self, bundles: list[tuple[str, Bundle, Path]], depot: Depot, machine: str, say: Callable[[str], None]
+        self,
+        bundles: list[tuple[str, Bundle, Path]],
+        depot: Depot,
+        machine: str,
+        say: Callable[[str], None],
+        shards: Sequence[tuple[str, Sequence[str], int]] = (),
     ) -> Path:
         """Carry what a machine lacks of some bundles; the root of its depot. It is said before, and once that the
         machine does not see the store.
 
         Args:
             bundles: each with the name of what it is a part of, and the folder that has its files.
+            shards: of each pool among them its folder, files and rows, as `Depot.keep_shards` takes them.
 
         Raises:
             UserError: where the machine cannot take it. CorruptArtifact: where the source is damaged.
         """
         root = depot.open()
         with self._one_at_a_time[machine]:  # the second of two workers there finds what the first was brought
+            for pool in shards:
+                depot.keep_shards(*pool)
             lacking = [each for each in bundles if depot.lacks(each[1])]
             names = ", ".join(dict.fromkeys(name for name, _, _ in lacking))
             size = sum(bundle.bytes for _, bundle, _ in lacking) / GIGABYTE
@@ -107,15 +115,14 @@ class PoolErrand:
             tell(_packed(event="say", message=message))
 
         with self._telling():
-            depot.open()
-            bundles = list[tuple[str, Bundle, Path]]()
+            bundles, shards = list[tuple[str, Bundle, Path]](), list[tuple[str, list[str], int]]()
             for node, rows in read_by(self.goal):
                 found = bundles_of(store, node, rows)
                 bundles += [(node.label, bundle, store.folder(node)) for bundle in found]
                 if isinstance(node, Pool):
                     names = [file.path for bundle in found for file in bundle.files]
-                    depot.keep_shards(store.folder(node).relative_to(store.home).as_posix(), names, rows)
-            root = self.carrier.bring(bundles, depot, machine, say)
+                    shards.append((store.folder(node).relative_to(store.home).as_posix(), names, rows))
+            root = self.carrier.bring(bundles, depot, machine, say, shards)
         own = {id(store): Store(root), id(self.log): root / "logs" / self.log.name}
         return tuple(own.get(id(value), value) for value in self.args)
 

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -240,6 +241,43 @@ def test_rows_are_carried_by_shard_and_blocks_of_other_cuts_go(store: Store, dep
         carry(bundle, store.folder(pool), depot)
     assert there.shards(pool) == [Span(0, 4), Span(4, 8)]
     assert list(there.rows(pool.take(6))) == list(store.rows(pool.take(6)))
+
+
+def test_a_second_worker_of_a_machine_leaves_alone_what_the_first_is_being_brought(
+    written: Goal, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carrying_module, "PIECE", 100)
+    carrier, log = Carrier(store), tmp_path / "written.log"
+    one, two = (Depot(carrier.depot, tmp_path) for _ in range(2))
+    errand, other = (PoolErrand(carrier, written, log, (store, log)) for _ in range(2))
+    add, keep, seconds, kept = one.add, two.keep_shards, list[Any](), threading.Event()
+    numbers = next(node for node, _ in read_by(written) if isinstance(node, Numbers))
+    below = store.folder(numbers).relative_to(store.home)
+
+    def slowly(pieces: Any) -> list[str]:
+        damaged = add(pieces)
+        if not seconds and any(one.root.glob(f"{below}/rows-*.partial")):
+            keep(str(below), [], 16)
+            two.drop(f"{below}/rows-000000000-000000004.json")
+            seconds.append(threads.submit(other.prepare, two, "far", lambda message: None))
+            assert not kept.wait(0.2), "it waits for the first"
+        return damaged
+
+    def keep_shards(*args: Any) -> None:
+        kept.set()
+        keep(*args)
+
+    monkeypatch.setattr(one, "add", slowly)
+    monkeypatch.setattr(two, "keep_shards", keep_shards)
+    with ThreadPoolExecutor(1) as threads:
+        errand.prepare(one, "far", lambda message: None)
+        (second,) = seconds
+        second.result(HANG)
+    assert kept.is_set()
+    assert list(Store(one.root).rows(numbers.take(16))) == list(store.rows(numbers.take(16)))
+    one.close()
+    two.close()
+    carrier.close()
 
 
 def test_a_shard_comes_back_as_its_builder_would_have_put_it_and_the_first_counts(store: Store, depot: Depot) -> None:
