@@ -71,10 +71,10 @@ class Depot:
         """
         with self._refusing():
             while self._use is None:
-                self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-                if self.root.is_symlink() or self.root.stat().st_uid != os.getuid():
-                    raise PermissionError(0, "it is not of this user")
                 with suppress(FileNotFoundError):  # it was cleared just now
+                    self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    if self.root.is_symlink() or self.root.lstat().st_uid != os.getuid():
+                        raise PermissionError(0, "it is not of this user")
                     self._use = _held(self.root / IN_USE)
             for folder in ("store", "locks", "logs", "cache"):
                 (self.root / folder).mkdir(exist_ok=True)
@@ -237,12 +237,14 @@ def depot_root(name: str, within: Path | None = None) -> Path:
 
 
 def clear(name: str, within: Path | None = None, seconds: float = 5.0) -> bool:
-    """Remove a depot in which nobody works; whether it is gone.
+    """Remove a depot in which nobody works, and what a killed removal has left of it; whether it is gone.
 
     Args:
         seconds: for which its last users may take to end.
     """
     root, deadline = depot_root(name, within), time.monotonic() + seconds
+    for left in root.parent.glob(f"{root.name}.gone-*"):
+        shutil.rmtree(left, ignore_errors=True)
     while True:
         try:
             with (root / IN_USE).open() as use:

@@ -41,6 +41,8 @@ class Carrier:
         """
         self.store = store
         self.depot = digest([socket.gethostname(), str(store.home), purpose])[:16]
+        self.keeps = False
+        """Whether the store could not take what was made, so that it waits in the depots for the next run."""
         self._mark = aside_name(store.home / "cache" / "seen")  # what a killed run leaves goes as other such files do
         self._told = set[str]()
         self._one_at_a_time = defaultdict[str, threading.Lock](threading.Lock)
@@ -107,6 +109,11 @@ class PoolErrand:
         self.carrier, self.goal, self.log, self.args = carrier, goal, log, args
         self.mark, self.depot = carrier.mark(), carrier.depot
 
+    @property
+    def keeps(self) -> bool:
+        """Whether depots stay: also those of other machines, whose blocks the store could not take either."""
+        return self.carrier.keeps
+
     def prepare(self, depot: Depot, machine: str, tell: Callable[[bytes], None]) -> tuple[Any, ...]:
         """Carry the finished shards and folders that the goal reads."""
         store = self.carrier.store
@@ -152,8 +159,11 @@ class PoolErrand:
             yield
         except CorruptArtifact as error:
             raise NotCarried(_packed(event="corrupt", message=str(error), path=str(error.path))) from error
+        except StoreError as error:  # of this machine's store: no fault of the other's
+            self.carrier.keeps = True
+            raise NotCarried(_packed(event="user_error", message=str(error), store=True, here=True)) from error
         except UserError as error:
-            told = _packed(event="user_error", message=str(error), store=isinstance(error, StoreError))
+            told = _packed(event="user_error", message=str(error), store=False)
             raise NotCarried(told) from error
         except OSError as error:
             known = explained(error, f"carrying {self.goal.label}")
