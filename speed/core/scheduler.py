@@ -144,7 +144,7 @@ class Scheduler:
         for goal in pools if self.elsewhere is not None else ():
             assert self.elsewhere is not None
             if trainings and self.blocks[goal.key].left:
-                self._tell(goal, f"other machines are held by {trainings[0]}: it waits for them", listen, "there")
+                self._tell(goal, f"other machines are held by {trainings[0]} until that has ended", listen, "there")
                 continue
             for _ in range(len(self.blocks[goal.key].left) - sum(worker.waits for worker in self._workers(goal))):
                 machine = self.elsewhere.free(self._need(goal))

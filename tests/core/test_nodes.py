@@ -112,7 +112,7 @@ def test_a_pool_says_which_training_holds_the_other_machines(tmp_path: Path, mon
     order = [*goals([training]), *goals([pool.take(40)])]
     scheduler, said = started(tmp_path / "two", monkeypatch, order, nodes=2)
     assert where(scheduler) == [("training", "")]
-    told = ("shared numbers", "other machines are held by training: it waits for them")
+    told = ("shared numbers", "other machines are held by training until that has ended")
     assert told in said
     said.clear()
     for _ in range(3):
