@@ -243,7 +243,8 @@ class Cluster:
         return process, Line(actor, here)
 
     def close(self) -> None:
-        """Leave the cluster, and remove what was carried to its machines as far as they answer."""
+        """Leave the cluster, and remove what was carried to its machines as far as they answer, but not what could not
+        be carried back."""
         self._closed.set()
         self._clear()
         self.ray.shutdown()
@@ -251,7 +252,9 @@ class Cluster:
     def _clear(self) -> None:
         there = {machine.id for machine in self.machines()}
         depots = {
-            (machine, errand.depot) for machine, process, errand in self._sent if machine in there and process.has_depot
+            (machine, errand.depot)
+            for machine, process, errand in self._sent
+            if machine in there and process.has_depot and not errand.keeps
         }
         self._sent = []
         if depots and self.answers():

@@ -10,7 +10,7 @@ from typing import Any
 
 from speed.core.cache import file_sha256
 from speed.core.depot import Bundle, Depot
-from speed.core.errors import CorruptArtifact
+from speed.core.errors import CorruptArtifact, StoreError, explained
 from speed.core.manifest import Output, check, parse_manifest
 from speed.core.stage import Node, Pool, Stage
 from speed.core.store import Span, Store
@@ -100,7 +100,7 @@ def fetch_shard(depot: Depot, store: Store, pool: Pool[Any], span: Span) -> None
     """Put a finished shard of a depot into the store, as its builder would have put it there; the first one counts.
 
     Raises:
-        OSError: where it came damaged; the depot has it no more.
+        OSError: where it came damaged; the depot has it no more. StoreError: where the store cannot take it.
     """
     record, rows = store.shard_files(pool, span)
     below = record.parent.relative_to(store.home)
@@ -113,7 +113,12 @@ def fetch_shard(depot: Depot, store: Store, pool: Pool[Any], span: Span) -> None
     except CorruptArtifact as error:
         depot.drop((below / record.name).as_posix())
         raise OSError(f"rows {span.start:,} to {span.stop - 1:,} came damaged: {error.why}") from error
-    store.put_shard(pool, span, packed, manifest)
+    try:
+        store.put_shard(pool, span, packed, manifest)
+    except OSError as error:
+        raise explained(error, f"carrying back {pool.label}", rows) or StoreError(
+            f"{rows} cannot be written: {error.strerror or error}\n  see to the disk and run the same command again"
+        ) from error
 
 
 def _read(depot: Depot, path: Path) -> bytes:

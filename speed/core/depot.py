@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -25,6 +26,8 @@ from speed.core.manifest import Output
 
 IN_USE = "in_use"
 """A file on which each process that works in a depot has a lock."""
+_SHARD = re.compile(r"rows-(\d{9})-\d{9}\.(json|jsonl|jsonl\.zst)")
+"""Name of a file of a shard; what is written aside, maybe by another process, has a longer one."""
 
 
 class Bundle(NamedTuple):
@@ -68,10 +71,10 @@ class Depot:
         """
         with self._refusing():
             while self._use is None:
-                self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-                if self.root.is_symlink() or self.root.stat().st_uid != os.getuid():
-                    raise PermissionError(0, "it is not of this user")
                 with suppress(FileNotFoundError):  # it was cleared just now
+                    self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    if self.root.is_symlink() or self.root.lstat().st_uid != os.getuid():
+                        raise PermissionError(0, "it is not of this user")
                     self._use = _held(self.root / IN_USE)
             for folder in ("store", "locks", "logs", "cache"):
                 (self.root / folder).mkdir(exist_ok=True)
@@ -155,14 +158,16 @@ class Depot:
             return
         if file.name.startswith("rows-"):
             for part in file.parent.glob(file.name.partition(".")[0] + ".*"):
-                part.unlink(missing_ok=True)
+                if _SHARD.fullmatch(part.name):
+                    part.unlink(missing_ok=True)
         else:
             shutil.rmtree(self.root.joinpath(*file.relative_to(self.root).parts[:3]), ignore_errors=True)
 
     def keep_shards(self, folder: str, keep: Sequence[str], rows: int) -> None:
         """Of the shards that begin before `rows`, remove those of other names: blocks that were cut otherwise."""
         for file in (self.root / folder).glob("rows-*"):
-            if file.name not in keep and file.name[5:14].isdecimal() and int(file.name[5:14]) < rows:
+            shard = _SHARD.fullmatch(file.name)
+            if shard and file.name not in keep and int(shard[1]) < rows:
                 file.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -232,12 +237,14 @@ def depot_root(name: str, within: Path | None = None) -> Path:
 
 
 def clear(name: str, within: Path | None = None, seconds: float = 5.0) -> bool:
-    """Remove a depot in which nobody works; whether it is gone.
+    """Remove a depot in which nobody works, and what a killed removal has left of it; whether it is gone.
 
     Args:
         seconds: for which its last users may take to end.
     """
     root, deadline = depot_root(name, within), time.monotonic() + seconds
+    for left in root.parent.glob(f"{root.name}.gone-*"):
+        shutil.rmtree(left, ignore_errors=True)
     while True:
         try:
             with (root / IN_USE).open() as use:

@@ -57,6 +57,11 @@ class Errand(Protocol):
     depot: str
     """Name of the depot on a machine that does not."""
 
+    @property
+    def keeps(self) -> bool:
+        """Whether what is in the depot could not be carried back, and stays when the run ends."""
+        ...
+
     def prepare(self, depot: Depot, machine: str, tell: Callable[[bytes], None]) -> tuple[Any, ...]:
         """Carry there what the process reads; the arguments with which it is called there.
 

@@ -9,7 +9,7 @@ import json
 import socket
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Carrier:
         """
         self.store = store
         self.depot = digest([socket.gethostname(), str(store.home), purpose])[:16]
+        self.keeps = False
+        """Whether the store could not take what was made, so that it waits in the depots for the next run."""
         self._mark = aside_name(store.home / "cache" / "seen")  # what a killed run leaves goes as other such files do
         self._told = set[str]()
         self._one_at_a_time = defaultdict[str, threading.Lock](threading.Lock)
@@ -52,19 +54,27 @@ class Carrier:
         return str(self._mark)
 
     def bring(
-        self, bundles: list[tuple[str, Bundle, Path]], depot: Depot, machine: str, say: Callable[[str], None]
+        self,
+        bundles: list[tuple[str, Bundle, Path]],
+        depot: Depot,
+        machine: str,
+        say: Callable[[str], None],
+        shards: Sequence[tuple[str, Sequence[str], int]] = (),
     ) -> Path:
         """Carry what a machine lacks of some bundles; the root of its depot. It is said before, and once that the
         machine does not see the store.
 
         Args:
             bundles: each with the name of what it is a part of, and the folder that has its files.
+            shards: of each pool among them its folder, files and rows, as `Depot.keep_shards` takes them.
 
         Raises:
             UserError: where the machine cannot take it. CorruptArtifact: where the source is damaged.
         """
         root = depot.open()
         with self._one_at_a_time[machine]:  # the second of two workers there finds what the first was brought
+            for pool in shards:
+                depot.keep_shards(*pool)
             lacking = [each for each in bundles if depot.lacks(each[1])]
             names = ", ".join(dict.fromkeys(name for name, _, _ in lacking))
             size = sum(bundle.bytes for _, bundle, _ in lacking) / GIGABYTE
@@ -99,6 +109,11 @@ class PoolErrand:
         self.carrier, self.goal, self.log, self.args = carrier, goal, log, args
         self.mark, self.depot = carrier.mark(), carrier.depot
 
+    @property
+    def keeps(self) -> bool:
+        """Whether depots stay: also those of other machines, whose blocks the store could not take either."""
+        return self.carrier.keeps
+
     def prepare(self, depot: Depot, machine: str, tell: Callable[[bytes], None]) -> tuple[Any, ...]:
         """Carry the finished shards and folders that the goal reads."""
         store = self.carrier.store
@@ -107,15 +122,14 @@ class PoolErrand:
             tell(_packed(event="say", message=message))
 
         with self._telling():
-            depot.open()
-            bundles = list[tuple[str, Bundle, Path]]()
+            bundles, shards = list[tuple[str, Bundle, Path]](), list[tuple[str, list[str], int]]()
             for node, rows in read_by(self.goal):
                 found = bundles_of(store, node, rows)
                 bundles += [(node.label, bundle, store.folder(node)) for bundle in found]
                 if isinstance(node, Pool):
                     names = [file.path for bundle in found for file in bundle.files]
-                    depot.keep_shards(store.folder(node).relative_to(store.home).as_posix(), names, rows)
-            root = self.carrier.bring(bundles, depot, machine, say)
+                    shards.append((store.folder(node).relative_to(store.home).as_posix(), names, rows))
+            root = self.carrier.bring(bundles, depot, machine, say, shards)
         own = {id(store): Store(root), id(self.log): root / "logs" / self.log.name}
         return tuple(own.get(id(value), value) for value in self.args)
 
@@ -145,8 +159,11 @@ class PoolErrand:
             yield
         except CorruptArtifact as error:
             raise NotCarried(_packed(event="corrupt", message=str(error), path=str(error.path))) from error
+        except StoreError as error:  # of this machine's store: no fault of the other's
+            self.carrier.keeps = True
+            raise NotCarried(_packed(event="user_error", message=str(error), store=True, here=True)) from error
         except UserError as error:
-            told = _packed(event="user_error", message=str(error), store=isinstance(error, StoreError))
+            told = _packed(event="user_error", message=str(error), store=False)
             raise NotCarried(told) from error
         except OSError as error:
             known = explained(error, f"carrying {self.goal.label}")

@@ -43,7 +43,6 @@ TRIES = 3
 DEATHS = 2
 """Deaths of workers in a row, without a block done, after which a device is lost."""
 
-
 _FINAL = ("done", "user_error", "crash", "corrupt")
 """Events after which a worker sends no more."""
 
@@ -77,7 +76,7 @@ class Scheduler:
         self.soon: list[tuple[Goal, dict[str, Json]]] = []
         """Events that no process sends."""
         self.told: dict[str, str] = {}
-        """By key, why a goal waits, as it was said."""
+        """By key and where, why a goal waits, as it was said."""
         self.begun: set[str] = set()
         self.elsewhere = elsewhere
         self.carrier = Carrier(store) if elsewhere is not None else None
@@ -113,8 +112,7 @@ class Scheduler:
         room = (memory_gigabytes() or inf) - held_memory
         for key, devices in next_starts(wishes, free, places, room, alone=not held_memory):
             self._start_worker(goals[key], devices, listen)
-        if not any(worker.goal.key in self.on_all_nodes for worker in self.running):
-            self._start_elsewhere([goals[wish.key] for wish in wishes if wish.pool], listen)
+        self._start_elsewhere([goals[wish.key] for wish in wishes if wish.pool], listen)
         for wish in wishes:
             self._tell_why_waiting(goals[wish.key], wish, listen)
 
@@ -142,8 +140,12 @@ class Scheduler:
     def _start_elsewhere(self, pools: list[Goal], listen: Listener) -> None:
         """Start workers on the other machines for the blocks that are left. They ask for their first block when they
         have begun, so that no block waits on a machine which has no room after all."""
+        trainings = [worker.goal.label for worker in self.running if worker.goal.key in self.on_all_nodes]
         for goal in pools if self.elsewhere is not None else ():
             assert self.elsewhere is not None
+            if trainings and self.blocks[goal.key].left:
+                self._tell(goal, f"other machines are held by {trainings[0]} until that has ended", listen, "there")
+                continue
             for _ in range(len(self.blocks[goal.key].left) - sum(worker.waits for worker in self._workers(goal))):
                 machine = self.elsewhere.free(self._need(goal))
                 if machine is None:
@@ -193,16 +195,14 @@ class Scheduler:
         return ",".join(names[device] if device < len(names) else str(device) for device in devices)
 
     def _tell_why_waiting(self, goal: Goal, wish: Ready, listen: Listener) -> None:
-        if self._workers(goal):
-            return
-        self._tell(
-            goal, why_waiting(wish, self._here(), self.memory, memory_gigabytes(), self.runtime.side_by_side), listen
-        )
+        if not self._workers(goal):
+            most, places = memory_gigabytes(), self.runtime.side_by_side
+            self._tell(goal, why_waiting(wish, self._here(), self.memory, most, places), listen)
 
-    def _tell(self, goal: Goal, why: str, listen: Listener) -> None:
-        """Say why a goal waits, once."""
-        if why and self.told.get(goal.key) != why:
-            self.told[goal.key] = why
+    def _tell(self, goal: Goal, why: str, listen: Listener, where: str = "") -> None:
+        """Say why a goal waits, here or `where` else, once."""
+        if why and self.told.get(goal.key + where) != why:
+            self.told[goal.key + where] = why
             listen(goal.label, {"event": "say", "message": why})
 
     def events(self) -> Iterator[tuple[Goal, dict[str, Json]]]:
@@ -269,7 +269,7 @@ class Scheduler:
             blocks.left.appendleft(worker.block)
         retried = event["event"] == "crash" and (died or worker.grant.devices or worker.machine)
         # what another machine lacks, such as a model in its cache, this one may have
-        retried = retried or (event["event"] == "user_error" and worker.machine)
+        retried = retried or (event["event"] == "user_error" and worker.machine and not event.get("here"))
         if retried and self._outlived(worker, blocks, event):
             event = {"event": "done"}
         if blocks.left or not all(other.waits for other in others):

@@ -272,6 +272,12 @@ class Context(Generic[S]):
         threads = self.runtime.threads
         return self.granted or Grant(threads=cores() if threads == "auto" else threads)
 
+    @property
+    def in_blocks(self) -> bool:
+        """Whether this process builds blocks of a pool, as others do at the same time: each has its share of the
+        machines, and takes no more of them."""
+        return self._kept is not None
+
     @contextmanager
     def several_blocks(self) -> Iterator[None]:
         """Inside, what `keep_open` has opened stays open from one block to the next."""

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -242,6 +243,47 @@ def test_rows_are_carried_by_shard_and_blocks_of_other_cuts_go(store: Store, dep
     assert list(there.rows(pool.take(6))) == list(store.rows(pool.take(6)))
 
 
+def test_a_second_worker_of_a_machine_leaves_alone_what_the_first_is_being_brought(
+    written: Goal, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carrying_module, "PIECE", 100)
+    carrier, log = Carrier(store), tmp_path / "written.log"
+    one, two = (Depot(carrier.depot, tmp_path) for _ in range(2))
+    errand, other = (PoolErrand(carrier, written, log, (store, log)) for _ in range(2))
+    add, keep, kept = one.add, two.keep_shards, threading.Event()
+    seconds, waited = list[Any](), list[bool]()
+    numbers = next(node for node, _ in read_by(written) if isinstance(node, Numbers))
+    below = store.folder(numbers).relative_to(store.home)
+
+    def slowly(pieces: Any) -> list[str]:
+        damaged = add(pieces)
+        if not seconds and any(one.root.glob(f"{below}/rows-*.partial")):
+            keep(str(below), [], 16)
+            two.drop(f"{below}/rows-000000000-000000004.json")
+            seconds.append(threads.submit(other.prepare, two, "far", lambda message: None))
+            waited.append(not kept.wait(0.2))
+        return damaged
+
+    def keep_shards(*args: Any) -> None:
+        kept.set()
+        keep(*args)
+
+    monkeypatch.setattr(one, "add", slowly)
+    monkeypatch.setattr(two, "keep_shards", keep_shards)
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            errand.prepare(one, "far", lambda message: None)
+        finally:
+            one.close()  # or the other would wait for ever
+        (second,) = seconds
+        second.result(HANG)
+    assert waited == [True], "the other has the machine after the first"
+    assert kept.is_set()
+    assert list(Store(one.root).rows(numbers.take(16))) == list(store.rows(numbers.take(16)))
+    two.close()
+    carrier.close()
+
+
 def test_a_shard_comes_back_as_its_builder_would_have_put_it_and_the_first_counts(store: Store, depot: Depot) -> None:
     pool = Numbers(3)
     there = Store(depot.root)
@@ -352,6 +394,38 @@ def test_what_is_whole_there_is_not_done_again(written: Goal, store: Store, tmp_
     assert "what it reads is there" in said[1]
 
 
+def test_a_block_that_the_store_cannot_take_stays_there_for_the_next_run(
+    written: Goal, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, put, errands = written.node, Store.put_shard, list[PoolErrand]()
+    assert isinstance(pool, Pool)
+    pass_on = PoolErrand.pass_on
+
+    def full(self: Store, *args: Any) -> None:
+        if self.home == store.home:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        put(self, *args)
+
+    def kept(self: PoolErrand, depot: Depot, message: bytes) -> bytes:
+        errands.append(self)
+        assert not self.keeps
+        return pass_on(self, depot, message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put_shard", full)
+        patch.setattr(PoolErrand, "pass_on", kept)
+        with pytest.raises(NotCarried) as failed:
+            work_far(written, store, tmp_path, [])
+    event = json.loads(failed.value.message)
+    assert (event["event"], event["store"], event["here"]) == ("user_error", True, True)
+    assert "the disk is full while carrying back written" in event["message"]
+    assert errands[-1].keeps
+    (tmp_path / "log").write_text("")
+    work_far(written, store, tmp_path, [])
+    assert store.shards(pool) == [Span(0, 4), Span(4, 8)]
+    assert (tmp_path / "log").read_text().split() == ["4"], "the first is only carried"
+
+
 def test_damage_there_is_mended_by_the_next_worker_and_damage_here_is_told(
     written: Goal, store: Store, tmp_path: Path
 ) -> None:
@@ -388,6 +462,32 @@ def test_a_depot_is_cleared_when_nobody_works_in_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     depot.open()
     assert (depot.root / "store").is_dir()
+    depot.close()
+
+
+def test_what_a_killed_removal_has_left_goes_with_the_next(tmp_path: Path) -> None:
+    left = depot_root("run", tmp_path).with_name(f"{depot_root('run', tmp_path).name}.gone-12345678")
+    (left / "store").mkdir(parents=True)
+    assert clear("run", tmp_path)
+    assert not left.exists()
+
+
+def test_a_depot_that_is_cleared_while_it_is_opened_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_symlink, cleared = Path.is_symlink, list[bool]()
+
+    def clearing(self: Path) -> bool:
+        found = is_symlink(self)
+        if not cleared and self.name.endswith("-run"):
+            self.rmdir()
+            cleared.append(True)
+        return found
+
+    monkeypatch.setattr(Path, "is_symlink", clearing)
+    depot = Depot("run", tmp_path)
+    assert Path(depot.open()).is_dir()
+    assert cleared
     depot.close()
 
 

@@ -149,6 +149,20 @@ def test_ray_that_is_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         Cluster("auto")
 
 
+def test_depots_with_what_could_not_be_carried_back_are_not_cleared() -> None:
+    cluster, asked = object.__new__(Cluster), list[tuple[str, str]]()
+    cluster._machines = (time.monotonic(), [Machine(name, name, 1.0, 0.0, 1.0) for name in ("far", "farther")])
+    has: Any = SimpleNamespace(has_depot=True)
+    errands: list[Any] = [
+        SimpleNamespace(depot=depot, keeps=keeps) for depot, keeps in (("kept", True), ("run", False))
+    ]
+    cluster._sent = [(machine, has, errand) for machine in ("far", "lost") for errand in errands]
+    cluster.ray = SimpleNamespace(wait=lambda *args, **named: None)
+    cluster._on = lambda machine, function, name: asked.append((machine, name))  # type: ignore[method-assign]
+    cluster._clear()
+    assert asked == [("far", "run")]
+
+
 class ScriptedRay:
     """Two machines whose workers never begin; its head is silent from `last` looks on."""
 

@@ -107,6 +107,40 @@ def test_a_training_waits_for_workers_on_the_machines_that_it_takes(
     assert ("training", "") in where(scheduler)
 
 
+def test_a_pool_says_which_training_holds_the_other_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, pool = OnAllNodes(0), SharedNumbers(1, log=str(tmp_path / "numbers"))
+    order = [*goals([training]), *goals([pool.take(40)])]
+    scheduler, said = started(tmp_path / "two", monkeypatch, order, nodes=2)
+    assert where(scheduler) == [("training", "")]
+    told = ("shared numbers", "other machines are held by training until that has ended")
+    assert told in said
+    said.clear()
+    for _ in range(3):
+        scheduler.start(order[1:], lambda label, event: said.append((label, str(event.get("message")))))
+    assert told not in said, "once, whatever else it waits for"
+    assert len(said) == len(set(said))
+    alone, said = started(tmp_path / "one", monkeypatch, order, nodes=1)
+    assert ("shared numbers", "far") in where(alone)
+    assert told not in said
+
+
+def test_a_store_that_is_full_ends_the_pool_and_no_machine_is_left_out_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = SharedNumbers(1, log=str(tmp_path / "numbers"))
+    scheduler, _ = started(tmp_path, monkeypatch, goals([pool.take(40)]), nodes=1)
+    worker = next(worker for worker in scheduler.running if worker.machine)
+    blocks = scheduler.blocks[worker.goal.key]
+    worker.block = blocks.left.popleft()
+    event: dict[str, Any] = {"event": "user_error", "message": "the disk is full", "store": True}
+    assert scheduler._event_of_pool(worker, blocks, dict(event), died=False) is None, "that of the other machine"
+    assert dict(scheduler.deaths) == {"far": 1}
+    worker.block = blocks.left.popleft()
+    here = {**event, "here": True}
+    assert scheduler._event_of_pool(worker, blocks, here, died=False) == here
+    assert dict(scheduler.deaths) == {"far": 1}
+
+
 def test_trainings_are_what_all_nodes_share(compose: Any) -> None:
     from speed.pipeline import pipeline
 

@@ -18,6 +18,8 @@ from speed.core.spec import digest
 class ModelErrand:
     """Of a worker that encodes with the model of a folder; vectors come back in its messages."""
 
+    keeps = False
+
     def __init__(self, carrier: Carrier, folder: Path, load_from: Callable[[Path], Load], device: str) -> None:
         """Name the model that is carried.
 

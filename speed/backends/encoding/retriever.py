@@ -120,7 +120,16 @@ class EmbeddingRetriever(Retriever):
         encoder = self.loaded(device)
         if not isinstance(encoder, Encoder) or not is_shared(devices, ctx, True):
             return encoder
-        return shared(encoder, self.loaded_ours, "fp32", devices, ctx, True)
+        return shared(encoder, self.loaded_ours, "fp32", devices, ctx, True, self._carried(ctx))
+
+    def _carried(self, ctx: Context) -> Path | None:
+        """The folder of a model in the store, such as this run's embedder, for machines that do not see that; None for
+        what each must have: a model elsewhere, or one that states no pooling, which a folder alone does not tell."""
+        folder = Path(locate_model(self._reference)[0])
+        if self.pooling is not None or not folder.is_dir():
+            return None
+        found = _model_in(folder)
+        return found if found.resolve().is_relative_to(ctx.store.home.resolve()) else None
 
     def loaded_ours(self, device: str) -> Encoder:
         """The encoder where it is ours, as a worker loads it."""

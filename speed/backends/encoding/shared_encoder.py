@@ -71,7 +71,13 @@ def is_shared(devices: Sequence[str], ctx: Context, everywhere: bool) -> bool:
     Args:
         everywhere: whether all machines of a cluster can have the model.
     """
-    return len(devices) > 1 or (everywhere and ctx.runtime.cluster == "ray")
+    return len(devices) > 1 or (everywhere and _asks_others(ctx))
+
+
+def _asks_others(ctx: Context) -> bool:
+    """Whether the other machines of a cluster may be asked: the blocks of a pool are shared among them already, and
+    those of a block's encoding would be taken twice, the run's own machine among them."""
+    return ctx.runtime.cluster == "ray" and not ctx.in_blocks
 
 
 def shared(
@@ -95,9 +101,8 @@ def shared(
         UserError: for a cluster that cannot be had.
     """
     how = (encoder.max_length, precision, encoder.chunk_tokens, ctx.grant.threads)
-    cluster = (
-        Cluster(ctx.runtime.address, looked_at=False).watch() if everywhere and ctx.runtime.cluster == "ray" else None
-    )
+    asked = everywhere and _asks_others(ctx)
+    cluster = Cluster(ctx.runtime.address, looked_at=False).watch() if asked else None
     weights = sum(weight.numel() for weight in encoder.model.parameters())
     on_cores = devices[0] == "cpu"
     need = Need(ctx.grant.threads, 0 if on_cores else 1, WEIGHT * weights / GIGABYTE if on_cores else 0.0)
