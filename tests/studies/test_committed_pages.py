@@ -46,7 +46,7 @@ def test_a_page_has_what_was_expected_before_what_was_found(pages: Path) -> None
     assert stale(pages) == []
     assert str(pages.parent) not in page + (pages / "table2.json").read_text(), "no folder of this machine"
     heads = [line for line in page.splitlines() if line.startswith("#")]
-    assert heads == [f"# {studies()['table2'].title}", "## Expected", "## Command", "## Found", "## Runs"]
+    assert heads == [f"# {studies()['table2'].title}", "## Expected", "## Command", "## Found", "## Learnt", "## Runs"]
     assert "Refuted if another row is best by the truth" in page
     assert "python -m speed.run --config-dir sweeps --config-name ablations seed=1,2\n" in page
     assert "python -m speed.report table2\n" in page
