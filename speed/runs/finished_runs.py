@@ -200,10 +200,15 @@ def finished_runs(home: Path) -> tuple[list[FinishedRun], list[str]]:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, RecursionError) as error:
             remarks.append(f"{line.get('run')} cannot be read and is left out: {error!r:.200}")
             continue
-        same = f"{run.key} {digest(recipe(run.settings))}"
+        same = f"{run.key} {digest(recipe({key: _whole(value) for key, value in run.settings.items()}))}"
         before = found.pop(same, None)
         found[same] = before if before is not None and before.labels - run.labels else run
     return list(found.values()), remarks
+
+
+def _whole(value: Json) -> Json:
+    """1 for 1.0: a number is written as it was typed, and the two are one setting."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def read_run(folder: Path, line: Mapping[str, Any]) -> FinishedRun:

@@ -77,7 +77,8 @@ def made_run(
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     told = {key: value for key, value in config.items() if key not in ("name", "runtime", "tracker", "plan")}
-    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    typed = json.loads(json.dumps(told), parse_int=float)  # 1 and 1.0 are the same experiment
+    key = hashlib.sha256(json.dumps(typed, sort_keys=True).encode()).hexdigest()
     tasks = {task: None if score is None else score + apart for task, apart in TASKS.items()}
     scores = {"tasks": tasks, "types": {"STS": score}, "mean": score, "mean_of_types": score}
     fields = {"mteb": "2.26", "precision": "fp32", "batch": "b", "instructions": "i"}

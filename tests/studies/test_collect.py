@@ -235,6 +235,7 @@ def test_entropies_of_other_pairs_are_left_out_and_a_repeat_without_them_loses_n
         made_run(tmp_path, 50, scale__factor=factor, entropy=2.0)
     made_run(tmp_path, 50, scale__factor=4, entropy=9.0, pairs=1000)
     made_run(tmp_path, 50, scale__factor=1)
+    made_run(tmp_path, 50, scale__factor=2.0)  # as a sweep has it; typed it is a whole number
     page = found(tmp_path, "figure4")
     entropies = {row.name: row.figures["contrastive entropy"].ours for row in page.rows if row.runs}
     assert entropies == {"0.5": 2.0, "1": 2.0, "2": 2.0, "4": None}
