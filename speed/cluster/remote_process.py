@@ -140,7 +140,7 @@ class Stand:
     def __init__(
         self, folder: str, environment: dict[str, str], code: list[str] | None = None, depot: str = "none"
     ) -> None:
-        """Start the process.
+        """Check the code of this machine, and take over the environment of the run; `begin` starts the process.
 
         Args:
             code: that this machine must run, where nobody has looked.

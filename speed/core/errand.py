@@ -34,7 +34,7 @@ class Carrier:
     store, and what has been said of those that do not."""
 
     def __init__(self, store: Store, purpose: str = "") -> None:
-        """Take what its workers share.
+        """Prepare for the workers of one process of a run; nothing is written yet.
 
         Args:
             purpose: what is carried, where that has a depot of its own, which is cleared by itself.

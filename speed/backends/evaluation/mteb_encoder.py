@@ -40,7 +40,7 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]
         cache: VectorCache | None = None,
         name: str = "speed/embedder",
     ) -> None:
-        """Take an encoder, as mteb wants one.
+        """Wrap an encoder for mteb.
 
         Args:
             instructions: by task name, from the folder of tasks; they take precedence over the table.

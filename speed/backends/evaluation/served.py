@@ -78,7 +78,7 @@ class ServedCheckpoint:
     """
 
     def __init__(self, served: EndpointModel, checkpoint: Checkpoint, anyway: bool) -> None:
-        """Take both.
+        """Pair a served model with its checkpoint.
 
         Args:
             anyway: measure a server with a known fault, too.

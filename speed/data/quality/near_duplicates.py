@@ -80,7 +80,7 @@ class Earlier:
         say: Callable[[int], None] = lambda done: None,
         threads: int = 1,
     ) -> None:
-        """Take the settings of the search.
+        """Hash all texts.
 
         Args:
             texts: each with the number of its space. Only texts of one space are compared.
