@@ -92,7 +92,8 @@ def test_another_filter_is_no_point_of_the_study_of_negatives(
 
 def test_another_beta_is_a_point_of_its_own(composer: Callable[..., Any]) -> None:
     """Else the newest run of a sweep of beta would be shown as the reference."""
-    point = studies()["objective"].point_of(settings_of(composed(composer, "preference.dpo.beta=0.3")))
+    settings = settings_of(composed(composer, "revisor=none", "preference.dpo.beta=0.3"))
+    point = studies()["objective"].point_of(settings)
     assert point is not None
     assert point.name not in {each.name for each in studies()["objective"].expected()}
     assert point.where["preference.dpo.beta"] == 0.3
