@@ -7,7 +7,7 @@ import base64
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -130,3 +130,17 @@ async def tab() -> AsyncIterator[Tab]:
         finally:
             process.terminate()
             await process.wait()
+
+
+def in_a_tab(act: Callable[[Tab], Awaitable[Any]]) -> Any:
+    """What comes of an act; it fails where the page logged anything or asked for anything but itself."""
+
+    async def whole() -> Any:
+        async with tab() as made:
+            found = await act(made)
+            assert made.errors == []
+            outside = [each for each in made.requests if not each.startswith(("file:", "data:", "about:", "blob:"))]
+            assert outside == []
+            return found
+
+    return asyncio.run(whole())

@@ -5,14 +5,12 @@ Skipped where the machine has no chromium.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-from chromium import FOUND, Tab, tab
+from chromium import FOUND, Tab, in_a_tab
 from made_up_run import MadeUpRun, made_up_run
 from test_page import HOSTILE
 
@@ -31,20 +29,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     page = partial(of_run.html, "made up", run.about, run.order, run.store, run.lines, run.scores)
     assert of_run.write(folder, page)
     return (folder / "report.html").as_uri()
-
-
-def in_a_tab(act: Callable[[Tab], Awaitable[Any]]) -> Any:
-    """What comes of an act; it fails where the page logged anything or asked for anything but itself."""
-
-    async def whole() -> Any:
-        async with tab() as made:
-            found = await act(made)
-            assert made.errors == []
-            outside = [each for each in made.requests if not each.startswith(("file:", "data:", "about:", "blob:"))]
-            assert outside == []
-            return found
-
-    return asyncio.run(whole())
 
 
 def test_records_are_filtered_shown_and_linked(page: str) -> None:
