@@ -5,7 +5,6 @@ Skipped where the machine has no chromium.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
