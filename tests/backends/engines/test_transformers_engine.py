@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny_generator import completions, context, make_base
 
 from speed.backends.alignment.trainer import TrlTrainer
-from speed.backends.engines.decoding import Prefix, chosen_tokens, uniforms
+from speed.backends.engines.decoding import Prefix, _nucleus, chosen_tokens, uniforms
 from speed.backends.engines.prompt_format import prompt_ids
 from speed.backends.engines.transformers_engine import TransformersEngine, batches, rows_of, tokens_of
 from speed.backends.engines.weights import end_tokens, load
@@ -80,6 +80,20 @@ def test_tokens_come_as_often_as_the_model_says() -> None:
     assert torch.allclose(frequencies(Sampling(temperature=1.0, top_p=0.8))[:2], kept, atol=0.01)
     assert frequencies(Sampling(temperature=1.0, top_p=0.8))[2:].sum() == 0
     assert frequencies(Sampling(temperature=1.0, top_p=0.01))[0] == 1
+
+
+def test_a_nucleus_is_what_sorting_the_whole_vocabulary_gives() -> None:
+    """Peaked rows, for which the likeliest tokens suffice, beside a flat one, and equals that no order may part."""
+    torch.manual_seed(0)
+    weights = torch.softmax(torch.randn(6, 1000) * torch.tensor([[8.0], [4.0], [2.0], [1.0], [0.1], [0.0]]), dim=-1)
+    for top_p in (0.01, 0.5, 0.8, 0.99):
+        ordered = weights.double().sort(dim=-1, descending=True).values
+        needed = (ordered.cumsum(-1) - ordered < top_p * ordered.sum(-1, keepdim=True)).sum(-1)
+        kept = _nucleus(weights, top_p)
+        assert (kept > 0).sum(-1)[:5].tolist() == needed[:5].tolist()
+        assert (kept > 0).sum(-1)[5] == 1000, "equals stay together"
+        assert torch.equal(kept[kept > 0], weights[kept > 0])
+        assert (kept.amax(-1) == weights.amax(-1)).all()
 
 
 def test_the_largest_draw_takes_a_possible_token() -> None:
