@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from speed.core.errors import UserError
 from speed.core.graph import shortened
+from speed.core.spec import Json
 from speed.runs.finished_runs import FinishedRun, Seeds
 from speed.studies.definition import Measure, Point, Study
 
@@ -43,7 +44,8 @@ class Group:
             most = Counter(on.values()).most_common(1)
             self.unlike[measure.name] = {key for key, value in on.items() if value != most[0][0]}
             if others := len(self.unlike[measure.name]):
-                remarks.append(f"Left out: {measure.name} of {others} runs that were measured on something else.")
+                runs = "run that was" if others == 1 else "runs that were"
+                remarks.append(f"Left out: {measure.name} of {others} {runs} measured on something else.")
         return remarks
 
     def of(self, point: str) -> dict[Seeds, FinishedRun]:
@@ -101,14 +103,25 @@ def _grown(study: Study, start: tuple[FinishedRun, Point], candidates: Iterable[
 
 def differing(study: Study, one: FinishedRun, two: FinishedRun) -> list[str]:
     """Keys outside of the axis in which two runs differ; what only one of them has makes no difference."""
-    shared = one.settings.keys() & two.settings.keys()
-    return sorted(key for key in shared if not study.on_axis(key) and one.settings[key] != two.settings[key])
+    return sorted(key for key in _unlike(one.settings, two.settings) if not study.on_axis(key))
 
 
 def _within(study: Study, one: FinishedRun, two: FinishedRun) -> list[str]:
     """Keys of the axis in which two runs of one point differ after all: a learning rate beside the base."""
-    shared = one.settings.keys() & two.settings.keys()
-    return sorted(key for key in shared if study.on_axis(key) and one.settings[key] != two.settings[key])
+    return sorted(key for key in _unlike(one.settings, two.settings) if study.on_axis(key))
+
+
+def _unlike(one: Mapping[str, Json], two: Mapping[str, Json]) -> Iterator[str]:
+    """Keys whose values differ, and those that are null in one and a section in the other.
+
+    A section that is null where its stage is off is no difference beside the key that turns the stage off.
+    """
+    yield from (key for key in one.keys() & two.keys() if one[key] != two[key])
+    for empty, full in ((one, two), (two, one)):
+        for key in (key for key, value in empty.items() if value is None and key not in full):
+            turned = f"{key.rpartition('.')[0]}.enabled"
+            if any(other.startswith(f"{key}.") for other in full) and empty.get(turned) == full.get(turned):
+                yield key
 
 
 def _left_out(study: Study, group: Group, candidates: Iterable[tuple[FinishedRun, Point]]) -> list[str]:
@@ -119,15 +132,24 @@ def _left_out(study: Study, group: Group, candidates: Iterable[tuple[FinishedRun
         if run.key in taken or not group.runs:
             continue
         alike = list(group.of(point.name).values())
-        keys = min((differing(study, run, other) for other in group.runs), key=len)
-        keys = keys or min((_within(study, run, other) for other in alike), key=len, default=[])
-        if keys:
-            values.setdefault(tuple(keys), []).append(shortened(run.settings[keys[0]]))
+        # a run without DPO differs from none in beta: the reason is the run that keeps this one out
+        ways = [keys for other in group.runs if (keys := differing(study, run, other))]
+        ways = ways or [keys for other in alike if (keys := _within(study, run, other))]
+        if ways:
+            keys = min(ways, key=len)
+            values.setdefault(tuple(keys), []).append(_value(run.settings, keys[0]))
     return [
         f"Left out: {len(found)} {'run' if len(found) == 1 else 'runs'} with another {_some(keys, 3)} "
         f"({_some(list(dict.fromkeys(found)), 5)})."
         for keys, found in sorted(values.items(), key=lambda item: -len(item[1]))[:5]
     ]
+
+
+def _value(settings: Mapping[str, Json], key: str) -> str:
+    """A setting in few words; of a section its first value, which names its class."""
+    if key in settings:
+        return shortened(settings[key])
+    return next(shortened(value) for each, value in settings.items() if each.startswith(f"{key}."))
 
 
 def _some(texts: Sequence[str], most: int) -> str:

@@ -49,7 +49,8 @@ def _start(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
     """The command of a run that is there, without its point and its seed."""
     if not runs:
         return ["--config-dir", "sweeps", "--config-name", study.sweep] if study.sweep else []
-    like = min(runs, key=lambda run: (run.line.get("sweep") or study.sweep) != study.sweep)
+    # the run that has most settings: one whose senior is off has not said how a senior is trained
+    like = max(runs, key=lambda run: (len(run.settings), (run.line.get("sweep") or study.sweep) == study.sweep))
     sweep = like.line.get("sweep")
     named = ["--config-dir", "sweeps", "--config-name", str(sweep)] if sweep not in (None, "config") else []
     return named + [override for override in like.overrides if not _of_the_point(study, override)]

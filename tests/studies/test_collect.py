@@ -52,6 +52,26 @@ def test_runs_that_differ_in_more_than_the_axis_are_left_out_and_told(tmp_path: 
     assert "Left out: 1 run with another counts.sft (46)." in page.remarks
 
 
+def test_runs_that_only_some_of_the_others_keep_out_are_told(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        made_run(tmp_path, 63, seed=seed)
+    made_run(tmp_path, 60, preference=OFF, revisor=OFF)
+    made_run(tmp_path, 10, preference__dpo__beta=0.3, revisor=OFF)
+    page = found(tmp_path, "table2")
+    assert set(scores(page)) == {"SPEED", "only SFT"}
+    assert "Left out: 1 run with another preference.dpo.beta (0.3)." in page.remarks
+
+
+def test_what_is_missing_is_made_like_the_run_that_says_most(tmp_path: Path) -> None:
+    """A run without DPO says nothing of beta, though it may be of the study's own sweep."""
+    apart = ("preference.enabled=false", "revisor.enabled=false")
+    made_run(tmp_path, 60, apart, "ablations", preference=OFF, revisor=OFF)
+    made_run(tmp_path, 61, ("preference.dpo.beta=0.3",), "beta", preference__dpo__beta=0.3, revisor=OFF)
+    commands = found(tmp_path, "table2").missing
+    assert commands
+    assert all("preference.dpo.beta=0.3" in command for command in commands)
+
+
 def test_the_group_with_most_points_answers_unless_a_run_is_named(tmp_path: Path) -> None:
     made_run(tmp_path, 50, preference__dpo__beta=0.05, **SENIOR)
     made_run(tmp_path, 51, preference__dpo__beta=0.1, **SENIOR)
@@ -239,4 +259,4 @@ def test_entropies_of_other_pairs_are_left_out_and_a_repeat_without_them_loses_n
     page = found(tmp_path, "figure4")
     entropies = {row.name: row.figures["contrastive entropy"].ours for row in page.rows if row.runs}
     assert entropies == {"0.5": 2.0, "1": 2.0, "2": 2.0, "4": None}
-    assert "Left out: contrastive entropy of 1 runs that were measured on something else." in page.remarks
+    assert "Left out: contrastive entropy of 1 run that was measured on something else." in page.remarks

@@ -90,13 +90,24 @@ def test_another_filter_is_no_point_of_the_study_of_negatives(
     assert point.name == "generated", "a run before there was relabelling, or were graded documents"
 
 
-def test_another_beta_is_a_point_of_its_own(composer: Callable[..., Any]) -> None:
-    """Else the newest run of a sweep of beta would be shown as the reference."""
+def test_another_beta_is_no_point_of_the_study_of_losses(composer: Callable[..., Any]) -> None:
+    """Else the newest run of a sweep of beta would be shown as the reference, and the others as losses."""
     settings = settings_of(composed(composer, "revisor=none", "preference.dpo.beta=0.3"))
-    point = studies()["objective"].point_of(settings)
-    assert point is not None
-    assert point.name not in {each.name for each in studies()["objective"].expected()}
-    assert point.where["preference.dpo.beta"] == 0.3
+    assert studies()["objective"].point_of(settings) is None
+
+
+@pytest.mark.parametrize("other", ["judge=retriever", "dedup=none"])
+def test_a_part_that_only_one_of_two_runs_has_keeps_them_apart(
+    composer: Callable[..., Any], tmp_path: Path, other: str
+) -> None:
+    """Null in one and a section in the other: else the newest run would stand for both."""
+    for overrides, score in (("revisor=none",), 60), (("revisor=none", other), 99):
+        made_run(tmp_path, score, config=composed(composer, *overrides))
+    runs, _ = finished_runs(tmp_path)
+    for name in ("table2", "figure3c", "figure3d", "objective"):
+        page = answer(studies()[name], runs)
+        assert len([row for row in page.rows if row.runs]) == 1
+        assert sum(remark.startswith("Left out: 1 run with another") for remark in page.remarks) == 1, name
 
 
 def test_rows_of_the_paper_are_points_of_the_studies() -> None:
