@@ -106,7 +106,10 @@ class SweepTable(Callback):  # type: ignore[misc]
         from speed.runs.multirun import begin
 
         if not (config.plan or config.probe or config.preview or config.status or config.teach_check):
-            begin(Path(str(config.runtime.home)), str(config.hydra.job.config_name), _jobs(config))
+            jobs = _jobs(config)
+            if not jobs:
+                _warn_of_search(config)
+            begin(Path(str(config.runtime.home)), str(config.hydra.job.config_name), jobs)
 
 
 def _jobs(config: DictConfig) -> tuple[tuple[str, ...], ...]:
@@ -119,6 +122,17 @@ def _jobs(config: DictConfig) -> tuple[tuple[str, ...], ...]:
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     typed = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
     return tuple(tuple(job) for batch in BasicSweeper.split_arguments(typed, None) for job in batch)
+
+
+def _warn_of_search(config: DictConfig) -> None:
+    """Say that a score which was searched for is no result, where a sweeper searches by tasks of results."""
+    typed = [override.partition("=")[2] for override in config.hydra.overrides.task if override.startswith("eval=")]
+    tasks = str(typed[-1] if typed else config.hydra.runtime.choices.eval)
+    if not tasks.endswith("dev"):
+        print(
+            f"This search chooses its points by eval={tasks}, on which results are reported: the best score of a "
+            "search is no result.\n  eval=dev and eval=miniature_dev have tasks for choosing settings"
+        )
 
 
 def _end_of_sweep() -> None:

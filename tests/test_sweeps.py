@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from command_line import answers, surroundings
 from conftest import HANG, ROOT
+from omegaconf import OmegaConf
+
+from speed.run import SweepTable
+from speed.runs import multirun
 
 BETA = ["--config-dir", str(ROOT / "sweeps"), "--config-name", "beta"]
 POINTS = ["+experiment=smoke", "name=beta", "preference.dpo.beta=0.1,0.3"]
@@ -62,3 +66,27 @@ def test_points_under_joblib_share_stages_and_resume_under_submitit(tmp_path: Pa
     again = sweep(home, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=60")
     assert again.returncode == 0, again.stdout + again.stderr
     assert [line["built"] for line in ledger(home)[2:]] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"), [([], "eval=miniature"), (["eval=mteb_v1"], "eval=mteb_v1"), (["eval=miniature_dev"], "")]
+)
+def test_a_search_by_the_tasks_of_results_says_what_its_best_score_is_not(
+    typed: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a sweeper that chooses its points as it goes, as Optuna's does."""
+    monkeypatch.setattr(multirun, "BEGUN", [])
+    config = {
+        **dict.fromkeys(("plan", "probe", "preview", "status", "teach_check"), False),
+        "runtime": {"home": str(tmp_path)},
+        "hydra": {
+            "job": {"config_name": "config"},
+            "sweeper": {"_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"},
+            "overrides": {"task": ["preference.dpo.beta=interval(0.05,0.5)", *typed]},
+            "runtime": {"choices": {"eval": "miniature"}},
+        },
+    }
+    SweepTable().on_multirun_start(OmegaConf.create(config))
+    said = capsys.readouterr().out
+    assert bool(said) == bool(told)
+    assert f"This search chooses its points by {told}" in said or not told
