@@ -89,7 +89,7 @@ def read_queries(run: Path, record: EvaluationRecord) -> dict[str, QueryScores]:
     Raises:
         UserError: for a file that cannot be read, or whose mean is not the task's score.
     """
-    folder = run if run.is_dir() else run.parent
+    folder = run.parent if run.is_file() else run
     files = query_files(_folders(folder, record), record)
     return {task: _read(file, record.scores.tasks[task]) for task, file in files.items()}
 

@@ -20,8 +20,9 @@ its groups of their means."""
 
 Name = TypeVar("Name", bound=Hashable)
 
-FEWEST_QUERIES = 5
-"""In a group; below it, resampling queries says next to nothing."""
+FEWEST_QUERIES = 20
+"""In a group. Where two in five queries differ, intervals of 95 % hold the truth in 92 % of cases for 20 queries, in
+87 % for 10 and in 75 % for 5 (simulated): a query on which nothing changes says little of what a change would be."""
 
 
 class QueryDifference(Spec):
@@ -61,7 +62,7 @@ def over_queries(
     """Scores of `a` minus those of `b`, query by query; of several runs (seeds), a query's score is the mean.
 
     Queries are drawn again within each group of each task. A task counts where all runs have it with the same queries,
-    at least five in each of its groups.
+    at least twenty in each of its groups.
 
     Args:
         a: the runs of one recipe, each with the queries of its tasks.
@@ -79,8 +80,10 @@ def over_queries(
         for task, groups in changes.items()
     }
     tasks = {task: _difference([groups], means[task], level) for task, groups in changes.items()}
+    if not tasks:
+        return OverQueries(tasks={}, mean=None)
     whole = np.mean(list(means.values()), axis=0)
-    return OverQueries(tasks=tasks, mean=_difference(list(changes.values()), whole, level) if tasks else None)
+    return OverQueries(tasks=tasks, mean=_difference(list(changes.values()), whole, level))
 
 
 def corrected_over_queries(found: Mapping[str, OverQueries]) -> dict[str, OverQueries]:
