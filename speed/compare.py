@@ -67,9 +67,9 @@ def comparison(
     kinds = {task: runs[0].kinds[task] for task in tasks}
     out: list[Table | str] = [_by_task(columns, kinds, splits), _by_type(columns, kinds)]
     sides = [list(own)[:first], list(own)[first:]] if against else [[title] for title in own]
-    out += _differences(own, tasks, sides)
     by_run = dict(zip(own, queries or [{} for _ in runs], strict=True))
-    out += _over_queries(by_run, kinds, sides) if len(runs) > 1 else []
+    by_query, remarks = _over_queries(by_run, kinds, sides) if len(runs) > 1 else ([], [])
+    out += [*_differences(own, tasks, sides, by_query), *remarks]
     out += [f"{title}: {source}" for title, source in sources.items()]
     out += _remarks(runs, tasks, columns)
     without = sorted(set(elsewhere) & {task for row in published().rows for task in row.tasks})
@@ -147,8 +147,14 @@ def _by_type(columns: Columns, kinds: dict[str, str]) -> Table:
     return table
 
 
-def _differences(own: Columns, tasks: Sequence[str], sides: Sequence[Sequence[str]]) -> list[Table | str]:
-    """The first side, runs of one recipe whose seeds come in the same order as the others', minus each other one."""
+def _differences(
+    own: Columns, tasks: Sequence[str], sides: Sequence[Sequence[str]], by_query: Sequence[Table]
+) -> list[Table | str]:
+    """The first side, runs of one recipe whose seeds come in the same order as the others', minus each other one.
+
+    Args:
+        by_query: tables of the same differences over queries.
+    """
     known = [task for task in tasks if all(own[title].get(task) is not None for title in own)]
     if len(own) < 2 or not known:
         return []
@@ -160,7 +166,7 @@ def _differences(own: Columns, tasks: Sequence[str], sides: Sequence[Sequence[st
     table = Table("difference", "tasks", "mean", "over seeds", "over tasks", "verdict")
     for title, one in corrected(found).items():
         table.add(title, len(known), f"{one.mean:+.2f}", _ends(one.seeds), _ends(one.tasks), one.verdict())
-    out: list[Table | str] = [table, HOW]
+    out: list[Table | str] = [table, *by_query, HOW]
     if len(found) > 1:
         out.append(f"The verdicts are corrected for {len(found)} comparisons at once (Holm), the intervals are not.")
     if len(known) < len(tasks):
@@ -170,11 +176,12 @@ def _differences(own: Columns, tasks: Sequence[str], sides: Sequence[Sequence[st
 
 def _over_queries(
     by_run: Mapping[str, Mapping[str, QueryScores]], kinds: Mapping[str, str], sides: Sequence[Sequence[str]]
-) -> list[Table | str]:
-    """The same differences on the tasks whose queries have scores of their own, in the mean and task by task."""
+) -> tuple[list[Table], list[str]]:
+    """The same differences on the tasks whose queries have scores of their own, in the mean and task by task; and what
+    a reader should know of them."""
     searches = [task for task, kind in kinds.items() if kind in SEARCHES or any(task in one for one in by_run.values())]
     if not searches:
-        return ["Over queries nothing is known: no task here is a mean over queries, as retrieval and reranking are."]
+        return [], ["Over queries nothing is known: no task is a mean over queries, as retrieval and reranking are."]
     points = {
         title: {task: found[task].points for task in searches if task in found} for title, found in by_run.items()
     }
@@ -190,10 +197,10 @@ def _over_queries(
             if each is not None:
                 ends, count = _ends(each.queries), each.queries.count
                 table.add(title, name, f"{count:,}", f"{each.mean:+.2f}", ends, each.verdict())
-    out: list[Table | str] = [table] if table.rows else []
-    if (count := sum(len(one.tasks) for one in found.values())) > 1:
-        out.append(f"Verdicts on single tasks are corrected for all {count} at once (Holm).")
-    return [*out, *_not_over_queries(by_run, searches, set.intersection(*(set(one.tasks) for one in found.values())))]
+    count = sum(len(one.tasks) for one in found.values())
+    told = [f"Verdicts on single tasks are corrected for all {count} at once (Holm)."] if count > 1 else []
+    told += _not_over_queries(by_run, searches, set.intersection(*(set(one.tasks) for one in found.values())))
+    return [table] if table.rows else [], told
 
 
 def _not_over_queries(

@@ -25,8 +25,8 @@ Runs: TypeAlias = Mapping[int, Mapping[str, float]]
 
 FEWEST_TASKS = 5
 """Below it, resampling tasks says next to nothing, and there is no interval over tasks."""
-DRAWN_AT_ONCE = 4_000_000
-"""Values that a bootstrap draws at once: 32 MB of places, and as much of values."""
+DRAWN_AT_ONCE = 100_000
+"""Values that a bootstrap draws at once; more than fit a processor's cache take longer."""
 MOST_SEEDS = 10_000
 """Where the search for the number of seeds ends."""
 POWER = 0.8

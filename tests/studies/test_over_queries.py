@@ -105,6 +105,18 @@ def test_intervals_hold_the_truth_as_often_as_they_say(sizes: tuple[int, ...]) -
     assert 0.92 < held / 600 < 0.98
 
 
+@pytest.mark.parametrize(("count", "share", "least"), [(20, 0.4, 0.9), (50, 0.15, 0.87), (200, 0.15, 0.92)])
+def test_where_few_queries_differ_intervals_are_somewhat_too_narrow(count: int, share: float, least: float) -> None:
+    """Most queries have the same score on both sides, as those do whose relevant document stays at its rank."""
+    draws = np.random.default_rng(6)
+    held = 0
+    for _ in range(600):
+        changes = np.where(draws.random(count) < share, draws.normal(15.0, 30.0, count), 0.0)
+        found = over_queries([{"T": task(*changes)}], [{"T": task(*[0.0] * count)}], resamples=1000).tasks["T"].queries
+        held += found.low <= 15 * share <= found.high
+    assert least < held / 600 < 0.97
+
+
 def test_tasks_are_corrected_together_and_means_among_themselves() -> None:
     draws = np.random.default_rng(4)
     base = {name: task(*[0.0] * 60) for name in "AB"}
