@@ -10,35 +10,41 @@ A published score is compared on tasks of the same name only, and every mean sta
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 
 from speed.core.errors import UserError
 from speed.data.evaluation_record import EvaluationRecord, mean, read_evaluation, refuse_other_pins, shown
 from speed.data.evaluation_splits import of_published_scores
 from speed.data.published_scores import published
+from speed.data.query_scores import SEARCHES, QueryScores, read_queries
 from speed.runs.entry import one_message
 from speed.runs.score_tables import ceilings_told, near_ceiling
 from speed.runs.table_one import OwnRow, table_one
 from speed.runs.tables import Table, escaped
+from speed.studies.over_queries import FEWEST_QUERIES, Queries, corrected_over_queries, over_queries
 from speed.studies.statistics import Interval, corrected, difference
 
 TaskScores = Mapping[str, float | None]
 Columns = dict[str, TaskScores]
 """Scores by task, by the title of a column."""
 HOW = (
-    "Intervals hold 95 %: over seeds by Student's t, over tasks by a paired bootstrap. Unresolved: zero is inside. "
-    "What other queries of the same tasks would change is not known, since mteb keeps no scores of single queries."
+    "Intervals hold 95 %: over seeds by Student's t, over tasks and over queries by a paired bootstrap. "
+    "Unresolved: zero is inside."
 )
 
 
 def comparison(
-    runs: Sequence[EvaluationRecord], with_published: bool = True, against: Sequence[EvaluationRecord] = ()
+    runs: Sequence[EvaluationRecord],
+    with_published: bool = True,
+    against: Sequence[EvaluationRecord] = (),
+    queries: Sequence[Mapping[str, QueryScores]] = (),
 ) -> list[Table | str]:
     """Tables and remarks, in the order of reading.
 
     Args:
         against: runs of a second recipe; `runs` are then all of the first one, and both differ in seeds alone.
+        queries: scores of the single queries of `runs` and then of `against`, by task; empty where none were read.
 
     Raises:
         UserError: for runs that differ in a pin, or have no task in common.
@@ -60,7 +66,10 @@ def comparison(
             sources[title] = f"{row.name}; {row.source}"
     kinds = {task: runs[0].kinds[task] for task in tasks}
     out: list[Table | str] = [_by_task(columns, kinds, splits), _by_type(columns, kinds)]
-    out += _differences(own, tasks, first if against else None)
+    sides = [list(own)[:first], list(own)[first:]] if against else [[title] for title in own]
+    by_run = dict(zip(own, queries or [{} for _ in runs], strict=True))
+    by_query, remarks = _over_queries(by_run, kinds, sides) if len(runs) > 1 else ([], [])
+    out += [*_differences(own, tasks, sides, by_query), *remarks]
     out += [f"{title}: {source}" for title, source in sources.items()]
     out += _remarks(runs, tasks, columns)
     without = sorted(set(elsewhere) & {task for row in published().rows for task in row.tasks})
@@ -138,13 +147,17 @@ def _by_type(columns: Columns, kinds: dict[str, str]) -> Table:
     return table
 
 
-def _differences(own: Columns, tasks: Sequence[str], first: int | None) -> list[Table | str]:
-    """Each run from the first one, or the first runs from the others, whose seeds come in the same order."""
-    titles = list(own)
-    known = [task for task in tasks if all(own[title].get(task) is not None for title in titles)]
-    if len(titles) < 2 or not known:
+def _differences(
+    own: Columns, tasks: Sequence[str], sides: Sequence[Sequence[str]], by_query: Sequence[Table]
+) -> list[Table | str]:
+    """The first side, runs of one recipe whose seeds come in the same order as the others', minus each other one.
+
+    Args:
+        by_query: tables of the same differences over queries.
+    """
+    known = [task for task in tasks if all(own[title].get(task) is not None for title in own)]
+    if len(own) < 2 or not known:
         return []
-    sides = [titles[:first], titles[first:]] if first else [[title] for title in titles]
 
     def scores(side: Sequence[str]) -> dict[int, dict[str, float]]:
         return {seed: {task: own[title][task] or 0.0 for task in known} for seed, title in enumerate(side)}
@@ -153,11 +166,59 @@ def _differences(own: Columns, tasks: Sequence[str], first: int | None) -> list[
     table = Table("difference", "tasks", "mean", "over seeds", "over tasks", "verdict")
     for title, one in corrected(found).items():
         table.add(title, len(known), f"{one.mean:+.2f}", _ends(one.seeds), _ends(one.tasks), one.verdict())
-    out: list[Table | str] = [table, HOW]
+    out: list[Table | str] = [table, *by_query, HOW]
     if len(found) > 1:
         out.append(f"The verdicts are corrected for {len(found)} comparisons at once (Holm), the intervals are not.")
     if len(known) < len(tasks):
         out.append(f"Undefined in a run, so in no difference: {', '.join(sorted(set(tasks) - set(known)))}.")
+    return out
+
+
+def _over_queries(
+    by_run: Mapping[str, Mapping[str, QueryScores]], kinds: Mapping[str, str], sides: Sequence[Sequence[str]]
+) -> tuple[list[Table], list[str]]:
+    """The same differences on the tasks whose queries have scores of their own, in the mean and task by task; and what
+    a reader should know of them."""
+    searches = [task for task, kind in kinds.items() if kind in SEARCHES or any(task in one for one in by_run.values())]
+    if not searches:
+        return [], ["Over queries nothing is known: no task is a mean over queries, as retrieval and reranking are."]
+    points = {
+        title: {task: found[task].points for task in searches if task in found} for title, found in by_run.items()
+    }
+
+    def of(side: Sequence[str]) -> list[Mapping[str, Queries]]:
+        return [points[title] for title in side]
+
+    found = {f"{_group(sides[0])} - {_group(side)}": over_queries(of(sides[0]), of(side)) for side in sides[1:]}
+    table = Table("difference", "on", "queries", "mean", "over queries", "verdict")
+    for title, one in corrected_over_queries(found).items():
+        rows = {f"mean of {len(one.tasks)} of {len(kinds)} tasks": one.mean, **dict(sorted(one.tasks.items()))}
+        for name, each in rows.items():
+            if each is not None:
+                ends, count = _ends(each.queries), each.queries.count
+                table.add(title, name, f"{count:,}", f"{each.mean:+.2f}", ends, each.verdict())
+    count = sum(len(one.tasks) for one in found.values())
+    told = [f"Verdicts on single tasks are corrected for all {count} at once (Holm)."] if count > 1 else []
+    told += _not_over_queries(by_run, searches, set.intersection(*(set(one.tasks) for one in found.values())))
+    return [table] if table.rows else [], told
+
+
+def _not_over_queries(
+    by_run: Mapping[str, Mapping[str, QueryScores]], searches: Sequence[str], covered: Set[str]
+) -> list[str]:
+    out = []
+    lacking = [task for task in searches if not all(task in found for found in by_run.values())]
+    if lacking:
+        runs = [title for title, found in by_run.items() if any(task not in found for task in lacking)]
+        out.append(
+            f"Not over queries, since scores of single queries are missing in {', '.join(runs)}: {', '.join(lacking)}. "
+            "python -m speed.evaluate with --queries gives them, where a task's score is the mean of its queries'."
+        )
+    if unlike := sorted(set(searches) - set(lacking) - covered):
+        out.append(
+            f"Not over queries, since runs have other queries or there are fewer than {FEWEST_QUERIES}: "
+            f"{', '.join(unlike)}."
+        )
     return out
 
 
@@ -225,7 +286,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser().parse_args(arguments)
     with one_message("comparing"):
         runs, against = ([read_evaluation(run) for run in side] for side in (given.runs, given.against))
-        print(printed(comparison(runs, not given.no_published, against)))
+        folders = [*given.runs, *given.against]
+        queries = [read_queries(*one) for one in zip(folders, [*runs, *against], strict=True)]
+        print(printed(comparison(runs, not given.no_published, against, queries)))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ from speed.core.machine import gpus
 from speed.core.manifest import commit
 from speed.core.store import Store
 from speed.data.evaluation_record import EvaluationRecord
+from speed.data.query_scores import queries_folder, query_files
 from speed.runs.entry import one_message
 from speed.runs.experiment import QUIET, run_folder
 from speed.runs.progress import Screen
@@ -68,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--max-length", type=int, metavar="TOKENS", help="of a text (default: the model's own)")
     how.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     how.add_argument("--name", help="the model's name in tables and result files")
+    how.add_argument(
+        "--queries", action="store_true", help="score tasks again whose scores of single queries were not kept"
+    )
     how.add_argument("--no-published", action="store_true", help="leave the published scores out")
     where = out.add_argument_group("an endpoint (the key comes from the environment)")
     where.add_argument("--url", help="of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1")
@@ -122,12 +127,15 @@ def evaluate(given: argparse.Namespace) -> tuple[EvaluationRecord, Path]:
         begun = time.monotonic()
         out = store.home / "evaluations"
         if checkpoint is None:
-            record, drift = run(evaluator, jobs, model, out, ctx), list[Table | str]()
+            record, drift = run(evaluator, jobs, model, out, ctx, given.queries), list[Table | str]()
         else:
-            record, drift = _beside(checkpoint, model, given.anyway, evaluator, out, ctx)
+            record, drift = _beside(checkpoint, model, given, evaluator, out, ctx)
     save_memory(store.home / "cache" / "hashes.json")
     folder = run_folder(store, f"evaluate-{model.name.replace('/', '_')}")
     (folder / "evaluation.json").write_text(record.model_dump_json(indent=1), encoding="utf-8")
+    for file in query_files([queries_folder(out, record.name, record.model)], record).values():
+        (folder / "queries").mkdir(exist_ok=True)
+        shutil.copy2(file, folder / "queries")
     about = {
         "command": " ".join(sys.argv),
         "commit": commit(),
@@ -152,7 +160,7 @@ def evaluate(given: argparse.Namespace) -> tuple[EvaluationRecord, Path]:
 def _beside(
     checkpoint: Checkpoint,
     model: EvaluatedModel,
-    anyway: bool,
+    given: argparse.Namespace,
     evaluator: ProtocolEvaluator,
     out: Path,
     ctx: Context,
@@ -163,9 +171,9 @@ def _beside(
     from speed.backends.evaluation.served import ServedCheckpoint
 
     assert isinstance(model, EndpointModel)
-    served = ServedCheckpoint(model, checkpoint, anyway)
+    served = ServedCheckpoint(model, checkpoint, given.anyway)
     near = served.probe(ctx)
-    record = run(evaluator, evaluator.jobs(ctx), served, out, ctx)
+    record = run(evaluator, evaluator.jobs(ctx), served, out, ctx, given.queries)
     own = run(evaluator, evaluator.jobs(ctx), checkpoint, out, ctx)
     remarks = [
         f"{near.texts} texts before the tasks: lowest cosine {near.lowest:.6f}, mean {near.mean:.6f}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from speed.core.errors import UserError
 from speed.data.evaluation_record import EvaluationRecord, Pins, read_evaluation, scores_of
 from speed.data.evaluation_splits import of_published_scores
 from speed.data.published_scores import published
+from speed.data.query_scores import QueryScores
 
 KINDS = {"STS13": "STS", "STSBenchmark": "STS", "SciFact": "Retrieval", "MyOwn": "Retrieval"}
 
@@ -209,7 +211,7 @@ def test_two_runs_have_their_difference_with_its_interval() -> None:
     low, high = over_tasks.split(" to ")
     assert (float(low), float(high)) == (pytest.approx(-0.50, abs=0.03), pytest.approx(1.07, abs=0.03))
     assert verdict == "spread over seeds unknown (one seed); unresolved over 56 tasks"
-    assert "mteb keeps no scores of single queries" in printed(parts)
+    assert "scores of single queries are missing in speed, e5: " in printed(parts)
     assert "Holm" not in printed(parts)
 
 
@@ -238,3 +240,97 @@ def test_an_undefined_score_is_in_no_difference() -> None:
     whole = {"STS13": None}
     nothing = broken.model_copy(update={"scores": scores_of(dict(whole), {"STS13": "STS"}), "kinds": {"STS13": "STS"}})
     assert "difference" not in printed(comparison([nothing, nothing], with_published=False))
+
+
+# -- queries -----------------------------------------------------------------------------------------------------------
+
+
+def with_queries(score: float, moved: Sequence[float] = (), count: int = 25) -> QueryScores:
+    """Queries with one score, 0 to 100, but for the first ones, which are moved."""
+    every = [score + more for more in [*moved, *[0.0] * (count - len(moved))]]
+    return QueryScores(
+        measure="ndcg_at_10", queries={"test": {"default": {f"q{place}": one / 100 for place, one in enumerate(every)}}}
+    )
+
+
+def over_queries(parts: list[Any]) -> dict[tuple[str, str], list[str]]:
+    found = [part for part in parts if not isinstance(part, str) and part.head[:2] == ("difference", "on")]
+    return {(row[0], row[1]): list(row[2:]) for table in found for row in table.rows}
+
+
+TASKS = {"STS13": 50.0, "SciFact": 30.0, "MyOwn": 40.0}
+
+
+def test_two_runs_have_the_interval_over_queries_of_each_search_task_and_of_their_mean() -> None:
+    ours = {"SciFact": with_queries(32.0), "MyOwn": with_queries(30.0, [50.0, 50.0, 50.0, 50.0, 50.0])}
+    theirs = {"SciFact": with_queries(30.0), "MyOwn": with_queries(30.0)}
+    parts = comparison([made("a", TASKS), made("b", TASKS)], with_published=False, queries=[ours, theirs])
+    found = over_queries(parts)
+    assert list(found) == [("a - b", "mean of 2 of 3 tasks"), ("a - b", "MyOwn"), ("a - b", "SciFact")]
+    assert found["a - b", "SciFact"] == ["25", "+2.00", "+2.00 to +2.00", "resolved over 25 queries"]
+    low, high = map(float, found["a - b", "MyOwn"][2].split(" to "))  # 2 points for each of a binomial count, 25 at 0.2
+    assert (low, high) == (2.0, 20.0)
+    assert found["a - b", "mean of 2 of 3 tasks"] == ["50", "+6.00", "+2.00 to +11.00", "resolved over 50 queries"]
+    assert [part.head[3:] for part in parts[2:4]] == [
+        ("over seeds", "over tasks", "verdict"), ("mean", "over queries", "verdict"),
+    ], "one beside the other"  # fmt: skip
+    shown = printed(parts)
+    assert "over tasks and over queries by a paired bootstrap" in shown
+    assert "Verdicts on single tasks are corrected for all 2 at once (Holm)." in shown
+    assert "missing" not in shown
+
+
+def test_where_a_run_has_no_scores_of_queries_that_is_said_with_the_remedy() -> None:
+    ours = {"SciFact": with_queries(32.0), "MyOwn": with_queries(40.0)}
+    parts = comparison(
+        [made("a", TASKS), made("old", TASKS)], with_published=False, queries=[ours, {"MyOwn": with_queries(41.0)}]
+    )
+    assert list(over_queries(parts)) == [("a - old", "mean of 1 of 3 tasks"), ("a - old", "MyOwn")]
+    [told] = [part for part in parts if str(part).startswith("Not over queries")]
+    assert told == (
+        "Not over queries, since scores of single queries are missing in old: SciFact. "
+        "python -m speed.evaluate with --queries gives them, where a task's score is the mean of its queries'."
+    )
+    parts = comparison([made("a", TASKS), made("old", TASKS)], with_published=False)
+    assert over_queries(parts) == {}
+    assert "are missing in a, old: SciFact, MyOwn." in printed(parts)
+
+
+def test_without_a_search_task_nothing_is_known_over_queries() -> None:
+    tasks = {"STS13": 50.0, "STSBenchmark": 60.0}
+    shown = printed(comparison([made("a", tasks), made("b", tasks)], with_published=False))
+    assert "Over queries nothing is known: no task is a mean over queries" in shown
+    assert "Over queries" not in printed(comparison([made("a", tasks)], with_published=False))
+
+
+def test_a_task_with_few_or_other_queries_is_named() -> None:
+    ours = {"SciFact": with_queries(32.0, count=19), "MyOwn": with_queries(40.0, count=30)}
+    theirs = {"SciFact": with_queries(32.0, count=19), "MyOwn": with_queries(40.0, count=29)}
+    shown = printed(comparison([made("a", TASKS), made("b", TASKS)], with_published=False, queries=[ours, theirs]))
+    assert "Not over queries, since runs have other queries or there are fewer than 20: MyOwn, SciFact." in shown
+
+
+def test_a_querys_scores_of_several_seeds_are_averaged_first() -> None:
+    """Two queries gain 20 points in one seed and lose 20 in the other: nothing is left over both."""
+    up, down = {"MyOwn": with_queries(40.0, [20.0, -20.0])}, {"MyOwn": with_queries(40.0, [-20.0, 20.0])}
+    base = {"MyOwn": with_queries(39.0)}
+    runs = [made(f"r{place}", {"MyOwn": 40.0}) for place in range(4)]
+    parts = comparison(runs[:2], with_published=False, against=runs[2:], queries=[up, down, base, base])
+    title = "r0 and 1 more - r2 and 1 more"
+    assert over_queries(parts)[title, "MyOwn"] == ["25", "+1.00", "+1.00 to +1.00", "resolved over 25 queries"]
+
+
+def test_the_command_reads_them_from_the_folders_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = made("one", {"MyOwn": 40.0})
+    for name, place in (("a", "queries"), ("b", f"stages/evaluation/queries/speed__embedder/{one.model}")):
+        folder = tmp_path / name
+        (folder / place).mkdir(parents=True)
+        (folder / place / "MyOwn.json").write_text(with_queries(40.0).model_dump_json())
+    (tmp_path / "a" / "evaluation.json").write_text(one.model_dump_json())
+    stages = [{"metrics": {"judged": one.model_dump(mode="json")}}]
+    (tmp_path / "b" / "summary.json").write_text(json.dumps({"name": "experiment", "stages": stages}))
+    main([str(tmp_path / "a"), str(tmp_path / "b")])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "one - experiment MyOwn 25 +0.00 +0.00 to +0.00 unresolved over 25 queries" in shown
+    main([str(tmp_path / "a" / "evaluation.json"), "--against", str(tmp_path / "b")])
+    assert "unresolved over 25 queries" in " ".join(capsys.readouterr().out.split())

@@ -30,6 +30,8 @@ from conftest import HANG, ROOT
 
 from speed.core.build_all import build_all
 from speed.core.store import Store
+from speed.data.evaluation_record import read_evaluation
+from speed.data.query_scores import read_queries
 from speed.pipeline import pipeline
 from speed.report import main
 from speed.runs.building import PRELOAD
@@ -58,6 +60,8 @@ def test_every_box_of_figure_2_is_built(first: tuple[Path, Finished]) -> None:
     assert stages["synthesis"]["rows_in"] == 46
     assert stages["dedup"]["rows_out"] > 0
     assert sorted(summary(home)["scores"]["types"]) == ["PairClassification", "Retrieval", "STS"]
+    run = runs(home)[-1]
+    assert list(read_queries(run, read_evaluation(run))) == ["MiniatureRetrieval"]
 
 
 def test_what_goes_in_comes_out_or_is_rejected_with_a_cause(first: tuple[Path, Finished]) -> None:

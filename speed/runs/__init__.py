@@ -1,4 +1,4 @@
-"""One run from plan to report; for notebooks, `frame`, `scores` and `rows` give runs and rows as pandas tables."""
+"""One run from plan to report; for notebooks, `frame`, `scores`, `queries` and `rows` are pandas tables."""
 
 from __future__ import annotations
 
@@ -37,6 +37,22 @@ def scores(*runs: str | Path) -> DataFrame:
     from speed.runs.frames import scores_frame
 
     return scores_frame([Path(run) for run in runs])
+
+
+def queries(*runs: str | Path) -> DataFrame:
+    """Scores of single queries (0 to 100) by task, split, subset and id of the query, a column for each run.
+
+    They are of tasks whose score is the mean over queries, which retrieval and reranking mostly are.
+
+    Args:
+        runs: their folders.
+
+    Raises:
+        UserError: for runs that were not measured alike, and where none has such scores.
+    """
+    from speed.runs.frames import queries_frame
+
+    return queries_frame([Path(run) for run in runs])
 
 
 def rows(run: str | Path, stage: str) -> DataFrame:

@@ -1,4 +1,4 @@
-"""Runs, scores and rows as pandas tables, for notebooks."""
+"""Runs, scores, queries and rows as pandas tables, for notebooks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from speed.core.errors import UserError
 from speed.core.spec import Json
 from speed.data.evaluation_record import read_evaluation, refuse_other_pins
+from speed.data.query_scores import read_queries
 from speed.data.text_files import text_lines
 from speed.runs.finished_runs import DEFAULT_ROOT, FinishedRun, finished_runs
 
@@ -66,6 +67,29 @@ def scores_frame(folders: Sequence[Path]) -> pd.DataFrame:
     table = pd.DataFrame({"type": pd.Series(kinds), **columns})
     table.index.name = "task"
     return table.sort_values(["type", "task"])
+
+
+def queries_frame(folders: Sequence[Path]) -> pd.DataFrame:
+    """Scores of single queries; see `speed.runs.queries`."""
+    records = [read_evaluation(folder) for folder in folders]
+    refuse_other_pins(records)
+    columns = {
+        folder.name: pd.Series({
+            (task, split, subset, query): 100 * score
+            for task, found in read_queries(folder, record).items()
+            for split, subsets in found.queries.items()
+            for subset, scores in subsets.items()
+            for query, score in scores.items()
+        }, dtype=float)
+        for folder, record in zip(folders, records, strict=True)
+    }  # fmt: skip
+    known = {title: column for title, column in columns.items() if len(column)}
+    if not known:
+        raise UserError(
+            "none of these runs has scores of single queries: evaluate again with --queries, on retrieval or reranking"
+        )
+    table = pd.DataFrame(known).reindex(columns=list(columns))
+    return table.rename_axis(index=["task", "split", "subset", "query"]).sort_index()
 
 
 def rows_frame(run: Path, stage: str) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from speed.stages.trials import EncodingTrial
 
 @dataclass(frozen=True)
 class Evaluation(Stage[Scores]):
-    """`scores.json`, and mteb's own result files beside it."""
+    """`scores.json`, and beside it mteb's own result files and the scores of single queries."""
 
     evaluator: Evaluator
     embedder: Stage[Weights]

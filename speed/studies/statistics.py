@@ -4,8 +4,8 @@ Three uncertainties are kept apart, since each answers another question:
 
 - seeds: would the same recipe give it again on these tasks? Student's t over seeds, which are few.
 - tasks: would other tasks like these give it? A paired bootstrap over tasks of the scores averaged over seeds.
-- queries: would other queries of the same tasks give it? Not measured: mteb's result files hold no scores of single
-  queries. A task of few queries is therefore less certain than its score looks.
+- queries: would other queries of the same tasks give it? A paired bootstrap over the queries of each task, where the
+  scores of single queries were kept (`speed.studies.over_queries`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ Runs: TypeAlias = Mapping[int, Mapping[str, float]]
 
 FEWEST_TASKS = 5
 """Below it, resampling tasks says next to nothing, and there is no interval over tasks."""
+DRAWN_AT_ONCE = 100_000
+"""Values that a bootstrap draws at once; more than fit a processor's cache take longer."""
 MOST_SEEDS = 10_000
 """Where the search for the number of seeds ends."""
 POWER = 0.8
@@ -34,15 +36,15 @@ POWER = 0.8
 class Interval(Spec):
     """Where a mean may lie, as far as one kind of uncertainty goes."""
 
-    over: Literal["seeds", "tasks"]
+    over: Literal["seeds", "tasks", "queries"]
     count: int
-    """How many seeds or tasks."""
+    """How many seeds, tasks or queries."""
     low: float
     high: float
     p: float
     """Two-sided p-value of a mean of zero, corrected where several comparisons were made at once."""
     spread: float
-    """Standard deviation of one seed, or of one task; of their differences where it is an interval of one."""
+    """Standard deviation of one seed, task or query; of their differences where it is an interval of one."""
 
 
 class Difference(Spec):
@@ -152,19 +154,52 @@ def over_tasks(values: Sequence[float], level: float = 0.95, resamples: int = 20
     The percentiles are moved outwards as t is from the normal distribution, and for the spread that a resample of n
     lacks (Hesterberg 2015, "expanded percentile interval"): plain percentiles are too narrow for few tasks.
     """
-    count = len(values)
-    if count < FEWEST_TASKS:
+    if len(values) < FEWEST_TASKS:
         return None
     listed = np.asarray(values)
-    means = listed[np.random.default_rng(seed).integers(0, count, (resamples, count))].mean(1)
-    wider = math.sqrt(count / (count - 1))
-    tail = float(stats.norm.sf(wider * stats.t.ppf((1 + level) / 2, count - 1)))
+    means = resampled_means(listed, resamples, np.random.default_rng(seed))
+    return of_resamples("tasks", means, [(1.0, listed)], level)
+
+
+def resampled_means(values: np.ndarray, resamples: int, draws: np.random.Generator) -> np.ndarray:
+    """Means of as many values, drawn again with replacement.
+
+    Args:
+        values: shape (n,).
+
+    Returns:
+        Shape (resamples,).
+    """
+    at_once = max(1, DRAWN_AT_ONCE // len(values))
+    sizes = [min(at_once, resamples - begun) for begun in range(0, resamples, at_once)]
+    return np.concatenate([values[draws.integers(0, len(values), (size, len(values)))].mean(1) for size in sizes])
+
+
+def of_resamples(
+    over: Literal["tasks", "queries"], means: np.ndarray, groups: Sequence[tuple[float, np.ndarray]], level: float
+) -> Interval:
+    """The expanded percentile interval (see `over_tasks`) of a weighted sum of groups' means.
+
+    For one group of n values it widens by t with n - 1 degrees of freedom and by the root of n / (n - 1). For several,
+    each drawn on its own, it takes the degrees of freedom of Welch and Satterthwaite and the spread that they lack
+    together.
+
+    Args:
+        means: of the resamples, shape (resamples,).
+        groups: the weight of each, and its values, at least two.
+    """
+    counts = np.array([len(values) for _, values in groups])
+    parts = np.array([weight**2 * values.var(ddof=1) / len(values) for weight, values in groups])
+    variance = float(parts.sum())
+    wider = math.sqrt(variance / float(np.sum(parts * (counts - 1) / counts))) if variance else 1.0
+    freedom = variance**2 / float(np.sum(parts**2 / (counts - 1))) if variance else float(counts.sum() - len(counts))
+    tail = float(stats.norm.sf(wider * stats.t.ppf((1 + level) / 2, freedom)))
     low, high = np.quantile(means, [tail, 1 - tail])
-    below = (float(np.sum(means < 0)) + float(np.sum(means == 0)) / 2) / resamples
-    beyond = max(min(below, 1 - below), 1 / (resamples + 1))
-    p = min(1.0, 2 * float(stats.t.sf(stats.norm.isf(beyond) / wider, count - 1)))
-    spread = float(listed.std(ddof=1))
-    return Interval(over="tasks", count=count, low=float(low), high=float(high), p=p, spread=spread)
+    below = (float(np.sum(means < 0)) + float(np.sum(means == 0)) / 2) / len(means)
+    beyond = max(min(below, 1 - below), 1 / (len(means) + 1))
+    p = min(1.0, 2 * float(stats.t.sf(stats.norm.isf(beyond) / wider, freedom)))
+    spread, count = math.sqrt(variance * counts.sum()), int(counts.sum())
+    return Interval(over=over, count=count, low=float(low), high=float(high), p=p, spread=spread)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

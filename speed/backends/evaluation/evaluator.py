@@ -55,7 +55,7 @@ class ProtocolEvaluator(EvaluationProtocol):
         """
 
     def evaluate(self, embedder: Path, out: Path, ctx: Context) -> Scores:
-        """Scores of the tasks; mteb's result files under `out/results`."""
+        """Scores of the tasks; mteb's result files under `out/results`, those of single queries under `out/queries`."""
         from speed.backends.evaluation.evaluated_model import LocalModel
         from speed.backends.evaluation.run import run
 

@@ -22,11 +22,13 @@ from speed.backends.encoding.text_encoder import TextEncoder
 from speed.backends.encoding.vector_cache import VectorCache
 from speed.backends.evaluation.evaluated_model import EvaluatedModel
 from speed.backends.evaluation.jobs import Job
+from speed.backends.evaluation.kept_queries import Kept, gives_queries, of_parts, queries_kept, write_queries
 from speed.backends.evaluation.mteb_encoder import MtebEncoder
 from speed.backends.evaluation.mteb_globals import globals_seeded, quiet
 from speed.backends.evaluation.protocol import EvaluationProtocol
 from speed.core.cache import write_aside
 from speed.data.evaluation_record import EvaluationRecord, Pins, scores_of
+from speed.data.query_scores import queries_folder
 from speed.runtime import Context
 
 MTEB_BATCH = 1024
@@ -34,17 +36,24 @@ MTEB_BATCH = 1024
 
 
 def run(
-    config: EvaluationProtocol, jobs: list[Job], model: EvaluatedModel, out: Path, ctx: Context
+    config: EvaluationProtocol,
+    jobs: list[Job],
+    model: EvaluatedModel,
+    out: Path,
+    ctx: Context,
+    with_queries: bool = False,
 ) -> EvaluationRecord:
     """Run what has no result yet; the scores of all, as they stand in the result files.
 
     Args:
-        out: mteb's result files are written below `out/results`.
+        out: mteb's result files are written below `out/results`, the scores of single queries below `out/queries`.
+        with_queries: also run again what has a result and could have scores of single queries, but has none.
     """
     torch.set_num_threads(ctx.grant.threads)
     revision = config.identity(model.identity())
     results = out / "results" / model.name.replace("/", "__") / revision
     results.mkdir(parents=True, exist_ok=True)
+    queries = queries_folder(out, model.name, revision)
     done: dict[str, TaskResult] = {}
     texts = 0
 
@@ -57,12 +66,15 @@ def run(
         encoder: MtebEncoder | None = None
         for job in jobs:
             name = job.task.metadata.name
-            file = results / f"{name}.json"
-            if not _finished(file, job.task):
+            file, by_query = results / f"{name}.json", queries / f"{name}.json"
+            lacking = with_queries and gives_queries(job.task) and not by_query.is_file()
+            if lacking or not _finished(file, job.task):
                 if encoder is None:
                     encoder = _load_encoder(config, model, jobs, revision, add_texts, ctx, closing)
                     _write(results / "model_meta.json", encoder.mteb_model_meta.to_dict())
-                result = _aggregate(job, done) if job.parts else _run_task(job, encoder, ctx)
+                result, kept = _aggregate(job, done, queries) if job.parts else _run_task(job, encoder, ctx)
+                # first, since a task with a result is not run again
+                write_queries(by_query, job.task, kept, float(result.get_score()))
                 with write_aside(file) as aside:
                     result.to_disk(aside)
             done[name] = TaskResult.from_disk(file)
@@ -171,22 +183,25 @@ def _finished(file: Path, task: Any) -> bool:
     return bool(same_data and result.mteb_version == importlib.metadata.version("mteb"))
 
 
-def _run_task(job: Job, encoder: MtebEncoder, ctx: Context) -> TaskResult:
+def _run_task(job: Job, encoder: MtebEncoder, ctx: Context) -> tuple[TaskResult, Kept]:
     began = time.monotonic()
     task = job.task
     with quiet(), globals_seeded(task.seed):
         for remark in job.load():
             ctx.say(remark)
         options = {"batch_size": MTEB_BATCH, "show_progress_bar": False}
-        scores = {split: task.evaluate(encoder, split, encode_kwargs=options) for split in task.eval_splits}
+        with queries_kept(task) as kept:
+            scores = {split: task.evaluate(encoder, split, encode_kwargs=options) for split in task.eval_splits}
     now = datetime.datetime.now(tz=datetime.UTC)
     result = TaskResult.from_task_results(task, scores, evaluation_time=time.monotonic() - began, date=now)
     task.unload_data()  # only now, since it puts the published revision in the place of the local one
-    return result
+    return result, kept
 
 
-def _aggregate(job: Job, done: dict[str, TaskResult]) -> TaskResult:
-    return job.task.combine_task_results([done[part.metadata.name] for part in job.parts])
+def _aggregate(job: Job, done: dict[str, TaskResult], queries: Path) -> tuple[TaskResult, Kept]:
+    names = [part.metadata.name for part in job.parts]
+    kept = of_parts(job.task, [queries / f"{name}.json" for name in names])
+    return job.task.combine_task_results([done[name] for name in names]), kept
 
 
 def _write(file: Path, value: object) -> None:

@@ -15,6 +15,7 @@ from tiny_tasks import WORDS, all_seven, write
 
 from speed.backends.evaluation.evaluated_model import LocalModel
 from speed.core.errors import UserError
+from speed.data.query_scores import read_queries
 from speed.evaluate import evaluate, main, parser
 
 
@@ -71,6 +72,21 @@ def test_the_same_command_again_encodes_nothing(model: Path, judge: Any, tmp_pat
     third, folder = judge(model, "--tasks", "MyRetrieval", "MySimilarity")
     assert third == first
     assert "texts encoded: 0" in (folder / "report.md").read_text(), "vectors are found again by model and text"
+
+
+def test_the_run_of_an_evaluation_holds_the_scores_of_its_tasks_queries(model: Path, judge: Any) -> None:
+    """Of this evaluation's tasks alone; an earlier one without them is scored anew with --queries."""
+    _, before = judge(model, "--tasks", "MyRetrieval", "MyPairs", "MyReranking")
+    assert {file.name for file in (before / "queries").iterdir()} == {"MyRetrieval.json", "MyReranking.json"}
+    record, folder = judge(model, "--tasks", "MyRetrieval", "MyPairs")
+    assert list(read_queries(folder, record)) == ["MyRetrieval"]
+    for file in folder.parents[2].glob("evaluations/queries/*/*/*"):
+        file.unlink()
+    old, without = judge(model, "--tasks", "MyRetrieval")
+    assert not (without / "queries").exists()
+    again, anew = judge(model, "--tasks", "MyRetrieval", "--queries")
+    assert read_queries(anew, again) == read_queries(folder, record)
+    assert old == again
 
 
 def test_another_model_in_the_same_place_gets_its_own_scores(model: Path, judge: Any, tmp_path: Path) -> None:
