@@ -34,6 +34,10 @@ class Line(Spec):
     """Requests whose tokens, and so dollars, are our estimate: their provider said nothing that can be true."""
     dollars: float | None = 0.0
     """List price; None as soon as one price is unknown."""
+    found_tokens: int = 0
+    """Read and written, of the answers that the journal had: what they took when they were asked for."""
+    found_dollars: float | None = 0.0
+    """What those had cost then."""
 
     @property
     def requests(self) -> int:
@@ -54,12 +58,16 @@ def total(lines: Iterable[Line]) -> Line:
         for name in ("purpose", "kind", "model", "cause")
         if len(values := {getattr(line, name) for line in lines}) == 1
     }
-    sums = {
-        name: sum(getattr(line, name) for line in lines)
-        for name in ("calls", "cached", "retries", "resent", "tokens_in", "tokens_out", "tokens_cached", "estimated")
-    }
-    prices = [line.dollars for line in lines]
-    return Line(**shared, **sums, dollars=None if None in prices else sum(price or 0.0 for price in prices))
+    counts = ("calls", "cached", "retries", "resent", "tokens_in", "tokens_out", "tokens_cached", "estimated")
+    sums = {name: sum(getattr(line, name) for line in lines) for name in (*counts, "found_tokens")}
+    prices = {name: known_sum(getattr(line, name) for line in lines) for name in ("dollars", "found_dollars")}
+    return Line(**shared, **sums, **prices)
+
+
+def known_sum(prices: Iterable[float | None]) -> float | None:
+    """The sum of some prices; None as soon as one is unknown."""
+    listed = list(prices)
+    return None if None in listed else sum(price or 0.0 for price in listed)
 
 
 def gathered(lines: Iterable[Line]) -> list[Line]:

@@ -22,7 +22,18 @@ DEFAULT_PRESET = "miniature"
 """That of a run which names none (`conf/config.yaml`)."""
 NOT_OF_THE_EXPERIMENT = ("runtime", "seed", "tracker")
 """Sections of a config that decide where a run is carried out, or which draw of it this is."""
-SUMMED = ("rows_in", "rows_out", "rejected", "noted", "cost", "seconds", "gpu_seconds", "cpu_seconds", "dollars")
+SUMMED = (
+    "rows_in",
+    "rows_out",
+    "rejected",
+    "noted",
+    "cost",
+    "asked",
+    "seconds",
+    "gpu_seconds",
+    "cpu_seconds",
+    "dollars",
+)
 """Figures of a stage that add up over its rounds."""
 
 
@@ -115,16 +126,17 @@ class FinishedRun:
     @property
     def dollars(self) -> float | None:
         """What everything that the run stands on cost, whenever it was paid."""
-        return _sum(stage["dollars"] for stage in self.summary["stages"])
+        return _sum(_asked(stage)["dollars"] for stage in self.summary["stages"])
 
     @property
     def calls(self) -> int:
         """The same in answers."""
-        return sum(int(stage["cost"].get("calls", 0)) for stage in self.summary["stages"])
+        return sum(int(_asked(stage)["calls"] or 0) for stage in self.summary["stages"])
 
     def figure(self, path: str) -> float | None:
         """A number of its summary; a stage is named by its label (`stages/dedup/rows_out`). None where there is none.
 
+        `asked` of a stage is what its answers took (`calls`, `tokens`, `dollars`), whichever run has paid for them.
         `a + b` is the sum of two, `a per b` the one divided by the other. Of a stage with several rounds
         (`preference.rounds`) rows and costs are those of all; its other figures have no one number.
         """
@@ -144,7 +156,23 @@ class FinishedRun:
         rounds = [item for item in found if isinstance(item, dict) and _without_round(str(item.get("label"))) == label]
         if not rounds or (len(rounds) > 1 and names[0] not in SUMMED):
             return None
+        if names[0] == "asked":
+            rounds = [{"asked": _asked(each)} for each in rounds]
         return _sum(_number(each, names) for each in rounds)
+
+
+def _asked(stage: Mapping[str, Any]) -> dict[str, float | None]:
+    """What the answers of a stage took: those that it asked for, and those that another run's journal had."""
+    cost, ledger = stage["cost"], stage.get("ledger", ())
+    return {
+        "calls": cost.get("calls", 0) + cost.get("cached", 0),
+        "tokens": cost.get("tokens_in", 0) + cost.get("tokens_out", 0) + sum(_found(line, "tokens") for line in ledger),
+        "dollars": _sum([stage["dollars"], *(_found(line, "dollars") for line in ledger)]),
+    }
+
+
+def _found(line: Mapping[str, Any], what: str) -> Any:
+    return line.get(f"found_{what}", 0)
 
 
 def _without_round(label: str) -> str:

@@ -216,7 +216,7 @@ def cost_of(entry: Entry, cause: str, *, cached: bool) -> Line:
     """One request as a line of a ledger: how it ended for the caller; free where the journal had its answer."""
     place = {"purpose": entry.purpose, "kind": entry.kind, "model": entry.model, "cause": cause}
     if cached:
-        return Line(**place, cached=1)
+        return Line(**place, cached=1, found_tokens=entry.tokens_in + entry.tokens_out, found_dollars=entry.dollars)
     return Line(
         **place,
         calls=1,

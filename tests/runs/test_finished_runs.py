@@ -91,3 +91,24 @@ def test_of_several_rounds_rows_and_costs_are_summed_and_nothing_else_is_one_num
     assert run.figure("stages/preferences/metrics/chosen_faulty") is None
     assert run.figure("stages/seed data/metrics/chosen_faulty") == 0.5
     assert run.figure("stages/none/rows_out") is None
+
+
+def test_an_answer_that_another_run_had_paid_for_counts_where_it_is_read(tmp_path: Path) -> None:
+    """Points of a study share answers: what a point stands on is not what its own run paid."""
+    lines = [
+        {"cause": "ok", "calls": 1, "tokens_in": 100, "tokens_out": 50, "dollars": 0.5},
+        {"cause": "ok", "cached": 2, "found_tokens": 300, "found_dollars": 1.0},
+    ]
+    cost = {"calls": 1, "cached": 2, "tokens_in": 100, "tokens_out": 50}
+    stages = [
+        {"label": "preferences", "cost": cost, "dollars": 0.5, "ledger": lines},
+        {"label": "dedup", "cost": {}, "dollars": 0.0, "ledger": []},
+    ]
+    run = FinishedRun(tmp_path, {}, Seeds(), {}, {"stages": stages})
+    assert (run.calls, run.dollars) == (3, 1.5)
+    assert run.figure("stages/preferences/asked/calls") == 3
+    assert run.figure("stages/preferences/asked/tokens") == 450
+    assert run.figure("stages/preferences/asked/calls per stages/preferences/cost/calls") == 3
+    assert run.figure("stages/dedup/asked/tokens") == 0
+    lines[1]["found_dollars"] = None
+    assert run.dollars is None, "a price that nobody knows"
