@@ -23,16 +23,8 @@ DEFAULT_PRESET = "miniature"
 NOT_OF_THE_EXPERIMENT = ("runtime", "seed", "tracker")
 """Sections of a config that decide where a run is carried out, or which draw of it this is."""
 SUMMED = (
-    "rows_in",
-    "rows_out",
-    "rejected",
-    "noted",
-    "cost",
-    "asked",
-    "seconds",
-    "gpu_seconds",
-    "cpu_seconds",
-    "dollars",
+    *("rows_in", "rows_out", "rejected", "noted", "cost", "asked", "dollars"),
+    *("seconds", "gpu_seconds", "cpu_seconds"),
 )
 """Figures of a stage that add up over its rounds."""
 
