@@ -213,7 +213,10 @@ class Scheduler:
     def _tell_why_waiting(self, goal: Goal, wish: Ready, listen: Listener) -> None:
         if not self._workers(goal):
             machine = (self.memory, memory_gigabytes(), self.runtime.side_by_side)
-            self.reasons.tell(goal, why_waiting(wish, self._here(), self.devices.taken, *machine), listen)
+            taken = self.devices.taken if wish.devices else ()
+            why, alike = (why_waiting(wish, self._here(), some, *machine) for some in (taken, ()))
+            # which GPUs other commands have may change from second to second
+            self.reasons.tell(goal, why, listen, "another command" if taken else "", alike)
 
     def events(self) -> Iterator[tuple[Goal, dict[str, Json]]]:
         """Wait for events; a worker that ends without a final one has died."""

@@ -21,10 +21,14 @@ class Reasons:
         self._told: dict[str, str] = {}
         """By key and where."""
 
-    def tell(self, goal: Goal, why: str, listen: Listener, where: str = "") -> None:
-        """Say why a goal waits, here or `where` else; nothing where the reason is empty."""
-        if why and self._told.get(goal.key + where) != why:
-            self._told[goal.key + where] = why
+    def tell(self, goal: Goal, why: str, listen: Listener, where: str = "", alike: str = "") -> None:
+        """Say why a goal waits, here or `where` else; nothing where the reason is empty.
+
+        Args:
+            alike: what the reason has in common with others that are not said after it.
+        """
+        if why and self._told.get(goal.key + where) != (alike or why):
+            self._told[goal.key + where] = alike or why
             listen(goal.label, {"event": "say", "message": why})
 
 
