@@ -31,6 +31,7 @@ from speed.backends.evaluation.evaluator import BENCHMARKS
 from speed.config import explanation
 from speed.core.allocation import Grant
 from speed.core.content import load_memory, save_memory
+from speed.core.devices import Devices
 from speed.core.errors import UserError
 from speed.core.machine import gpus
 from speed.core.manifest import commit
@@ -126,10 +127,11 @@ def evaluate(given: argparse.Namespace) -> tuple[EvaluationRecord, Path]:
 
         begun = time.monotonic()
         out = store.home / "evaluations"
-        if checkpoint is None:
-            record, drift = run(evaluator, jobs, model, out, ctx, given.queries), list[Table | str]()
-        else:
-            record, drift = _beside(checkpoint, model, given, evaluator, out, ctx)
+        with Devices(there if checkpoint or not given.url else ()).all_at_once(ctx.say):
+            if checkpoint is None:
+                record, drift = run(evaluator, jobs, model, out, ctx, given.queries), list[Table | str]()
+            else:
+                record, drift = _beside(checkpoint, model, given, evaluator, out, ctx)
     save_memory(store.home / "cache" / "hashes.json")
     folder = run_folder(store, f"evaluate-{model.name.replace('/', '_')}")
     (folder / "evaluation.json").write_text(record.model_dump_json(indent=1), encoding="utf-8")

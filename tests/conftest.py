@@ -71,6 +71,12 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def no_gpu_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Declared devices are nobody else's: a test waits for no run that uses the GPUs of its machine."""
+    monkeypatch.setattr("speed.core.devices.gpus", lambda: ())
+
+
+@pytest.fixture
 def secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """The key of a teacher, by all names that a teacher looks for it."""
     from quick_teacher import SECRET

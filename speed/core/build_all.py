@@ -10,9 +10,10 @@ from speed.core.elsewhere import Elsewhere
 from speed.core.errors import StoreError, UserError
 from speed.core.fork_servers import ForkServers
 from speed.core.graph import Goal, stage_statuses
-from speed.core.scheduler import Listener, Scheduler
+from speed.core.scheduler import Scheduler
 from speed.core.stage import Pool
 from speed.core.store import Store
+from speed.core.waiting import Listener
 
 
 class StageFailed(Exception):

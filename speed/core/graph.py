@@ -128,6 +128,17 @@ class StageStatus:
         return "hit" if self.built >= self.wanted else "partial" if self.built else "miss"
 
 
+def is_built(goal: Goal, store: Store) -> bool:
+    """Whether a goal is there, as far as names tell: its payload is not read."""
+    if isinstance(goal.node, Pool):
+        return not store.missing(goal.node, goal.rows)
+    assert isinstance(goal.node, Stage)
+    try:
+        return store.manifest(goal.node) is not None
+    except CorruptArtifact:
+        return False
+
+
 def stage_statuses(order: list[Goal], store: Store) -> list[StageStatus]:
     """Where each goal stands in the store. Damaged artifacts are set aside on the way and count as missing."""
     return [_status_of(goal, store) for goal in order]

@@ -25,6 +25,8 @@ class Gpu(NamedTuple):
     """How `CUDA_VISIBLE_DEVICES` names it."""
     gigabytes: float | None
     """Its memory; None where it is not known."""
+    uuid: str = ""
+    """Its name for all processes, whatever they see; empty where it is not known."""
 
 
 def gpu_in_sight() -> bool:
@@ -44,9 +46,9 @@ def gpus() -> tuple[Gpu, ...]:
     if visible is None:
         return found
     names = [name.strip() for name in visible.split(",")]
-    sizes = {gpu.name: gpu.gigabytes for gpu in found}
-    some = found[0].gigabytes if found else None  # a UUID, or a part of a GPU
-    return tuple(Gpu(name, sizes.get(name, some)) for name in names if name)
+    some = found[0].gigabytes if found else None
+    unknown = Gpu("", some)  # a part of a GPU
+    return tuple(next((gpu for gpu in found if _is(gpu, name)), unknown)._replace(name=name) for name in names if name)
 
 
 def cores() -> int:
@@ -80,6 +82,11 @@ def processor_has_bf16() -> bool | None:
     return any(flag in flags for flag in ("amx_bf16", "avx512_bf16"))
 
 
+def _is(gpu: Gpu, name: str) -> bool:
+    """Whether `CUDA_VISIBLE_DEVICES` may call it so: by its number, or by as much of its UUID as tells it apart."""
+    return name == gpu.name or (name.startswith("GPU-") and gpu.uuid.startswith(name))
+
+
 def _torch_has_gpus() -> bool:
     """Whether the torch that is installed was made for GPUs; told from its version, without importing it."""
     torch = find_spec("torch")
@@ -96,11 +103,11 @@ def _asked_of_driver() -> tuple[Gpu, ...]:
     """All GPUs of the machine; one where the driver's own tool cannot be asked and a device is in sight."""
     tool = shutil.which("nvidia-smi")
     if tool is not None:
-        query = [tool, "--query-gpu=index,memory.total", "--format=csv,noheader,nounits"]
+        query = [tool, "--query-gpu=index,memory.total,uuid", "--format=csv,noheader,nounits"]
         try:
             said = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60).stdout
             rows = [line.split(",") for line in said.splitlines() if line.strip()]
-            return tuple(Gpu(index.strip(), float(memory) / 1024) for index, memory in rows)
+            return tuple(Gpu(index.strip(), float(memory) / 1024, uuid.strip()) for index, memory, uuid in rows)
         except (OSError, subprocess.SubprocessError, ValueError):
             pass
     nodes = sorted(Path("/dev").glob("nvidia[0-9]*"))

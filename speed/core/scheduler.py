@@ -12,8 +12,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from math import inf
@@ -23,25 +22,19 @@ from pathlib import Path
 from speed.core.allocation import Grant, Ready, most_of, next_starts
 from speed.core.build import attempt_build, plan_shares
 from speed.core.build_settings import BuildSettings
+from speed.core.deaths import Deaths
+from speed.core.devices import AGAIN, Devices, named
 from speed.core.elsewhere import LOOK, Elsewhere, Machine, Need
 from speed.core.errand import Carrier, PoolErrand
 from speed.core.fork_servers import ForkServers
-from speed.core.graph import Goal
-from speed.core.machine import gpus, memory_gigabytes
+from speed.core.graph import Goal, is_built
+from speed.core.machine import memory_gigabytes
 from speed.core.manifest import maker
 from speed.core.spec import Json
 from speed.core.stage import Pool
 from speed.core.store import Span, Store
-from speed.core.waiting import why_waiting
-from speed.core.worker import Blocks, Worker, divided, run_worker
-
-Listener = Callable[[str, dict[str, Json]], None]
-"""Receives (label of the goal, event)."""
-
-TRIES = 3
-"""Deaths of workers on one block after which the pool has failed."""
-DEATHS = 2
-"""Deaths of workers in a row, without a block done, after which a device is lost."""
+from speed.core.waiting import Listener, Reasons, why_waiting
+from speed.core.worker import Blocks, Worker, divided, free_log, run_worker
 
 _FINAL = ("done", "user_error", "crash", "corrupt")
 """Events after which a worker sends no more."""
@@ -61,10 +54,7 @@ class Scheduler:
     ) -> None:
         self.store, self.runtime, self.logs = store, runtime, logs
         self.shares = plan_shares(order, runtime, store)
-        self.devices = list(runtime.devices) if isinstance(runtime.devices, tuple) else []
-        """Those that work."""
-        self.deaths: Counter[int | str] = Counter()
-        """Workers in a row that died on a device, or on another machine."""
+        self.devices = Devices(runtime.devices)
         demands = {goal.key: goal.node.demand(runtime) for goal in order}
         self.memory = {key: demand.gigabytes for key, demand in demands.items()}
         """GB that a worker on cores takes, by key."""
@@ -75,10 +65,12 @@ class Scheduler:
         """The pools that are built block by block, by key."""
         self.soon: list[tuple[Goal, dict[str, Json]]] = []
         """Events that no process sends."""
-        self.told: dict[str, str] = {}
-        """By key and where, why a goal waits, as it was said."""
+        self.reasons = Reasons()
+        self.look_again = False
+        """Whether a goal waits for another command, of which no event tells."""
         self.begun: set[str] = set()
         self.elsewhere = elsewhere
+        self.deaths = Deaths(self.devices, elsewhere)
         self.carrier = Carrier(store) if elsewhere is not None else None
         self.made_by = maker()
         logs.mkdir(parents=True, exist_ok=True)
@@ -97,21 +89,27 @@ class Scheduler:
                 self.soon.append((goal, attempt_build(goal, self.store, self.runtime, send, self.made_by)))
         if self.soon:
             return
+        self.look_again = False
+        ready = [goal for goal in ready if not self._left_to_another(goal, listen)]
         goals = {goal.key: goal for goal in ready}
         if there := [worker.goal.label for worker in self.running if worker.machine]:
             for goal in ready:
                 if goal.key in self.on_all_nodes:
-                    self._tell(goal, f"waits for other machines to finish their blocks of {there[0]}", listen)
+                    self.reasons.tell(goal, f"waits for other machines to finish their blocks of {there[0]}", listen)
             ready = [goal for goal in ready if goal.key not in self.on_all_nodes]
         wishes = [wish for goal in ready if (wish := self._wish(goal)).workers]
         held = {device for worker in self._here() for device in worker.grant.devices}
-        free = [device for device in self.devices if device not in held]
         on_cores = [worker for worker in self._here() if not worker.grant.devices]
         places = self.runtime.side_by_side - len(on_cores)
         held_memory = sum(self.memory[worker.goal.key] for worker in on_cores)
         room = (memory_gigabytes() or inf) - held_memory
-        for key, devices in next_starts(wishes, free, places, room, alone=not held_memory):
+
+        def starts(free: list[int]) -> Iterator[tuple[str, tuple[int, ...]]]:
+            return next_starts(wishes, free, places, room, alone=not held_memory)
+
+        for key, devices in self.devices.grant(held, starts):
             self._start_worker(goals[key], devices, listen)
+        self.look_again |= bool(self.devices.taken) and any(wish.devices for wish in wishes)
         self._start_elsewhere([goals[wish.key] for wish in wishes if wish.pool], listen)
         for wish in wishes:
             self._tell_why_waiting(goals[wish.key], wish, listen)
@@ -119,17 +117,40 @@ class Scheduler:
     def _wish(self, goal: Goal) -> Ready:
         """How many workers a goal could use beside those that it has."""
         demand, devices = goal.node.demand(self.runtime), self.shares[goal.key].devices
-        if devices > len(self.devices):  # some have been lost
-            devices = most_of(demand.devices, len(self.devices))
+        if devices > len(self.devices.working):  # some have been lost
+            devices = most_of(demand.devices, len(self.devices.working))
         if isinstance(goal.node, Pool) and demand.workers:
             if goal.key not in self.blocks and not self._workers(goal):
                 blocks = divided(goal.node, goal.rows, self.store)
                 if blocks is not None:
                     self.blocks[goal.key] = blocks
+                elif devices and self.devices.are_here:  # another command was quicker: see `_left_to_another`
+                    self.look_again = True
+                    return Ready(goal.key, devices, workers=0)
             if goal.key in self.blocks:
                 left = len(self.blocks[goal.key].left)
                 return Ready(goal.key, devices, left, pool=True, gigabytes=self.memory[goal.key])
         return Ready(goal.key, devices, workers=0 if self._workers(goal) else 1, gigabytes=self.memory[goal.key])
+
+    def _left_to_another(self, goal: Goal, listen: Listener) -> bool:
+        """Whether another command builds a goal now, or has built it, that would take a GPU here: none is held while
+        its worker waits for that. Nor can two commands wait for one another, one with the GPU and one with the pool."""
+        if not (self.shares[goal.key].devices and self.devices.are_here):
+            return False
+        if goal.key in self.blocks or self._workers(goal):
+            return False
+        lock = self.store.try_lock(goal.node)
+        if lock is None:
+            self.look_again = True
+            self.reasons.tell(goal, "waits for another command, which builds it", listen)
+            return True
+        try:
+            built = is_built(goal, self.store)
+        finally:
+            lock.release()
+        if built:
+            self.soon.append((goal, {"event": "done"}))
+        return built
 
     def _workers(self, goal: Goal) -> list[Worker]:
         return [worker for worker in self.running if worker.goal.key == goal.key]
@@ -144,7 +165,9 @@ class Scheduler:
         for goal in pools if self.elsewhere is not None else ():
             assert self.elsewhere is not None
             if trainings and self.blocks[goal.key].left:
-                self._tell(goal, f"other machines are held by {trainings[0]} until that has ended", listen, "there")
+                self.reasons.tell(
+                    goal, f"other machines are held by {trainings[0]} until that has ended", listen, "there"
+                )
                 continue
             for _ in range(len(self.blocks[goal.key].left) - sum(worker.waits for worker in self._workers(goal))):
                 machine = self.elsewhere.free(self._need(goal))
@@ -168,13 +191,12 @@ class Scheduler:
             self.begun.add(goal.key)
             listen(goal.label, {"event": "start", "rows": goal.rows, "grant": grant.model_dump(mode="json")})
         if devices or machine:
-            where = f"GPU {', '.join(map(str, devices))}" if not machine else machine.name
+            where = named(devices) if not machine else machine.name
             known = {"gpus": [] if machine else list(devices), "machines": [machine.name] if machine else []}
             listen(goal.label, {"event": "say", "message": f"runs on {where}", **known})
         blocks = self.blocks.get(goal.key)
         block = blocks.left.popleft() if blocks is not None and not machine else None
-        logs = {worker.log for worker in self.running}
-        log = next(log for number in range(len(logs) + 1) if (log := self.logs / _log_name(goal, number)) not in logs)
+        log = free_log(goal, self.logs, [worker.log for worker in self.running])
         work = (goal, self.store, self.runtime, log, self.made_by, blocks is not None, block, grant)
         if machine and self.elsewhere and self.carrier:
             errand = PoolErrand(self.carrier, goal, log, (*work, None))
@@ -182,37 +204,31 @@ class Scheduler:
             self.running.append(Worker(goal, *remote, log, grant, machine=machine.id, waits=True))
             return
         here, there = self.context.Pipe()
-        child = self.context.Process(target=run_worker, args=(*work, self._visible(devices), there), daemon=True)
+        visible = self.devices.visible(devices)
+        child = self.context.Process(target=run_worker, args=(*work, visible, there), daemon=True)
         self.servers.start(child, goal.node.heavy)
         there.close()
         self.running.append(Worker(goal, child, here, log, grant, block))
 
-    def _visible(self, devices: tuple[int, ...]) -> str | None:
-        """How the driver names these devices; declared ones that are not there by their numbers."""
-        if not isinstance(self.runtime.devices, tuple):
-            return None
-        names = [gpu.name for gpu in gpus()]
-        return ",".join(names[device] if device < len(names) else str(device) for device in devices)
-
     def _tell_why_waiting(self, goal: Goal, wish: Ready, listen: Listener) -> None:
         if not self._workers(goal):
-            most, places = memory_gigabytes(), self.runtime.side_by_side
-            self._tell(goal, why_waiting(wish, self._here(), self.memory, most, places), listen)
-
-    def _tell(self, goal: Goal, why: str, listen: Listener, where: str = "") -> None:
-        """Say why a goal waits, here or `where` else, once."""
-        if why and self.told.get(goal.key + where) != why:
-            self.told[goal.key + where] = why
-            listen(goal.label, {"event": "say", "message": why})
+            machine = (self.memory, memory_gigabytes(), self.runtime.side_by_side)
+            taken = self.devices.taken if wish.devices else ()
+            why, alike = (why_waiting(wish, self._here(), some, *machine) for some in (taken, ()))
+            # which GPUs other commands have may change from second to second
+            self.reasons.tell(goal, why, listen, "another command" if taken else "", alike)
 
     def events(self) -> Iterator[tuple[Goal, dict[str, Json]]]:
         """Wait for events; a worker that ends without a final one has died."""
-        yield from self._soon()
-        if not self.running:
+        if soon := self._soon():
+            yield from soon
+            return
+        if not (self.running or self.look_again):
             return
         if self.elsewhere is not None:
             self.elsewhere.check_head()
-        for connection in wait([worker.pipe for worker in self.running], LOOK if self.elsewhere else None):
+        pause = AGAIN if self.look_again else LOOK if self.elsewhere else None
+        for connection in wait([worker.pipe for worker in self.running], pause):
             worker = next((worker for worker in self.running if worker.pipe is connection), None)
             if worker is None:
                 continue
@@ -228,8 +244,7 @@ class Scheduler:
             if event["event"] in _FINAL:
                 event["log"] = str(worker.log)
                 worker.process.join()
-                worker.pipe.close()
-                self.running.remove(worker)
+                self._forget(worker)
             blocks = self.blocks.get(worker.goal.key)
             merged = event if blocks is None else self._event_of_pool(worker, blocks, event, died)
             yield from self._soon()  # that a worker died is told before the end of its pool
@@ -254,7 +269,7 @@ class Scheduler:
         if event["event"] == "next":
             if worker.block is not None:
                 blocks.done += worker.block.stop - worker.block.start
-                self.deaths.subtract({place: self.deaths[place] for place in _places(worker)})
+                self.deaths.forget(worker)
             worker.done, worker.waits = 0, False
             worker.block = blocks.left.popleft() if blocks.left else None
             with suppress(OSError):  # it has died just now, and its end is the next event
@@ -270,7 +285,8 @@ class Scheduler:
         retried = event["event"] == "crash" and (died or worker.grant.devices or worker.machine)
         # what another machine lacks, such as a model in its cache, this one may have
         retried = retried or (event["event"] == "user_error" and worker.machine and not event.get("here"))
-        if retried and self._outlived(worker, blocks, event):
+        if retried and (message := self.deaths.outlived(worker, blocks, event)):
+            self.soon.append((worker.goal, {"event": "say", "message": message}))
             event = {"event": "done"}
         if blocks.left or not all(other.waits for other in others):
             return None if event["event"] == "done" else event
@@ -287,37 +303,14 @@ class Scheduler:
     def _end(self, worker: Worker) -> None:
         worker.process.kill()
         worker.process.join(5)
+        self._forget(worker)
+
+    def _forget(self, worker: Worker) -> None:
+        """A worker has ended."""
         worker.pipe.close()
         self.running.remove(worker)
-
-    def _outlived(self, worker: Worker, blocks: Blocks, event: dict[str, Json]) -> bool:
-        """Whether the pool goes on after the death of a worker: its block is done again, elsewhere where a device has
-        been lost."""
-        if worker.block is not None:
-            blocks.deaths[worker.block] += 1
-            if blocks.deaths[worker.block] >= TRIES:
-                event["message"] += f", the third time at rows {worker.block.start:,} to {worker.block.stop - 1:,}"
-                return False
-        lost = []
-        for place in _places(worker):
-            self.deaths[place] += 1
-            if self.deaths[place] < DEATHS:
-                continue
-            if isinstance(place, str):
-                assert self.elsewhere is not None
-                self.elsewhere.left_out.add(place)
-                lost.append("its machine")
-            elif place in self.devices:
-                self.devices.remove(place)
-                lost.append(f"GPU {place}")
-        rest = f"; {', '.join(lost)} is not used any more in this run" if lost else ""
-        if worker.grant.devices and not worker.machine and not self.devices:
-            event["message"] += f"{rest}, and no other is left"
-            return False
-        again = "; its block is done again" if worker.block is not None else ""
-        message = f"a worker died ({event['message']}; log: {worker.log}){again}{rest}"
-        self.soon.append((worker.goal, {"event": "say", "message": message}))
-        return True
+        if not worker.machine:
+            self.devices.release(worker.grant.devices)
 
     def close(self) -> None:
         """End what still runs. A training answers by saving a checkpoint, for which there is some time."""
@@ -332,19 +325,10 @@ class Scheduler:
         finally:  # time is up, or Ctrl-C was pressed again
             for worker in list(self.running):
                 self._end(worker)
+            self.devices.release_all()
             self.servers.close()
             if self.elsewhere is not None and self.carrier is not None:
                 self.elsewhere.close()
                 self.carrier.close()
             for blocks in self.blocks.values():
                 blocks.lock.release()
-
-
-def _places(worker: Worker) -> tuple[int | str, ...]:
-    """What is left out when workers die on it: another machine, or devices of this one."""
-    return (worker.machine,) if worker.machine else worker.grant.devices
-
-
-def _log_name(goal: Goal, worker: int = 0) -> str:
-    name = goal.label.replace(" ", "-").replace(":", "-")
-    return f"{name}.log" if worker == 0 else f"{name}-{worker + 1}.log"

@@ -12,9 +12,10 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,13 @@ def divided(pool: Pool[Any], rows: int, store: Store) -> Blocks | None:
         lock.release()
         return None
     return Blocks(lock, sum(gap.stop - gap.start for gap in gaps), spans)
+
+
+def free_log(goal: Goal, folder: Path, taken: Collection[Path]) -> Path:
+    """A log for a worker of a goal that no other one writes."""
+    name = goal.label.replace(" ", "-").replace(":", "-")
+    logs = (folder / (f"{name}.log" if number == 1 else f"{name}-{number}.log") for number in count(1))
+    return next(log for log in logs if log not in taken)
 
 
 def run_worker(

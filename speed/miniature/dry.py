@@ -1,5 +1,6 @@
 """Stand-ins for all that needs a model, so that a whole run can be tried in orchestration: prompts, answers, store,
-journal, deduplication and report are real, and what the small models write comes from rules at once."""
+journal, deduplication and report are real, what the small models write comes from rules at once, and each training
+takes one step of a tiny model."""
 
 from __future__ import annotations
 
@@ -15,6 +16,8 @@ from speed.ports import EmbedderTrainer, Engine, Evaluator, Generate, Generated,
 from speed.runtime import Context
 
 CHARACTERS_A_TOKEN = 4
+BATCH = 16
+"""Rows of the one step of a training."""
 
 
 class DryEngine(Engine):
@@ -40,28 +43,44 @@ def _written(request: Generate, index: int) -> Generated:
 
 
 class DryTrainer(Trainer):
-    """Reads all rows and takes no step."""
+    """Reads all rows and takes one step of a tiny model."""
+
+    version: ClassVar[int] = 2
+    heavy: ClassVar[tuple[str, ...]] = ("torch", "torch._dynamo", "safetensors.torch")
+    """The second is what optimisers of the first import when they are made."""
 
     def sft(self, base: str, rows: Sequence[Completion], config: Sft, out: Path, ctx: Context) -> None:
-        """Count the characters of the rows."""
-        _write_model(out, sum(len(row.prompt) + len(row.completion) for row in rows), ctx)
+        """Learn which completion belongs to which prompt, and count the characters of the rows."""
+        pairs = [(row.prompt, row.completion) for row in rows[:BATCH]]
+        _train(pairs, sum(len(row.prompt) + len(row.completion) for row in rows), config.seed, out, ctx)
 
     def dpo(self, start: Path, rows: Sequence[Preference], config: Dpo, out: Path, ctx: Context) -> None:
-        """Count the characters of the rows."""
-        _write_model(out, sum(len(row.prompt) + len(row.chosen) + len(row.rejected) for row in rows), ctx)
+        """Learn which chosen answer belongs to which prompt, and count the characters of the rows."""
+        pairs = [(row.prompt, row.chosen) for row in rows[:BATCH]]
+        characters = sum(len(row.prompt) + len(row.chosen) + len(row.rejected) for row in rows)
+        _train(pairs, characters, config.seed, out, ctx)
 
 
 class DryEmbedder(EmbedderTrainer):
-    """Reads the whole corpus and takes no step."""
+    """Reads the whole corpus and takes one step of a tiny model."""
+
+    version: ClassVar[int] = 2
+    heavy: ClassVar[tuple[str, ...]] = DryTrainer.heavy
 
     def train(self, examples: Path, out: Path, seed: int, ctx: Context) -> None:
-        """Count the characters of the texts."""
+        """Learn which positive belongs to which query, and count the characters of the queries."""
+        pairs, characters = list[tuple[str, str]](), 0
         with examples.open(encoding="utf-8") as lines:
-            _write_model(out, sum(len(json.loads(line)["query"]) for line in lines), ctx)
+            for line in lines:
+                row = json.loads(line)
+                characters += len(row["query"])
+                if len(pairs) < BATCH:
+                    pairs.append((row["query"], row["positive"]))
+        _train(pairs, characters, seed, out, ctx)
 
     def steps(self, examples: int) -> int:
-        """None."""
-        return 0
+        """One."""
+        return 1
 
 
 class DryEvaluator(Evaluator):
@@ -72,7 +91,10 @@ class DryEvaluator(Evaluator):
         return Scores(tasks={"none (dry run)": None}, types={"none": None}, mean=None, mean_of_types=None)
 
 
-def _write_model(out: Path, characters: int, ctx: Context) -> None:
+def _train(pairs: Sequence[tuple[str, str]], characters: int, seed: int, out: Path, ctx: Context) -> None:
+    from speed.miniature.dry_step import take_step
+
     (out / "model").mkdir(exist_ok=True)
+    loss = take_step(pairs, seed, out / "model" / "model.safetensors", ctx.grant.threads)
     (out / "model" / "read.json").write_text(json.dumps({"characters": characters}))
-    ctx.metric(1, loss=0.0)
+    ctx.metric(1, loss=loss)

@@ -70,6 +70,8 @@ class Alerts:
         if event["event"] in ("done", "user_error", "crash", "corrupt"):
             self.stages.pop(label, None)
             return
+        if event["event"] == "say" and label not in self.stages:  # it says what it waits for
+            return
         seen = self.stages.setdefault(label, _Seen(last=now))
         seen.gap, seen.last, seen.still = max(seen.gap, now - seen.last), now, False
         if event["event"] == "shard":

@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,8 @@ class Building:
     tracked: Follower
     rows: dict[str, float]
     """Records that each stage has still to train on, or texts that it has to write, by label."""
+    clock: Callable[[], float] = time.monotonic
+    """By which alerts tell that a stage stands still, in seconds."""
 
     def build(self) -> None:
         """Build what is missing.
@@ -88,7 +91,10 @@ class Building:
                 if event["event"] == "done":
                     self._look_at(label)
 
-            alerts = Alerts(self.planned, lambda label, message: listen(label, {"event": "alert", "message": message}))
+            def say(label: str, message: str) -> None:
+                listen(label, {"event": "alert", "message": message})
+
+            alerts = Alerts(self.planned, say, self.clock)
             runtime = self.config.runtime
             join = (lambda: Cluster(runtime.address).watch()) if runtime.cluster == "ray" else None
             with alerts.looking():

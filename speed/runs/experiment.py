@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,11 +51,12 @@ QUIET = {
 """What libraries must find in the environment when they are imported."""
 
 
-def run(config: Config, composed: str, origin: Origin) -> float | None:
+def run(config: Config, composed: str, origin: Origin, clock: Callable[[], float] = time.monotonic) -> float | None:
     """Plan or build one experiment.
 
     Args:
         composed: the config as YAML, kept beside the report.
+        clock: see `Building`.
 
     Returns:
         The mean score over tasks (what a sweeper optimises); None for a plan.
@@ -136,7 +138,7 @@ def run(config: Config, composed: str, origin: Origin) -> float | None:
     if config.verify and verify(order, store):
         found = stage_statuses(order, store)
     _announce_other_code(found)
-    return _build_and_report(config, composed, origin, store, pipe, order, found)
+    return _build_and_report(config, composed, origin, store, pipe, order, found, clock)
 
 
 def _print_obstacles(config: Config, origin: Origin, store: Store, found: list[StageStatus], absent: list[str]) -> None:
@@ -174,6 +176,7 @@ def _build_and_report(
     pipe: Pipeline,
     order: list[Goal],
     found: list[StageStatus],
+    clock: Callable[[], float],
 ) -> float | None:
     begun = time.monotonic()
     folder = run_folder(store, config.name)
@@ -193,7 +196,7 @@ def _build_and_report(
     )
     planned = {status.goal.label: status.work.dollars for status in found}
     rows = {status.goal.label: float(status.work.generated or status.work.trained) for status in found}
-    building = Building(config, store, order, todo, folder, begun, planned, tracked, rows)
+    building = Building(config, store, order, todo, folder, begun, planned, tracked, rows, clock)
     try:
         mean = build_and_tell(building, origin, pipe)
     except BaseException:

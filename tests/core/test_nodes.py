@@ -22,6 +22,8 @@ from speed.stages.embedder import Embedder
 from speed.stages.junior import Junior
 from speed.stages.senior import Senior
 
+pytestmark = pytest.mark.usefixtures("no_gpu_here")
+
 
 @dataclass(frozen=True)
 class OnAllNodes(Stage[int]):
@@ -134,11 +136,11 @@ def test_a_store_that_is_full_ends_the_pool_and_no_machine_is_left_out_for_it(
     worker.block = blocks.left.popleft()
     event: dict[str, Any] = {"event": "user_error", "message": "the disk is full", "store": True}
     assert scheduler._event_of_pool(worker, blocks, dict(event), died=False) is None, "that of the other machine"
-    assert dict(scheduler.deaths) == {"far": 1}
+    assert dict(scheduler.deaths.in_a_row) == {"far": 1}
     worker.block = blocks.left.popleft()
     here = {**event, "here": True}
     assert scheduler._event_of_pool(worker, blocks, here, died=False) == here
-    assert dict(scheduler.deaths) == {"far": 1}
+    assert dict(scheduler.deaths.in_a_row) == {"far": 1}
 
 
 def test_trainings_are_what_all_nodes_share(compose: Any) -> None:

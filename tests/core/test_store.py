@@ -235,6 +235,7 @@ def test_children_build_what_is_missing_side_by_side(store: Store, tmp_path: Pat
     assert ("sum", "metric") in events
 
 
+@pytest.mark.usefixtures("no_gpu_here")
 @pytest.mark.parametrize("devices", ["cpu", (0,), (0, 1)])
 def test_stages_that_need_a_device_for_themselves_take_turns(devices: Any, store: Store, tmp_path: Path) -> None:
     events: list[tuple[str, str]] = []

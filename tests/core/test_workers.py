@@ -13,6 +13,7 @@ from speed.core.graph import goals
 from speed.core.store import Span, Store
 from speed.runtime import Runtime
 
+pytestmark = pytest.mark.usefixtures("no_gpu_here")
 EIGHT = tuple(range(8))
 
 

@@ -68,6 +68,17 @@ def test_an_alert_is_no_sign_of_life() -> None:
     assert len(watched.said) == 1
 
 
+def test_a_stage_that_waits_for_its_turn_does_not_stand_still() -> None:
+    watched = Watched()
+    watched.see("say", message="waits for GPU 0, which another command uses")
+    watched.look_after(STILL_SECONDS)
+    assert watched.said == []
+    watched.see("start")
+    watched.see("say", message="runs on GPU 0")
+    watched.look_after(STILL_SECONDS)
+    assert len(watched.said) == 1
+
+
 def test_more_rejections_than_at_first() -> None:
     watched = Watched()
     for rejected in (50, 50, 55, 45, 60, 60, 150, 150, 150, 150):

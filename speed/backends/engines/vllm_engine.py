@@ -4,7 +4,8 @@ vLLM packs a new batch at every token, from the requests that wait, what fits in
 has cached. Rounding depends on the packing, so everything that the packing depends on is a field of this spec or a
 function of the block: the scheduler runs in this process, synchronously, with a memory of a stated size whose prefix
 cache is emptied before each block. A block that is generated again after a crash then gives the same texts on the same
-machine.
+machine. What did not fit into memory is halved once (`vllm_server.py`): each text is drawn from a seed of its own, so
+that shows in rounding alone.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pydantic import Field
 from speed.backends.engines.decoding import Prefix
 from speed.backends.engines.local_weights import LocalWeights
 from speed.backends.engines.transcription import Transcription, Written, context_length, format_of
+from speed.backends.engines.vllm_server import Amounts, Server, explain_errors
 from speed.backends.engines.weights import (
     end_tokens,
     load_configs,
@@ -126,16 +128,16 @@ class VllmEngine(LocalWeights):
         self.check(ctx.runtime)
         transcription = self._transcription(weights)
         transcription = replace(transcription, ends=()) if endless else transcription
-        with self._served(weights, transcription, ctx) as llm:
+        with self._server(weights, transcription, ctx) as server:
 
             def write(requests: Sequence[Generate], work: Sequence[Prefix]) -> Written:
-                return self._written(llm, requests, work, sampling, transcription)
+                return self._written(server, requests, work, sampling, transcription)
 
             yield from transcription.blocks(calls, write, ctx)
 
     def _written(
         self,
-        llm: Any,
+        server: Server,
         requests: Sequence[Generate],
         work: Sequence[Prefix],
         sampling: Sampling,
@@ -143,13 +145,16 @@ class VllmEngine(LocalWeights):
     ) -> Written:
         """Token ids that vLLM writes for one block."""
         places = [place for place, prefix in enumerate(work) if prefix.indices]
-        llm.reset_prefix_cache()  # prefixes of earlier blocks would change how this one is packed
-        with self._explain_errors():
-            answers = llm.generate(
+
+        def write(llm: Any) -> Any:
+            llm.reset_prefix_cache()  # prefixes of earlier blocks would change how this one is packed
+            return llm.generate(
                 [{"prompt_token_ids": list(work[place].ids)} for place in places],
                 [self._parameters(requests[place], work[place], transcription, sampling) for place in places],
                 use_tqdm=False,
             )
+
+        answers = server.do(write)
         written: dict[tuple[int, int], Sequence[int]] = {}
         for place, answer in zip(places, answers, strict=True):
             for text in answer.outputs:
@@ -189,15 +194,12 @@ class VllmEngine(LocalWeights):
             min(self.cache_tokens, self.step_tokens, *(() if context is None else (context,))),
         )
 
-    @contextmanager
-    def _served(self, weights: Path, transcription: Transcription, ctx: Context) -> Iterator[Any]:
-        """The model in memory, for as long as it is used; merged first if it is an adapter."""
+    def _server(self, weights: Path, transcription: Transcription, ctx: Context) -> Server:
+        """The model, to be started; merged first if it is an adapter."""
         os.environ.update(ENVIRONMENT)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-        with self._explain_errors():
+        with explain_errors():
             import torch
-            from vllm import LLM
-            from vllm.distributed import cleanup_dist_env_and_memory
             from vllm.platforms import current_platform
 
         on_cpu = current_platform.is_cpu()
@@ -212,24 +214,38 @@ class VllmEngine(LocalWeights):
             # vLLM starts one process a GPU, which a daemon may not; they end with this process
             multiprocessing.current_process().daemon = False
         ctx.gpus = 0 if on_cpu else group
+        torch.set_num_threads(ctx.grant.threads)
+        context = transcription.context
+        assert context is not None
+
+        def start(amounts: Amounts) -> Any:
+            return self._started(weights, amounts, context, group, on_cpu, ctx)
+
+        what = ["generation", self.recipe(), str(weights), group]
+        most = Amounts(self.cache_tokens, self.step_tokens, self.step_texts)
+        return Server(start, most, context, what, ctx)
+
+    def _started(self, weights: Path, amounts: Amounts, context: int, group: int, on_cpu: bool, ctx: Context) -> Any:
+        """A `vllm.LLM`, with the model in memory."""
+        from vllm import LLM
+
         options: dict[str, Any] = {}
         if self.guided:
             options["structured_outputs_config"] = {"backend": "guidance", "disable_any_whitespace": True}
-        torch.set_num_threads(ctx.grant.threads)
-        with _whole_model(weights, self.precision, ctx) as (folder, revision), self._explain_errors():
-            llm = LLM(
+        with _whole_model(weights, self.precision, ctx) as (folder, revision):
+            return LLM(
                 model=folder,
                 revision=revision,
                 tokenizer_revision=revision,
                 dtype=DTYPES[self.precision],
                 quantization=self.quantization,
-                max_model_len=transcription.context,
+                max_model_len=context,
                 block_size=PAGE,
-                num_gpu_blocks_override=-(-self.cache_tokens // PAGE) + 1,  # vLLM keeps one for itself
+                num_gpu_blocks_override=-(-amounts.cache_tokens // PAGE) + 1,  # vLLM keeps one for itself
                 kv_cache_memory_bytes=2**30,  # any size keeps vLLM from measuring the machine; the line above decides
                 gpu_memory_utilization=0.01,  # nor is anything refused because others use the GPU too
-                max_num_batched_tokens=self.step_tokens,
-                max_num_seqs=self.step_texts,
+                max_num_batched_tokens=amounts.step_tokens,
+                max_num_seqs=amounts.step_texts,
                 enable_prefix_caching=True,
                 enable_chunked_prefill=False,
                 async_scheduling=False,  # it packs by when results arrive
@@ -240,39 +256,6 @@ class VllmEngine(LocalWeights):
                 seed=0,
                 **options,
             )
-        try:
-            yield llm
-        finally:
-            llm.llm_engine.engine_core.shutdown()
-            del llm
-            gc.collect()
-            cleanup_dist_env_and_memory()
-
-    @contextmanager
-    def _explain_errors(self) -> Iterator[None]:
-        """Raise what vLLM says of an unsuitable machine or model as one UserError with a remedy."""
-        import torch
-
-        try:
-            yield
-        except ImportError as error:
-            raise UserError(f"vLLM is installed and cannot be imported: {error}\n  install it again") from error
-        except torch.OutOfMemoryError as error:
-            raise UserError(_no_room_message(self.cache_tokens)) from error
-        except (ValueError, RuntimeError, NotImplementedError) as error:
-            if "memory" in str(error).lower():
-                raise UserError(_no_room_message(self.cache_tokens)) from error
-            if isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError):
-                raise
-            raise UserError(f"vLLM cannot serve this model: {error}\n  take engine=gpu for it") from error
-
-
-def _no_room_message(cache_tokens: int) -> str:
-    return (
-        f"the model and the keys and values of engine.cache_tokens={cache_tokens} do not fit into memory\n"
-        "  lower engine.cache_tokens or engine.step_tokens, have more GPUs share the model (a smaller "
-        "runtime.device_gb),\n  or take engine.quantization=fp8"
-    )
 
 
 def _whole(weights: Path) -> tuple[str, str | None]:

@@ -24,16 +24,17 @@ class DoesNotFit(UserError):
 class AtOnce:
     """Rows or tokens that one computation takes at once."""
 
-    def __init__(self, ctx: Context, what: Json, most: int, unit: str, option: str = "") -> None:
+    def __init__(self, ctx: Context, what: Json, most: int, unit: str, option: str | Callable[[int], str] = "") -> None:
         """Begin with the most, or with what fitted before.
 
         Args:
             what: names the computation: everything that decides over its memory but the amount at once.
             most: what was asked for.
             unit: of the amount, in the plural.
-            option: the setting that asks for it, where there is one.
+            option: the setting that asks for it, where there is one; or what gives all settings that ask for a value.
         """
-        self.ctx, self.most, self.unit, self.option = ctx, most, unit, option
+        self.ctx, self.most, self.unit = ctx, most, unit
+        self.settings = option if callable(option) else lambda value: f"{option}={value}" if option else ""
         name = digest([what, most, unit, _device()])
         self.file = ctx.store.home / "cache" / "at_once" / f"{name}.json"
         self.value = most
@@ -52,7 +53,8 @@ class AtOnce:
         """Say at the end, to the reader and in the manifest, what was computed at once in the place of what."""
         if self.value < self.most:
             told = f"{self.value:,} {self.unit} were computed at once, since {self.most:,} did not fit into memory"
-            told += f"; {self.option}={self.value} begins with them" if self.option else ""
+            settings = self.settings(self.value)
+            told += f"; {settings} begins with them" if settings else ""
             self.ctx.say(told)
             self.ctx.tally.metrics["at_once"] = told
 

@@ -32,6 +32,8 @@ SECONDS_TO_ANSWER = 10.0
 SECONDS_TO_END = 300.0
 """How long a run that is over waits until everything is sent."""
 SECONDS_BETWEEN_COSTS = 10.0
+LONGEST_TITLE = 63
+"""Characters of an alert's title that W&B takes."""
 
 
 class WandbTracker(Tracker):
@@ -124,7 +126,9 @@ class _Sender:
             case "records":
                 self._table(label, event["read"]())
             case "alert":
-                self.tracked.alert(title=f"{self.run.folder.name}: {label}", text=event["message"])
+                title = f"{self.run.folder.name}: {label}"[:LONGEST_TITLE]
+                # W&B would leave out a second one of the same stage within a minute; none of ours is said twice
+                self.tracked.alert(title=title, text=event["message"], level="WARN", wait_duration=0.001)
             case "fail":
                 self.tracked.summary.update(self._cost_figures())
                 self.tracked.finish(exit_code=1)

@@ -24,6 +24,7 @@ from tiny_generator import context, make_base
 from speed.backends.engines.prompt_format import prompt_ids
 from speed.backends.engines.transformers_engine import TransformersEngine
 from speed.backends.engines.vllm_engine import ENVIRONMENT, VllmEngine
+from speed.backends.engines.vllm_server import explain_errors
 from speed.backends.engines.weights import load
 from speed.core.allocation import Grant
 from speed.core.errors import UserError
@@ -65,9 +66,9 @@ def test_a_model_is_shared_by_as_many_gpus_as_it_needs(gigabytes: float | None, 
 
 def test_what_vllm_cannot_serve_is_said_and_a_bug_stays_a_bug() -> None:
     for error in (ValueError("no such architecture"), NotImplementedError("no such layer")):
-        with pytest.raises(UserError, match="vLLM cannot serve this model: no such"), ENGINE._explain_errors():
+        with pytest.raises(UserError, match="vLLM cannot serve this model: no such"), explain_errors():
             raise error
-    with pytest.raises(RuntimeError, match="a bug"), ENGINE._explain_errors():
+    with pytest.raises(RuntimeError, match="a bug"), explain_errors():
         raise RuntimeError("a bug")
 
 

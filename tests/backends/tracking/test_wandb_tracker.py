@@ -199,3 +199,22 @@ def test_a_failed_run_ends_as_failed_with_its_last_figures(tmp_path: Path, monke
     assert summary_of(records)["senior/loss"] == 0.5
     assert summary_of(records)["cost/calls"] == 9
     assert "cost/dollars" not in summary_of(records), "an unknown price is in no sum"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_each_alert_reaches_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where two of one stage come at the same moment, and where the run has a long name."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = tmp_path / ("12-00-00-" + "long" * 20)
+    run.mkdir()
+    (run / "config.yaml").write_text("name: smoke")
+    follower = WandbTracker().follow(tracked(run))
+    for message in ("it stands still", "it is dear"):
+        follower.event("seed data", {"event": "alert", "message": message})
+    follower.fail()
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    found = [record.alert for record in finished_records(file) if record.WhichOneof("record_type") == "alert"]
+    assert [alert.text for alert in found] == ["it stands still", "it is dear"]
+    assert {alert.level for alert in found} == {"WARN"}
+    assert max(len(alert.title) for alert in found) < 64, "W&B takes no longer one"
+    assert max(alert.wait_duration for alert in found) <= 1, "milliseconds until another one of this title is sent"
