@@ -11,6 +11,7 @@ from speed.runs.tables import Table, escaped, money
 from speed.studies.answer import Answer, Figure, Row
 from speed.studies.definition import Measure
 from speed.studies.law_tables import law_tables
+from speed.studies.statistics import Difference
 
 
 def main_table(answer: Answer, narrow: bool = False) -> Table:
@@ -146,7 +147,7 @@ def _read_as(answer: Answer) -> list[str]:
     if any(figure.high is not None for row in answer.rows for figure in row.figures.values()):
         out.append("± is the 95 % interval of a mean over seeds (Student's t).")
     if compared := [row.difference for row in answer.rows if row.difference]:
-        several = f", corrected for {len(compared)} comparisons (Holm)" if len(compared) > 1 else ""
+        several = _corrected_for(compared)
         star = "; * marks those of further measures that are resolved" if any(row.beside for row in answer.rows) else ""
         out.append(
             f"Differences with 95 % intervals, seed by seed where seeds are shared; verdicts at 5 %{several}{star}."
@@ -154,6 +155,19 @@ def _read_as(answer: Answer) -> list[str]:
     if study.layout == "points":
         out.append("Calls and dollars are what a run stands on, whenever that was paid; points share most of it.")
     return out
+
+
+def _corrected_for(compared: Sequence[Difference]) -> str:
+    """For how many comparisons the verdicts over seeds and over tasks are corrected; nothing where none is."""
+    counts = {
+        "seeds": sum(one.seeds is not None for one in compared),
+        "tasks": sum(one.tasks is not None for one in compared),
+    }
+    several = [f"{count} comparisons over {over}" for over, count in counts.items() if count > 1]
+    if not several:
+        return ""
+    alike = len({*counts.values()} - {0}) == 1
+    return f", corrected for {f'{max(counts.values())} comparisons' if alike else ' and '.join(several)} (Holm)"
 
 
 def markdown(answer: Answer, picture: str | None = None) -> str:

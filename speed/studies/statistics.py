@@ -57,7 +57,7 @@ class Difference(Spec):
     """Whether both have the same seeds, so that differences are taken seed by seed."""
     level: float = 0.95
     comparisons: int = 1
-    """How many comparisons Holm's correction was made for."""
+    """How many comparisons Holm's correction of the interval that the verdict rests on was made for."""
     seeds_needed: int | None = None
     """Seeds of each recipe that would resolve a difference of this size; None where it is resolved or nothing tells."""
 
@@ -180,13 +180,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def corrected(differences: Mapping[str, Difference]) -> dict[str, Difference]:
     """The same differences with Holm's p-values for all of them at once, so that each verdict accounts for the others.
 
-    The intervals stay those of single comparisons.
+    The intervals stay those of single comparisons. Each kind of interval is corrected for those comparisons that have
+    it: where a recipe has a single seed, nothing was tested over seeds.
     """
-    out = {name: one.model_copy(update={"comparisons": len(differences)}) for name, one in differences.items()}
-    for over in ("seeds", "tasks"):
+    out = dict(differences)
+    for over in ("tasks", "seeds"):  # the verdict rests on seeds where there are several
         known = {name: found for name, one in differences.items() if (found := getattr(one, over)) is not None}
         for (name, found), p in zip(known.items(), holm([found.p for found in known.values()]), strict=True):
-            out[name] = out[name].model_copy(update={over: found.model_copy(update={"p": p})})
+            new = {over: found.model_copy(update={"p": p}), "comparisons": len(known)}
+            out[name] = out[name].model_copy(update=new)
     return {name: one.model_copy(update={"seeds_needed": _seeds_needed(one)}) for name, one in out.items()}
 
 
@@ -215,7 +217,8 @@ def _seeds_needed(one: Difference) -> int | None:
     if one.seeds is None or one.mean == 0 or one._resolves(one.seeds):
         return None
     tail = (1 - one.level) / one.comparisons / 2
-    counts = np.arange(2, MOST_SEEDS)
+    # Those that are there do not resolve it, however few Welch's degrees of freedom are beside those assumed here.
+    counts = np.arange(one.seeds.count + 1, MOST_SEEDS)
     freedom = counts - 1 if one.paired else 2 * (counts - 1)
     reach = stats.t.isf(tail, freedom) + stats.t.ppf(POWER, freedom)
     enough = counts[reach * one.seeds.spread / np.sqrt(counts) <= abs(one.mean)]

@@ -62,6 +62,22 @@ def test_a_page_says_what_is_missing_and_how_to_make_it(table_2: Answer) -> None
     assert "c0ffee" in page
 
 
+@pytest.mark.parametrize(
+    ("seeds", "told"),
+    [
+        ((2, 2, 2), "verdicts at 5 %, corrected for 3 comparisons (Holm)"),
+        ((2, 2, 1), "verdicts at 5 %, corrected for 2 comparisons over seeds and 3 comparisons over tasks (Holm)"),
+        ((2, 0, 0), "verdicts at 5 %."),
+    ],
+)
+def test_a_page_says_for_how_many_comparisons_it_corrects(tmp_path: Path, seeds: tuple[int, ...], told: str) -> None:
+    others = ({"revisor": OFF}, {"preference": OFF}, {"preference": OFF, "revisor": OFF})
+    for count, changes in zip((2, *seeds), ({}, *others), strict=True):
+        for seed in range(count):
+            made_run(tmp_path, 50 + seed, seed=seed, **changes)
+    assert told in markdown(found(tmp_path, "table2"))
+
+
 def test_the_page_follows_from_the_numbers_that_are_kept(table_2: Answer) -> None:
     kept = Answer.model_validate_json(table_2.model_dump_json())
     assert (markdown(kept), latex(kept), comma_separated(kept)) == (

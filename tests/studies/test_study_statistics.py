@@ -81,6 +81,15 @@ def test_an_unresolved_difference_names_the_seeds_that_would_resolve_it_four_tim
     assert "over 10,000 seeds" in nothing.verdict()
 
 
+def test_more_seeds_are_asked_for_than_there_are() -> None:
+    """Welch's degrees of freedom of two seeds are near one where only one side has a spread: t of 8 has a p of 0.08."""
+    found = difference(runs(50.0, 51.0), {7: {"A": 45.5, "B": 47.5}, 8: {"A": 45.5, "B": 47.5001}})
+    assert found.seeds is not None
+    assert (found.seeds.count, found.resolved) == (2, False)
+    assert found.seeds.p == pytest.approx(0.079, abs=0.001)
+    assert found.verdict() == "unresolved over 2 seeds; about 3 seeds would resolve it"
+
+
 def test_equal_runs_are_unresolved_and_no_number_of_seeds_helps() -> None:
     found = difference(runs(1.0, 2.0), runs(1.0, 2.0))
     assert (found.low, found.high, found.resolved, found.seeds_needed) == (0.0, 0.0, False, None)
@@ -114,6 +123,19 @@ def test_several_comparisons_at_once_ask_for_more_of_each() -> None:
     assert together["one"].comparisons == 3
     assert (together["one"].low, together["one"].high) == (alone.low, alone.high)
     assert together["one"].seeds_needed is not None
+
+
+def test_only_comparisons_with_an_interval_count() -> None:
+    """A run of one seed has no p-value over seeds that could be corrected, and below five tasks none over tasks."""
+    several = difference(runs(50.0, 50.9, 50.1), runs(49.0, 49.5, 49.3))
+    single = difference({0: dict.fromkeys("ABCDE", 50.0)}, {0: dict.fromkeys("ABCDE", 40.0)})
+    assert several.seeds is not None
+    found = corrected({"several": several, "single": single})
+    assert found["several"] == several, "one comparison over seeds: nothing to correct"
+    assert (found["several"].comparisons, found["single"].comparisons) == (1, 1)
+    assert several.seeds_needed == found["several"].seeds_needed
+    together = corrected({"several": several, "single": single, "again": several})
+    assert {name: one.comparisons for name, one in together.items()} == {"several": 2, "single": 1, "again": 2}
 
 
 @pytest.mark.parametrize("tasks", [5, 8, 56])
