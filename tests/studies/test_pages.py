@@ -151,6 +151,18 @@ def test_the_command_writes_every_format(tmp_path: Path, capsys: pytest.CaptureF
     assert (home / "studies" / f"{name}.svg").read_bytes() == before, "the same runs give the same picture"
 
 
+def test_ticks_of_a_logarithmic_axis_are_plain_numbers(tmp_path: Path) -> None:
+    """Mathematics is not parsed in pictures, since names come from configs."""
+    pytest.importorskip("matplotlib")
+    made_run(tmp_path, 50, calls=30)
+    assert draw(found(tmp_path, "table5"), [tmp_path / "a.svg"]) is None
+    texts = [each.text or "" for each in ElementTree.parse(tmp_path / "a.svg").iter() if each.tag.endswith("}text")]
+    assert not any("$" in text for text in texts)
+    numbers = [float(text.replace(",", "")) for text in texts if text.replace(",", "").isdigit()]
+    assert len(numbers) >= 2
+    assert numbers == sorted(set(numbers))
+
+
 def test_without_matplotlib_everything_else_is_written_and_the_remedy_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
