@@ -20,7 +20,11 @@ figure = answer(studies()["figure4"], runs)
 points = [
     {"examples": row.size, "seed": run.seed, "mean": run.figures["mean"]} for row in figure.rows for run in row.runs
 ]
-print(pd.DataFrame(points).pivot(index="examples", columns="seed", values="mean").round(2))
+if points:
+    means = pd.DataFrame(points).astype({"mean": float})
+    print(means.pivot_table(index="examples", columns="seed", values="mean").round(2))
+else:
+    print("no run of Figure 4 is there")
 
 # %%
 laws = figure.laws

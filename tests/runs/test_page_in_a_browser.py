@@ -100,7 +100,7 @@ def test_the_page_fits_its_screen_by_light_and_by_night(page: str, width: int, t
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_paper_is_light_whatever_the_screen_is(page: str, dark: bool) -> None:
-    """The button's choice stands in the element itself, which outweighs what a style sheet says without `!important`."""
+    """The button's choice stands in the element itself, which outweighs a style sheet without `!important`."""
     ink = "(each => each.color + ' on ' + each.backgroundColor)(getComputedStyle(document.body))"
 
     async def act(shown: Tab) -> None:
