@@ -183,6 +183,48 @@ def test_the_overview_says_how_much_of_each_study_is_there(tmp_path: Path, capsy
     assert "0 of 6" in rows["figure3a"]
 
 
+@pytest.mark.parametrize("name", [(), ("table2",)])
+@pytest.mark.parametrize("by", ["--root", "SPEED_HOME"])
+@pytest.mark.parametrize("root", ["misspelt", "file"])
+def test_a_root_that_is_no_folder_is_refused_and_not_made(
+    root: str,
+    by: str,
+    name: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "file").write_text("")
+    given = str(tmp_path / root)
+    if by == "SPEED_HOME":
+        monkeypatch.setenv(by, given)
+    with pytest.raises(SystemExit):
+        main([*name, *([by, given] if by == "--root" else [])])
+    assert f"{given} is no folder: give the root of runs" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_where_nothing_was_run_yet_a_study_says_what_to_type(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SPEED_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    main([])
+    assert "0 of 4" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    main(["table2"])
+    assert "python -m speed.run --config-dir sweeps --config-name ablations" in capsys.readouterr().out
+
+
+def test_files_are_not_written_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_run(tmp_path)
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(SystemExit):
+        main(["table2", "--root", str(tmp_path), "--to", str(tmp_path / "file")])
+    assert f"{tmp_path / 'file'} is a file: give a folder with --to" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_a_run_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["table2", "--root", str(tmp_path), "--like", "nowhere"])
