@@ -30,4 +30,4 @@ if known.empty:
     print("no task has a score in both")
 else:
     found = difference({0: known[two].to_dict()}, {0: known[one].to_dict()})
-    print(f"{found.mean:+.2f} over {len(known)} tasks; {found.verdict()}")
+    print(f"{found.mean:+z.2f} over {len(known)} tasks; {found.verdict()}")

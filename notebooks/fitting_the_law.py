@@ -34,5 +34,5 @@ else:
     curves = {law.form: {size: point.value for size, point in law.curve.items()} for law in laws.laws}
     print(pd.DataFrame(curves).rename_axis("examples").round(2))
     for law in laws.laws:
-        print(f"{law.form}: {law.points_a_doubling.value:+.2f} points by the next doubling")
+        print(f"{law.form}: {law.points_a_doubling.value:+z.2f} points by the next doubling")
     print(laws.remark)

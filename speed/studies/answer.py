@@ -18,7 +18,7 @@ class Figure(Spec):
     """Lower end of its 95 % interval over seeds (Student's t); None for fewer than two."""
     high: float | None = None
     seeds: int = 0
-    """How many runs."""
+    """How many runs the mean is over."""
 
 
 class RunOfRow(Spec):

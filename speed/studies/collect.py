@@ -144,7 +144,7 @@ def _figure(group: Group, measure: Measure, runs: dict[Seeds, FinishedRun], pape
         ours=sum(values) / len(values) if values else None,
         low=over_seeds.low if over_seeds else None,
         high=over_seeds.high if over_seeds else None,
-        seeds=len(runs),
+        seeds=len(values),
     )
 
 

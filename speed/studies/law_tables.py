@@ -27,8 +27,8 @@ def _forms(laws: Laws, decimals: int) -> Table:
             "-" if law.aicc is None else f"{law.aicc:.1f}",
             "-" if fit is None else f"{fit.chi_square:.1f} ({fit.freedom})",
             "-" if fit is None else f"{fit.p:.3f}" if fit.p >= 0.001 else "<0.001",
-            "-" if largest is None else f"{largest.predicted:.{decimals}f}",
-            "-" if largest is None else f"{largest.measured:.{decimals}f}{_OUTSIDE[largest.inside]}",
+            "-" if largest is None else f"{largest.predicted:z.{decimals}f}",
+            "-" if largest is None else f"{largest.measured:z.{decimals}f}{_OUTSIDE[largest.inside]}",
             shown_estimate(gain, decimals),
             "-" if gain.tasks is None else _half(gain, gain.tasks, decimals),
             "-" if law.dollars_a_tenth is None else money(law.dollars_a_tenth),
@@ -62,7 +62,7 @@ def _sentences(laws: Laws, decimals: int) -> list[str]:
             if laws.same_seeds
             else "; sizes do not share their seeds, so what lifts or lowers one is in it"
         )
-        deviation = f"{laws.noise:.{decimals}f}"
+        deviation = f"{laws.noise:z.{decimals}f}"
         out.append(f"Noise: one run's score has a standard deviation of {deviation} over seeds{beyond}.")
     if any(law.at_ends for law in laws.laws):
         out.append(
@@ -94,8 +94,8 @@ def _fits(laws: Laws) -> list[str]:
 def shown_estimate(estimate: Estimate, decimals: int = 2) -> str:
     """A figure with half the width of its band over seeds."""
     half = "" if estimate.seeds is None else f" {_half(estimate, estimate.seeds, decimals)}"
-    return f"{estimate.value:.{decimals}f}{half}"
+    return f"{estimate.value:z.{decimals}f}{half}"
 
 
 def _half(estimate: Estimate, band: Band, decimals: int) -> str:
-    return f"± {band.high - estimate.value:.{decimals}f}"
+    return f"± {band.high - estimate.value:z.{decimals}f}"

@@ -62,8 +62,8 @@ def _difference(row: Row, reference: str, narrow: bool) -> list[str]:
     found = row.difference
     if found is None:
         return ["-"] if narrow else ["-", "the reference" if row.name == reference else "-"]
-    reach = f" ({found.low:+.2f} to {found.high:+.2f})" if found.low is not None and found.high is not None else ""
-    told = f"{found.mean:+.2f}{reach}"
+    reach = f" ({found.low:+z.2f} to {found.high:+z.2f})" if found.low is not None and found.high is not None else ""
+    told = f"{found.mean:+z.2f}{reach}"
     star = " *" if found.seeds is not None and found.resolved else ""
     return [told + star] if narrow else [told, found.verdict()]
 
@@ -74,9 +74,9 @@ def _beside(row: Row, measure: Measure) -> list[str]:
     if found is None:
         return ["-"]
     reach = found.interval
-    told = f"{found.mean:+.{measure.decimals}f}"
+    told = f"{found.mean:+z.{measure.decimals}f}"
     if reach is not None:
-        told += f" ({reach.low:+.{measure.decimals}f} to {reach.high:+.{measure.decimals}f})"
+        told += f" ({reach.low:+z.{measure.decimals}f} to {reach.high:+z.{measure.decimals}f})"
     return [told + (" *" if found.resolved else "")]
 
 
@@ -112,7 +112,7 @@ def _of_paper(measure: Measure) -> int:
 
 
 def _number(value: float | None, decimals: int) -> str:
-    return "-" if value is None else f"{value:,.{decimals}f}"
+    return "-" if value is None else f"{value:z,.{decimals}f}"
 
 
 def ours(figure: Figure, measure: Measure) -> str:

@@ -159,7 +159,8 @@ def test_an_undefined_score_is_a_blank(tmp_path: Path) -> None:
     made_run(tmp_path, 62, revisor=OFF)
     page = found(tmp_path, "table2")
     assert page.rows[0].figures["mean"].ours is None, "a mean over an undefined score"
-    assert page.rows[0].figures["mean"].seeds == len(page.rows[0].runs) == 2
+    assert (page.rows[0].figures["mean"].seeds, len(page.rows[0].runs)) == (0, 2)
+    assert main_table(page).rows[0][2:4] == ("-", "-"), "no number of seeds beside no score"
     assert page.rows[1].difference is None
 
 

@@ -62,6 +62,19 @@ def test_a_page_says_what_is_missing_and_how_to_make_it(table_2: Answer) -> None
     assert "c0ffee" in page
 
 
+def test_nothing_is_a_negative_zero(tmp_path: Path) -> None:
+    """As a share of flawless examples that is lower by 0.04 points would be, or an entropy of the other sign."""
+    for seed, apart in enumerate((0.0, 0.004)):
+        made_run(tmp_path, 50, seed=seed, flawless=0.5, entropy=-1e-5)
+        made_run(tmp_path, 49.999 + apart, seed=seed, flawless=0.4996, preference=OFF)
+    page = found(tmp_path, "table2")
+    assert "+0.0 (+0.0 to +0.0)" in "".join("".join(row) for row in main_table(page).rows)
+    by_size = found(tmp_path, "figure4")
+    for each in (page, by_size):
+        texts = [*markdown(each).split(), *latex(each).split()]
+        assert not [text for text in texts if text.strip("()-*").replace("0", "") == "." and "-" in text]
+
+
 @pytest.mark.parametrize(
     ("seeds", "told"),
     [

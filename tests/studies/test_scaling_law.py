@@ -289,8 +289,17 @@ def test_bands_of_a_curve_hold_the_truth_as_often_as_they_say() -> None:
     assert all(0.85 <= share <= 0.95 for share in held("power", 100))
 
 
+HOLDS = (0.85, 0.95)
+"""What 200 simulations of bands that hold 90 % may give."""
+NEARLY: dict[tuple[Name, bool, int], tuple[float, float]] = {
+    ("power", False, 3): (0.80, 0.93),
+    ("saturating", True, 5): (0.85, 0.98),
+}
+"""Where bands hold less or more: docs/evaluate.md says so."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("same_seeds", "seeds"), [(True, 3), (True, 5), (False, 5)])
+@pytest.mark.parametrize(("same_seeds", "seeds"), [(True, 3), (True, 5), (False, 3), (False, 5)])
 @pytest.mark.parametrize("name", ["power", "saturating"])
 def test_bands_of_curves_hold_the_truth_as_often_as_they_say(name: Name, same_seeds: bool, seeds: int) -> None:
     """Half a minute each. Redrawn curves that stay on the grid of exponents have a wider spread, and hold too much.
@@ -298,9 +307,11 @@ def test_bands_of_curves_hold_the_truth_as_often_as_they_say(name: Name, same_se
     Three seeds that differ from size to size are too few for a curve: bands of the power law then hold 83 to 91 %. And
     four parameters from five sizes foretell the sixth within bands that are wide rather than narrow (96.5 %).
     """
-    *bands, foretold = held(name, 200, seeds=seeds, same_seeds=same_seeds)
-    assert all(0.85 <= share <= 0.95 for share in bands), bands
-    assert 0.85 <= foretold <= (0.98 if name == "saturating" else 0.95)
+    low, high = NEARLY.get((name, same_seeds, seeds), HOLDS)
+    shares = held(name, 200, seeds=seeds, same_seeds=same_seeds)
+    assert all(low <= share <= high for share in shares), shares
+    if (name, same_seeds, seeds) in NEARLY:
+        assert not all(HOLDS[0] <= share <= HOLDS[1] for share in shares), "no exception is needed any more"
 
 
 def test_bands_over_tasks_hold_the_truth_as_often_as_they_say() -> None:
