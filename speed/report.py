@@ -22,7 +22,7 @@ from speed.runs.tables import Table
 from speed.studies.answer import Answer
 from speed.studies.collect import answer
 from speed.studies.definition import Study, studies
-from speed.studies.pages import all_laws, comma_separated, latex, main_table, markdown, told
+from speed.studies.pages import all_laws, comma_separated, latex, main_table, markdown, spread_table, told
 from speed.studies.picture import draw
 from speed.studies.web_page import html
 
@@ -93,6 +93,8 @@ def report(study: Study, root: Path, seeds: Sequence[int], like: Path | None, to
     print(f"{escape(study.title)}\n{escape(study.question)}\n")
     print(main_table(found).text() + "\n")
     print("\n".join(escape(each) for each in [*told(found), *unread]))
+    if spread := spread_table(found):
+        print(f"\nSpread over seeds:\n{spread.text()}")
     if laws := all_laws(found):
         print("\n" + "\n".join(each.text() if isinstance(each, Table) else each for each in laws))
     if found.missing:

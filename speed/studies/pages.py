@@ -106,6 +106,16 @@ def _measures(answer: Answer) -> Table:
     return table
 
 
+def spread_table(answer: Answer) -> Table | None:
+    """How far apart single runs are, where the study is of that and there are two."""
+    if not answer.spreads:
+        return None
+    table = Table("score", "standard deviation", "95 % interval", "seeds")
+    for name, found in answer.spreads.items():
+        table.add(name, _number(found.value, 2), f"{_number(found.low, 2)} to {_number(found.high, 2)}", found.count)
+    return table
+
+
 def _of_paper(measure: Measure) -> int:
     """The paper's scores have one decimal."""
     return min(measure.decimals, 1)
@@ -184,6 +194,8 @@ def markdown(answer: Answer, picture: str | None = None) -> str:
     parts += ["## Found", main_table(answer).markdown()]
     parts += [f"![{escaped(study.title)}]({picture})"] if picture else []
     parts.append("\n".join(f"- {escaped(each)}" for each in told(answer)))
+    if spread := spread_table(answer):
+        parts += ["## Spread over seeds", spread.markdown()]
     if laws := all_laws(answer):
         parts += ["## The law", _in_turn(laws)]
     parts += ["## Learnt", "\n".join(f"- {escaped(each)}" for each in study.learnt)] if study.learnt else []

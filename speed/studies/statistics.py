@@ -45,6 +45,18 @@ class Interval(Spec):
     """Standard deviation of one seed, or of one task; of their differences where it is an interval of one."""
 
 
+class Deviation(Spec):
+    """How far single values lie apart."""
+
+    value: float
+    """Standard deviation."""
+    low: float
+    """Lower end of its interval by chi-square, which takes values to be normal."""
+    high: float
+    count: int
+    """How many values."""
+
+
 class Difference(Spec):
     """One recipe's mean score minus another's, on the tasks that both have."""
 
@@ -120,6 +132,15 @@ def interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
         return None
     spread = float(np.std(values, ddof=1))
     return _of_t(float(np.mean(values)), spread, len(values), spread / math.sqrt(len(values)), len(values) - 1, level)
+
+
+def deviation(values: Sequence[float], level: float = 0.95) -> Deviation | None:
+    """Standard deviation over seeds with its interval; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    spread, freedom = float(np.std(values, ddof=1)), len(values) - 1
+    low, high = (spread * math.sqrt(freedom / float(stats.chi2.ppf((1 + way * level) / 2, freedom))) for way in (1, -1))
+    return Deviation(value=spread, low=low, high=high, count=len(values))
 
 
 def difference(a: Runs, b: Runs, level: float = 0.95, resamples: int = 20_000, seed: int = 0) -> Difference:

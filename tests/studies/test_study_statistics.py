@@ -8,7 +8,16 @@ from scipy import stats
 
 from speed.core.errors import UserError
 from speed.data.published_scores import published
-from speed.studies.statistics import MOST_SEEDS, Difference, corrected, difference, holm, interval, over_tasks
+from speed.studies.statistics import (
+    MOST_SEEDS,
+    Difference,
+    corrected,
+    deviation,
+    difference,
+    holm,
+    interval,
+    over_tasks,
+)
 
 
 def table_8(name: str) -> dict[str, float]:
@@ -43,6 +52,20 @@ def test_one_seed_has_no_interval_and_two_have_students() -> None:
     found = interval([36.0, 37.0])
     assert found is not None
     assert (found.low, found.high) == pytest.approx((36.5 - 12.706 / 2, 36.5 + 12.706 / 2), abs=1e-3)
+
+
+def test_a_deviation_has_an_interval_of_its_own() -> None:
+    assert deviation([36.4]) is None
+    found = deviation([36.0, 37.0, 38.0])
+    assert found is not None
+    assert (found.value, found.count) == (pytest.approx(1.0), 3)
+    assert (found.low, found.high) == pytest.approx((0.5207, 6.2847), abs=1e-3)  # of a table of chi-square
+    draws = np.random.default_rng(0).normal(0, 2.0, (2000, 5)).tolist()
+    held = [one is not None and one.low <= 2.0 <= one.high for one in map(deviation, draws)]
+    assert 0.93 < np.mean(held) < 0.97
+    equal = deviation([1.0, 1.0])
+    assert equal is not None
+    assert (equal.low, equal.value, equal.high) == (0.0, 0.0, 0.0)
 
 
 def runs(*means: float) -> dict[int, dict[str, float]]:
