@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from speed.core.errors import UserError
 from speed.studies.by_size import Measured
@@ -167,11 +168,13 @@ def test_an_exponent_at_the_end_of_those_that_were_tried_is_marked() -> None:
 
 
 def test_a_form_that_is_right_is_refused_as_seldom_as_it_should_be() -> None:
-    """Chi-square itself would refuse a tenth: the noise of five seeds is no more than an estimate."""
+    """By the distribution of chi-square a tenth would be: the noise of five seeds is only an estimate."""
     simulations = [simulated(TRUE["log-linear"], draw=draw) for draw in range(300)]
     found = [fit_laws(runs, resamples=2, forms=["log-linear"]).laws[0].fit for runs in simulations]
     assert all(fit is not None and fit.freedom == 4 for fit in found)
-    assert 0.02 < np.mean([fit is not None and fit.p < 0.05 for fit in found]) < 0.09
+    refused = np.mean([fit is not None and fit.refused for fit in found])
+    assert 0.02 < refused < 0.09
+    assert np.mean([fit is not None and stats.chi2.sf(fit.chi_square, fit.freedom) < 0.05 for fit in found]) > 0.08
 
 
 def wave(size: float) -> float:
@@ -197,13 +200,22 @@ def test_where_no_form_fits_none_is_preferred_and_the_page_says_what_its_bands_a
 
 
 def test_bands_of_a_form_that_does_not_fit_hold_less_than_they_say() -> None:
-    """That is what the page says; no wider band would be right, since a wrong form misses the same way each time."""
-    inside = []
+    """That is what the page says. Bands that are widened by the root of chi-square over its degrees of freedom (Birge's
+    ratio) would not be right either: a wrong form misses the next doubling the same way each time.
+    """
+    inside, widened = [], []
+    gain = wave(2 * SIZES[-1]) - wave(SIZES[-1])
     for draw in range(30):
         [law] = fit_laws(simulated(wave, noise=0.5, draw=draw), resamples=50, forms=["log-linear"]).laws
         bands = [(law.curve[size].seeds, wave(size)) for size in SIZES]
         inside.append([band is not None and band.low <= true <= band.high for band, true in bands])
+        found = law.points_a_doubling
+        assert found.seeds is not None
+        assert law.fit is not None
+        ratio = math.sqrt(law.fit.chi_square / law.fit.freedom)
+        widened.append(abs(gain - found.value) <= ratio * (found.seeds.high - found.value))
     assert np.mean(inside) < 0.7
+    assert np.mean(widened) < 0.1
 
 
 def test_a_form_that_does_not_fit_is_named_where_another_does() -> None:
