@@ -8,7 +8,8 @@ The second makes what is missing, study by study, and copies each page with its 
 `table2.svg`) beside itself. Stages are shared, finished ones are found again, and the script can be stopped at any
 time; two of them with other studies may run side by side on one root. `--list` says the points, what of them is
 built, and the core-hours that are left by those that the same kinds of stages have taken in this root. `--pages`
-writes the pages again from their JSON and today's texts, after a line of `learnt` was written into a definition.
+writes the pages again from their JSON and today's texts, after a line of `learnt` was written into a definition, and
+fits the laws of scores by data size again to the figures of the runs that the JSON has.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ from speed.core.store import Store
 from speed.runs.finished_runs import Seeds
 from speed.runs.tables import Table
 from speed.studies.answer import Answer
+from speed.studies.collect import price_of_an_example
 from speed.studies.definition import TEXTS, Study, studies
 from speed.studies.missing import commands
 from speed.studies.pages import markdown
+from speed.studies.picture import draw
+from speed.studies.scaling_law import Law, Laws, fit_laws
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "experiments"
@@ -88,6 +92,50 @@ def page_of(numbers: Path) -> str:
         raise ValueError(f"{numbers.name} was made for another definition of its study: make it again")
     picture = numbers.with_suffix(".svg")
     return markdown(found.model_copy(update={"study": today}), picture.name if picture.is_file() else None)
+
+
+def written_again(numbers: Path) -> None:
+    """Write a committed page again, with today's laws in its JSON and its picture."""
+    found = Answer.model_validate_json(numbers.read_text(encoding="utf-8"))
+    if found.laws is not None:
+        found, picture = refitted(found), numbers.with_suffix(".svg")
+        numbers.write_text(found.model_dump_json(indent=1), encoding="utf-8")
+        if picture.is_file():
+            draw(found, [picture])
+    numbers.with_suffix(".md").write_text(page_of(numbers), encoding="utf-8")
+
+
+def refitted(found: Answer) -> Answer:
+    """An answer with its laws fitted again to the figures of its runs. Bands over tasks stay: no task has figures."""
+    further = {name: _refitted(found, name, laws) for name, laws in found.further_laws.items()}
+    assert found.laws is not None
+    laws = _refitted(found, found.study.measures[0].name, found.laws, priced=True)
+    return found.model_copy(update={"laws": laws, "further_laws": further})
+
+
+def _refitted(found: Answer, measure: str, before: Laws, priced: bool = False) -> Laws:
+    seeds = list(dict.fromkeys(run.seed for row in found.rows for run in row.runs))
+    measured: dict[int, dict[int, dict[str, float]]] = {}
+    for row in found.rows:
+        for run in row.runs:
+            if row.size is not None and (figure := run.figures[measure]):
+                measured.setdefault(row.size, {})[seeds.index(run.seed)] = {measure: figure}
+    paid = {row.size: [run.dollars for run in row.runs] for row in found.rows if row.size is not None and priced}
+    laws = fit_laws(measured, dollars_per_example=price_of_an_example(paid))
+    kept = {law.form: law for law in before.laws}
+    return laws.model_copy(update={"laws": tuple(_with_tasks(law, kept.get(law.form)) for law in laws.laws)})
+
+
+def _with_tasks(law: Law, before: Law | None) -> Law:
+    """A law with the bands over tasks of an earlier fit."""
+    if before is None:
+        return law
+    gain = law.points_a_doubling.model_copy(update={"tasks": before.points_a_doubling.tasks})
+    curve = {
+        size: found.model_copy(update={"tasks": before.curve[size].tasks}) if size in before.curve else found
+        for size, found in law.curve.items()
+    }
+    return law.model_copy(update={"points_a_doubling": gain, "curve": curve})
 
 
 def stale(pages: Path = PAGES) -> list[str]:
@@ -227,7 +275,7 @@ def main() -> None:
     if given.pages:
         for numbers in (PAGES / f"{name}.json" for name in studies()):
             if numbers.is_file():
-                numbers.with_suffix(".md").write_text(page_of(numbers), encoding="utf-8")
+                written_again(numbers)
         return
     if given.list:
         table, told = overview(given.only, home, given.seeds)

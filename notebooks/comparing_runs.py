@@ -13,7 +13,7 @@ runs = speed.runs.frame().tail(2)
 if len(runs) < 2:
     raise SystemExit("only one run has finished: there is nothing to compare")
 told = runs.drop(columns=["key", "folder"])
-print(told.loc[:, told.nunique(dropna=False) > 1].T.to_string())
+print(told.loc[:, told.astype(str).nunique() > 1].T.to_string())
 
 # %%
 scores = speed.runs.scores(*runs.folder)
@@ -25,5 +25,9 @@ print(scores.round(2).to_string())
 # ## Would other tasks say the same?
 
 # %%
-found = difference({0: scores[two].to_dict()}, {0: scores[one].to_dict()})
-print(f"{found.mean:+.2f} over {len(scores)} tasks; {found.verdict()}")
+known = scores.dropna()
+if known.empty:
+    print("no task has a score in both")
+else:
+    found = difference({0: known[two].to_dict()}, {0: known[one].to_dict()})
+    print(f"{found.mean:+z.2f} over {len(known)} tasks; {found.verdict()}")

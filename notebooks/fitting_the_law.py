@@ -20,7 +20,11 @@ figure = answer(studies()["figure4"], runs)
 points = [
     {"examples": row.size, "seed": run.seed, "mean": run.figures["mean"]} for row in figure.rows for run in row.runs
 ]
-print(pd.DataFrame(points).pivot(index="examples", columns="seed", values="mean").round(2))
+if points:
+    means = pd.DataFrame(points).astype({"mean": float})
+    print(means.pivot_table(index="examples", columns="seed", values="mean").round(2))
+else:
+    print("no run of Figure 4 is there")
 
 # %%
 laws = figure.laws
@@ -30,5 +34,5 @@ else:
     curves = {law.form: {size: point.value for size, point in law.curve.items()} for law in laws.laws}
     print(pd.DataFrame(curves).rename_axis("examples").round(2))
     for law in laws.laws:
-        print(f"{law.form}: {law.points_a_doubling.value:+.2f} points by the next doubling")
+        print(f"{law.form}: {law.points_a_doubling.value:+z.2f} points by the next doubling")
     print(laws.remark)

@@ -8,14 +8,13 @@
 
 # %%
 import json
-import os
 from pathlib import Path
 
+import speed.runs
 from speed.data.records import Candidates, Example, Kind, Pair, RevisedAnswer, Sample, TaskList, Topic
 from speed.data.text_files import text_lines
 
-home = Path(os.environ.get("SPEED_HOME", "speed_home"))
-run = home / "runs" / json.loads((home / "runs" / "ledger.jsonl").read_text().splitlines()[-1])["run"]
+run = Path(speed.runs.frame().folder.iloc[-1])
 
 
 def rows(stage, row):
@@ -31,8 +30,11 @@ def show(title, text):
 corpus = [
     Example.model_validate_json(line) for line in (run / "stages" / "dedup" / "examples.jsonl").read_text().splitlines()
 ]
-revised = [sample for sample in rows("revision", Sample) if sample.example in corpus]
-final = next((sample for sample in revised if sample.prompt.kind is not Kind.STS), revised[0])
+has_revisor = (run / "stages" / "revision").exists()
+last = [sample for sample in rows("revision" if has_revisor else "synthesis", Sample) if sample.example in corpus]
+if not last:
+    raise SystemExit("the last run wrote no example of its corpus")
+final = next((sample for sample in last if sample.prompt.kind is not Kind.STS), last[0])
 written = next(sample for sample in rows("synthesis", Sample) if sample.row == final.row)
 
 # %% [markdown]
@@ -79,14 +81,15 @@ if revision:
 # %% [markdown]
 # ## The task becomes an example
 #
-# The slots of the prompt (lengths, clarity, difficulty) are drawn from the seed. The senior writes, the guidelines of
-# the prompt are checked, and the revisor revises the answer.
+# The slots of the prompt (lengths, clarity, difficulty) are drawn from the seed. The senior writes (without preferences
+# the junior), the guidelines of the prompt are checked, and the revisor, where there is one, revises the answer.
 
 # %%
 show("prompt", final.prompt.text)
-show("the senior wrote", written.text)
+show("the writer wrote", written.text)
 show("guidelines broken", list(written.faults) or "none")
-show("after the revisor", final.text if final.revised else "unchanged: the revision could not be read")
+if has_revisor:
+    show("after the revisor", final.text if final.revised else "unchanged: the revision could not be read")
 show("in the corpus", json.dumps(final.example.fields(), indent=2, ensure_ascii=False))
 
 # %% [markdown]

@@ -22,7 +22,7 @@ from speed.runs.tables import Table
 from speed.studies.answer import Answer
 from speed.studies.collect import answer
 from speed.studies.definition import Study, studies
-from speed.studies.pages import all_laws, comma_separated, latex, main_table, markdown, told
+from speed.studies.pages import all_laws, comma_separated, latex, main_table, markdown, spread_table, told
 from speed.studies.picture import draw
 from speed.studies.web_page import html
 
@@ -93,6 +93,8 @@ def report(study: Study, root: Path, seeds: Sequence[int], like: Path | None, to
     print(f"{escape(study.title)}\n{escape(study.question)}\n")
     print(main_table(found).text() + "\n")
     print("\n".join(escape(each) for each in [*told(found), *unread]))
+    if spread := spread_table(found):
+        print(f"\nSpread over seeds:\n{spread.text()}")
     if laws := all_laws(found):
         print("\n" + "\n".join(each.text() if isinstance(each, Table) else each for each in laws))
     if found.missing:
@@ -109,6 +111,14 @@ def _like(runs: Sequence[FinishedRun], like: Path | None) -> FinishedRun | None:
     raise UserError(f"{like} is no finished run of this root: give the folder of a run that its ledger has, and --root")
 
 
+def _refuse_files(root: Path, to: Path | None) -> None:
+    """Refuse a root that is none, lest a misspelt one be made; where nothing was run yet the default may be absent."""
+    if not root.is_dir() and (root.exists() or root != Path(DEFAULT_ROOT)):
+        raise UserError(f"{root} is no folder: give the root of runs (--root, or SPEED_HOME)")
+    if to is not None and to.exists() and not to.is_dir():
+        raise UserError(f"{to} is a file: give a folder with --to")
+
+
 def _is_default(root: Path) -> bool:
     """Whether a command finds the root without being told."""
     return root.resolve() == Path(os.environ.get("SPEED_HOME") or DEFAULT_ROOT).resolve()
@@ -118,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry."""
     given = parser().parse_args(arguments)
     with one_message("reporting"):
+        _refuse_files(given.root, given.to)
         if given.name is None:
             runs, unread = finished_runs(given.root)
             print("\n".join([overview(runs).text(), *map(escape, unread)]))

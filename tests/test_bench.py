@@ -32,6 +32,10 @@ def test_every_bench_says_how_it_is_called(monkeypatch: pytest.MonkeyPatch, caps
         assert "--quick" in told
 
 
+MOST = {"page": {"megabytes": 8, "nodes": 5_000}}
+"""What figures of a bench are below on any machine. A page holds 2,000 records, so that of 20,000 is no larger."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("bench", BENCHES)
 def test_a_quick_bench_ends_with_its_figures(bench: str) -> None:
@@ -46,3 +50,6 @@ def test_a_quick_bench_ends_with_its_figures(bench: str) -> None:
     figures = json.loads(done.stdout.splitlines()[-1])
     assert figures
     assert isinstance(figures, dict)
+    for name, most in MOST.get(bench, {}).items():
+        assert figures[name] is None or figures[name] < most, name
+    assert figures.keys() >= MOST.get(bench, {}).keys()

@@ -148,7 +148,7 @@ def own_domain_table(lines: Sequence[StageLine], scores: Scores) -> Table | None
         rows.append((kind, None if before is None else before.types.get(kind), score))
     rows.append((f"mean over {len(scores.tasks)} general tasks", None if before is None else before.mean, scores.mean))
     for name, old, new in rows:
-        table.add(name, shown(old), shown(new), "-" if old is None or new is None else f"{new - old:+.1f}")
+        table.add(name, shown(old), shown(new), "-" if old is None or new is None else f"{new - old:+z.1f}")
     return table
 
 

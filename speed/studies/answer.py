@@ -5,7 +5,7 @@ from __future__ import annotations
 from speed.core.spec import Spec
 from speed.studies.definition import Study
 from speed.studies.scaling_law import Laws
-from speed.studies.statistics import Difference
+from speed.studies.statistics import Deviation, Difference
 
 
 class Figure(Spec):
@@ -18,7 +18,7 @@ class Figure(Spec):
     """Lower end of its 95 % interval over seeds (Student's t); None for fewer than two."""
     high: float | None = None
     seeds: int = 0
-    """How many runs."""
+    """How many runs the mean is over."""
 
 
 class RunOfRow(Spec):
@@ -65,6 +65,8 @@ class Answer(Spec):
     """Of scores by data size, where the study is of them and there are two sizes at least."""
     further_laws: dict[str, Laws] = {}
     """Of further measures by data size, by their name."""
+    spreads: dict[str, Deviation] = {}
+    """Of the mean score and of each type's over seeds, where the study is of seeds."""
     commands: tuple[str, ...] = ()
     """Commands that make all its runs, in an empty root too."""
     missing: tuple[str, ...]

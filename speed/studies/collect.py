@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -17,10 +17,13 @@ from speed.studies.definition import Measure, Point, Study
 from speed.studies.groups import Group, group_of
 from speed.studies.missing import commands
 from speed.studies.scaling_law import Laws, fit_laws
-from speed.studies.statistics import Difference, corrected, difference, interval
+from speed.studies.statistics import Deviation, Difference, corrected, deviation, difference, interval
 
 Figures: TypeAlias = Callable[[dict[Seeds, FinishedRun], dict[Seeds, int]], dict[int, dict[str, float]]]
 """Takes runs by their seeds, and a number for each seed; gives by that number each run's figures, by name."""
+
+Paid: TypeAlias = Mapping[int, Sequence[float | None]]
+"""What runs cost in dollars, by their number of examples; None where a price is unknown."""
 
 
 def answer(
@@ -80,8 +83,9 @@ def answer(
         preset=preset,
         rows=tuple(rows),
         remarks=(*_other_tasks(study, group), *remarks, *_reuse(group), *study.notes),
-        laws=_laws(study, group, _by_task, _price_of_an_example(study, group)) if study.sizes and with_laws else None,
+        laws=_laws(study, group, _by_task, _paid(study, group)) if study.sizes and with_laws else None,
         further_laws=_further_laws(study, group) if study.sizes and with_laws else {},
+        spreads=_spreads(group) if study.seeds else {},
         commands=tuple(commands(study, expected, {point.name: wanted for point in expected}, (), home, preset)),
         missing=tuple(commands(study, points, missing, group.runs, home)),
     )
@@ -144,8 +148,19 @@ def _figure(group: Group, measure: Measure, runs: dict[Seeds, FinishedRun], pape
         ours=sum(values) / len(values) if values else None,
         low=over_seeds.low if over_seeds else None,
         high=over_seeds.high if over_seeds else None,
-        seeds=len(runs),
+        seeds=len(values),
     )
+
+
+def _spreads(group: Group) -> dict[str, Deviation]:
+    """How far apart scores of runs are that differ in nothing but their seed; left out where one is undefined."""
+    scores: dict[str, list[float | None]] = {}
+    for run in group.runs:
+        for name, score in {f"mean over {len(run.scores.tasks)} tasks": run.scores.mean, **run.scores.types}.items():
+            scores.setdefault(name, []).append(score)
+    known = {name: [score for score in found if score is not None] for name, found in scores.items()}
+    whole = {name: deviation(values) for name, values in known.items() if len(values) == len(group.runs)}
+    return {name: found for name, found in whole.items() if found is not None}
 
 
 def _differences(study: Study, group: Group, points: Sequence[str], figures: Figures) -> dict[str, Difference]:
@@ -178,26 +193,31 @@ def _further_laws(study: Study, group: Group) -> dict[str, Laws]:
     return {name: laws for name, laws in found.items() if laws is not None}
 
 
-def _laws(study: Study, group: Group, figures: Figures, dollars_per_example: float | None = None) -> Laws | None:
+def _laws(study: Study, group: Group, figures: Figures, paid: Paid | None = None) -> Laws | None:
     """The laws of figures by data size; None where nothing can be fitted."""
-    numbers = {seed: place for place, seed in enumerate(dict.fromkeys(run.seeds for run in group.runs))}
+    seeds = sorted({run.seeds for run in group.runs}, key=lambda each: each.order)
+    numbers = {seed: place for place, seed in enumerate(seeds)}
     measured: dict[int, dict[int, dict[str, float]]] = {}
     for run in group.runs:
         size, scores = _size(study, run), figures({run.seeds: run}, numbers)
         if size is not None and all(scores.values()):
             measured.setdefault(size, {}).update(scores)
     try:
-        return fit_laws(measured, dollars_per_example=dollars_per_example)
+        return fit_laws(measured, dollars_per_example=price_of_an_example(paid or {}))
     except UserError:  # a single size, or no task that all have
         return None
 
 
-def _price_of_an_example(study: Study, group: Group) -> float | None:
-    """What one more example has cost, from the smallest size to the largest; None where a price is unknown."""
+def _paid(study: Study, group: Group) -> Paid:
     paid: dict[int, list[float | None]] = {}
     for run in group.runs:
         if (size := _size(study, run)) is not None:
             paid.setdefault(size, []).append(run.dollars)
+    return paid
+
+
+def price_of_an_example(paid: Paid) -> float | None:
+    """What one more example has cost, from the smallest size to the largest; None where a price is unknown."""
     least, most = min(paid, default=0), max(paid, default=0)
     ends = [[price for price in paid.get(size, []) if price is not None] for size in (least, most)]
     if least == most or any(len(known) < len(paid[size]) for known, size in zip(ends, (least, most), strict=True)):

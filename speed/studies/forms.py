@@ -20,6 +20,8 @@ from scipy import optimize
 
 STEPS = 6
 """Halvings of the grid's distance in which the fit of a redrawn curve ends."""
+AT_END = 0.01
+"""Distance of an exponent from the end of its grid, as a share, below which it lies there."""
 Array: TypeAlias = NDArray[np.float64]
 Name: TypeAlias = Literal["log-linear", "power", "saturating"]
 NAMES: tuple[Name, ...] = ("log-linear", "power", "saturating")
@@ -34,6 +36,8 @@ class Form(NamedTuple):
     basis: Callable[[Array, Sequence[Any]], Array]
     """What the slope is multiplied with, by size (in units of the middle size) and exponents."""
     parameters: Callable[[Array, Sequence[float], float], dict[str, float]]
+    exponents: tuple[str, ...] = ()
+    """What its exponents are called."""
 
     @property
     def free(self) -> int:
@@ -57,14 +61,25 @@ FORMS = (
         (_spaced(0.02, 3.0, 40),),
         lambda x, e: -(x ** -e[0]),
         lambda c, e, unit: {"limit": c[0], "A": c[1] * unit ** e[0], "alpha": e[0]},
+        ("alpha",),
     ),
     Form(
         "saturating",
         (_spaced(0.05, 4.0, 14), _spaced(0.01, 10.0, 8)),
         lambda x, e: -1 / (e[1] + x ** e[0]),
         lambda c, e, unit: {"limit": c[0], "B": c[1] * unit ** e[0], "D0": e[1] * unit ** e[0], "beta": e[0]},
+        ("beta", "D0"),
     ),
 )
+
+
+def at_ends(form: Form, exponents: Sequence[float]) -> tuple[str, ...]:
+    """The exponents at the end of those that are tried, by name."""
+    return tuple(
+        name
+        for name, value, grid in zip(form.exponents, exponents, form.grid, strict=True)
+        if min(abs(math.log(value / end)) for end in (grid[0], grid[-1])) < AT_END
+    )
 
 
 class Curve(NamedTuple):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from speed.runs.tables import Table, money
-from speed.studies.scaling_law import Band, Estimate, Laws
+from speed.studies.by_size import Band, Estimate
+from speed.studies.scaling_law import FIT, Laws
 
 _OUTSIDE = {True: "", False: " (outside)", None: ""}
 
@@ -15,21 +16,26 @@ def law_tables(laws: Laws, decimals: int = 2) -> list[Table | str]:
 
 def _forms(laws: Laws, decimals: int) -> Table:
     table = Table(
-        "form", "AICc", "largest size, predicted", "measured", "points a doubling", "over tasks",
-        "dollars a tenth", "a doubling is below the noise from", "parameters",
+        "form", "AICc", "chi-square (freedom)", "p", "largest size, predicted", "measured", "points a doubling",
+        "over tasks", "dollars a tenth", "a doubling is below the noise from", "parameters",
     )  # fmt: skip
+    below = "beyond what can be foretold" if laws.noise else "-"
     for law in laws.laws:
-        largest, gain = law.extrapolation, law.points_a_doubling
+        largest, gain, fit = law.extrapolation, law.points_a_doubling, law.fit
         table.add(
             law.form,
             "-" if law.aicc is None else f"{law.aicc:.1f}",
-            "-" if largest is None else f"{largest.predicted:.{decimals}f}",
-            "-" if largest is None else f"{largest.measured:.{decimals}f}{_OUTSIDE[largest.inside]}",
+            "-" if fit is None else f"{fit.chi_square:.1f} ({fit.freedom})",
+            "-" if fit is None else f"{fit.p:.3f}" if fit.p >= 0.001 else "<0.001",
+            "-" if largest is None else f"{largest.predicted:z.{decimals}f}",
+            "-" if largest is None else f"{largest.measured:z.{decimals}f}{_OUTSIDE[largest.inside]}",
             shown_estimate(gain, decimals),
             "-" if gain.tasks is None else _half(gain, gain.tasks, decimals),
             "-" if law.dollars_a_tenth is None else money(law.dollars_a_tenth),
-            "-" if law.doubling_below_noise is None else f"{law.doubling_below_noise:,}",
-            ", ".join(f"{name} {value:.4g}" for name, value in law.parameters.items()),
+            below if law.doubling_below_noise is None else f"{law.doubling_below_noise:,}",
+            ", ".join(
+                f"{name} {value:.4g}{' (at its end)' * (name in law.at_ends)}" for name, value in law.parameters.items()
+            ),
         )
     return table
 
@@ -42,23 +48,54 @@ def _curves(laws: Laws, decimals: int) -> Table:
 
 
 def _sentences(laws: Laws, decimals: int) -> list[str]:
-    out = [f"Form: {laws.remark}."]
+    out = [f"Form: {laws.remark}.", *_fits(laws)]
+    if laws.left_out:
+        told = "1 run" if laws.left_out == 1 else f"{laws.left_out} runs"
+        out.append(f"Left out of the law: {told} with a seed that some size lacks.")
     if any(law.points_a_doubling.seeds for law in laws.laws):
-        out.append(f"Bands hold {laws.level:.0%}, over seeds unless stated.")
+        out.append(f"Bands hold {laws.level:.0%} where the form is right, over seeds unless stated.")
     else:
         out.append("No band over seeds: some size has a single seed.")
     if laws.noise is not None:
-        out.append(f"Noise: one run's score has a standard deviation of {laws.noise:.{decimals}f} over seeds.")
+        beyond = (
+            ", beyond what lifts or lowers a seed at all sizes alike"
+            if laws.same_seeds
+            else "; sizes do not share their seeds, so what lifts or lowers one is in it"
+        )
+        deviation = f"{laws.noise:z.{decimals}f}"
+        out.append(f"Noise: one run's score has a standard deviation of {deviation} over seeds{beyond}.")
+    if any(law.at_ends for law in laws.laws):
+        out.append(
+            "At its end: the form bends as little there, or as much, as any that was tried, and neither this exponent "
+            "nor a limit beside it is a finding."
+        )
     if any(law.extrapolation is not None for law in laws.laws):
         out.append("The largest size is predicted by the form fitted to all others.")
     return out
 
 
+def _fits(laws: Laws) -> list[str]:
+    """Which forms the means by size refute."""
+    refused = [law.form for law in laws.laws if law.fit is not None and law.fit.refused]
+    if not refused:
+        return []
+    if len(refused) == len(laws.laws):
+        return [
+            f"No form fits within the noise (p below {FIT}): the bands are those of a form that is right, so here they "
+            "are too narrow, and how far beyond them the truth may lie nobody can tell."
+        ]
+    several = len(refused) > 1
+    return [
+        f"{' and '.join(refused)} {'do' if several else 'does'} not fit within the noise (p below {FIT}): "
+        f"{'their' if several else 'its'} bands are too narrow."
+    ]
+
+
 def shown_estimate(estimate: Estimate, decimals: int = 2) -> str:
     """A figure with half the width of its band over seeds."""
     half = "" if estimate.seeds is None else f" {_half(estimate, estimate.seeds, decimals)}"
-    return f"{estimate.value:.{decimals}f}{half}"
+    return f"{estimate.value:z.{decimals}f}{half}"
 
 
 def _half(estimate: Estimate, band: Band, decimals: int) -> str:
-    return f"± {band.high - estimate.value:.{decimals}f}"
+    return f"± {band.high - estimate.value:z.{decimals}f}"

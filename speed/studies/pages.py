@@ -11,6 +11,7 @@ from speed.runs.tables import Table, escaped, money
 from speed.studies.answer import Answer, Figure, Row
 from speed.studies.definition import Measure
 from speed.studies.law_tables import law_tables
+from speed.studies.statistics import Difference
 
 
 def main_table(answer: Answer, narrow: bool = False) -> Table:
@@ -61,8 +62,8 @@ def _difference(row: Row, reference: str, narrow: bool) -> list[str]:
     found = row.difference
     if found is None:
         return ["-"] if narrow else ["-", "the reference" if row.name == reference else "-"]
-    reach = f" ({found.low:+.2f} to {found.high:+.2f})" if found.low is not None and found.high is not None else ""
-    told = f"{found.mean:+.2f}{reach}"
+    reach = f" ({found.low:+z.2f} to {found.high:+z.2f})" if found.low is not None and found.high is not None else ""
+    told = f"{found.mean:+z.2f}{reach}"
     star = " *" if found.seeds is not None and found.resolved else ""
     return [told + star] if narrow else [told, found.verdict()]
 
@@ -73,9 +74,9 @@ def _beside(row: Row, measure: Measure) -> list[str]:
     if found is None:
         return ["-"]
     reach = found.interval
-    told = f"{found.mean:+.{measure.decimals}f}"
+    told = f"{found.mean:+z.{measure.decimals}f}"
     if reach is not None:
-        told += f" ({reach.low:+.{measure.decimals}f} to {reach.high:+.{measure.decimals}f})"
+        told += f" ({reach.low:+z.{measure.decimals}f} to {reach.high:+z.{measure.decimals}f})"
     return [told + (" *" if found.resolved else "")]
 
 
@@ -105,13 +106,23 @@ def _measures(answer: Answer) -> Table:
     return table
 
 
+def spread_table(answer: Answer) -> Table | None:
+    """How far apart single runs are, where the study is of that and there are two."""
+    if not answer.spreads:
+        return None
+    table = Table("score", "standard deviation", "95 % interval", "seeds")
+    for name, found in answer.spreads.items():
+        table.add(name, _number(found.value, 2), f"{_number(found.low, 2)} to {_number(found.high, 2)}", found.count)
+    return table
+
+
 def _of_paper(measure: Measure) -> int:
     """The paper's scores have one decimal."""
     return min(measure.decimals, 1)
 
 
 def _number(value: float | None, decimals: int) -> str:
-    return "-" if value is None else f"{value:,.{decimals}f}"
+    return "-" if value is None else f"{value:z,.{decimals}f}"
 
 
 def ours(figure: Figure, measure: Measure) -> str:
@@ -146,7 +157,7 @@ def _read_as(answer: Answer) -> list[str]:
     if any(figure.high is not None for row in answer.rows for figure in row.figures.values()):
         out.append("± is the 95 % interval of a mean over seeds (Student's t).")
     if compared := [row.difference for row in answer.rows if row.difference]:
-        several = f", corrected for {len(compared)} comparisons (Holm)" if len(compared) > 1 else ""
+        several = _corrected_for(compared)
         star = "; * marks those of further measures that are resolved" if any(row.beside for row in answer.rows) else ""
         out.append(
             f"Differences with 95 % intervals, seed by seed where seeds are shared; verdicts at 5 %{several}{star}."
@@ -154,6 +165,19 @@ def _read_as(answer: Answer) -> list[str]:
     if study.layout == "points":
         out.append("Calls and dollars are what a run stands on, whenever that was paid; points share most of it.")
     return out
+
+
+def _corrected_for(compared: Sequence[Difference]) -> str:
+    """For how many comparisons the verdicts over seeds and over tasks are corrected; nothing where none is."""
+    counts = {
+        "seeds": sum(one.seeds is not None for one in compared),
+        "tasks": sum(one.tasks is not None for one in compared),
+    }
+    several = [f"{count} comparisons over {over}" for over, count in counts.items() if count > 1]
+    if not several:
+        return ""
+    alike = len({*counts.values()} - {0}) == 1
+    return f", corrected for {f'{max(counts.values())} comparisons' if alike else ' and '.join(several)} (Holm)"
 
 
 def markdown(answer: Answer, picture: str | None = None) -> str:
@@ -170,6 +194,8 @@ def markdown(answer: Answer, picture: str | None = None) -> str:
     parts += ["## Found", main_table(answer).markdown()]
     parts += [f"![{escaped(study.title)}]({picture})"] if picture else []
     parts.append("\n".join(f"- {escaped(each)}" for each in told(answer)))
+    if spread := spread_table(answer):
+        parts += ["## Spread over seeds", spread.markdown()]
     if laws := all_laws(answer):
         parts += ["## The law", _in_turn(laws)]
     parts += ["## Learnt", "\n".join(f"- {escaped(each)}" for each in study.learnt)] if study.learnt else []

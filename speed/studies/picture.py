@@ -96,10 +96,22 @@ def _panel(axes: Any, answer: Answer, marks: Sequence[Mark], paper: bool) -> Non
         axes.errorbar(values, places, xerr=reach, linestyle="", **style)
         axes.set_yticks(range(len(marks)), [on_one_line(mark.name, 40) for mark in marks], fontsize=8)
         axes.set_ylim(len(marks) - 0.5, -0.5)
-        axes.set_xscale("log" if study.log_x else "linear")
+        if study.log_x:
+            _logarithmic(axes)
     if study.layout != "measures":
         axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
+
+
+def _logarithmic(axes: Any) -> None:
+    """Values on a logarithmic axis, with plain numbers: matplotlib's own are mathematics, which is not parsed."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _law(axes: Any, answer: Answer) -> None:
@@ -109,7 +121,8 @@ def _law(axes: Any, answer: Answer) -> None:
     law = next((each for each in answer.laws.laws if each.form == answer.laws.best), answer.laws.laws[0])
     places = sorted((row.x, law.curve[row.size]) for row in answer.rows if row.x is not None and row.size in law.curve)
     xs, estimates = [x for x, _ in places], [estimate for _, estimate in places]
-    axes.plot(xs, [each.value for each in estimates], color="0.4", linestyle="--", linewidth=1, label=law.form)
+    label = law.form + (", does not fit" if law.fit is not None and law.fit.refused else "")
+    axes.plot(xs, [each.value for each in estimates], color="0.4", linestyle="--", linewidth=1, label=label)
     bands = [each.seeds for each in estimates]
     if all(bands):
         axes.fill_between(xs, [b.low for b in bands if b], [b.high for b in bands if b], color="0.4", alpha=0.15)

@@ -47,6 +47,18 @@ class Interval(Spec):
     """Standard deviation of one seed, task or query; of their differences where it is an interval of one."""
 
 
+class Deviation(Spec):
+    """How far single values lie apart."""
+
+    value: float
+    """Standard deviation."""
+    low: float
+    """Lower end of its interval by chi-square, which takes values to be normal."""
+    high: float
+    count: int
+    """How many values."""
+
+
 class Difference(Spec):
     """One recipe's mean score minus another's, on the tasks that both have."""
 
@@ -59,7 +71,7 @@ class Difference(Spec):
     """Whether both have the same seeds, so that differences are taken seed by seed."""
     level: float = 0.95
     comparisons: int = 1
-    """How many comparisons Holm's correction was made for."""
+    """How many comparisons Holm's correction of the interval that the verdict rests on was made for."""
     seeds_needed: int | None = None
     """Seeds of each recipe that would resolve a difference of this size; None where it is resolved or nothing tells."""
 
@@ -122,6 +134,15 @@ def interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
         return None
     spread = float(np.std(values, ddof=1))
     return _of_t(float(np.mean(values)), spread, len(values), spread / math.sqrt(len(values)), len(values) - 1, level)
+
+
+def deviation(values: Sequence[float], level: float = 0.95) -> Deviation | None:
+    """Standard deviation over seeds with its interval; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    spread, freedom = float(np.std(values, ddof=1)), len(values) - 1
+    low, high = (spread * math.sqrt(freedom / float(stats.chi2.ppf((1 + way * level) / 2, freedom))) for way in (1, -1))
+    return Deviation(value=spread, low=low, high=high, count=len(values))
 
 
 def difference(a: Runs, b: Runs, level: float = 0.95, resamples: int = 20_000, seed: int = 0) -> Difference:
@@ -215,13 +236,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def corrected(differences: Mapping[str, Difference]) -> dict[str, Difference]:
     """The same differences with Holm's p-values for all of them at once, so that each verdict accounts for the others.
 
-    The intervals stay those of single comparisons.
+    The intervals stay those of single comparisons. Each kind of interval is corrected for those comparisons that have
+    it: where a recipe has a single seed, nothing was tested over seeds.
     """
-    out = {name: one.model_copy(update={"comparisons": len(differences)}) for name, one in differences.items()}
-    for over in ("seeds", "tasks"):
+    out = dict(differences)
+    for over in ("tasks", "seeds"):  # the verdict rests on seeds where there are several
         known = {name: found for name, one in differences.items() if (found := getattr(one, over)) is not None}
         for (name, found), p in zip(known.items(), holm([found.p for found in known.values()]), strict=True):
-            out[name] = out[name].model_copy(update={over: found.model_copy(update={"p": p})})
+            new = {over: found.model_copy(update={"p": p}), "comparisons": len(known)}
+            out[name] = out[name].model_copy(update=new)
     return {name: one.model_copy(update={"seeds_needed": _seeds_needed(one)}) for name, one in out.items()}
 
 
@@ -250,7 +273,8 @@ def _seeds_needed(one: Difference) -> int | None:
     if one.seeds is None or one.mean == 0 or one._resolves(one.seeds):
         return None
     tail = (1 - one.level) / one.comparisons / 2
-    counts = np.arange(2, MOST_SEEDS)
+    # Those that are there do not resolve it, however few Welch's degrees of freedom are beside those assumed here.
+    counts = np.arange(one.seeds.count + 1, MOST_SEEDS)
     freedom = counts - 1 if one.paired else 2 * (counts - 1)
     reach = stats.t.isf(tail, freedom) + stats.t.ppf(POWER, freedom)
     enough = counts[reach * one.seeds.spread / np.sqrt(counts) <= abs(one.mean)]

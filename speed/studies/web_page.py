@@ -7,7 +7,7 @@ from typing import Any
 from speed.runs.page.document import page
 from speed.runs.page.drawing import inlined
 from speed.studies.answer import Answer
-from speed.studies.pages import all_laws, main_table, runs_table, told
+from speed.studies.pages import all_laws, main_table, runs_table, spread_table, told
 
 
 def html(answer: Answer, picture: str | None = None) -> str:
@@ -27,11 +27,18 @@ def html(answer: Answer, picture: str | None = None) -> str:
         "answer": main_table(answer),
         "picture": inlined(picture, study.title) if picture else None,
         "told": told(answer),
+        "spread": spread_table(answer),
         "law": all_laws(answer),
         "missing": answer.missing,
         "runs": runs_table(answer) if has_runs else None,
     }
-    present = {"Answer": True, "Law": values["law"], "Missing": values["missing"], "Runs": has_runs}
+    present = {
+        "Answer": True,
+        "Spread": values["spread"],
+        "Law": values["law"],
+        "Missing": values["missing"],
+        "Runs": has_runs,
+    }
     footer = f"One file, nothing fetched: it may be sent, kept and opened anywhere. The same as text: {study.name}.md."
     return page(
         "study.html", parts=[part for part, there in present.items() if there], data="", footer=footer, **values

@@ -98,6 +98,23 @@ def test_the_page_fits_its_screen_by_light_and_by_night(page: str, width: int, t
     in_a_tab(act)
 
 
+@pytest.mark.parametrize("dark", [False, True])
+def test_paper_is_light_whatever_the_screen_is(page: str, dark: bool) -> None:
+    """The button's choice stands in the element itself, which outweighs a style sheet without `!important`."""
+    ink = "(each => each.color + ' on ' + each.backgroundColor)(getComputedStyle(document.body))"
+
+    async def act(shown: Tab) -> None:
+        await shown.screen(1400, 900, dark)
+        await shown.open(page)
+        system = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        await shown.send("Emulation.setEmulatedMedia", media="print", features=system)
+        for _ in range(3):  # as the system is, light, dark
+            assert await shown.run(ink) == "rgb(27, 28, 30) on rgb(255, 255, 255)"
+            await shown.run("document.querySelector('#theme').click()")
+
+    in_a_tab(act)
+
+
 def test_the_policy_stops_whatever_is_not_the_pages_own(page: str) -> None:
     async def act(shown: Tab) -> str:
         await shown.open(page)

@@ -15,6 +15,7 @@ from speed.studies.collect import answer
 from speed.studies.definition import studies
 from speed.studies.pages import main_table, markdown
 from speed.studies.statistics import interval
+from speed.studies.web_page import html
 
 SENIOR = {"revisor": OFF}
 
@@ -117,9 +118,12 @@ def test_runs_that_differ_in_their_seed_are_one_point_with_an_interval(tmp_path:
     assert junior.difference is not None
     assert junior.difference.mean == pytest.approx(3.0)
     assert junior.difference.paired
-    assert junior.difference.comparisons == 2, "Holm: two points are compared with SPEED"
     assert sft.difference is not None
     assert sft.difference.seeds is None, "one seed tells nothing of seeds"
+    assert (junior.difference.comparisons, sft.difference.comparisons) == (1, 2), (
+        "Holm: two have an interval over tasks"
+    )
+    assert "corrected for 2 comparisons over tasks (Holm)" in markdown(page)
     assert (revisor.missing, sft.missing) == (("0", "1", "2"), ("1", "2"))
     assert found(tmp_path, "table2", seeds=(0, 1)).rows[3].missing == ("1",)
 
@@ -176,8 +180,25 @@ def test_an_undefined_score_is_a_blank(tmp_path: Path) -> None:
     made_run(tmp_path, 62, revisor=OFF)
     page = found(tmp_path, "table2")
     assert page.rows[0].figures["mean"].ours is None, "a mean over an undefined score"
-    assert page.rows[0].figures["mean"].seeds == len(page.rows[0].runs) == 2
+    assert (page.rows[0].figures["mean"].seeds, len(page.rows[0].runs)) == (0, 2)
+    assert main_table(page).rows[0][2:4] == ("-", "-"), "no number of seeds beside no score"
     assert page.rows[1].difference is None
+
+
+def test_the_study_of_seeds_shows_the_spread_of_each_type(tmp_path: Path) -> None:
+    made_run(tmp_path, 50)
+    assert found(tmp_path, "seeds").spreads == {}, "one seed"
+    made_run(tmp_path, 52, seed=1)
+    page = found(tmp_path, "seeds")
+    assert list(page.spreads) == ["mean over 5 tasks", "STS"]
+    assert page.spreads["STS"].value == pytest.approx(math.sqrt(2))
+    text = markdown(page)
+    assert "## Spread over seeds\n\n| score | standard deviation | 95 % interval | seeds |" in text
+    assert "| STS | 1.41 | 0.63 to 45.13 | 2 |" in text
+    assert "<h2>Spread over seeds</h2>" in html(page)
+    made_run(tmp_path, None, seed=2)
+    assert found(tmp_path, "seeds").spreads == {}, "an undefined score says nothing of the others'"
+    assert found(tmp_path, "table5").spreads == {}
 
 
 def test_levels_over_other_tasks_are_said_not_to_compare(tmp_path: Path) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_runs import OFF, made_run
-from studies import COMMITTED, Hours, copied, goals_of, made_by, make, overview, page_of, stale
+from studies import COMMITTED, Hours, copied, goals_of, made_by, make, overview, page_of, stale, written_again
 
 from speed.core.store import Store
+from speed.runs.finished_runs import finished_runs
+from speed.studies.answer import Answer
+from speed.studies.collect import answer
 from speed.studies.definition import studies
+from speed.studies.scaling_law import Laws
 
 TABLE_2 = ({}, {"revisor": OFF}, {"preference": OFF}, {"preference": OFF, "revisor": OFF})
 
@@ -71,6 +78,56 @@ def test_a_number_that_was_changed_is_noticed(pages: Path) -> None:
     numbers.unlink()
     (told,) = stale(pages)
     assert told.startswith("table2.md: ")
+
+
+def test_pages_fit_todays_laws_to_the_figures_that_were_kept(tmp_path: Path) -> None:
+    """All but the bands over tasks, which are kept: a JSON has scores of runs and none of single tasks."""
+    draws = np.random.default_rng(0)
+    for factor in (4, 0.25, 2, 1, 0.5):
+        for seed in (2, 0, 1):
+            score, dollars = 50 + math.log2(factor) + draws.normal(), 1 + factor
+            made_run(tmp_path, score, scale__factor=factor, entropy=2 - score / 90, seed=seed, dollars=dollars)
+    whole = answer(studies()["figure4"], finished_runs(tmp_path)[0])
+    assert whole.laws is not None
+    assert whole.laws.laws[0].points_a_doubling.tasks is not None
+    assert whole.laws.laws[0].dollars_a_tenth is not None
+
+    def changed(laws: Laws) -> Laws:
+        """As an earlier version might have left them."""
+        forms = [law.model_copy(update={"fit": None, "aicc": 0.0, "dollars_a_tenth": 7.0}) for law in laws.laws]
+        return laws.model_copy(update={"laws": tuple(forms), "best": "power", "noise": 9.0})
+
+    further = {name: changed(laws) for name, laws in whole.further_laws.items()}
+    earlier = whole.model_copy(update={"laws": changed(whole.laws), "further_laws": further})
+    numbers = tmp_path / "figure4.json"
+    numbers.write_text(earlier.model_dump_json(indent=1))
+    written_again(numbers)
+    found = Answer.model_validate_json(numbers.read_text())
+    near = partial(pytest.approx, rel=1e-5)
+    assert found.laws is not None
+    assert _numbers(found.laws) == near(_numbers(whole.laws))
+    assert {name: _numbers(laws) for name, laws in found.further_laws.items()} == {
+        name: near(_numbers(laws)) for name, laws in whole.further_laws.items()
+    }
+    assert (found.rows, found.study) == (whole.rows, whole.study)
+    assert stale(tmp_path) == []
+
+
+def _numbers(laws: Laws) -> dict[str, float]:
+    """Every number of laws, by its place."""
+    out: dict[str, float] = {}
+
+    def read(value: object, path: str) -> None:
+        if isinstance(value, dict | list):
+            for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+                read(item, f"{path}/{key}")
+        elif isinstance(value, int | float):
+            out[path] = value
+        else:
+            out[f"{path}={value}"] = 0
+
+    read(laws.model_dump(mode="json"), "")
+    return out
 
 
 def test_every_committed_study_says_what_is_expected_before_it_is_run() -> None:

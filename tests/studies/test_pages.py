@@ -62,6 +62,35 @@ def test_a_page_says_what_is_missing_and_how_to_make_it(table_2: Answer) -> None
     assert "c0ffee" in page
 
 
+def test_nothing_is_a_negative_zero(tmp_path: Path) -> None:
+    """As a share of flawless examples that is lower by 0.04 points would be, or an entropy of the other sign."""
+    for seed, apart in enumerate((0.0, 0.004)):
+        made_run(tmp_path, 50, seed=seed, flawless=0.5, entropy=-1e-5)
+        made_run(tmp_path, 49.999 + apart, seed=seed, flawless=0.4996, preference=OFF)
+    page = found(tmp_path, "table2")
+    assert "+0.0 (+0.0 to +0.0)" in "".join("".join(row) for row in main_table(page).rows)
+    by_size = found(tmp_path, "figure4")
+    for each in (page, by_size):
+        texts = [*markdown(each).split(), *latex(each).split()]
+        assert not [text for text in texts if text.strip("()-*").replace("0", "") == "." and "-" in text]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "told"),
+    [
+        ((2, 2, 2), "verdicts at 5 %, corrected for 3 comparisons (Holm)"),
+        ((2, 2, 1), "verdicts at 5 %, corrected for 2 comparisons over seeds and 3 comparisons over tasks (Holm)"),
+        ((2, 0, 0), "verdicts at 5 %."),
+    ],
+)
+def test_a_page_says_for_how_many_comparisons_it_corrects(tmp_path: Path, seeds: tuple[int, ...], told: str) -> None:
+    others = ({"revisor": OFF}, {"preference": OFF}, {"preference": OFF, "revisor": OFF})
+    for count, changes in zip((2, *seeds), ({}, *others), strict=True):
+        for seed in range(count):
+            made_run(tmp_path, 50 + seed, seed=seed, **changes)
+    assert told in markdown(found(tmp_path, "table2"))
+
+
 def test_the_page_follows_from_the_numbers_that_are_kept(table_2: Answer) -> None:
     kept = Answer.model_validate_json(table_2.model_dump_json())
     assert (markdown(kept), latex(kept), comma_separated(kept)) == (
@@ -135,6 +164,18 @@ def test_the_command_writes_every_format(tmp_path: Path, capsys: pytest.CaptureF
     assert (home / "studies" / f"{name}.svg").read_bytes() == before, "the same runs give the same picture"
 
 
+def test_ticks_of_a_logarithmic_axis_are_plain_numbers(tmp_path: Path) -> None:
+    """Mathematics is not parsed in pictures, since names come from configs."""
+    pytest.importorskip("matplotlib")
+    made_run(tmp_path, 50, calls=30)
+    assert draw(found(tmp_path, "table5"), [tmp_path / "a.svg"]) is None
+    texts = [each.text or "" for each in ElementTree.parse(tmp_path / "a.svg").iter() if each.tag.endswith("}text")]
+    assert not any("$" in text for text in texts)
+    numbers = [float(text.replace(",", "")) for text in texts if text.replace(",", "").isdigit()]
+    assert len(numbers) >= 2
+    assert numbers == sorted(set(numbers))
+
+
 def test_without_matplotlib_everything_else_is_written_and_the_remedy_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +194,48 @@ def test_the_overview_says_how_much_of_each_study_is_there(tmp_path: Path, capsy
     assert set(studies()) <= set(rows)
     assert "1 of 4" in rows["table2"]
     assert "0 of 6" in rows["figure3a"]
+
+
+@pytest.mark.parametrize("name", [(), ("table2",)])
+@pytest.mark.parametrize("by", ["--root", "SPEED_HOME"])
+@pytest.mark.parametrize("root", ["misspelt", "file"])
+def test_a_root_that_is_no_folder_is_refused_and_not_made(
+    root: str,
+    by: str,
+    name: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "file").write_text("")
+    given = str(tmp_path / root)
+    if by == "SPEED_HOME":
+        monkeypatch.setenv(by, given)
+    with pytest.raises(SystemExit):
+        main([*name, *([by, given] if by == "--root" else [])])
+    assert f"{given} is no folder: give the root of runs" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_where_nothing_was_run_yet_a_study_says_what_to_type(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SPEED_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    main([])
+    assert "0 of 4" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    main(["table2"])
+    assert "python -m speed.run --config-dir sweeps --config-name ablations" in capsys.readouterr().out
+
+
+def test_files_are_not_written_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_run(tmp_path)
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(SystemExit):
+        main(["table2", "--root", str(tmp_path), "--to", str(tmp_path / "file")])
+    assert f"{tmp_path / 'file'} is a file: give a folder with --to" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_a_run_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

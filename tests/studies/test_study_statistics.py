@@ -8,7 +8,16 @@ from scipy import stats
 
 from speed.core.errors import UserError
 from speed.data.published_scores import published
-from speed.studies.statistics import MOST_SEEDS, Difference, corrected, difference, holm, interval, over_tasks
+from speed.studies.statistics import (
+    MOST_SEEDS,
+    Difference,
+    corrected,
+    deviation,
+    difference,
+    holm,
+    interval,
+    over_tasks,
+)
 
 
 def table_8(name: str) -> dict[str, float]:
@@ -43,6 +52,20 @@ def test_one_seed_has_no_interval_and_two_have_students() -> None:
     found = interval([36.0, 37.0])
     assert found is not None
     assert (found.low, found.high) == pytest.approx((36.5 - 12.706 / 2, 36.5 + 12.706 / 2), abs=1e-3)
+
+
+def test_a_deviation_has_an_interval_of_its_own() -> None:
+    assert deviation([36.4]) is None
+    found = deviation([36.0, 37.0, 38.0])
+    assert found is not None
+    assert (found.value, found.count) == (pytest.approx(1.0), 3)
+    assert (found.low, found.high) == pytest.approx((0.5207, 6.2847), abs=1e-3)  # of a table of chi-square
+    draws = np.random.default_rng(0).normal(0, 2.0, (2000, 5)).tolist()
+    held = [one is not None and one.low <= 2.0 <= one.high for one in map(deviation, draws)]
+    assert 0.93 < np.mean(held) < 0.97
+    equal = deviation([1.0, 1.0])
+    assert equal is not None
+    assert (equal.low, equal.value, equal.high) == (0.0, 0.0, 0.0)
 
 
 def runs(*means: float) -> dict[int, dict[str, float]]:
@@ -81,6 +104,15 @@ def test_an_unresolved_difference_names_the_seeds_that_would_resolve_it_four_tim
     assert "over 10,000 seeds" in nothing.verdict()
 
 
+def test_more_seeds_are_asked_for_than_there_are() -> None:
+    """Welch's degrees of freedom of two seeds are near one where only one side has a spread: t of 8 has a p of 0.08."""
+    found = difference(runs(50.0, 51.0), {7: {"A": 45.5, "B": 47.5}, 8: {"A": 45.5, "B": 47.5001}})
+    assert found.seeds is not None
+    assert (found.seeds.count, found.resolved) == (2, False)
+    assert found.seeds.p == pytest.approx(0.079, abs=0.001)
+    assert found.verdict() == "unresolved over 2 seeds; about 3 seeds would resolve it"
+
+
 def test_equal_runs_are_unresolved_and_no_number_of_seeds_helps() -> None:
     found = difference(runs(1.0, 2.0), runs(1.0, 2.0))
     assert (found.low, found.high, found.resolved, found.seeds_needed) == (0.0, 0.0, False, None)
@@ -114,6 +146,19 @@ def test_several_comparisons_at_once_ask_for_more_of_each() -> None:
     assert together["one"].comparisons == 3
     assert (together["one"].low, together["one"].high) == (alone.low, alone.high)
     assert together["one"].seeds_needed is not None
+
+
+def test_only_comparisons_with_an_interval_count() -> None:
+    """A run of one seed has no p-value over seeds that could be corrected, and below five tasks none over tasks."""
+    several = difference(runs(50.0, 50.9, 50.1), runs(49.0, 49.5, 49.3))
+    single = difference({0: dict.fromkeys("ABCDE", 50.0)}, {0: dict.fromkeys("ABCDE", 40.0)})
+    assert several.seeds is not None
+    found = corrected({"several": several, "single": single})
+    assert found["several"] == several, "one comparison over seeds: nothing to correct"
+    assert (found["several"].comparisons, found["single"].comparisons) == (1, 1)
+    assert several.seeds_needed == found["several"].seeds_needed
+    together = corrected({"several": several, "single": single, "again": several})
+    assert {name: one.comparisons for name, one in together.items()} == {"several": 2, "single": 1, "again": 2}
 
 
 @pytest.mark.parametrize("tasks", [5, 8, 56])
