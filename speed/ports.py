@@ -222,9 +222,9 @@ class Engine(Backend, ABC):
             UserError: with the remedy.
         """
 
-    def group(self, base: str, runtime: Runtime) -> int:
-        """GPUs that share one model of this base while it generates; 1 where one is large enough."""
-        return 1
+    def groups(self, base: str, runtime: Runtime) -> tuple[int, ...]:
+        """Numbers of GPUs that can share one model of this base while it generates, up to as many as it needs."""
+        return (1,)
 
     def load(self, base: str) -> EngineLoad | None:
         """What one model of this base takes while it generates, for plans; None where that is not known."""

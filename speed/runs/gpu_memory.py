@@ -114,7 +114,7 @@ def _of_generation(label: str, pool: GeneratingPool[Any], runtime: Runtime) -> N
     load = pool.engine.load(base) if base else None
     if load is None or gigabytes is None:
         return None
-    gpus = min(pool.engine.group(base, runtime), len(runtime.devices))
+    gpus = most_of(pool.engine.groups(base, runtime), len(runtime.devices))
     takes = load.gigabytes(gpus)
     if takes <= gigabytes:
         return Need(label, gpus, takes, "")

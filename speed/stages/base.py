@@ -136,11 +136,10 @@ class GeneratingPool(Pool[R]):
         return next(iter([*bases, *(node.base.name for node in read if isinstance(node, UntrainedModel))]), "")
 
     def demand(self, runtime: Runtime) -> Demand:
-        read = [node for node in self.upstream.values() if isinstance(node, Node)]
-        base = next((training.base for node in read if (training := node.training()) is not None), "")
+        base = self.written_by
         shape = shape_of(base) if base else None
         held = 0.0 if shape is None else WEIGHT * shape.parameters / GIGABYTE
-        return Demand((self.engine.group(base, runtime),), workers=True, gigabytes=held)
+        return Demand(self.engine.groups(base, runtime), workers=True, gigabytes=held)
 
     def check(self, runtime: Runtime) -> None:
         self.engine.check(runtime)

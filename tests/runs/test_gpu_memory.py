@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from speed.core.build import plan_shares
 from speed.core.errors import mistakes_of
 from speed.core.graph import stage_statuses
 from speed.core.store import Store
@@ -27,6 +28,31 @@ def needs(compose: Any, home: Path, gpus: int, gigabytes: int, *more: str) -> li
     listed = ",".join(map(str, range(gpus)))
     config = compose("preset=paper", f"runtime.devices=[{listed}]", f"runtime.device_gb={gigabytes}", *more)
     return gpu_needs(config, stage_statuses(pipeline(config).goals(), Store(home)))
+
+
+LLAMA = "meta-llama/Meta-Llama-3-8B"
+
+
+@pytest.mark.parametrize("machine", ["8 x 80", "8 x 40", "8 x 24", "3 x 24", "1 x 24"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "",
+        "+experiment=baseline_llama3",
+        f"given.junior={LLAMA}",
+        f"given.senior={LLAMA} given.revisor={LLAMA}",
+        "preference=field_dpo",
+    ],
+)
+def test_a_plan_tells_of_the_gpus_that_a_stage_is_given(compose: Any, tmp_path: Path, machine: str, what: str) -> None:
+    gpus, gigabytes = map(int, machine.split(" x "))
+    listed = ",".join(map(str, range(gpus)))
+    config = compose("preset=paper", f"runtime.devices=[{listed}]", f"runtime.device_gb={gigabytes}", *what.split())
+    order = pipeline(config).goals()
+    shares = {goal.label: plan_shares(order, config.runtime)[goal.key].devices for goal in order}
+    told = {need.label: need.gpus for need in gpu_needs(config, stage_statuses(order, Store(tmp_path)))}
+    assert {"synthesis", "embedder"} <= set(told)
+    assert told == {label: shares[label] for label in told}
 
 
 @pytest.mark.parametrize("machine", sorted(GOLDEN))

@@ -87,13 +87,15 @@ class VllmEngine(LocalWeights):
             )
         refuse_for(mistakes)
 
-    def group(self, base: str, runtime: Runtime) -> int:
-        """As few GPUs as hold the weights and the keys and values of `cache_tokens` (vLLM's tensor parallelism)."""
+    def groups(self, base: str, runtime: Runtime) -> tuple[int, ...]:
+        """Numbers that divide the heads, as vLLM's tensor parallelism asks for, up to as few as hold the weights and
+        the keys and values of `cache_tokens`."""
         shape, load = shape_of(base), self.load(base)
         if shape is None or load is None or runtime.device_gb is None:
-            return 1
-        sizes = (size for size in (1, 2, 4, 8, 16) if shape.heads % size == 0)
-        return next((size for size in sizes if load.gigabytes(size) <= runtime.device_gb), 16)
+            return (1,)
+        sizes = [size for size in (1, 2, 4, 8, 16) if shape.heads % size == 0]
+        enough = next((size for size in sizes if load.gigabytes(size) <= runtime.device_gb), sizes[-1])
+        return tuple(size for size in sizes if size <= enough)
 
     def load(self, base: str) -> EngineLoad | None:
         shape = shape_of(base)
