@@ -208,6 +208,11 @@ class Engine(Backend, ABC):
             f"{type(self).__name__} cannot write with a model that was not trained here: take another engine"
         )
 
+    def base_under(self, model: str) -> str:
+        """The base model (a reference, see ModelReference) that a model which was not trained in this run stands on: of
+        another run's adapter what it belongs to, otherwise the model itself."""
+        return model
+
     def check(self, runtime: Runtime) -> None:
         """Refuse, before anything is built, what would have no effect or cannot be carried out.
 
