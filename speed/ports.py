@@ -229,7 +229,8 @@ class Engine(Backend, ABC):
 
     def groups(self, base: str, runtime: Runtime) -> tuple[int, ...]:
         """Numbers of GPUs that can share one model of this base while it generates, up to as many as it needs."""
-        return (1,)
+        load = self.load(base)
+        return (1,) if load is None or runtime.device_gb is None else load.groups(runtime.device_gb)
 
     def load(self, base: str) -> EngineLoad | None:
         """What one model of this base takes while it generates, for plans; None where that is not known."""

@@ -38,6 +38,13 @@ class EngineLoad(NamedTuple):
     """That are held at once at most."""
     option: str
     """The setting that says how many."""
+    shared_by: tuple[int, ...] = (1,)
+    """Numbers of GPUs that can share the model."""
+
+    def groups(self, gigabytes: float) -> tuple[int, ...]:
+        """Those numbers up to the first for which GPUs of so many GB suffice; all where none does."""
+        enough = next((number for number in self.shared_by if self.gigabytes(number) <= gigabytes), self.shared_by[-1])
+        return tuple(number for number in self.shared_by if number <= enough)
 
     def gigabytes(self, gpus: int, tokens: int | None = None) -> float:
         """On each of so many GPUs that share the model."""
