@@ -1,4 +1,5 @@
-"""Whether each training and generation of a plan fits into the GPUs that it is for, and what would make it fit.
+"""Whether each training, generation and encoding of a plan fits into the GPUs that it is for, and what would make it
+fit.
 
 A run is refused for what does not fit, before its first call, by the estimates of `data/costs/memory`. No GPU has
 confirmed these: `runtime.beyond_memory=try` starts it all the same.
@@ -14,16 +15,32 @@ from speed.core.allocation import most_of
 from speed.core.errors import refuse_for
 from speed.core.graph import StageStatus
 from speed.core.machine import GIGABYTE
+from speed.core.stage import Node, Pool
 from speed.data.costs.auto_fit import first_that_fits
-from speed.data.costs.memory import RESERVED, Fit, embedder_bytes, fit_on, state_bytes, training_bytes
+from speed.data.costs.memory import (
+    CHUNK_TOKENS,
+    RESERVED,
+    Fit,
+    embedder_bytes,
+    encoding_bytes,
+    fit_on,
+    state_bytes,
+    training_bytes,
+)
 from speed.data.costs.model_shapes import shape_of
 from speed.ports import Engine, Training
 from speed.runs.tables import paragraph
 from speed.stages.base import GeneratingPool
 from speed.stages.embedder import Embedder
+from speed.stages.evaluation import Evaluation
+from speed.stages.filter import NegativeFilter
+from speed.stages.held_out_pairs import HeldOutPairs
+from speed.stages.negatives import MinedNegatives
+from speed.stages.own_domain import OwnDomain
+from speed.stages.retriever_pairs import RetrieverPairs
 
 LEAST_CHUNK = 512
-"""Tokens of the smallest chunk that is proposed to an embedder's training."""
+"""Tokens of the smallest chunk that is proposed to an embedder's training, or counted on in an encoding."""
 
 
 LEAST_TOKENS = 8_192
@@ -31,7 +48,7 @@ LEAST_TOKENS = 8_192
 
 
 class Need(NamedTuple):
-    """What a training or a generation takes of each of its GPUs."""
+    """What a training, a generation or an encoding takes of each of its GPUs."""
 
     label: str
     gpus: int
@@ -40,7 +57,7 @@ class Need(NamedTuple):
     remedy: str
     """Settings under which it fits; empty where it fits as it is."""
     chosen: str = ""
-    """What takes the place of `auto`."""
+    """What takes the place of `auto`, or of usual chunks."""
     workers: int = 1
     """That have so many GPUs each."""
 
@@ -123,6 +140,8 @@ def gpu_needs(config: Config, missing: Sequence[StageStatus]) -> list[Need]:
             need = _of_embedder(node, node.trainer.devices(runtime), gpus)
         elif isinstance(node, GeneratingPool):
             need = _of_generation(label, node.written_by, node.engine, gpus)
+        elif (encoding := _encoding(node)) is not None:
+            need = _of_encoding(label, encoding, isinstance(node, Pool), gpus)
         if need is not None:
             needs.append(need)
     return needs
@@ -214,3 +233,70 @@ def _of_embedder(node: Embedder, numbers: Sequence[int], gpus: Gpus) -> Need | N
         if takes <= gpus.gigabytes:
             return need._replace(remedy=gpus.remedy(used, number, settings, takes))
     return need._replace(remedy="GPUs with more memory are needed")
+
+
+class Encoding(NamedTuple):
+    """What encodes texts, on each GPU by itself."""
+
+    base: str
+    """The model (a reference); empty where it is not known."""
+    precision: str
+    remedy: str
+    """What would do where no precision does."""
+    option: str = ""
+    """The setting of the precision; empty where there is none."""
+
+
+def _encoding(node: Node) -> Encoding | None:
+    """What a stage encodes texts with; None where it encodes none, or nothing is known of it."""
+    match node:
+        case Evaluation(evaluator=evaluator, embedder=embedder) | OwnDomain(evaluator=evaluator, embedder=embedder):
+            load, trained = evaluator.load(), embedder.trainer.load() if isinstance(embedder, Embedder) else None
+            if load is None or trained is None:
+                return None
+            remedy = "a smaller embedder.base, or GPUs with more memory, would do"
+            return Encoding(trained.base, load.precision, remedy, "eval.precision")
+        case HeldOutPairs():
+            trained = node.trainer.load()
+            remedy = "held_out_pairs=0 goes without, and GPUs with more memory would do"
+            return None if trained is None else Encoding(trained.base, "fp32", remedy)
+        case MinedNegatives():
+            retriever, key = node.miner, "negatives.miner.model"
+        case NegativeFilter():
+            retriever, key = node.judge, "filter.judge.model"
+        case RetrieverPairs():
+            retriever, key = node.probe, "judge.retriever.model"
+        case _:
+            return None
+    models = [each.name for each in retriever.hub_repositories()] + [str(file.parent) for file in retriever.weights()]
+    return Encoding(next(iter(models), ""), "fp32", f"a smaller embedder as {key}, or GPUs with more memory, would do")
+
+
+def _of_encoding(label: str, encoding: Encoding, by_blocks: bool, gpus: Gpus) -> Need | None:
+    """An encoder reads less at once where it must, so that nothing is refused for its usual chunks.
+
+    Args:
+        by_blocks: whether workers encode, with a GPU each.
+    """
+    shape = shape_of(encoding.base) if encoding.base else None
+    if shape is None:
+        return None
+
+    def smaller(precision: str) -> tuple[int, float]:
+        """Tokens of the largest chunk that fits, or of the smallest, and what it takes."""
+        chunk, width = CHUNK_TOKENS, 4 if precision == "fp32" else 2
+        while (takes := encoding_bytes(shape, width, chunk) / GIGABYTE + RESERVED) > gpus.gigabytes:
+            if chunk <= LEAST_CHUNK:
+                break
+            chunk //= 2
+        return chunk, takes
+
+    chunk, takes = smaller(encoding.precision)
+    chosen = f"chunks of {chunk:,} tokens" if chunk < CHUNK_TOKENS else ""
+    used, workers = (1, gpus.per_node) if by_blocks else (gpus.per_node, 1)
+    need = Need(label, used, takes, "", chosen, workers)
+    if takes <= gpus.gigabytes:
+        return need
+    if encoding.option and encoding.precision == "fp32" and (halved := smaller("bf16")[1]) <= gpus.gigabytes:
+        return need._replace(remedy=f"{encoding.option}=bf16 takes {halved:,.0f} GB")
+    return need._replace(remedy=encoding.remedy)

@@ -140,12 +140,46 @@ def test_the_nearest_remedy_is_named(compose: Any, tmp_path: Path) -> None:
     assert "lora" not in told("1 x 2")["junior"]
 
 
+ENCODING = {
+    "evaluation": ("", "eval.precision=bf16 takes 17 GB"),
+    "own domain": ("topics=corpus topics.path={documents}", "eval.precision=bf16 takes 17 GB"),
+    "negatives": ("negatives=mined", "a smaller embedder as negatives.miner.model, or GPUs with more memory, would do"),
+    "filter": ("filter=positive_aware", "a smaller embedder as filter.judge.model, or GPUs with more memory, would do"),
+    "retriever pairs": (
+        "judge=retriever",
+        "a smaller embedder as judge.retriever.model, or GPUs with more memory, would do",
+    ),
+    "held-out pairs": ("held_out_pairs=100", "held_out_pairs=0 goes without, and GPUs with more memory would do"),
+}
+"""Stages that encode texts in fp32, where the evaluation is set to it, and what is said on a GPU that is too small."""
+
+
+@pytest.mark.parametrize("label", ENCODING)
+def test_what_encodes_texts_is_looked_at_too(compose: Any, tmp_path: Path, label: str) -> None:
+    """Mistral-7B without its head is 26 GB in fp32 and 13 in bf16, and a chunk of 16,384 tokens takes 4 and 2."""
+    for name in ("a.md", "b.md"):
+        (tmp_path / name).write_text("word " * 200)
+    settings, remedy = ENCODING[label]
+    more = ("eval.precision=fp32", *settings.format(documents=tmp_path).split())
+    small, middle, large = (
+        {need.label: need for need in needs(compose, tmp_path / "home", 2, size, *more)}[label] for size in (24, 30, 80)
+    )
+    alone = label == "retriever pairs"
+    assert (large.gpus, large.workers) == ((1, 2) if alone else (2, 1))
+    assert 31 < large.gigabytes < 33
+    assert (large.chosen, large.remedy) == ("", "")
+    assert (middle.chosen, middle.remedy) == ("chunks of 4,096 tokens", ""), "an encoder takes less where it must"
+    assert middle.gigabytes < 30
+    assert small.remedy == remedy
+
+
 def test_a_plan_says_so_where_memory_is_known(compose: Any, tmp_path: Path) -> None:
     declared = compose("preset=paper", "runtime.devices=[0,1,2,3,4,5,6,7]", "runtime.device_gb=80")
     found = stage_statuses(pipeline(declared).goals(), Store(tmp_path))
     lines = memory_lines(declared, found)
     assert "embedder: 35 of 80 GB on each of 8" in lines
     assert "senior: 46 of 80 GB on each of 8 with micro_batch=1 gradient_checkpointing=false" in lines
+    assert "evaluation: 17 of 80 GB on each of 8" in lines
     assert "synthesis: 49 of 80 GB on one GPU by each of 8 workers" in lines
     smaller = compose("preset=paper", "runtime.devices=[0,1,2,3,4,5,6,7]", "runtime.device_gb=24")
     assert "synthesis: 14 of 24 GB on each of 4 by each of 2 workers" in memory_lines(smaller, found)

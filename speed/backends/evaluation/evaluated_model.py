@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from speed.backends.encoding.encoder import CHUNK_TOKENS, PADDING_SHARE, Encoder, UnknownLayout
+from speed.backends.encoding.encoder import PADDING_SHARE, Encoder, UnknownLayout
 from speed.backends.encoding.instructions import instruction_table
 from speed.backends.encoding.sentence_transformer import SentenceTransformerEncoder
 from speed.backends.encoding.shared_encoder import is_shared, of_folder, shared
@@ -20,6 +20,7 @@ from speed.backends.runtime.precision import dtype_of
 from speed.core.content import sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import Json
+from speed.data.costs.memory import CHUNK_TOKENS
 from speed.runtime import Context
 
 WEIGHTS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.md")

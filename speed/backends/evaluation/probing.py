@@ -7,12 +7,13 @@ import time
 import numpy as np
 import torch
 
-from speed.backends.encoding.encoder import CHUNK_TOKENS, Encoder
+from speed.backends.encoding.encoder import Encoder
 from speed.backends.encoding.retriever import EmbeddingRetriever
 from speed.backends.runtime.device import device_of
 from speed.backends.runtime.peak_memory import finish_computing, forget_peak, peak_gigabytes
 from speed.backends.runtime.precision import Precision, dtype_of
 from speed.data.costs.loads import Measured
+from speed.data.costs.memory import CHUNK_TOKENS
 from speed.ports import EmbedderTrainer
 from speed.runtime import Context
 
