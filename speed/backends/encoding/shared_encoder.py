@@ -127,9 +127,9 @@ def _load_from(how: tuple[int, str, int, int], folder: Path) -> Load:
 def _loaded(load: LoadEncoder, max_length: int, precision: str, chunk_tokens: int, threads: int, device: str) -> Encode:
     """The embedder of a worker, and how it encodes a chunk."""
     torch.set_num_threads(threads)
-    encoder = load(device)
+    encoder = load("cpu")  # whose memory may hold the files' precision, which the device's may not
     encoder.max_length = max_length
-    encoder.model.to(dtype_of(precision))
+    encoder.model.to(dtype_of(precision)).to(device)
     encoder.chunk_tokens = min(chunk_tokens, CHUNK_TOKENS)
 
     def encode(rows: list[Ids]) -> tuple[Vectors, int]:

@@ -96,7 +96,7 @@ class LocalModel:
             )
         try:
             try:
-                encoder = Encoder.load(self.folder, "cpu" if len(devices) > 1 else device, max_length)
+                encoder = Encoder.load(self.folder, "cpu", max_length)
             except UnknownLayout as reason:
                 ctx.say(f"{reason}; sentence-transformers encodes instead")
                 encoder = SentenceTransformerEncoder(self.folder, device, max_length)
@@ -121,6 +121,7 @@ class LocalModel:
             if is_shared(devices, ctx, everywhere):
                 load = partial(of_folder, self.folder)
                 return shared(encoder, load, precision, devices, ctx, everywhere, self.folder)
+        encoder.model.to(device)  # in the precision that it is asked for, which may be half of the files'
         return encoder
 
     def _remember_chunks(self, encoder: Encoder, precision: str, ctx: Context) -> None:

@@ -33,10 +33,10 @@ def measure_encoding(
     if not isinstance(retriever, EmbeddingRetriever):
         return None
     torch.set_num_threads(ctx.grant.threads)
-    encoder = retriever.loaded(device)
+    encoder = retriever.loaded("cpu")  # in fp32, which the device's memory may not hold
     if not isinstance(encoder, Encoder):
         return None
-    encoder.model.to(dtype_of(precision))
+    encoder.model.to(dtype_of(precision)).to(device)
     encoder.max_length = max_length or encoder.max_length
     forget_peak(device)
     texts = random_texts(encoder, CHUNKS * max(1, CHUNK_TOKENS // encoder.max_length))
