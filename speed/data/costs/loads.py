@@ -25,6 +25,8 @@ class EmbedderLoad(NamedTuple):
     """Of a record in a step, at most."""
     graded: bool = False
     """Whether graded documents are trained on."""
+    scored: int = 1
+    """Models that an evaluation reads its texts with: the embedder, and its base where that is scored too."""
 
 
 class EngineLoad(NamedTuple):
