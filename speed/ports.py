@@ -208,6 +208,11 @@ class Engine(Backend, ABC):
             f"{type(self).__name__} cannot write with a model that was not trained here: take another engine"
         )
 
+    def base_under(self, model: str) -> str:
+        """The base model (a reference, see ModelReference) that a model which was not trained in this run stands on: of
+        another run's adapter what it belongs to, otherwise the model itself."""
+        return model
+
     def check(self, runtime: Runtime) -> None:
         """Refuse, before anything is built, what would have no effect or cannot be carried out.
 
@@ -222,9 +227,10 @@ class Engine(Backend, ABC):
             UserError: with the remedy.
         """
 
-    def group(self, base: str, runtime: Runtime) -> int:
-        """GPUs that share one model of this base while it generates; 1 where one is large enough."""
-        return 1
+    def groups(self, base: str, runtime: Runtime) -> tuple[int, ...]:
+        """Numbers of GPUs that can share one model of this base while it generates, up to as many as it needs."""
+        load = self.load(base)
+        return (1,) if load is None or runtime.device_gb is None else load.groups(runtime.device_gb)
 
     def load(self, base: str) -> EngineLoad | None:
         """What one model of this base takes while it generates, for plans; None where that is not known."""

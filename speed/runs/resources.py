@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ from speed.data.costs.gpu_hours import (
     BANDWIDTH_USED,
     CARD,
     CHARACTERS_PER_TOKEN,
-    PEAK_FP32,
+    PEAKS_FP32,
     ROW_BYTES,
     evaluation_hours,
     generation_hours,
+    peak_of,
     record_bytes,
 )
 from speed.data.costs.loads import EmbedderLoad
@@ -40,8 +42,12 @@ TOKEN_BYTES = 4
 """Of a token of a record, in the cache that the embedder's training reads."""
 
 
-CHARACTERS_A_TEXT = 450
-"""Of an evaluation's texts, about: 430 in MTEB(eng, v1), 690 in v2, by mteb's own statistics."""
+CHARACTERS_A_TEXT = 430
+"""Of an evaluation's texts, about: as in MTEB(eng, v1), 690 in v2, by mteb's own statistics."""
+VECTORS_GB = 1e9
+"""Bytes of a GB of `runtime.vectors_gb`."""
+ENOUGH = 1.1
+"""Of what vectors take about, what would keep all."""
 
 
 @dataclass
@@ -85,40 +91,52 @@ def resource_lines(config: Config, found: list[StageStatus], measured: Mapping[s
     if needed.unknown:
         unknown = ", ".join(needed.unknown)
         lines.append(f"not estimated, since the size of a model is unknown or a training fits nowhere: {unknown}")
-    load = config.eval.load()
-    if load is not None and load.precision == "fp32" and sum(needed.hours["evaluation"].values()) >= 1:
-        share = PEAK_FP32 / PEAKS[CARD]
-        lines.append(f"the evaluation's arithmetic is fp32 (eval.precision); bf16 takes {share:.0%} of its hours")
-    if (evaluation := sum(needed.hours["evaluation"].values())) >= 1:
-        gpus = len(config.runtime.devices) if isinstance(config.runtime.devices, tuple) else 1
-        shared = f"{gpus} GPUs share its texts" if gpus > 1 else "one GPU encodes all of its texts"
-        lines.append(
-            f"evaluation: about {evaluation / gpus:,.0f} hours, since {shared}; vectors that the root has kept "
-            "cost none"
-        )
-    if needed.hours["evaluation"] and (vectors := _vectors(config)) > config.runtime.vectors_gb > 0:
-        lines.append(
-            f"the evaluation's text vectors take about {vectors:,.0f} GB, and runtime.vectors_gb="
-            f"{config.runtime.vectors_gb:g} keeps the first {config.runtime.vectors_gb:g}: texts beyond are encoded "
-            "again after a kill, and for each task that has them"
-        )
+    lines += _evaluation_lines(config, needed.hours["evaluation"], measured)
     lines.append(
-        f"assumed: {UTILISATION:.0%} of {PEAKS[CARD] / 1e12:g} Tflop/s in 16 bits ({PEAK_FP32 / 1e12:g} in fp32) and "
-        f"{BANDWIDTH_USED:.0%} of {BANDWIDTH / 1e12:g} TB/s, as of an A100; texts as long as their prompts ask for "
-        "(the paper's were shorter), written side by side as vLLM does (engine=transformers is slower); "
-        f"{CHARACTERS_PER_TOKEN:g} characters a token; evaluation data uncut; two checkpoints of the largest training; "
-        f"{ROW_BYTES} bytes a row beside its texts"
+        f"assumed: {UTILISATION:.0%} of {PEAKS[CARD] / 1e12:g} Tflop/s in 16 bits "
+        f"({PEAKS_FP32[CARD] / 1e12:g} in fp32) and {BANDWIDTH_USED:.0%} of {BANDWIDTH / 1e12:g} TB/s, as of an A100; "
+        "texts as long as their prompts ask for (the paper's were shorter), written side by side as vLLM does "
+        f"(engine=transformers is slower); {CHARACTERS_PER_TOKEN:g} characters a token; evaluation data uncut; two "
+        f"checkpoints of the largest training; {ROW_BYTES} bytes a row beside its texts"
     )
     return [paragraph(line) for line in lines]
 
 
-def _vectors(config: Config) -> float:
-    """GB of the vectors of all texts of the evaluation, in fp32 as they are kept; 0 where that is not known."""
-    load, embedder = config.eval.load(), config.embedder.load()
-    shape = None if embedder is None else shape_of(embedder.base)
-    if load is None or shape is None:
-        return 0.0
-    return load.characters / CHARACTERS_A_TEXT * shape.hidden * 4 / GIGABYTE
+def _evaluation_lines(config: Config, of_stages: Mapping[str, float], measured: Mapping[str, float]) -> list[str]:
+    """How long the evaluation takes on the GPUs that are there, and which of its vectors are kept.
+
+    Args:
+        of_stages: its GPU-hours, by label.
+    """
+    load, embedder, runtime = config.eval.load(), config.embedder.load(), config.runtime
+    if load is None or embedder is None or not of_stages:
+        return []
+    lines, hours = [], sum(of_stages.values())
+    usual, peak = (peak_of(gigabytes, load.precision) for gigabytes in (CARD, runtime.device_gb or CARD))
+    if load.precision == "fp32" and hours >= 1:
+        share = usual / peak_of(CARD, "bf16")
+        lines.append(f"the evaluation's arithmetic is fp32 (eval.precision); bf16 takes {share:.0%} of its hours")
+    if hours >= 1:
+        gpus = len(runtime.devices) if isinstance(runtime.devices, tuple) else 1
+        shared = f"{gpus} GPUs share its texts" if gpus > 1 else "one GPU encodes all of its texts"
+        if peak != usual and not measured.keys() & of_stages.keys():
+            hours, shared = hours * usual / peak, f"{shared} at {peak / 1e12:g} Tflop/s"
+        both = " for the embedder and its base" if embedder.scored > 1 else ""
+        lines.append(
+            f"evaluation: about {hours / gpus:,.0f} hours{both}, since {shared}; vectors that the root has kept cost "
+            "none"
+        )
+    shape = shape_of(embedder.base)
+    texts = embedder.scored * load.characters / CHARACTERS_A_TEXT
+    vectors = 0.0 if shape is None else texts * shape.hidden * 4 / VECTORS_GB
+    if vectors > runtime.vectors_gb > 0:
+        lines.append(
+            f"the evaluation's text vectors take about {vectors:,.0f} GB, and runtime.vectors_gb="
+            f"{runtime.vectors_gb:g} keeps the first {runtime.vectors_gb:g}: texts beyond are encoded "
+            "again after a kill, and for each task that has them; runtime.vectors_gb="
+            f"{math.ceil(ENOUGH * vectors / 10) * 10} would keep all"
+        )
+    return lines
 
 
 def _hours_shown(hours: Mapping[str, float], measured: Mapping[str, float]) -> list[str]:
@@ -198,7 +216,8 @@ def _add_evaluation(needed: Resources, node: Evaluation) -> None:
     needed.disk["evaluation data"] += COPIES * load.characters
     shape = _shape(needed, node.name, trained.base)
     if shape is not None:
-        needed.hours["evaluation"][node.name] = evaluation_hours(shape, load.characters, load.precision)
+        hours = evaluation_hours(shape, load.characters, load.precision)
+        needed.hours["evaluation"][node.name] = trained.scored * hours
 
 
 def _shape(needed: Resources, label: str, base: str) -> Shape | None:

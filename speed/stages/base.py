@@ -133,14 +133,13 @@ class GeneratingPool(Pool[R]):
         """The base of the model that writes it; empty where it is not known."""
         read = [node for node in self.upstream.values() if isinstance(node, Node)]
         bases = [training.base for node in read if (training := node.training()) is not None]
-        return next(iter([*bases, *(node.base.name for node in read if isinstance(node, UntrainedModel))]), "")
+        return next(iter([*bases, *(node.base_under for node in read if isinstance(node, UntrainedModel))]), "")
 
     def demand(self, runtime: Runtime) -> Demand:
-        read = [node for node in self.upstream.values() if isinstance(node, Node)]
-        base = next((training.base for node in read if (training := node.training()) is not None), "")
+        base = self.written_by
         shape = shape_of(base) if base else None
         held = 0.0 if shape is None else WEIGHT * shape.parameters / GIGABYTE
-        return Demand((self.engine.group(base, runtime),), workers=True, gigabytes=held)
+        return Demand(self.engine.groups(base, runtime), workers=True, gigabytes=held)
 
     def check(self, runtime: Runtime) -> None:
         self.engine.check(runtime)
@@ -267,8 +266,13 @@ class UntrainedModel(Stage[Weights]):
     base: ModelReference
     engine: Engine
 
+    @property
+    def base_under(self) -> str:
+        """The base model that it stands on (a reference); see `Engine.base_under`."""
+        return self.engine.base_under(self.base.name)
+
     def hub_repositories(self) -> tuple[HubRepository, ...]:
-        return hub_model(self.base.name)
+        return hub_model(self.base_under)
 
 
 def bases_under(node: Node) -> tuple[HubRepository, ...]:

@@ -43,7 +43,10 @@ class Evaluation(Stage[Scores]):
         trainer, load = getattr(self.embedder, "trainer", None), self.evaluator.load()
         if not isinstance(trainer, EmbedderTrainer):
             return None
-        return EncodingTrial(0.0 if load is None else load.characters / CHARACTERS_PER_TOKEN, self.evaluator, trainer)
+        trained = trainer.load()
+        models = 1 if trained is None else trained.scored
+        tokens = 0.0 if load is None else models * load.characters / CHARACTERS_PER_TOKEN
+        return EncodingTrial(tokens, self.evaluator, trainer)
 
     def hub_repositories(self) -> tuple[HubRepository, ...]:
         return self.evaluator.hub_repositories()

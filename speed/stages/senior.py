@@ -60,7 +60,7 @@ class Senior(Stage[Weights]):
 
     def training(self) -> Training:
         trained: Training | None = self.junior.training()
-        base = self.junior.base.name if isinstance(self.junior, UntrainedModel) else trained.base if trained else ""
+        base = self.junior.base_under if isinstance(self.junior, UntrainedModel) else trained.base if trained else ""
         return Training(base, self.dpo, self.trainer, 2 * sum(tokens_about(self, "seed")))
 
     def trial(self) -> TrainingTrial:

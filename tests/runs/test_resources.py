@@ -59,6 +59,48 @@ def test_a_plan_says_how_long_the_evaluation_takes(compose: Any, tmp_path: Path)
     assert "evaluation: about" not in " ".join(resource_lines(small, found(small, tmp_path / "home")))
 
 
+def told_of(compose: Any, home: Path, *settings: str, measured: dict[str, float] | None = None) -> str:
+    """The last lines of a plan of the paper's run, as one."""
+    config = compose("preset=paper", "topics=miniature", *settings)
+    return " ".join(" ".join(resource_lines(config, found(config, home), measured)).split())
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "precision", "slower", "said"),
+    [
+        (80, "bf16", 1.0, ""),
+        (39.4, "bf16", 1.0, ""),
+        (23.6, "bf16", 312 / 165, " at 165 Tflop/s"),
+        (24, "fp32", 19.5 / 82.6, " at 82.6 Tflop/s"),
+    ],
+)
+def test_the_hours_of_the_evaluation_are_those_of_the_gpus_that_are_there(
+    compose: Any, tmp_path: Path, gigabytes: float, precision: str, slower: float, said: str
+) -> None:
+    characters = sum(each.characters for each in evaluation_datasets("mteb_v1"))
+    hours = evaluation_hours(MISTRAL, characters, precision) / 2 * slower
+    machine = (f"eval.precision={precision}", "runtime.devices=[0,1]", f"runtime.device_gb={gigabytes}")
+    told = f"evaluation: about {hours:,.0f} hours, since 2 GPUs share its texts{said}; vectors"
+    assert told in told_of(compose, tmp_path, *machine)
+    told = "evaluation: about 30 hours, since 2 GPUs share its texts; vectors"
+    assert told in told_of(compose, tmp_path, *machine, measured={"evaluation": 60.0}), "measured on them"
+
+
+def test_a_base_that_is_scored_too_takes_its_time_and_vectors(compose: Any, tmp_path: Path) -> None:
+    small, base = KNOWN["Qwen/Qwen2.5-0.5B"], "embedder=qwen2_5_500m"
+    characters = sum(each.characters for each in evaluation_datasets("mteb_v1"))
+    config = compose("preset=paper", "topics=miniature", base)
+    statuses = found(config, tmp_path / "home")
+    twice = 2 * evaluation_hours(small, characters, "bf16")
+    assert resources(config, statuses).hours["evaluation"]["evaluation"] == pytest.approx(twice)
+    (node,) = (status.goal.node for status in statuses if status.goal.label == "evaluation")
+    assert node.trial().tokens_expected == pytest.approx(2 * characters / 4.5)
+    told = told_of(compose, tmp_path / "home", base)
+    assert f"about {twice:,.0f} hours for the embedder and its base, since one GPU encodes all of its texts" in told
+    vectors = 2 * characters / 430 * small.hidden * 4 / 1e9
+    assert f"the evaluation's text vectors take about {vectors:,.0f} GB" in told
+
+
 PAGE = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
 PLANS = re.findall(r"```bash\npython -m speed.run (preset=.*)\n```\n\n((?:    .*\n)+)", PAGE)
 """Commands of a page with what is shown of their plans."""
@@ -79,18 +121,14 @@ def test_three_plans_are_shown() -> None:
     assert len(PLANS) == 3
 
 
-def test_a_plan_says_which_vectors_are_not_kept(compose: Any, tmp_path: Path) -> None:
+def test_a_plan_says_which_vectors_are_not_kept_and_what_would_keep_them(compose: Any, tmp_path: Path) -> None:
     """MTEB(eng, v1) has 38 million texts by mteb's statistics, each with 4,096 numbers of 4 bytes: 625 GB."""
-    config = compose("preset=paper", "topics=miniature")
-    told = " ".join(" ".join(resource_lines(config, found(config, tmp_path / "home"))).split())
-    size = re.search(
-        r"the evaluation's text vectors take about (\d+) GB, and runtime.vectors_gb=50 keeps the first", told
-    )
-    assert size is not None
-    assert 550 < int(size[1]) < 700
-    for enough in ("runtime.vectors_gb=1000", "runtime.vectors_gb=0"):
-        config = compose("preset=paper", "topics=miniature", enough)
-        assert "text vectors take" not in " ".join(resource_lines(config, found(config, tmp_path / "home")))
+    told = told_of(compose, tmp_path)
+    assert "the evaluation's text vectors take about 625 GB, and runtime.vectors_gb=50 keeps the first 50:" in told
+    assert "for each task that has them; runtime.vectors_gb=690 would keep all" in told
+    for enough in ("runtime.vectors_gb=690", "runtime.vectors_gb=626", "runtime.vectors_gb=0"):
+        assert "text vectors take" not in told_of(compose, tmp_path, enough)
+    assert "keeps the first 620" in told_of(compose, tmp_path, "runtime.vectors_gb=620"), "GB as that setting counts"
 
 
 def test_encoding_takes_two_operations_a_weight_and_token() -> None:

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from payload_of_a_run import payload
 
-from speed.backends.engines.weights import refuse_partial
+from speed.backends.engines.given_weights import adopt, refuse_partial
+from speed.backends.engines.weights import read_card
 from speed.core.build import build
-from speed.core.content import Content, noted_absence
+from speed.core.content import Content, HubRepository, noted_absence
 from speed.core.errors import UserError
 from speed.core.graph import Goal
 from speed.core.stage import silence
@@ -142,6 +144,60 @@ def test_a_folder_must_hold_a_whole_generator(tmp_path: Path) -> None:
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match="merge it first"):
         refuse_partial(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("base", "says"),
+    [
+        ("relative:../k1", "is an adapter on weights of its own run"),
+        ("/nowhere/llama", "stands on the base /nowhere/llama, which is not on this machine"),
+    ],
+)
+@pytest.mark.parametrize("check", [refuse_partial, lambda given: adopt(given, Path(given) / "out")])
+def test_an_adapter_without_its_base_is_refused_before_anything_is_paid_for(
+    base: str, says: str, check: Any, tmp_path: Path
+) -> None:
+    folder = payload(tmp_path / "senior", base)
+    with pytest.raises(UserError, match=f"{folder} {says}"):
+        check(str(folder))
+
+
+def test_whole_models_and_adapters_with_their_base_are_taken(tmp_path: Path) -> None:
+    refuse_partial(str(payload(tmp_path / "adapter", MODEL)))
+    refuse_partial(str(payload(tmp_path / "hub", "org/name@abc")))
+    refuse_partial(str(payload(tmp_path / "whole", "relative:../gone", adapter=False)))
+    refuse_partial(str(payload(tmp_path / "instruct", MODEL, adapter=False, trained=False)))
+
+
+def test_a_folder_of_the_home_is_read_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    payload(tmp_path / "senior", MODEL)
+    adopt("~/senior", tmp_path / "out")
+    assert read_card(tmp_path / "out") == read_card("~/senior") is not None
+
+
+def test_a_plan_knows_what_a_given_payload_stands_on(compose: Any, tmp_path: Path) -> None:
+    """Its sizes, its GPUs and what is fetched for it are those of its base, whoever trains or writes with it."""
+    base, other = "meta-llama/Meta-Llama-3-8B", "mistralai/Mistral-7B-v0.1"
+    given = payload(tmp_path / "senior", f"{base}@abc")
+    whole = payload(tmp_path / "whole", base, adapter=False)
+    plan = ("preset=paper", "generator.base=mistralai/Mistral-7B-v0.1", "runtime.devices=[0,1]", "runtime.device_gb=40")
+
+    def stages(*more: str) -> dict[str, Any]:
+        return {goal.label: goal.node for goal in pipeline(compose(*plan, *more)).goals()}
+
+    runtime, hub = compose(*plan).runtime, (HubRepository("model", base, "abc"),)
+    found = stages(f"given.senior={given}", "revisor=none")
+    assert found["synthesis"].written_by == f"{base}@abc"
+    assert found["synthesis"].demand(runtime).devices == (1, 2)
+    assert found["synthesis"].hub_repositories() == found["given senior"].hub_repositories() == hub
+    found = stages(f"given.junior={given}")
+    assert found["senior"].training().base == f"{base}@abc"
+    assert found["senior"].hub_repositories() == found["root data"].hub_repositories() == hub
+    assert found["revisor"].hub_repositories() == (HubRepository("model", other),)
+    found = stages(f"given.senior={whole}", "revisor=none")
+    assert found["synthesis"].written_by == str(whole / "model")
+    assert found["synthesis"].hub_repositories() == found["given senior"].hub_repositories() == ()
 
 
 def written_by(folder: Path, **sizes: int) -> tuple[Part, ...]:

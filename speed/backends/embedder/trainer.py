@@ -91,7 +91,13 @@ class ContrastiveTrainer(ContrastiveSettings):
             checkpointing,
             self.hard_negatives,
             self.listwise > 0,
+            scored=1 if self._is_large else 2,
         )
+
+    @property
+    def _is_large(self) -> bool:
+        shape = shape_of(self.base.name)
+        return shape is not None and shape.parameters > LARGE
 
     def remarks(self) -> list[str]:
         """A base that is an embedder and never saw instructions, though these settings put one before each query."""
@@ -112,11 +118,8 @@ class ContrastiveTrainer(ContrastiveSettings):
 
     def quick_encoder(self, runtime: Runtime) -> tuple[str, Encode] | None:
         """See `EmbedderTrainer.quick_encoder`. A base that never was an embedder says little."""
-        shape = shape_of(self.base.name)
         folder = described(self.base.name)
-        if folder is None or not (Path(folder) / "modules.json").is_file():
-            return None
-        if shape is not None and shape.parameters > LARGE:
+        if folder is None or not (Path(folder) / "modules.json").is_file() or self._is_large:
             return None
 
         def encode(texts: Sequence[str]) -> Sequence[Sequence[float]]:
@@ -132,8 +135,7 @@ class ContrastiveTrainer(ContrastiveSettings):
 
     def untrained(self, out: Path, ctx: Context) -> Path | None:
         """See `EmbedderTrainer.untrained`."""
-        shape = shape_of(self.base.name)
-        if shape is not None and shape.parameters > LARGE:
+        if self._is_large:
             return None
         from speed.backends.embedder.export import export_untrained
 

@@ -19,11 +19,10 @@ from speed.backends.encoding.token_rows import Frame, finished_frame, token_rows
 from speed.backends.runtime.at_once import AtOnce, free_memory
 from speed.core.errors import UserError
 from speed.core.spec import Json
+from speed.data.costs.memory import CHUNK_TOKENS
 from speed.model.batching import Ids, chunks
 from speed.model.pooling import Pooling
 
-CHUNK_TOKENS = 16_384
-"""Padded tokens of a chunk."""
 PADDING_SHARE = 80
 """At most one in so many of a chunk's tokens may be padding."""
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from speed.backends.encoding.carried_model import ModelErrand
-from speed.backends.encoding.encoder import CHUNK_TOKENS, PADDING_SHARE, Encoder
+from speed.backends.encoding.encoder import PADDING_SHARE, Encoder
 from speed.backends.encoding.text_encoder import Vectors
 from speed.backends.encoding.workers import Encode, EncodingWorkers, Ids, Load, device_there
 from speed.backends.runtime.precision import dtype_of
@@ -24,6 +24,7 @@ from speed.core.elsewhere import Need
 from speed.core.errand import Carrier
 from speed.core.machine import GIGABYTE
 from speed.core.store import Store
+from speed.data.costs.memory import CHUNK_TOKENS
 from speed.model.batching import chunks
 from speed.runtime import Context
 
@@ -126,9 +127,9 @@ def _load_from(how: tuple[int, str, int, int], folder: Path) -> Load:
 def _loaded(load: LoadEncoder, max_length: int, precision: str, chunk_tokens: int, threads: int, device: str) -> Encode:
     """The embedder of a worker, and how it encodes a chunk."""
     torch.set_num_threads(threads)
-    encoder = load(device)
+    encoder = load("cpu")  # whose memory may hold the files' precision, which the device's may not
     encoder.max_length = max_length
-    encoder.model.to(dtype_of(precision))
+    encoder.model.to(dtype_of(precision)).to(device)
     encoder.chunk_tokens = min(chunk_tokens, CHUNK_TOKENS)
 
     def encode(rows: list[Ids]) -> tuple[Vectors, int]:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from speed.backends.engines.weights import adopt, load_tokenizer, read_card, refuse_partial
+from speed.backends.engines.given_weights import adopt, base_under, refuse_partial
+from speed.backends.engines.weights import load_tokenizer, read_card
 from speed.backends.runtime.device import device_of
 from speed.backends.runtime.peak_memory import finish_computing, peak_gigabytes
 from speed.core.closing import closing
@@ -49,6 +50,9 @@ class LocalWeights(Engine):
 
     def adopt(self, base: str, out: Path, layout: FormatName = "chat") -> None:
         adopt(base, out, layout)
+
+    def base_under(self, model: str) -> str:
+        return base_under(model)
 
     def check_model(self, base: str) -> None:
         refuse_partial(base)

@@ -89,21 +89,15 @@ class VllmEngine(LocalWeights):
             )
         refuse_for(mistakes)
 
-    def group(self, base: str, runtime: Runtime) -> int:
-        """As few GPUs as hold the weights and the keys and values of `cache_tokens` (vLLM's tensor parallelism)."""
-        shape, load = shape_of(base), self.load(base)
-        if shape is None or load is None or runtime.device_gb is None:
-            return 1
-        sizes = (size for size in (1, 2, 4, 8, 16) if shape.heads % size == 0)
-        return next((size for size in sizes if load.gigabytes(size) <= runtime.device_gb), 16)
-
     def load(self, base: str) -> EngineLoad | None:
+        """Weights, and the keys and values of `cache_tokens`; GPUs share both (tensor parallelism)."""
         shape = shape_of(base)
         if shape is None:
             return None
         wide = 4 if self.precision == "fp32" else 2
         weights = float(shape.parameters * (1 if self.quantization == "fp8" else wide))
-        return EngineLoad(weights, float(cache_bytes(shape, wide)), self.cache_tokens, "engine.cache_tokens")
+        token = float(cache_bytes(shape, wide))
+        return EngineLoad(weights, token, self.cache_tokens, "engine.cache_tokens", shape.shared_by)
 
     @property
     def held_tokens(self) -> int:

@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from speed.backends.engines.prompt_format import PromptFormat, prompt_format
+from speed.backends.engines.prompt_format import PromptFormat
 from speed.backends.runtime.device import quietly
 from speed.backends.runtime.precision import Precision, dtype_of
 from speed.core.cache import write_aside
 from speed.core.content import locate_model, package_folder, sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import Spec
-from speed.ports import FormatName
 
 CARD = "weights.json"
 
@@ -44,6 +41,11 @@ class WeightsCard(Spec):
     trained: bool = True
     """False for a base model as it came: there is no `model/`."""
     prompt_format: PromptFormat
+
+    @property
+    def stands_on_base(self) -> bool:
+        """Whether the base is loaded with it."""
+        return self.adapter or not self.trained
 
 
 class Loaded(NamedTuple):
@@ -110,7 +112,7 @@ def load_tokenizer(source: Path | str) -> Any:
 
 def read_card(source: Path | str) -> WeightsCard | None:
     """`weights.json` of a payload folder; None where there is none."""
-    file = Path(source) / CARD
+    file = Path(source).expanduser() / CARD
     if not file.is_file():
         return None
     try:
@@ -123,77 +125,6 @@ def write_card(payload: Path, card: WeightsCard) -> None:
     """Write `weights.json`, whole or not at all: it says that everything beside it is complete."""
     with write_aside(payload / CARD) as aside:
         aside.write_text(card.model_dump_json(indent=2) + "\n")
-
-
-def adopt(base: str, payload: Path, layout: FormatName = "chat") -> None:
-    """Make a payload of a model that was not trained in this run: a whole model as it came, or a payload of another
-    run, which says itself how it is prompted. Whole models stay where they are; an adapter is copied.
-
-    Args:
-        layout: how a whole model is prompted; `chat` is its own chat template.
-
-    Raises:
-        UserError: for a missing or gated model, one without a chat template that is to be prompted through it, or an
-            adapter on weights that another run has trained.
-    """
-    given = read_card(base)
-    if given is not None and given.adapter:
-        if given.base.startswith("relative:"):
-            raise UserError(
-                f"{base} is an adapter on weights of its own run\n"
-                "  give the merged model: python -m speed.export RUN --stage senior --to DIR"
-            )
-        shutil.copytree(Path(base).expanduser() / "model", payload / "model", dirs_exist_ok=True)
-        write_card(payload, given)
-        return
-    source = base if given is None else str(given.base if not given.trained else Path(base).expanduser() / "model")
-    tokenizer = load_tokenizer(source)
-    if given is None and layout == "chat" and not tokenizer.chat_template:
-        raise UserError(f"{base} has no chat template, so it is no instruct model\n  give one as generator.base")
-    config, _ = load_configs(*locate_model(source))
-    reference, content = base_of(source, payload, SimpleNamespace(config=config))
-    prompted = prompt_format(layout, tokenizer) if given is None else given.prompt_format
-    card = WeightsCard(base=reference, base_sha256=content, adapter=False, trained=False, prompt_format=prompted)
-    write_card(payload, card)
-
-
-def refuse_partial(base: str) -> None:
-    """Refuse a folder that holds no generator, or not the whole of one; a name on the hub is not looked up.
-
-    Raises:
-        UserError: naming what is missing or cut off.
-    """
-    folder = Path(base).expanduser()
-    if not folder.is_dir():
-        locate_model(base)
-        return
-    card = read_card(folder)
-    if card is not None and not card.trained:
-        return
-    model = folder if card is None else folder / "model"
-    needed = ["adapter_config.json"] if card is not None and card.adapter else ["config.json"]
-    lacking = [name for name in (*needed, "tokenizer_config.json") if not (model / name).is_file()]
-    if card is None and (model / "adapter_config.json").is_file():
-        raise UserError(
-            f"{folder} is an adapter, and a model that is given is a whole one or a folder of a run's stage\n"
-            "  merge it first: PeftModel.merge_and_unload, or python -m speed.export RUN --to DIR"
-        )
-    weights = sorted(model.glob("*.safetensors"))
-    if lacking or not weights:
-        raise UserError(
-            f"{folder} is no generator: {', '.join(lacking or ['*.safetensors'])} is not in it\n"
-            "  give a folder that save_pretrained or python -m speed.export wrote, or a stage's folder of a run"
-        )
-    for file in weights:
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            header = opened.read(length) if length < file.stat().st_size else b""
-        try:
-            ends = [each["data_offsets"][1] for name, each in json.loads(header).items() if name != "__metadata__"]
-        except (ValueError, TypeError, KeyError, AttributeError):
-            ends = [-1]
-        if 8 + length + max(ends, default=0) != file.stat().st_size:
-            raise UserError(f"{file} is damaged or not the whole file: copy it again")
 
 
 def base_of(source: Path | str, payload: Path, model: Any) -> tuple[str, str]:

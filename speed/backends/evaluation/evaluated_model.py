@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from speed.backends.encoding.encoder import CHUNK_TOKENS, PADDING_SHARE, Encoder, UnknownLayout
+from speed.backends.encoding.encoder import PADDING_SHARE, Encoder, UnknownLayout
 from speed.backends.encoding.instructions import instruction_table
 from speed.backends.encoding.sentence_transformer import SentenceTransformerEncoder
 from speed.backends.encoding.shared_encoder import is_shared, of_folder, shared
@@ -20,6 +20,7 @@ from speed.backends.runtime.precision import dtype_of
 from speed.core.content import sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import Json
+from speed.data.costs.memory import CHUNK_TOKENS
 from speed.runtime import Context
 
 WEIGHTS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.md")
@@ -95,7 +96,7 @@ class LocalModel:
             )
         try:
             try:
-                encoder = Encoder.load(self.folder, "cpu" if len(devices) > 1 else device, max_length)
+                encoder = Encoder.load(self.folder, "cpu", max_length)
             except UnknownLayout as reason:
                 ctx.say(f"{reason}; sentence-transformers encodes instead")
                 encoder = SentenceTransformerEncoder(self.folder, device, max_length)
@@ -120,6 +121,7 @@ class LocalModel:
             if is_shared(devices, ctx, everywhere):
                 load = partial(of_folder, self.folder)
                 return shared(encoder, load, precision, devices, ctx, everywhere, self.folder)
+        encoder.model.to(device)  # in the precision that it is asked for, which may be half of the files'
         return encoder
 
     def _remember_chunks(self, encoder: Encoder, precision: str, ctx: Context) -> None:

@@ -7,12 +7,13 @@ import time
 import numpy as np
 import torch
 
-from speed.backends.encoding.encoder import CHUNK_TOKENS, Encoder
+from speed.backends.encoding.encoder import Encoder
 from speed.backends.encoding.retriever import EmbeddingRetriever
 from speed.backends.runtime.device import device_of
 from speed.backends.runtime.peak_memory import finish_computing, forget_peak, peak_gigabytes
 from speed.backends.runtime.precision import Precision, dtype_of
 from speed.data.costs.loads import Measured
+from speed.data.costs.memory import CHUNK_TOKENS
 from speed.ports import EmbedderTrainer
 from speed.runtime import Context
 
@@ -32,10 +33,10 @@ def measure_encoding(
     if not isinstance(retriever, EmbeddingRetriever):
         return None
     torch.set_num_threads(ctx.grant.threads)
-    encoder = retriever.loaded(device)
+    encoder = retriever.loaded("cpu")  # in fp32, which the device's memory may not hold
     if not isinstance(encoder, Encoder):
         return None
-    encoder.model.to(dtype_of(precision))
+    encoder.model.to(dtype_of(precision)).to(device)
     encoder.max_length = max_length or encoder.max_length
     forget_peak(device)
     texts = random_texts(encoder, CHUNKS * max(1, CHUNK_TOKENS // encoder.max_length))

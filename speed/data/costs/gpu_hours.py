@@ -18,8 +18,8 @@ BANDWIDTH_USED = 0.6
 """Share of it that generation reaches (ours)."""
 SIDE_BY_SIDE = 256
 """Texts that are written side by side at most, as in `engine=vllm`."""
-PEAK_FP32 = 19.5e12
-"""Operations a second of fp32 arithmetic; of the other precisions, `PEAKS`."""
+PEAKS_FP32 = {24: 82.6e12, 40: 19.5e12, 80: 19.5e12}
+"""GB of a GPU -> its operations a second of fp32 arithmetic, by the same data sheets as `PEAKS`."""
 CHARACTERS_PER_TOKEN = 4.5
 ROW_BYTES = 600
 """Of a record, beside its texts: names of fields, topic, causes (ours)."""
@@ -41,8 +41,13 @@ def generation_hours(shape: Shape, texts: int, prompt: int, answer: int) -> floa
 
 def encoding_seconds(shape: Shape, tokens: int, precision: str = "bf16") -> float:
     """Seconds in which one GPU reads so many tokens."""
-    peak = PEAK_FP32 if precision == "fp32" else PEAKS[CARD]
-    return 2 * shape.parameters * tokens / (peak * UTILISATION)
+    return 2 * shape.parameters * tokens / (peak_of(CARD, precision) * UTILISATION)
+
+
+def peak_of(gigabytes: float, precision: str) -> float:
+    """Operations a second of the GPU whose memory is nearest to so many GB."""
+    peaks = PEAKS_FP32 if precision == "fp32" else PEAKS
+    return peaks[min(peaks, key=lambda size: abs(size - gigabytes))]
 
 
 def evaluation_hours(shape: Shape, characters: int, precision: str) -> float:

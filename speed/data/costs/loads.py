@@ -25,6 +25,8 @@ class EmbedderLoad(NamedTuple):
     """Of a record in a step, at most."""
     graded: bool = False
     """Whether graded documents are trained on."""
+    scored: int = 1
+    """Models that an evaluation reads its texts with: the embedder, and its base where that is scored too."""
 
 
 class EngineLoad(NamedTuple):
@@ -38,6 +40,13 @@ class EngineLoad(NamedTuple):
     """That are held at once at most."""
     option: str
     """The setting that says how many."""
+    shared_by: tuple[int, ...] = (1,)
+    """Numbers of GPUs that can share the model."""
+
+    def groups(self, gigabytes: float) -> tuple[int, ...]:
+        """Those numbers up to the first for which GPUs of so many GB suffice; all where none does."""
+        enough = next((number for number in self.shared_by if self.gigabytes(number) <= gigabytes), self.shared_by[-1])
+        return tuple(number for number in self.shared_by if number <= enough)
 
     def gigabytes(self, gpus: int, tokens: int | None = None) -> float:
         """On each of so many GPUs that share the model."""

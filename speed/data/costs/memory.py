@@ -30,6 +30,10 @@ TILE = (4_096, 32_768)
 """Tokens and vocabulary entries whose logits TRL 1.16 computes at once; it never holds all logits of a batch."""
 
 
+CHUNK_TOKENS = 16_384
+"""Padded tokens that an encoder reads at once; where they do not fit, half as many."""
+
+
 class Footprint(Spec):
     """Settings of a trainer that decide how much memory it needs."""
 
@@ -140,6 +144,13 @@ def embedder_bytes(shape: Shape, footprint: Footprint, chunk: int, kept: int, ch
         return state + max(chunk, kept) * whole
     inputs = footprint.weight_bytes * shape.hidden * shape.layers
     return state + max(chunk, kept) * inputs + chunk * whole / shape.layers
+
+
+def encoding_bytes(shape: Shape, weight_bytes: int, tokens: int) -> float:
+    """Bytes of a model without a head that reads so many tokens at once and keeps nothing of a layer for later: most
+    stand in a feed-forward layer, three of its width and four of the model's for each token."""
+    weights = shape.parameters - (0 if shape.tied else shape.embedding)
+    return weight_bytes * (weights + tokens * (3 * shape.feed_forward + 4 * shape.hidden))
 
 
 def fit(shape: Shape, footprint: Footprint, config: Sft | Dpo, gigabytes: int) -> Fit | None:

@@ -46,6 +46,11 @@ class Shape(Spec):
         return self.embedding * (1 if self.tied else 2) + self.layers * block + self.hidden
 
     @property
+    def shared_by(self) -> tuple[int, ...]:
+        """Numbers of GPUs of one machine that can share its layers: each has as many heads (vLLM asks for that)."""
+        return tuple(number for number in (1, 2, 4, 8, 16) if self.heads % number == 0)
+
+    @property
     def embedding(self) -> int:
         """Number of weights of one embedding matrix."""
         return self.vocabulary * self.hidden

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from allocated import peak
 from tiny_generator import context, make_base
-from torch.profiler import ProfilerActivity, profile
 
 from speed.backends.alignment.trainer import TrlTrainer
 from speed.data.costs.memory import head_bytes, training_bytes
@@ -19,18 +18,6 @@ LENGTH, ROWS = 400, 8
 PROMPT = "q" * (LENGTH - 4)
 """Answers are one letter: none is written at length after the training, and logits take nothing beside the rest."""
 ONE_STEP = {"learning_rate": 1e-4, "epochs": 1.0, "max_length": LENGTH, "warmup_ratio": 0.0}
-
-
-def peak(work: Callable[[], None]) -> int:
-    """Most bytes of tensors that stood at once, counted by torch's allocator."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        work()
-    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
-    now = highest = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        highest = max(highest, now)
-    return highest
 
 
 @pytest.mark.slow

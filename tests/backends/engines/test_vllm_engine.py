@@ -26,7 +26,7 @@ from speed.backends.engines.transformers_engine import TransformersEngine
 from speed.backends.engines.vllm_engine import ENVIRONMENT, VllmEngine
 from speed.backends.engines.vllm_server import explain_errors
 from speed.backends.engines.weights import load
-from speed.core.allocation import Grant
+from speed.core.allocation import Grant, most_of
 from speed.core.errors import UserError
 from speed.data.answers.schemas import example_form
 from speed.data.records import KEYS, Kind
@@ -56,12 +56,21 @@ def test_where_vllm_is_not_installed_it_is_said_before_anything_is_read(tmp_path
         texts(ENGINE, tmp_path, requests(1), GREEDY)
 
 
-@pytest.mark.parametrize(("gigabytes", "gpus"), [(80, 1), (40, 2), (24, 4), (None, 1)])
-def test_a_model_is_shared_by_as_many_gpus_as_it_needs(gigabytes: float | None, gpus: int) -> None:
+@pytest.mark.parametrize(
+    ("gigabytes", "numbers"), [(80, (1,)), (40, (1, 2)), (24, (1, 2, 4)), (4, (1, 2, 4, 8, 16)), (None, (1,))]
+)
+def test_a_model_is_shared_by_as_many_gpus_as_it_needs(gigabytes: float | None, numbers: tuple[int, ...]) -> None:
     """LLaMA-3-8B and its 262,144 tokens of keys and values are 47 GB."""
     engine = VllmEngine(precision="bf16")
-    assert engine.group("meta-llama/Meta-Llama-3-8B", Runtime(device_gb=gigabytes)) == gpus
-    assert engine.group("somebody/unknown", Runtime(device_gb=24)) == 1
+    assert engine.groups("meta-llama/Meta-Llama-3-8B", Runtime(device_gb=gigabytes)) == numbers
+    assert engine.groups("somebody/unknown", Runtime(device_gb=24)) == (1,)
+
+
+def test_a_group_divides_the_heads_whatever_is_left_of_a_machine() -> None:
+    """28 heads are never divided by eight; of three GPUs, by a plan or after a loss, two share a model."""
+    engine = VllmEngine(precision="bf16")
+    assert engine.groups("Qwen/Qwen2.5-7B", Runtime(device_gb=4)) == (1, 2, 4)
+    assert most_of(engine.groups("meta-llama/Meta-Llama-3-8B", Runtime(device_gb=24)), 3) == 2
 
 
 def test_what_vllm_cannot_serve_is_said_and_a_bug_stays_a_bug() -> None:

@@ -11,8 +11,9 @@ import torch
 from tiny_generator import completions, context, make_base
 
 from speed.backends.alignment.trainer import TrlTrainer
+from speed.backends.engines.given_weights import adopt
 from speed.backends.engines.prompt_format import completion_ids, prompt_format, prompt_ids, rendered
-from speed.backends.engines.weights import CARD, adopt, base_of, load, read_card
+from speed.backends.engines.weights import CARD, base_of, load, read_card
 from speed.core.content import locate_model, package_folder
 from speed.core.errors import UserError
 from speed.data.trainings import Sft
