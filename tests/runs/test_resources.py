@@ -79,6 +79,22 @@ def test_three_plans_are_shown() -> None:
     assert len(PLANS) == 3
 
 
+def test_a_plan_for_a_cluster_and_one_for_a_machine_that_may_go_are_that_of_the_machine(
+    compose: Any, tmp_path: Path
+) -> None:
+    [eight] = [shlex.split(command) for command, _ in PLANS if "preset=paper" in command and "nodes=2" not in command]
+    plans = []
+    for more in (
+        (),
+        ("runtime.cluster=ray", "runtime.address=10.0.0.1:6379"),
+        ("runtime.grace_seconds=300", "runtime.checkpoint_seconds=600"),
+    ):
+        config = compose(*(word for word in eight if word != "plan=true"), *more)
+        statuses = found(config, tmp_path / "home")
+        plans.append([*resource_lines(config, statuses), *memory_lines(config, statuses)])
+    assert plans[0] == plans[1] == plans[2]
+
+
 def test_a_plan_says_which_vectors_are_not_kept(compose: Any, tmp_path: Path) -> None:
     """MTEB(eng, v1) has 38 million texts by mteb's statistics, each with 4,096 numbers of 4 bytes: 625 GB."""
     config = compose("preset=paper", "topics=miniature")
