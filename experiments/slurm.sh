@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One run as a Slurm job: sbatch --nodes=2 experiments/slurm.sh preset=paper
+# One run as a Slurm job: sbatch --nodes=2 experiments/slurm.sh preset=paper topics.path=structure.rdf.u8.gz
 # Where it has several nodes, Ray shares what models write among them; runtime.nodes=2 beside it shares the trainings too.
 # The folder that it is submitted from and SPEED_HOME lie on a file system that all nodes have.
 #SBATCH --job-name=speed

@@ -12,6 +12,11 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
+from speed.core.graph import stage_statuses
+from speed.core.store import Store
+from speed.pipeline import pipeline
+from speed.runs.topic_use import MOST_USES, recurring_topics
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PATH = re.compile(r"`((?:speed|conf|sweeps|tests|experiments|notebooks|docs)/[\w./-]*)`")
@@ -114,3 +119,37 @@ def test_the_table_of_records_has_every_stage_that_writes_some() -> None:
     assert models < names
     missing = [name for name in names - models if not any(link.startswith(name.replace(" ", "-")) for link in links)]
     assert missing == []
+
+
+SHOWN = [
+    *PAGES,
+    *sorted(ROOT.glob("conf/*/*.yaml")),
+    *sorted(ROOT.glob("sweeps/*.yaml")),
+    ROOT / "experiments/slurm.sh",
+]
+"""Where commands are shown, also in comments."""
+
+
+def test_a_command_at_the_papers_scale_names_its_topics() -> None:
+    """The topics that are shipped are too few to pay for; plans, probes and rules that answer at once take them."""
+    lines = [line for file in SHOWN for line in file.read_text(encoding="utf-8").splitlines()]
+    large = [line for line in lines if re.search(r"(speed\.run|sbatch) .*preset=(paper|one_gpu)", line)]
+    runs = [line for line in large if not re.search(r"(plan|probe|preview)=true|--cfg|dry_run", line)]
+    assert len(runs) > 3
+    assert [line for line in runs if "topics.path=" not in line] == []
+
+
+def test_a_preset_whose_topics_are_too_few_to_pay_for_says_so(compose: Any, tmp_path: Path) -> None:
+    told, refused = set(), set()
+    for file in sorted((ROOT / "conf" / "preset").glob("*.yaml")):
+        config = compose(f"preset={file.stem}")
+        found = stage_statuses(pipeline(config).goals(), Store(tmp_path / "home"))
+        use = recurring_topics(found, Store(tmp_path / "home"))
+        if use is not None and use.times > MOST_USES and config.teacher.costs_money(config.runtime):
+            refused.add(file.stem)
+            figures = f"{use.topics} topics", f"{round(use.times)} times", f"{-(-use.draws // MOST_USES):,}"
+            for page in ("README.md", "docs/scale.md"):
+                assert all(figure in (ROOT / page).read_text(encoding="utf-8") for figure in figures)
+        if "topics.path=" in file.read_text(encoding="utf-8"):
+            told.add(file.stem)
+    assert told == refused == {"one_gpu", "paper"}

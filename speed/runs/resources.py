@@ -24,7 +24,7 @@ from speed.data.costs.gpu_hours import (
     record_bytes,
 )
 from speed.data.costs.loads import EmbedderLoad
-from speed.data.costs.memory import ADAM, PEAKS, UTILISATION, Fit, fit, trained_weights, training_hours
+from speed.data.costs.memory import PEAKS, UTILISATION, Fit, checkpoint_bytes, fit, trained_weights, training_hours
 from speed.data.costs.model_shapes import Shape, shape_of
 from speed.ports import Training
 from speed.runs.tables import paragraph
@@ -156,7 +156,8 @@ def resources(config: Config, missing: list[StageStatus]) -> Resources:
         if isinstance(node, GeneratingPool):
             _add_generation(needed, node, status)
         elif training is not None:
-            checkpoints = max(checkpoints, _add_training(needed, status.goal.label, training, work.trained))
+            divided = config.runtime.strategy == "zero3"
+            checkpoints = max(checkpoints, _add_training(needed, status.goal.label, training, work.trained, divided))
         elif isinstance(node, Embedder):
             checkpoints = max(checkpoints, _add_embedder(needed, node, work.trained))
         elif isinstance(node, Evaluation):
@@ -174,8 +175,12 @@ def _add_generation(needed: Resources, pool: GeneratingPool[Any], status: StageS
         needed.hours["generation"][status.goal.label] = hours
 
 
-def _add_training(needed: Resources, label: str, training: Training, rows: int) -> float:
-    """Adds a generator's training; bytes of its checkpoints."""
+def _add_training(needed: Resources, label: str, training: Training, rows: int, divided: bool) -> float:
+    """Adds a generator's training; bytes of its checkpoints.
+
+    Args:
+        divided: by ZeRO-3, which writes what it trains in the type of the arithmetic.
+    """
     shape, footprint = _shape(needed, label, training.base), training.trainer.footprint()
     if shape is None or footprint is None:
         return 0.0
@@ -186,8 +191,9 @@ def _add_training(needed: Resources, label: str, training: Training, rows: int) 
     else:
         tokens = rows * training.tokens_a_row
         needed.hours["training"][label] = found.gpus * training_hours(shape, footprint, tokens, found, CARD, config)
-    needed.disk["trained models"] += 4.0 * trained_weights(shape, footprint)
-    return CHECKPOINTS * (4.0 + ADAM) * trained_weights(shape, footprint)
+    trained, gathered = trained_weights(shape, footprint), footprint.weight_bytes if divided else 0
+    needed.disk["trained models"] += float(gathered or 4) * trained
+    return float(CHECKPOINTS * checkpoint_bytes(trained, gathered))
 
 
 def _add_embedder(needed: Resources, node: Embedder, rows: int) -> float:
@@ -200,7 +206,7 @@ def _add_embedder(needed: Resources, node: Embedder, rows: int) -> float:
     needed.disk["tokens to train on"] += TOKEN_BYTES * rows * tokens_about(node, "seed")[1]
     trained = trained_weights(shape, load.footprint)
     needed.disk["trained models"] += float(load.footprint.weight_bytes) * shape.parameters + 4.0 * trained
-    return CHECKPOINTS * (4.0 + ADAM) * trained
+    return float(CHECKPOINTS * checkpoint_bytes(trained))
 
 
 def embedder_hours(node: Embedder, shape: Shape, load: EmbedderLoad, rows: int) -> float:

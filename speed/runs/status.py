@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeAlias
 
 from speed.core.escape import on_one_line
 from speed.core.locks import is_owned
@@ -23,6 +23,8 @@ from speed.core.spec import Json, Spec
 from speed.runs.tables import Table, money
 
 ABOUT, EVENTS = "run.json", "events.jsonl"
+First: TypeAlias = dict[str, dict[str, tuple[float, int]]]
+"""Label and unit -> when it was first told, and how much was done then: a training counts rows, then steps."""
 
 
 class About(Spec):
@@ -49,7 +51,7 @@ class Box(Spec):
     total: int = 0
     unit: str = ""
     rate: float = 0.0
-    """Units a second, since its first event."""
+    """Units a second, since the unit was first counted."""
     gpus: tuple[int, ...] = ()
     """Of this machine, that it has run on."""
     machines: tuple[str, ...] = ()
@@ -132,7 +134,7 @@ def status_of(folder: Path) -> Status:
     about = About.model_validate_json((folder / ABOUT).read_text(encoding="utf-8"))
     events, alive = folder / EVENTS, is_owned(folder / EVENTS)
     boxes = {label: Box(state="waiting" if label in about.todo else "done") for label in about.stages}
-    first: dict[str, tuple[float, int]] = {}
+    first: First = {}
     last: dict[str, Json] = {}
     alerts = []
     for event in _events(events):
@@ -187,7 +189,7 @@ def _events(path: Path) -> Iterator[dict[str, Json]]:
                     yield json.loads(line)
 
 
-def _updated_by(box: Box, event: dict[str, Json], first: dict[str, tuple[float, int]]) -> Box:
+def _updated_by(box: Box, event: dict[str, Json], first: First) -> Box:
     """A stage after one more of its events."""
     name, label, at = event["event"], str(event["stage"]), float(event["at"])
     if name == "start":
@@ -204,8 +206,11 @@ def _updated_by(box: Box, event: dict[str, Json], first: dict[str, tuple[float, 
         return box.model_copy(update={"calls": event["calls"], "dollars": event["dollars"]})
     if name != "progress":
         return box
-    begun, before = first.setdefault(label, (at, event["done"]))
-    rate = (event["done"] - before) / (at - begun) if at > begun else 0.0
+    done, units = event["done"], first.setdefault(label, {})
+    begun, before = units.setdefault(event["unit"], (at, done))
+    if done < before:  # the next gap of a pool that is built in several
+        begun, before = units[event["unit"]] = (at, done)
+    rate = (done - before) / (at - begun) if at > begun else 0.0
     facts: dict[str, Json] = {"state": "building", "rate": rate}
     for known in ("done", "total", "unit", "calls", "dollars"):
         facts[known] = event[known]

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 from command_line import SMOKE, speed_here
+from conftest import ROOT
 
 from speed.core.allocation import Demand, Share
 from speed.core.errors import UserError
@@ -182,3 +183,21 @@ def test_the_plan_has_what_was_measured_in_the_place_of_its_estimates(
     hours = r"junior [\d.,]+ measured, senior [\d.,]+, revisor [\d.,]+ measured, embedder [\d.,]+ measured"
     assert re.search(hours, told)
     assert not (tmp_path / "home").exists()
+
+
+def test_the_docs_name_what_computes_with_a_model_and_is_not_measured(compose: Any, tmp_path: Path) -> None:
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    for name in ("red", "blue"):
+        (documents / f"{name}.md").write_text(f"All about {name}. " * 80)
+    found = set()
+    for overrides in (
+        ("topics=corpus", f"topics.path={documents}", "topics.documents.held_out=0.5", "held_out_pairs=5"),
+        ("judge=retriever", "negatives=mined", "filter=positive_aware"),
+        ("preference=field_dpo",),
+    ):
+        config = compose(*overrides)
+        nodes = [goal.node for goal in pipeline(config).goals()]
+        found |= {node.label for node in nodes if node.demand(config.runtime).devices and node.trial() is None}
+    [line] = re.findall(r"Not measured: (.*?)\.\s", (ROOT / "docs" / "scale.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert set(re.findall("`(.*?)`", line)) == found

@@ -121,6 +121,22 @@ def test_three_plans_are_shown() -> None:
     assert len(PLANS) == 3
 
 
+def test_a_plan_for_a_cluster_and_one_for_a_machine_that_may_go_are_that_of_the_machine(
+    compose: Any, tmp_path: Path
+) -> None:
+    [eight] = [shlex.split(command) for command, _ in PLANS if "preset=paper" in command and "nodes=2" not in command]
+    plans = []
+    for more in (
+        (),
+        ("runtime.cluster=ray", "runtime.address=10.0.0.1:6379"),
+        ("runtime.grace_seconds=300", "runtime.checkpoint_seconds=600"),
+    ):
+        config = compose(*(word for word in eight if word != "plan=true"), *more)
+        statuses = found(config, tmp_path / "home")
+        plans.append([*resource_lines(config, statuses), *memory_lines(config, statuses)])
+    assert plans[0] == plans[1] == plans[2]
+
+
 def test_a_plan_says_which_vectors_are_not_kept_and_what_would_keep_them(compose: Any, tmp_path: Path) -> None:
     """MTEB(eng, v1) has 38 million texts by mteb's statistics, each with 4,096 numbers of 4 bytes: 625 GB."""
     told = told_of(compose, tmp_path)
@@ -152,10 +168,12 @@ def test_the_papers_run_by_hand(compose: Any, tmp_path: Path) -> None:
     alone = training_hours(LLAMA, training.trainer.footprint(), tokens, fitted, 80)
     assert needed.hours["training"]["revisor"] == pytest.approx(2 * alone), "hours of all GPUs together"
     assert needed.disk["models of the hub"] == 2 * (8_030_261_248 + 7_241_732_096)
-    assert needed.disk["checkpoints"] == 2 * 12 * 8_030_261_248, "all weights of the revisor, with Adam's moments"
-    assert needed.disk["trained models"] == pytest.approx(
-        4 * 8_030_261_248 + 2 * 4 * 41_943_040 + 2 * 7_241_732_096 + 4 * 41_943_040
+    assert needed.disk["checkpoints"] == 2 * (12 + 2) * 8_030_261_248, (
+        "all weights of the revisor with Adam's moments, and once more as ZeRO-3 gathers them"
     )
+    assert needed.disk["trained models"] == pytest.approx(
+        2 * 8_030_261_248 + 2 * 2 * 41_943_040 + 2 * 7_241_732_096 + 4 * 41_943_040
+    ), "gathered in bf16, but for the embedder's adapter"
     characters = sum(each.characters for each in evaluation_datasets("mteb_v1"))
     assert needed.disk["evaluation data"] == 2 * characters
     assert needed.hours["evaluation"]["evaluation"] == pytest.approx(evaluation_hours(MISTRAL, characters, "fp32"))
@@ -164,6 +182,15 @@ def test_the_papers_run_by_hand(compose: Any, tmp_path: Path) -> None:
     assert "bf16 takes 6% of its hours" in lines[2]
     assert lines[-1].startswith("assumed: 40% of 312 Tflop/s")
     assert max(len(line) for text in lines for line in text.splitlines()) <= 120
+
+
+def test_copies_of_the_model_write_what_they_train_in_fp32(compose: Any, tmp_path: Path) -> None:
+    config = compose("preset=paper", "topics=miniature", "runtime.strategy=ddp")
+    needed = resources(config, found(config, tmp_path / "home"))
+    assert needed.disk["checkpoints"] == 2 * 12 * 8_030_261_248
+    assert needed.disk["trained models"] == pytest.approx(
+        4 * 8_030_261_248 + 2 * 4 * 41_943_040 + 2 * 7_241_732_096 + 4 * 41_943_040
+    )
 
 
 def test_a_teacher_that_writes_all_needs_no_gpu_for_it(compose: Any, tmp_path: Path) -> None:

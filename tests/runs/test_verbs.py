@@ -154,6 +154,42 @@ def test_a_status_says_where_a_stage_runs_how_long_it_takes_and_what_is_alarming
     assert lines[-1] == "ALERT junior: stands still\\x1b[31m"
 
 
+def counted(at: float, unit: str, done: int, total: int) -> str:
+    facts = {"done": done, "total": total, "unit": unit, "calls": 0, "dollars": 0.0, "figures": {}}
+    return event(at, "junior", "progress", **facts)
+
+
+def test_a_rate_is_that_of_what_is_counted_now(tmp_path: Path) -> None:
+    """A training first reads its rows, then takes its steps; an evaluation counts tasks and texts by turns."""
+    folder = run_folder(tmp_path)
+    with record_events(folder, "speed", "speed", BOXES, BOXES) as events:
+        events.write(event(1.0, "junior", "start") + counted(1.0, "rows read", 20, 5000))
+        events.write(counted(11.0, "rows read", 5000, 5000) + counted(21.0, "steps", 1, 100))
+        events.flush()
+        first = status_of(folder).boxes["junior"]
+        events.write(counted(31.0, "steps", 21, 100) + counted(32.0, "texts", 50, 900))
+        events.write(counted(41.0, "steps", 41, 100))
+        events.flush()
+        later = status_of(folder).boxes["junior"]
+        events.write(event(42.0, "junior", "start") + counted(50.0, "steps", 1, 100) + counted(60.0, "steps", 11, 100))
+        events.flush()
+        again = status_of(folder).boxes["junior"]
+    assert (first.unit, first.rate, first.left) == ("steps", 0.0, "")
+    assert (later.unit, later.rate, later.left) == ("steps", 2.0, "0:00:30")
+    assert (again.rate, again.left) == (1.0, "0:01:29"), "a build that begins anew is counted anew"
+
+
+def test_a_rate_begins_anew_with_the_next_gap_of_a_pool(tmp_path: Path) -> None:
+    """Rows of a pool that an earlier run has left in parts are built part by part, each counted from its start."""
+    folder = run_folder(tmp_path)
+    with record_events(folder, "speed", "speed", BOXES, BOXES) as events:
+        events.write(event(1.0, "seed data", "start") + progress(2.0, 100, 90, 0.5) + progress(12.0, 400, 400, 1.0))
+        events.write(progress(20.0, 50, 450, 1.25) + progress(30.0, 100, 500, 1.5))
+        events.flush()
+        box = status_of(folder).boxes["seed data"]
+    assert (box.rate, box.left) == (5.0, "0:01:00")
+
+
 def test_the_reason_of_an_end_is_the_last_event_and_an_unknown_price_stays_unknown(tmp_path: Path) -> None:
     folder = run_folder(tmp_path)
     with record_events(folder, "speed", "speed", BOXES, BOXES) as events:

@@ -19,7 +19,7 @@ from speed.backends.runtime.checkpoint_pace import CheckpointPace, make_room
 from speed.backends.runtime.rank import assert_engine
 from speed.backends.runtime.stopping import Stop
 from speed.core.errors import UserError
-from speed.data.costs.memory import ADAM
+from speed.data.costs.memory import checkpoint_bytes
 from speed.runtime import Context
 
 CHECKPOINTS = "checkpoints"
@@ -28,9 +28,6 @@ WHOLE = "whole.json"
 
 OVERFLOWS = 16
 """Steps in a row that may overflow in fp16, each of which is left out and halves the loss's scale: from 65,536 to 1."""
-
-WEIGHT = 4
-"""Bytes of a trained weight, and ADAM for what the optimizer keeps of it."""
 
 LEFT_OUT = {"epoch", "num_tokens", "total_flos"}
 
@@ -54,8 +51,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Check that the training engine, which is made by now, is the one that was asked for."""
         assert_engine(self.trainer.model_wrapped, self.ctx)
-        trained = sum(_whole_size(weight) for weight in self.trainer.model.parameters() if weight.requires_grad)
-        self.pace = CheckpointPace(self.ctx.runtime.checkpoint_seconds, (WEIGHT + ADAM) * trained)
+        trained = [weight for weight in self.trainer.model.parameters() if weight.requires_grad]
+        gathered = trained[0].element_size() if self.ctx.runtime.strategy == "zero3" else 0
+        expected = checkpoint_bytes(sum(map(_whole_size, trained)), gathered)
+        self.pace = CheckpointPace(self.ctx.runtime.checkpoint_seconds, expected)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Ask for a checkpoint when the last one is old enough, or when the training is to end."""

@@ -32,7 +32,7 @@ from speed.backends.runtime.stopping import Stop
 from speed.core.content import locate_model, sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import Json, digest
-from speed.data.costs.memory import ADAM
+from speed.data.costs.memory import checkpoint_bytes
 from speed.model.batching import drawn_from
 from speed.runtime import Context
 
@@ -101,7 +101,7 @@ def train(steps: Steps, done: int, examples: Path, checkpoints: Path, identity: 
     plan, ranks, development = steps.plan, steps.ranks, steps.config.development
     stop = Stop(checkpoints.parent / FOLDER / STOP if several(ctx) else None)
     trained = sum(weight.numel() for weight in steps.trained().values())
-    pace = CheckpointPace(ctx.runtime.checkpoint_seconds, (4 + ADAM) * trained)
+    pace = CheckpointPace(ctx.runtime.checkpoint_seconds, checkpoint_bytes(trained))
     with stop.listening():
         for step in range(done, len(plan)):
             figures = steps.take(step, examples, checkpoints)

@@ -2,8 +2,9 @@
 
 A thread of its own does all that W&B takes time for, so that neither an import nor a slow server delays a stage. The
 name of an unfinished run stands under the root (`tracking/`): the same command after a kill goes on with the same W&B
-run. Which points of a training it has, its server says. A run that was kept offline is written anew, since W&B's
-process may have had the last points in its memory; what the killed run left is removed.
+run. Which points of a training it has, its server says; what was spent stands beside the name. A run that was kept
+offline is written anew, since W&B's process may have had the last points in its memory; what the killed run left is
+removed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from filelock import FileLock, Timeout
 
@@ -34,6 +35,8 @@ SECONDS_TO_END = 300.0
 SECONDS_BETWEEN_COSTS = 10.0
 LONGEST_TITLE = 63
 """Characters of an alert's title that W&B takes."""
+Cost: TypeAlias = tuple[int, float | None]
+"""Calls and dollars; None where a price is unknown."""
 
 
 class WandbTracker(Tracker):
@@ -90,8 +93,8 @@ class _Sender:
     def __init__(self, project: str, run: TrackedRun, work: queue.SimpleQueue[tuple[str, Any]]) -> None:
         self.project, self.run, self.work = project, run, work
         self.tracked: Any = None
-        self.progress: dict[str, tuple[int, float | None]] = {}
-        """Calls and dollars of each stage so far."""
+        self.progress: dict[str, Cost] = {}
+        """Calls and dollars of each stage so far, by this process."""
         self.sent: dict[str, int] = {}
         """Last step of each training that W&B has."""
         self.told = 0.0
@@ -131,8 +134,10 @@ class _Sender:
                 self.tracked.alert(title=title, text=event["message"], level="WARN", wait_duration=0.001)
             case "fail":
                 self.tracked.summary.update(self._cost_figures())
+                self._remember()
                 self.tracked.finish(exit_code=1)
             case "finish":
+                self.tracked.summary.update(self._cost_figures())
                 self._whole_run()
                 self.tracked.finish()
                 self.memory.forget()
@@ -176,7 +181,7 @@ class _Sender:
             for name, step in dict(self.tracked.summary).items()
             if name.endswith("/step") and isinstance(step, int)
         }
-        self.memory.write(self.tracked.dir if self.tracked.offline else None)
+        self._remember()
 
     def _point(self, label: str, step: int, figures: dict[str, float]) -> None:
         """One point of a training, unless it was sent: a training that goes on repeats the steps since it was saved."""
@@ -188,16 +193,27 @@ class _Sender:
 
     def _costs(self, label: str, event: dict[str, Json]) -> None:
         self.progress[label] = (event["calls"], event["dollars"])
-        if time.monotonic() - self.told > SECONDS_BETWEEN_COSTS:
+        due = time.monotonic() - self.told > SECONDS_BETWEEN_COSTS
+        if due:
             self.told = time.monotonic()
             figures = self._cost_figures()
             if any(figures.values()):
                 self.tracked.log(figures)
+        if due or event["event"] == "shard":
+            self._remember()
+
+    @property
+    def _cost(self) -> Cost:
+        """What the run has cost, with what killed processes of it had spent."""
+        calls, prices = zip(self.memory.cost, *self.progress.values(), strict=True)
+        return sum(calls), None if None in prices else sum(price or 0.0 for price in prices)
 
     def _cost_figures(self) -> dict[str, Json]:
-        prices = [dollars for _, dollars in self.progress.values()]
-        figures: dict[str, Json] = {"cost/calls": sum(calls for calls, _ in self.progress.values())}
-        return figures if None in prices else {**figures, "cost/dollars": sum(price or 0.0 for price in prices)}
+        calls, dollars = self._cost
+        return {"cost/calls": calls} if dollars is None else {"cost/calls": calls, "cost/dollars": dollars}
+
+    def _remember(self) -> None:
+        self.memory.write(self.tracked.dir if self.tracked.offline else None, self._cost)
 
     def _table(self, label: str, rows: list[dict[str, Json]]) -> None:
         import wandb
@@ -224,12 +240,14 @@ class _Sender:
 
 
 class _Memory:
-    """Which W&B run the unfinished runs of an experiment belong to."""
+    """Which W&B run the unfinished runs of an experiment belong to, and what they have cost."""
 
     def __init__(self, run: TrackedRun) -> None:
         self.file = run.home / "tracking" / f"{run.key[:16]}.json"
         self.folder = run.folder
         self.mine = False
+        self.cost: Cost = (0, 0.0)
+        """Of earlier processes."""
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -246,18 +264,21 @@ class _Memory:
             with suppress(ValueError, KeyError, TypeError):
                 found = json.loads(self.file.read_text(encoding="utf-8"))
                 self.run_id = str(found["id"])
+                self.cost = (found.get("calls", 0), found.get("dollars", 0.0))
                 left = Path(found["offline"]) if found["offline"] else None
                 if left is not None and left.name.startswith("offline-run-") and left.name.endswith(self.run_id):
                     shutil.rmtree(left, ignore_errors=True)
 
-    def write(self, offline: str | None) -> None:
+    def write(self, offline: str | None, cost: Cost) -> None:
         """Write down which W&B run this is.
 
         Args:
             offline: where its files are, if they are kept here.
+            cost: of this process and earlier ones.
         """
         if self.mine:
-            found = {"id": self.run_id, "offline": str(Path(offline).parent) if offline else None}
+            folder, (calls, dollars) = str(Path(offline).parent) if offline else None, cost
+            found = {"id": self.run_id, "offline": folder, "calls": calls, "dollars": dollars}
             with write_aside(self.file) as aside:
                 aside.write_text(json.dumps(found), encoding="utf-8")
 

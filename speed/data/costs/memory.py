@@ -83,6 +83,16 @@ def trained_weights(shape: Shape, footprint: Footprint) -> int:
     return shape.lora(footprint.lora) + (shape.embedding if footprint.embeddings else 0)
 
 
+def checkpoint_bytes(trained: int, gathered: int = 0) -> int:
+    """Bytes of a checkpoint of a training of so many weights: each in fp32 and its optimizer state.
+
+    Args:
+        gathered: bytes of a weight of the model that DeepSpeed's ZeRO-3 writes beside that, in the type of the
+            arithmetic; 0 where each process has the whole model.
+    """
+    return trained * (4 + ADAM + gathered)
+
+
 def state_bytes(shape: Shape, footprint: Footprint, config: Sft | Dpo | None = None) -> int:
     """Bytes of weights, gradients and optimizer states, and of the reference model of a preference training.
 

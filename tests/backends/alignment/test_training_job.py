@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_generator import completions, context, make_base, preferences
 
 from speed.backends.alignment.trainer import TrlTrainer
 from speed.backends.engines.weights import load, read_card
 from speed.core.errors import UserError
+from speed.data.costs.memory import checkpoint_bytes
 from speed.data.trainings import Dpo, Sft
 from speed.runtime import Context
 
@@ -156,3 +160,38 @@ def test_zero3_trains_all_weights_as_one_process_does(tmp_path: Path) -> None:
         for name in ("one", "two")
     )
     assert second == pytest.approx(first, rel=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs the extra [deepspeed]; its first run builds for 90 s")
+def test_what_zero3_writes_is_as_large_as_a_plan_says(tmp_path: Path) -> None:
+    """All weights in bf16: fp32 and Adam's moments in parts, and the model gathered in 16 bits, as the result is."""
+    base = make_base(tmp_path / "base", hidden_size=512, intermediate_size=1024, num_key_value_heads=4)
+    trainer = LORA.model_copy(update={"method": "full", "precision": "bf16"})
+    trained = sum(weight.numel() for weight in load(base, "fp32", "cpu").model.parameters())
+    runtime: dict[str, Any] = {"processes": 2, "strategy": "zero3"}
+    with pytest.raises(UserError, match="told to end"):
+        trainer.sft(str(base), completions(12), SFT, tmp_path / "out", told_to_end(context(tmp_path, **runtime), 1))
+    (checkpoint,) = (tmp_path / "out" / "checkpoints").glob("checkpoint-*")
+    written = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
+    assert written == pytest.approx(checkpoint_bytes(trained, gathered=2), rel=0.03)
+    trainer.sft(str(base), completions(12), SFT, tmp_path / "out", context(tmp_path, **runtime))
+    assert (tmp_path / "out" / "model" / "model.safetensors").stat().st_size == pytest.approx(2 * trained, rel=0.03)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs the extra [deepspeed]; its first run builds for 90 s")
+def test_under_zero3_the_first_process_alone_reads_a_generator(tmp_path: Path) -> None:
+    """Each has a base of its own; both hold nothing of it themselves, and together the weights of the first one's."""
+    for rank in range(2):
+        make_base(tmp_path / f"base-{rank}", spread=0.1 * (1 + rank))
+    script = str(Path(__file__).with_name("divided_rank.py"))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = os.environ | {"DS_ACCELERATOR": "cpu"}
+    done = subprocess.run([*launcher, script, str(tmp_path)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    read = load_file(tmp_path / "base-0" / "model.safetensors")
+    for rank in range(2):
+        found = load_file(tmp_path / f"gathered-{rank}.safetensors")
+        assert found.keys() == read.keys()
+        assert all(torch.equal(found[name], read[name]) for name in read)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tiny_generator import completions, context, make_base, preferences
 from transformers import ByT5Tokenizer
 
-from speed.backends.alignment import measures
+from speed.backends.alignment import checkpoints, measures
 from speed.backends.alignment.checkpoints import Watch
 from speed.backends.alignment.measures import reference
 from speed.backends.alignment.rows import dpo_rows, sft_rows
@@ -26,6 +26,7 @@ from speed.backends.alignment.trainer import TrlTrainer
 from speed.backends.alignment.training import summary_of
 from speed.backends.engines.prompt_format import completion_ids, prompt_ids
 from speed.backends.engines.weights import load, read_card
+from speed.backends.runtime.checkpoint_pace import WRITTEN
 from speed.backends.runtime.stopping import Stop
 from speed.core.cache import SUMS, file_sha256
 from speed.core.errors import UserError
@@ -476,6 +477,26 @@ def test_fp16_may_leave_out_a_step_that_overflows_but_not_all_of_them(tmp_path: 
         overflow(True, 17)
     with pytest.raises(UserError, match=r"(?s)at step 1 of 100: loss 1.0, gradient norm inf.*now 0.01.$"):
         overflow(False, 1)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "dtype", "bytes_a_weight"),
+    [("ddp", torch.float32, 12), ("zero3", torch.bfloat16, 14), ("zero3", torch.float32, 16)],
+)
+def test_the_first_checkpoint_is_expected_as_large_as_it_will_be(
+    strategy: str, dtype: torch.dtype, bytes_a_weight: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ZeRO-3 leaves an empty weight with its size in each process, and writes the gathered model beside its state."""
+    monkeypatch.setattr(checkpoints, "assert_engine", lambda model, ctx: None)
+    weight, frozen = torch.nn.Parameter(torch.ones(1000, dtype=dtype)), torch.nn.Parameter(torch.ones(9), False)
+    if strategy == "zero3":
+        weight.data = torch.empty(0, dtype=dtype)
+        weight.ds_numel = 1000  # type: ignore[attr-defined]
+    model = SimpleNamespace(parameters=lambda: [weight, frozen])
+    trainer = SimpleNamespace(model=model, model_wrapped=model)
+    watch = Watch(trainer, context(tmp_path, strategy=strategy), tmp_path, None, Stop())
+    watch.on_train_begin(None, None, None)
+    assert watch.pace.took * WRITTEN == pytest.approx(1000 * bytes_a_weight)
 
 
 def test_the_last_step_may_not_break_the_weights(base: Path, junior: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -102,6 +103,17 @@ def test_two_processes_train_what_one_trains(strategy: str, tmp_path: Path) -> N
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["adapter", "model"]
     alone, shared = (Encoder.load(tmp_path / name / "model").encode(TEXTS) for name in ("one", "two"))
     assert abs(alone - shared).max() < 1e-3
+
+
+def test_under_zero3_the_first_process_alone_reads_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    data, base = examples(tmp_path / "examples.jsonl", 8), make_base(tmp_path / "base")
+    ctx = context(tmp_path / "home", processes=2, strategy="zero3")
+    job = EmbedderJob(
+        trainer=small(base), examples=data, seed=0, out=str(tmp_path / "out"), runtime=ctx.runtime, grant=ctx.grant
+    )
+    processes.run_in_processes(job, "reading_rank", ctx)
+    assert set((tmp_path / "read").read_text().split()) == {"0"}
 
 
 @pytest.mark.slow

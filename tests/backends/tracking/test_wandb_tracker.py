@@ -142,6 +142,8 @@ follower = WandbTracker().follow(
 )
 for step in range(1, 31):
     follower.event("senior", {"event": "metric", "step": step, "figures": {"loss": 1 / step}})
+for stage, calls, dollars in (("seed data", 5, 0.25), ("preferences", 4, 1.0)):
+    follower.event(stage, {"event": "shard", "start": 0, "stop": 2, "rejected": 0, "calls": calls, "dollars": dollars})
 follower.records("seed data", lambda: (home / "all is sent").write_text("") and [] or [])
 while True:
     time.sleep(0.1)
@@ -171,14 +173,19 @@ def test_after_a_kill_the_same_wandb_run_goes_on_and_has_each_point_once(
     for step in (*range(1, 31), *range(25, 41)):  # what the killed one did, and on from its last checkpoint
         follower.event("senior", {"event": "metric", "step": step, "figures": {"loss": 1 / step}})
     follower.records("seed data", lambda: [{"row": 3, "text": "<b>bold</b>"}])
-    follower.event("seed data", {"event": "progress", "done": 1, "total": 2, "calls": 7, "dollars": 0.5})
+    for done in (1, 2):
+        event = {"event": "progress", "done": done, "total": 2, "calls": 6 + done, "dollars": done / 2}
+        follower.event("seed data", event)
     follower.finish()
     [file] = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert file.stem == f"run-{first}", "one run, under the name of the first"
-    points = points_of(finished_records(file))
+    records = finished_records(file)
+    points = points_of(records)
     assert [point["senior/step"] for point in points if "senior/step" in point] == list(range(1, 41))
     assert [point["junior/step"] for point in points if "junior/step" in point] == [1, 2]
-    assert {"cost/calls": 7, "cost/dollars": 0.5}.items() <= next(p for p in points if "cost/calls" in p).items()
+    costs = [(point["cost/calls"], point["cost/dollars"]) for point in points if "cost/calls" in point]
+    assert costs[0] == (9 + 7, 1.25 + 0.5), "what the killed one had spent is in what the run has cost so far"
+    assert (summary_of(records)["cost/calls"], summary_of(records)["cost/dollars"]) == (9 + 8, 1.25 + 1.0)
     assert any(name.startswith("seed-data/records") for point in points for name in point)
     assert not memory.exists(), "the next run of this experiment is a W&B run of its own"
 
