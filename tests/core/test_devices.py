@@ -7,9 +7,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,10 +43,17 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with two GPUs, on which no other command runs."""
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A machine's temporary folder, on which no other command runs; its name is short, as a socket's must be."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        # where the locks are alone: multiprocessing keeps the first temporary folder that it sees
+        monkeypatch.setattr("speed.core.devices.tempfile", SimpleNamespace(gettempdir=lambda: folder))
+        yield Path(folder)
+
+
+@pytest.fixture
+def two_gpus(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with two GPUs."""
     monkeypatch.setattr("speed.core.devices.gpus", lambda: TWO)
 
 
@@ -103,8 +111,8 @@ def test_of_several_that_one_needs_it_keeps_all_or_none() -> None:
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_the_lock_goes_with_the_command_that_held_it(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "tmp")}
+def test_the_lock_goes_with_the_command_that_held_it(temporary: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", HOLDER], env=environment, stdin=pipe, stdout=pipe) as holder:
         assert holder.stdout is not None
@@ -122,16 +130,15 @@ def test_commands_that_name_a_gpu_differently_know_it_by_its_uuid(monkeypatch: p
     assert taken_by(Devices((0, 1)), 1) == (1,), "a part of a GPU has no other name"
 
 
-def test_declared_devices_that_are_not_here_are_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_declared_devices_that_are_not_here_are_nobodys(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("speed.core.devices.gpus", lambda: ONE[:0])
     assert taken_by(Devices((0, 1)), 2) == taken_by(Devices((0, 1)), 2) == (0, 1)
-    assert list(tmp_path.iterdir()) == []
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_a_folder_that_cannot_hold_locks_is_told(tmp_path: Path) -> None:
-    (tmp_path / "tmp" / f"speed-gpus-{os.getuid()}").touch()
+def test_a_folder_that_cannot_hold_locks_is_told(temporary: Path) -> None:
+    (temporary / f"speed-gpus-{os.getuid()}").touch()
     with pytest.raises(UserError, match="locks that keep two commands from one GPU.*\n  set TMPDIR"):
         taken_by(Devices((0,)), 1)
 
@@ -231,12 +238,11 @@ def test_no_gpu_is_held_for_what_another_command_builds(
     assert free == [(0, 1)]
 
 
-def test_two_commands_take_turns_on_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_commands_take_turns_on_one_gpu(tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stage of the first ends when the second has said that it waits, or has begun all the same."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr("speed.core.devices.gpus", lambda: ONE)
     log, until, said = tmp_path / "log", tmp_path / "told", list[str]()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
     program = [sys.executable, str(Path(__file__).with_name("command_on_cards.py"))]
     first = subprocess.Popen([*program, str(tmp_path / "first"), str(log), str(until)], env=environment)
     deadline = time.monotonic() + HANG
