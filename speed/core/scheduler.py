@@ -43,7 +43,7 @@ TRIES = 3
 DEATHS = 2
 """Deaths of workers in a row, without a block done, after which a device is lost."""
 
-_FINAL = ("done", "user_error", "crash", "corrupt")
+_FINAL = ("done", "later", "user_error", "crash", "corrupt")
 """Events after which a worker sends no more."""
 
 
