@@ -25,8 +25,8 @@ from speed.teaching.requests import Request
 from speed.teaching.session import Session
 from speed.teaching.spending import never_answered
 
-WINDOW = 100_000
-"""Requests that are read before the first has its answer: half a gigabyte of memory (ours)."""
+WINDOW = 50_000
+"""Requests that are read before the first has its answer: three quarters of a gigabyte (`tests/bench/batches.py`)."""
 TELL_SECONDS = 600.0
 """Between two words of a batch of which there is nothing new."""
 
@@ -51,6 +51,8 @@ class BatchAsking:
         """Times that a request was sent and not answered, by key."""
         self._by_turns = False
         """Whether the server takes no more than one batch at a time."""
+        self._statuses: dict[str, str] = {}
+        """What the server said last of each batch."""
         self._told: tuple[tuple[int, int], float] = ((0, 0), 0.0)
         if self._pending.all():
             with self._pending.lock():
@@ -193,11 +195,15 @@ class BatchAsking:
 
     def _tell(self, told: Sequence[tuple[Batch, Told]]) -> None:
         """Say how far the batches are, where that has changed, or now and then."""
+        for batch, each in told:
+            if self._statuses.get(batch.id) != each.status:
+                self._statuses[batch.id] = each.status
+                self._ctx.say(f"batch {batch.id} is {each.status} ({batch.server_id} there)")
         figures = (sum(each.done for _, each in told), sum(batch.requests for batch, _ in told))
         before, when = self._told
         if told and (figures != before or time.monotonic() - when > TELL_SECONDS):
             self._told = (figures, time.monotonic())
-            self._ctx.progress(*figures, "requests in batches", batches=len(told))
+            self._ctx.progress(*figures, "in batches", batches=len(told))
 
     def _later(self, batches: Sequence[Batch]) -> Later:
         placed = self._pending.by_key()
