@@ -51,6 +51,8 @@ class BatchAsking:
         """Times that a request was sent and not answered, by key."""
         self._by_turns = False
         """Whether the server takes no more than one batch at a time."""
+        self._short = (0, 0)
+        """For how many of how many requests the caps had room."""
         self._statuses: dict[str, str] = {}
         """What the server said last of each batch."""
         self._told: tuple[tuple[int, int], float] = ((0, 0), 0.0)
@@ -129,14 +131,17 @@ class BatchAsking:
                 if fits < len(some):
                     self._tell_caps(fits, len(some))
                     break
+                self._short = (0, 0)
             placed = self._pending.by_key()
             self._ours = {placed[key].id for key in waiting if key in placed}
 
     def _tell_caps(self, fits: int, count: int) -> None:
-        if fits or not self._batches.mine():
+        """Say once that some requests have to wait."""
+        if self._short != (fits, count):
+            self._short = (fits, count)
             self._ctx.say(
                 f"the caps have room for {fits:,} of {count:,} requests at their highest cost: the others go when it "
-                "is known what those under way have cost"
+                "is known what those under way have cost (python -m speed.journal batches)"
             )
 
     # -- waiting -------------------------------------------------------------------------------------------------------

@@ -87,7 +87,12 @@ class Batches:
         """
         highest = total(each.highest for each in some)
         lines = [each.line for each in some]
-        batch = self.pending.begin(self.endpoint, self.model, [each.entry for each in some], lines, highest)
+        try:
+            batch = self.pending.begin(self.endpoint, self.model, [each.entry for each in some], lines, highest)
+        except BaseException:
+            if held:
+                self.account.release(highest)
+            raise
         self.account.hand_over(batch.name, highest, held=held)
         cost = f"${highest.dollars:,.2f} at most" if self.price(1, 1) is not None else "at a price that is not known"
         size = sum(map(len, lines)) / 1e6

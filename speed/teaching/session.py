@@ -51,11 +51,12 @@ class Session:
         """Wait until a call is affordable; the first to ask is the first to be served.
 
         Raises:
-            UserError: when it is not, and no call in flight, of this process or another, can make it so.
+            UserError: when it is not, and no call in flight, of this process or another, can make it so; what is in a
+                batch may take a day, and is not waited for.
         """
         async with self._turn:
             while (short := self.account.hold(amount, caps)) is not None:
-                if caps.passed(short.paid.plus(amount)) or not short.held.calls:
+                if caps.passed(short.paid.plus(amount)) or short.held.calls == short.batches.calls:
                     raise cap_reached(caps, short, amount)
                 self._released.clear()
                 try:

@@ -38,6 +38,7 @@ SELECT total(dollars), coalesce(sum(tokens), 0), coalesce(sum(calls), 0) FROM (
 """
 """A process's own count is ahead of what is indexed of its file, or behind where it has no caps: the larger counts."""
 _HELD = "SELECT total(held_dollars), coalesce(sum(held_tokens), 0), coalesce(sum(held_calls), 0) FROM process"
+_HELD_FOR_BATCHES = f"{_HELD} WHERE file LIKE 'batches/%'"
 _PROCESS = "INSERT OR REPLACE INTO process VALUES (?,?,?,?,?,?,?)"
 _LEDGER = """
 SELECT purpose, kind, model, cause, count(*), sum(retry > 0), sum(resent),
@@ -81,6 +82,8 @@ class Short(NamedTuple):
     """Under this root so far."""
     held: Spending
     """For calls in flight, whoever sent them."""
+    batches: Spending
+    """The part of it that is held for batches at a server, which may take a day."""
 
 
 class Account:
@@ -145,7 +148,7 @@ class Account:
             paid, held = (Spending(*table.execute(query).fetchone()) for query in (_PAID, _HELD))
             passed = caps.passed(paid.plus(held).plus(amount))
             if passed is not None:
-                return Short(passed, paid, held)
+                return Short(passed, paid, held, Spending(*table.execute(_HELD_FOR_BATCHES).fetchone()))
             self._tell(table, own, wanted)
             return None
 
@@ -180,10 +183,12 @@ def cap_reached(caps: Caps, short: Short, wanted: Spending) -> UserError:
     cap, paid, next_call = (getattr(each, short.cap) for each in (caps, short.paid, wanted))
     shown = "${:,.4f}".format if short.cap == "dollars" else "{:,} {}".format
     unit = () if short.cap == "dollars" else (short.cap,)
+    held = getattr(short.batches, short.cap)
+    batches = f", {shown(held, *unit)} at most held for what is in batches (python -m speed.journal batches)"
     return UserError(
-        f"runtime.{name}={cap:g} is reached: {shown(paid, *unit)} paid under this root, in all its runs, and the next "
-        f"answer may take {shown(next_call, *unit)}\n  every answer paid for is kept: the same command with a larger "
-        f"runtime.{name} goes on from here and pays for nothing twice"
+        f"runtime.{name}={cap:g} is reached: {shown(paid, *unit)} paid under this root, in all its runs"
+        f"{batches * (held > 0)}, and the next answer may take {shown(next_call, *unit)}\n  every answer paid for is "
+        f"kept: the same command with a larger runtime.{name} goes on from here and pays for nothing twice"
     )
 
 

@@ -12,6 +12,7 @@ from quick_teacher import QUICK
 
 from speed.core.errors import Later
 from speed.ports import Answer
+from speed.runtime import Context
 from speed.teaching.errors import Patience
 from speed.teaching.openai_batch import OpenAIBatchTeacher
 from speed.teaching.pending import Pending
@@ -38,6 +39,13 @@ def pending(home: Path) -> list[Any]:
 
 def ended(home: Path) -> list[dict[str, Any]]:
     return Pending(home / "journal").ended()
+
+
+def saying(ctx: Context) -> list[str]:
+    """What is said from now on."""
+    said: list[str] = []
+    ctx.send = lambda event: said.append(str(event.get("message") or event))
+    return said
 
 
 def texts(answers: list[Answer]) -> list[str]:

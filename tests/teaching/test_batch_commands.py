@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,6 @@ from speed.teaching.openai_teacher import KEY
 
 SMALL = ("+experiment=[smoke,teacher_data]", "embedder=dry", "eval=dry", "teacher.model=rules")
 ROWS = [f"row {row}" for row in range(5)]
-
-
-@pytest.fixture
-def serving(secret: None) -> Iterator[BatchProvider]:
-    with BatchProvider() as provider:
-        yield provider
 
 
 def test_a_run_that_leaves_its_batches_and_is_taken_up_gives_the_records_of_any_teacher(

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,6 @@ STEPS = [
     *((Account, name) for name in ("hand_over", "forget")),
     *((Journal, "append"), (on_disk.shutil, "rmtree")),
 ]
-
-
-@pytest.fixture
-def serving(secret: None) -> Iterator[BatchProvider]:
-    with BatchProvider() as provider:
-        yield provider
 
 
 class Killed(BaseException):
