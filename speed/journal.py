@@ -7,6 +7,7 @@
     python -m speed.journal export FILE             JSON lines; - is the screen
     python -m speed.journal verify                  every line against its checksum, every key against its content
     python -m speed.journal merge OTHER             the answers of another root or journal that this one lacks
+    python -m speed.journal batches [--take]        requests that servers answer in batches; takes what has ended
     python -m speed.journal compress                says why there is nothing to compress any more
     python -m speed.journal rebuild                 the index, from the files
 
@@ -30,10 +31,12 @@ from speed.core.errors import UserError, explained
 from speed.core.escape import escape, on_one_line
 from speed.core.locks import is_owned
 from speed.runs.ledger_table import ledger_table
-from speed.runs.tables import Table
+from speed.runs.tables import Table, money
 from speed.teaching.entry import Entry, entry_of, key
 from speed.teaching.journal import Journal
 from speed.teaching.lines import ARCHIVE, lines_from
+from speed.teaching.openai_batch import take_all
+from speed.teaching.pending import Pending
 from speed.teaching.spending import ledger_of
 
 
@@ -151,6 +154,26 @@ def merge(journal: Journal, options: argparse.Namespace) -> int:
     return 0
 
 
+def show_batches(journal: Journal, options: argparse.Namespace) -> int:
+    """What servers have in batches now, and what came of those that have ended."""
+    if options.take:
+        take_all(journal, _say)
+    pending = Pending(journal.folder)
+    table = Table("batch", "at the server", "of", "begun", "requests", "answered", "failed", "dollars", "state")
+    ended = pending.ended()
+    under_way = [{**batch.model_dump(), "status": "under way", "dollars": None} for batch in pending.all()]
+    for each in (*ended, *under_way):
+        begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(each["begun"]))
+        known = "answered" in each
+        table.add(
+            each["id"], escape(each.get("server_id") or "-"), escape(f"{each['model']} at {each['endpoint']}"), begun,
+            f"{each['requests']:,}", f"{each['answered']:,}" if known else "-", f"{each['failed']:,}" if known else "-",
+            money(each["dollars"]) if known else "-", escape(each["status"]),
+        )  # fmt: skip
+    print(table.text() if ended or under_way else "no requests were ever sent in batches")
+    return 0
+
+
 def compress(journal: Journal, options: argparse.Namespace) -> int:
     print(
         "nothing to do: the journal's files stay plain JSON lines now, and those that an earlier version compressed "
@@ -193,6 +216,10 @@ def parser() -> argparse.ArgumentParser:
     verb("export", export, filtered=True).add_argument("file")
     verb("verify", verify, filtered=False)
     verb("merge", merge, filtered=False).add_argument("other")
+    taking = verb("batches", show_batches, filtered=False)
+    taking.add_argument(
+        "--take", action="store_true", help="ask the servers, and write down the answers that are there"
+    )
     verb("compress", compress, filtered=False)
     verb("rebuild", rebuild, filtered=False)
     return out

@@ -111,6 +111,21 @@ class Teacher(Backend, ABC):
         that has all answers needs no call."""
         return ""
 
+    def lasting(self) -> str:
+        """How long its answers take, in a sentence for plans, where `runtime.concurrency` does not decide over it;
+        empty where it does."""
+        return ""
+
+    def under_way(self, home: Path) -> str:
+        """What a server answers by now for earlier runs of a root, in a sentence; empty where nothing is."""
+        return ""
+
+    @property
+    def reads_ahead(self) -> int:
+        """Requests that it reads before it gives the first answer, at most; 0 where these are few. Whoever asks in
+        steps asks as much in one of them."""
+        return 0
+
     @property
     def tries(self) -> int:
         """Times that a request is paid for at most: more than once where an answer of no use is asked for again."""

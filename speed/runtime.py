@@ -45,7 +45,7 @@ class Runtime(BuildSettings):
     concurrency: int = 32
     """Requests to a teacher in flight, of all stages and processes of a root together."""
     api_base: str | None = None
-    """URL of an OpenAI-compatible server, for teacher=openai_compatible."""
+    """URL of an OpenAI-compatible server, for teacher=openai_compatible, or openai_batch elsewhere than at OpenAI."""
     max_usd: float | None = Field(None, ge=0)
     """Dollars that teachers may ever cost under this root: refuse to start above it, stop buying at it."""
     max_tokens: int | None = Field(None, ge=0)

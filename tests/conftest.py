@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    from batch_provider import BatchProvider
     from omegaconf import DictConfig
     from provider import Provider
 
@@ -94,6 +95,15 @@ def provider(secret: None) -> Iterator[Provider]:
 
     with Provider() as serving:
         yield serving
+
+
+@pytest.fixture
+def serving(secret: None) -> Iterator[BatchProvider]:
+    """The same with batches."""
+    from batch_provider import BatchProvider
+
+    with BatchProvider() as provider:
+        yield provider
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from speed.core.allocation import Grant, Machine, Share, shares
 from speed.core.build_settings import BuildSettings
 from speed.core.cache import remove_left
 from speed.core.closing import closing
-from speed.core.errors import CorruptArtifact, StoreError, UserError, explained
+from speed.core.errors import CorruptArtifact, Later, StoreError, UserError, explained
 from speed.core.graph import Goal
 from speed.core.machine import cores
 from speed.core.manifest import Maker, Manifest, maker, now, outputs_of
@@ -227,12 +227,14 @@ def attempt_build(
     spans: Iterable[Span] | None = None,
     grant: Grant | None = None,
 ) -> dict[str, Json]:
-    """Build a goal, or these spans of it, and report as an event how that ended: `done`, `user_error`, `crash`, or
-    `corrupt` where a damaged file was met that must be set aside and built again."""
+    """Build a goal, or these spans of it, and report as an event how that ended: `done`, `later`, `user_error`,
+    `crash`, or `corrupt` where a damaged file was met that must be set aside and built again."""
     try:
         build(goal, store, runtime, send, made_by, spans, grant)
     except CorruptArtifact as corrupt:
         return {"event": "corrupt", "message": str(corrupt), "path": str(corrupt.path)}
+    except Later as later:
+        return {"event": "later", "message": str(later)}
     except UserError as error:
         return {"event": "user_error", "message": str(error), "store": isinstance(error, StoreError)}
     except OSError as error:

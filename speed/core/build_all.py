@@ -7,7 +7,7 @@ from pathlib import Path
 
 from speed.core.build_settings import BuildSettings
 from speed.core.elsewhere import Elsewhere
-from speed.core.errors import StoreError, UserError
+from speed.core.errors import Later, StoreError, UserError
 from speed.core.fork_servers import ForkServers
 from speed.core.graph import Goal, stage_statuses
 from speed.core.scheduler import Scheduler
@@ -36,7 +36,8 @@ def build_all(
         join: connects to other machines, which work for stages that several workers can share.
 
     Raises:
-        UserError: a mistake that a stage met. StageFailed: a crash. KeyboardInterrupt: passed on, workers ended.
+        UserError: a mistake that a stage met. Later: some stages wait for what is under way elsewhere, and everything
+            else is built. StageFailed: a crash. KeyboardInterrupt: passed on, workers ended.
     """
     built = _built(order, store)
     todo = [goal for goal in order if goal.key not in built]
@@ -46,14 +47,20 @@ def build_all(
     servers = ForkServers(needs, ("speed.core.scheduler", *preload))
     scheduler = Scheduler(order, store, runtime, logs, servers, elsewhere)
     repairs = 0
+    later: dict[str, str] = {}
     try:
         while len(built) < len(order) or scheduler.running:
-            waiting = [goal for goal in order if goal.key not in built]
-            scheduler.start([goal for goal in waiting if all(key in built for key in goal.after)], listen)
+            waiting = [goal for goal in order if goal.key not in built and goal.key not in later]
+            ready = [goal for goal in waiting if all(key in built for key in goal.after)]
+            if later and not ready and not scheduler.running:
+                raise Later("\n".join(later[goal.key] for goal in order if goal.key in later))
+            scheduler.start(ready, listen)
             for goal, event in scheduler.events():
                 listen(goal.label, event)
                 if event["event"] == "done":
                     built.add(goal.key)
+                elif event["event"] == "later":
+                    later[goal.key] = f"{goal.label}: {event['message']}"
                 elif event["event"] == "user_error":
                     kind = StoreError if event.get("store") else UserError
                     raise kind(f"{goal.label}: {event['message']}")

@@ -14,6 +14,11 @@ class UserError(Exception):
     """
 
 
+class Later(UserError):
+    """What a stage needs is under way elsewhere, and the same command takes it when it is there. Whatever does not
+    stand on this stage goes on."""
+
+
 class SeveralMistakes(UserError):
     """What several checks have found, to be told one by one."""
 

@@ -36,7 +36,7 @@ from speed.core.store import Span, Store
 from speed.core.waiting import Listener, Reasons, why_waiting
 from speed.core.worker import Blocks, Worker, divided, free_log, run_worker
 
-_FINAL = ("done", "user_error", "crash", "corrupt")
+_FINAL = ("done", "later", "user_error", "crash", "corrupt")
 """Events after which a worker sends no more."""
 
 

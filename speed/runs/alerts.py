@@ -67,7 +67,7 @@ class Alerts:
         now = self.clock()
         if event["event"] == "alert":
             return
-        if event["event"] in ("done", "user_error", "crash", "corrupt"):
+        if event["event"] in ("done", "later", "user_error", "crash", "corrupt"):
             self.stages.pop(label, None)
             return
         if event["event"] == "say" and label not in self.stages:  # it says what it waits for

@@ -89,8 +89,8 @@ def run(config: Config, composed: str, origin: Origin, clock: Callable[[], float
     for status in found:
         if status.damaged:
             print(f"damaged and set aside: {status.damaged}; it will be built again", file=sys.stderr)
-    remarks = [remark for teacher in config.asked for remark in teacher.remarks()]
-    for remark in dict.fromkeys([*remarks, *config.embedder.remarks()]):
+    remarks = [remark for teacher in config.asked for remark in (*teacher.remarks(), teacher.under_way(store.home))]
+    for remark in dict.fromkeys(filter(None, [*remarks, *config.embedder.remarks()])):
         print(f"note: {remark}", file=sys.stderr)
     tell_recurring_topics(found, store)
     if planned:
@@ -207,7 +207,17 @@ def _build_and_report(
 
 
 def check_teacher(config: Config, order: list[Goal], store: Store) -> None:
-    """Say what a check of the teacher costs, make its calls and print what came out."""
+    """Say what a check of the teacher costs, make its calls and print what came out.
+
+    Raises:
+        UserError: for a teacher that answers in batches.
+    """
+    if config.teacher.reads_ahead:
+        raise UserError(
+            "teach_check=true asks its twenty questions in four steps, and this teacher may take a day for each\n  ask "
+            "the same model by itself, with the same settings: teacher=gpt4o, or teacher=openai_compatible for a "
+            "server of your own"
+        )
     config.teacher.check(config.runtime)
     check = TeacherCheck(config, order, store)
     print(announced(config, check.cost()), file=sys.stderr)

@@ -71,7 +71,7 @@ def print_plan(
         print(paragraph(told))
     if rows := planned_calls(found, config.teacher.tries):
         print(paragraph(f"paid calls a row, at least and at most: {rows}"))
-    print(paragraph(_hours(found, config.runtime.concurrency)))
+    print(paragraph(config.teacher.lasting() or _hours(found, config.runtime.concurrency)))
 
 
 def plan_table(found: list[StageStatus]) -> Table:

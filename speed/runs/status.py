@@ -200,6 +200,8 @@ def _updated_by(box: Box, event: dict[str, Json], first: First) -> Box:
         return box.model_copy(update={"gpus": tuple(sorted(gpus)), "machines": tuple(machines)})
     if name == "done":
         return box.model_copy(update={"state": "done", "done": box.total})
+    if name == "later":
+        return box.model_copy(update={"state": "waiting"})
     if name in ("user_error", "crash", "corrupt"):
         return box.model_copy(update={"state": "failed"})
     if name == "shard":

@@ -32,15 +32,20 @@ def ask_all_in_order(
 ) -> Iterator[tuple[T, list[Answer]]]:
     """Each item with the teacher's answers to its requests, in order.
 
-    Items are consumed as the teacher asks for them, so memory holds what is in flight and no more. An error, or a
-    reader who leaves, ends the asking at once.
+    Items are consumed as the teacher asks for them, so memory holds what is in flight and no more; a teacher that
+    answers in batches is handed the first ones at once. An error, or a reader who leaves, ends the asking at once.
 
     Raises:
         UserError: when the teacher could not be reached in spite of all retries. A row that was never answered must not
             be recorded as rejected; what was answered is in the journal.
     """
     to_ask, to_give = tee(items)
-    asked = teacher.ask((request for _, requests in to_ask for request in requests), ctx)
+    return _in_order(to_give, teacher.ask((request for _, requests in to_ask for request in requests), ctx), ctx)
+
+
+def _in_order(
+    to_give: Iterable[tuple[T, Sequence[tuple[Ask, Check]]]], asked: Iterator[Answer], ctx: Context
+) -> Iterator[tuple[T, list[Answer]]]:
     before = ("", "")
     with closing(asked) as answers:
         for item, requests in to_give:

@@ -184,14 +184,15 @@ class ExamplePool(AssignedPool[Sample]):
             ctx.progress(done, count, self.unit)
 
     def try_until_accepted(
-        self, drafts: Iterator[Draft], attempt: Callable[[list[Draft], int], Iterable[Sample]]
+        self, drafts: Iterator[Draft], attempt: Callable[[list[Draft], int], Iterable[Sample]], together: int = 0
     ) -> Iterator[Sample]:
         """The rows of one block after another, each tried until a candidate is accepted or the attempts are spent.
 
         Args:
             attempt: writes one candidate for each of some rows, given the number of the attempt.
+            together: rows that are tried together where these are more than a block.
         """
-        while block := list(islice(drafts, self.block)):
+        while block := list(islice(drafts, max(self.block, together))):
             found: dict[int, Sample] = {}
             left = block
             for number in range(self.attempts):

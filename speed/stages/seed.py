@@ -55,7 +55,8 @@ class SeedData(ExamplePool):
         def attempt(some: Iterable[Draft], number: int) -> Iterator[Sample]:
             return self._tried(some, number, ctx)
 
-        rows = attempt(drafts, 0) if self.attempts == 1 else self.try_until_accepted(drafts, attempt)
+        together = self.teacher.reads_ahead
+        rows = attempt(drafts, 0) if self.attempts == 1 else self.try_until_accepted(drafts, attempt, together)
         return self.counted(rows, stop - start, ctx)
 
     def _tried(self, drafts: Iterable[Draft], attempt: int, ctx: Context) -> Iterator[Sample]:

@@ -20,11 +20,12 @@ from speed.ports import Answer, Ask, Check
 from speed.runtime import Context
 from speed.teaching.dialect import Dialect
 from speed.teaching.entry import Entry, Spending
-from speed.teaching.envelope import charge_of
-from speed.teaching.errors import Reply, TransportError
+from speed.teaching.envelope import answered
+from speed.teaching.errors import Reply, TransportError, every_one_refused
+from speed.teaching.pending import Pending
 from speed.teaching.requests import Call, Request, Sender
 from speed.teaching.session import Session
-from speed.teaching.spending import caps_of, ledger_of
+from speed.teaching.spending import caps_of, never_answered
 
 WINDOW = 4
 """Requests ahead of the caller, as a multiple of the concurrency: memory is flat, and a slow answer stalls nobody."""
@@ -48,6 +49,7 @@ class Asking:
         self._dialect = Dialect(session.journal, self._endpoint, teacher.model_name, ctx.say)
         self._ahead: deque[Request] = deque()
         self._tasks: dict[Request, asyncio.Task[None]] = {}
+        self._pending = Pending(session.journal.folder)
         self._prepared = False
         self._stop: BaseException | None = None
         self._failures_in_a_row = 0
@@ -97,14 +99,10 @@ class Asking:
         """Whether all of a small stage was refused, by a teacher that never answered its purpose."""
         if self._any_answer or not self._refused_in_a_row:
             return False
-        asked = (self._teacher.model_name, purpose, "ok")
-        return all((line.model, line.purpose, line.cause) != asked for line in ledger_of(self._journal))
+        return never_answered(self._journal, self._teacher.model_name, purpose)
 
     def _refused(self, detail: str, remedy: str) -> UserError:
-        return UserError(
-            f"the teacher {self._teacher.model_name} refused the last {self._refused_in_a_row} requests, every one: "
-            f"{detail}\n  {remedy}"
-        )
+        return every_one_refused(self._teacher.model_name, self._refused_in_a_row, detail, remedy)
 
     @property
     def _concurrency(self) -> int:
@@ -112,15 +110,14 @@ class Asking:
 
     def _from_journal(self, request: Request) -> bool:
         """Answer a request from the journal as far as it goes; whether that is to the end."""
-        while (known := self._journal.get(request.call.key)) is not None:
-            self._any_answer = True
-            if request.take(known, cached=True):
-                return True
-        return False
+        whole = request.take_known(self._journal.get)
+        self._any_answer |= bool(request.judged)
+        return whole
 
     def _launch(self, requests: list[Request]) -> None:
         if not requests:
             return
+        self._pending.refuse_elsewhere(request.call.key for request in requests)
         if not self._prepared:
             self._teacher.prepare(self._ctx.runtime)
             self._prepared = True
@@ -315,34 +312,9 @@ class Asking:
         return highest
 
     def _answer(self, call: Call, reply: Reply, resent: int, begun: float) -> Entry:
-        charge = charge_of(call.messages, reply)
-        return self._entry(
-            call,
-            resent,
-            begun,
-            text=reply.text,
-            thought="" if reply.text.strip() else reply.thought,
-            finish_reason=reply.finish_reason,
-            cause=reply.cause,
-            **charge._asdict(),
-            tokens_cached=reply.tokens_cached,
-            dollars=self._teacher.dollars(charge.tokens_in, charge.tokens_out),
-            provider=reply.provider,
-            served_by=reply.served_by,
-        )
+        return self._entry(call, resent, begun, **answered(call.messages, reply, self._teacher.dollars))
 
     def _entry(self, call: Call, resent: int, begun: float, **outcome: Any) -> Entry:
-        return Entry(
-            key=call.key,
-            model=self._teacher.model_name,
-            messages=call.messages,
-            params=call.params,
-            index=call.ask.index,
-            purpose=call.ask.purpose,
-            kind=call.ask.kind.value if call.ask.kind else "",
-            endpoint=self._endpoint,
-            resent=resent,
-            seconds=round(time.monotonic() - begun, 4),
-            time=round(time.time(), 3),
-            **outcome,
-        )
+        seconds, now = round(time.monotonic() - begun, 4), round(time.time(), 3)
+        model = self._teacher.model_name
+        return call.entry(model, self._endpoint, resent=resent, seconds=seconds, time=now, **outcome)

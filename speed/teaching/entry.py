@@ -47,6 +47,8 @@ class Entry(Spec):
     """The model's name as the provider gave it."""
     resent: int = Field(default=0, ge=0)
     """Times the request was sent again after a transport failure."""
+    batch: str = ""
+    """The batch that brought the answer, by our name of it; empty where it was asked for by itself."""
     seconds: float = 0.0
     time: float = 0.0
     """Seconds since the epoch."""

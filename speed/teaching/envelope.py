@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from speed.core.errors import UserError
@@ -44,6 +44,28 @@ def charge_of(messages: Sequence[dict[str, str]], reply: Reply) -> Charge:
     if said is None:
         said = _tokens(reply.text + reply.thought)
     return Charge(asked, said, estimated)
+
+
+def answered(
+    messages: Sequence[dict[str, str]], reply: Reply, price: Callable[[int, int], float | None]
+) -> dict[str, Json]:
+    """The fields of a journal's entry that an answer fills.
+
+    Args:
+        price: dollars of so many input and output tokens.
+    """
+    charge = charge_of(messages, reply)
+    return {
+        "text": reply.text,
+        "thought": "" if reply.text.strip() else reply.thought,
+        "finish_reason": reply.finish_reason,
+        "cause": reply.cause,
+        **charge._asdict(),
+        "tokens_cached": reply.tokens_cached,
+        "dollars": price(charge.tokens_in, charge.tokens_out),
+        "provider": reply.provider,
+        "served_by": reply.served_by,
+    }
 
 
 def believable(fields: dict[str, Json]) -> dict[str, Json]:

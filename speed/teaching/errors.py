@@ -216,6 +216,11 @@ def failure_of(
     return UserError(f"{who} refused the request with HTTP {status}: {said}\n  {remedy}")
 
 
+def every_one_refused(model: str, count: int, detail: str, remedy: str) -> UserError:
+    """The end of a run whose requests, so many by now, are all refused for good."""
+    return UserError(f"the teacher {model} refused the last {count} requests, every one: {detail}\n  {remedy}")
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks to wait: Retry-After-Ms, or Retry-After as seconds or as a date."""
     found = {name.lower(): value for name, value in headers.items()}

@@ -65,15 +65,23 @@ class OpenAICompatibleTeacher(JournaledTeacher):
         """The server's URL without credentials."""
         return public_url(runtime.api_base) if runtime.api_base else ""
 
+    def address(self, runtime: Runtime) -> tuple[str, str]:
+        """The server's URL, and the environment variable of its key."""
+        return str(runtime.api_base).rstrip("/"), KEY
+
+    def served_as(self, runtime: Runtime) -> str:
+        """The model as the server names it."""
+        return self.model
+
     async def send(self, call: Call, runtime: Runtime, seconds: float) -> Reply:
         """One POST."""
-        fields: dict[str, Json] = {"model": self.model, "messages": call.messages, **call.params}
+        fields: dict[str, Json] = {"model": self.served_as(runtime), "messages": call.messages, **call.params}
         fields.pop("retry", None)
-        url = f"{str(runtime.api_base).rstrip('/')}/chat/completions"
+        url, key = self.address(runtime)
         server = self.endpoint(runtime)
         look_at = f"runtime.api_base={server}, teacher.model={self.model}"
-        body = await post(url, fields, seconds, look_at, each_alone=True)
-        remedy = f"check {look_at} and the key in {KEY} ({'set' if os.environ.get(KEY) else 'not set'})"
+        body = await post(f"{url}/chat/completions", fields, seconds, look_at, key, each_alone=True)
+        remedy = f"check {look_at} and the key in {key} ({'set' if os.environ.get(key) else 'not set'})"
         refuse_login_page(body, remedy)
         return read_as(body, lambda answer: reply_in(answer, server, remedy))
 

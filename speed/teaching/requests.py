@@ -29,6 +29,24 @@ class Call(NamedTuple):
         """Input tokens, rather too many: three bytes a token."""
         return sum(len(message["content"].encode("utf-8", "replace")) for message in self.messages) // 3 + 16
 
+    def entry(self, model: str, endpoint: str, **outcome: Json) -> Entry:
+        """What the journal keeps of it.
+
+        Args:
+            outcome: the fields that say what came of it.
+        """
+        return Entry(
+            key=self.key,
+            model=model,
+            messages=self.messages,
+            params=self.params,
+            index=self.ask.index,
+            purpose=self.ask.purpose,
+            kind=self.ask.kind.value if self.ask.kind else "",
+            endpoint=endpoint,
+            **outcome,
+        )
+
 
 @dataclass(slots=True, eq=False)
 class Request:
@@ -65,6 +83,17 @@ class Request:
 
     def __post_init__(self) -> None:
         self.call = self.call_of(self.ask, 0, self.ask.max_tokens)
+
+    def take_known(self, known: Callable[[str], Entry | None]) -> bool:
+        """Take the answers that the journal has, as far as they go; whether that is to the end.
+
+        Args:
+            known: the journal's answer to a key.
+        """
+        while (entry := known(self.call.key)) is not None:
+            if self.take(entry, cached=True):
+                return True
+        return False
 
     def take(self, entry: Entry, *, cached: bool) -> bool:
         """Judge an entry. True when the answer is final; otherwise `call` is the next to make."""

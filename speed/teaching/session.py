@@ -30,7 +30,7 @@ class Session:
         """Keys being asked, and who waits for their answers."""
         self.unpriced: set[str] = set()
         """Models whose unknown price has been said."""
-        self._account = Account(self.journal)
+        self.account = Account(self.journal)
         self._turn, self._released = asyncio.Lock(), asyncio.Event()
         self._paces: dict[tuple[str, str], tuple[Pacer, Neighbours]] = {}
         self._lock = threading.Lock()
@@ -51,11 +51,12 @@ class Session:
         """Wait until a call is affordable; the first to ask is the first to be served.
 
         Raises:
-            UserError: when it is not, and no call in flight, of this process or another, can make it so.
+            UserError: when it is not, and no call in flight, of this process or another, can make it so; what is in a
+                batch may take a day, and is not waited for.
         """
         async with self._turn:
-            while (short := self._account.hold(amount, caps)) is not None:
-                if caps.passed(short.paid.plus(amount)) or not short.held.calls:
+            while (short := self.account.hold(amount, caps)) is not None:
+                if caps.passed(short.paid.plus(amount)) or short.held.calls == short.batches.calls:
                     raise cap_reached(caps, short, amount)
                 self._released.clear()
                 try:
@@ -65,7 +66,7 @@ class Session:
 
     def release(self, amount: Spending) -> None:
         """Hold an amount no longer."""
-        self._account.release(amount)
+        self.account.release(amount)
         self._released.set()
 
 

@@ -4,7 +4,8 @@ A cap bounds everything that the journal of one root has ever paid for, so a run
 the processes of a sweep, spend from one account. A call is held at its highest possible cost before it is sent, until
 its answer is written down: what is paid and held together never passes a cap, so the overshoot is at most what the
 estimate of the calls in flight was wrong by. Both stand in the journal's SQLite file (see `speed.teaching.index`, also
-for several hosts). What a process held that is gone is free again: it was never answered.
+for several hosts). What a process held that is gone is free again: it was never answered. What a server has in a batch
+is held until its answers are taken, whether a process waits for them or not (`speed.teaching.pending`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from speed.core.spec import digest
 from speed.runtime import Runtime
 from speed.teaching.entry import Entry, Spending
 from speed.teaching.journal import Journal
+from speed.teaching.pending import Pending
 
 EVERY = 1.0
 """Seconds between two looks at who asks."""
@@ -36,6 +38,8 @@ SELECT total(dollars), coalesce(sum(tokens), 0), coalesce(sum(calls), 0) FROM (
 """
 """A process's own count is ahead of what is indexed of its file, or behind where it has no caps: the larger counts."""
 _HELD = "SELECT total(held_dollars), coalesce(sum(held_tokens), 0), coalesce(sum(held_calls), 0) FROM process"
+_HELD_FOR_BATCHES = f"{_HELD} WHERE file LIKE 'batches/%'"
+_PROCESS = "INSERT OR REPLACE INTO process VALUES (?,?,?,?,?,?,?)"
 _LEDGER = """
 SELECT purpose, kind, model, cause, count(*), sum(retry > 0), sum(resent),
        sum(tokens_in), sum(tokens_out), sum(tokens_cached), sum(estimated), sum(dollars),
@@ -78,6 +82,8 @@ class Short(NamedTuple):
     """Under this root so far."""
     held: Spending
     """For calls in flight, whoever sent them."""
+    batches: Spending
+    """The part of it that is held for batches at a server, which may take a day."""
 
 
 class Account:
@@ -107,6 +113,33 @@ class Account:
             own = self._journal.own_file
             self._journal.index.write(lambda table: self._tell(table, own, self._held))
 
+    def hand_over(self, name: str, amount: Spending, *, held: bool) -> None:
+        """Hold an amount under the name of a batch from now on, however this process ends.
+
+        Args:
+            held: whether this process holds it by now.
+        """
+        with self._lock:
+            self._held = self._held.minus(amount) if held else self._held
+            own = self._journal.own_file
+
+            def work(table: sqlite3.Connection) -> None:
+                table.execute(_PROCESS, (name, *Spending(), *amount))
+                self._tell(table, own, self._held)
+
+            self._journal.index.write(work)
+
+    def forget(self, name: str) -> None:
+        """A batch has ended: what it cost is in the journal."""
+        with self._lock:
+            own = self._journal.own_file
+
+            def work(table: sqlite3.Connection) -> None:
+                self._tell(table, own, self._held)
+                table.execute("DELETE FROM process WHERE file = ?", (name,))
+
+            self._journal.index.write(work)
+
     def _held_unless_short(self, amount: Spending, caps: Caps) -> Short | None:
         own, wanted = self._journal.own_file, self._held.plus(amount)
 
@@ -115,7 +148,7 @@ class Account:
             paid, held = (Spending(*table.execute(query).fetchone()) for query in (_PAID, _HELD))
             passed = caps.passed(paid.plus(held).plus(amount))
             if passed is not None:
-                return Short(passed, paid, held)
+                return Short(passed, paid, held, Spending(*table.execute(_HELD_FOR_BATCHES).fetchone()))
             self._tell(table, own, wanted)
             return None
 
@@ -125,18 +158,23 @@ class Account:
         return short
 
     def _tell(self, table: sqlite3.Connection, own: str, held: Spending) -> None:
-        table.execute("INSERT OR REPLACE INTO process VALUES (?,?,?,?,?,?,?)", (own, *self._journal.paid, *held))
+        table.execute(_PROCESS, (own, *self._journal.paid, *held))
 
     def _look(self) -> None:
-        """Clear away what processes held that are gone, and add up what everybody has paid."""
+        """Clear away what processes held that are gone, and add up what everybody has paid, or has with a server."""
         self._looked = True
-        others = self._journal.index.select("SELECT file FROM process")
-        gone = [
-            (name,) for (name,) in others if name != self._journal.name and not is_owned(self._journal.folder / name)
-        ]
+        folder = self._journal.folder
+        batches = {batch.name: batch.highest for batch in Pending(folder).all()}
+        others = {name for (name,) in self._journal.index.select("SELECT file FROM process")} - batches.keys()
+        gone = [(name,) for name in others if name != self._journal.name and not is_owned(folder / name)]
         self._journal.refresh()  # with the last answers of those who are gone
-        if gone:
-            self._journal.index.write(lambda table: table.executemany("DELETE FROM process WHERE file = ?", gone))
+
+        def work(table: sqlite3.Connection) -> None:
+            table.executemany("DELETE FROM process WHERE file = ?", gone)
+            table.executemany(_PROCESS, [(name, *Spending(), *amount) for name, amount in batches.items()])
+
+        if gone or batches:
+            self._journal.index.write(work)
 
 
 def cap_reached(caps: Caps, short: Short, wanted: Spending) -> UserError:
@@ -145,10 +183,12 @@ def cap_reached(caps: Caps, short: Short, wanted: Spending) -> UserError:
     cap, paid, next_call = (getattr(each, short.cap) for each in (caps, short.paid, wanted))
     shown = "${:,.4f}".format if short.cap == "dollars" else "{:,} {}".format
     unit = () if short.cap == "dollars" else (short.cap,)
+    held = getattr(short.batches, short.cap)
+    batches = f", {shown(held, *unit)} at most held for what is in batches (python -m speed.journal batches)"
     return UserError(
-        f"runtime.{name}={cap:g} is reached: {shown(paid, *unit)} paid under this root, in all its runs, and the next "
-        f"answer may take {shown(next_call, *unit)}\n  every answer paid for is kept: the same command with a larger "
-        f"runtime.{name} goes on from here and pays for nothing twice"
+        f"runtime.{name}={cap:g} is reached: {shown(paid, *unit)} paid under this root, in all its runs"
+        f"{batches * (held > 0)}, and the next answer may take {shown(next_call, *unit)}\n  every answer paid for is "
+        f"kept: the same command with a larger runtime.{name} goes on from here and pays for nothing twice"
     )
 
 
@@ -210,6 +250,12 @@ def ledger_of(journal: Journal) -> list[Line]:
         )
         for *figures, cached, estimated, dollars, unpriced in journal.select(_LEDGER)
     ]
+
+
+def never_answered(journal: Journal, model: str, purpose: str) -> bool:
+    """Whether a model has not given one sound answer to a purpose by now."""
+    asked = (model, purpose, "ok")
+    return all((line.model, line.purpose, line.cause) != asked for line in ledger_of(journal))
 
 
 def cost_of(entry: Entry, cause: str, *, cached: bool) -> Line:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from speed.core.allocation import Demand
-from speed.core.errors import CorruptArtifact, UserError
+from speed.core.errors import CorruptArtifact, Later, UserError
 from speed.core.row import Row
 from speed.core.spec import Backend
 from speed.core.stage import Node, Pool, Stage, Take
@@ -271,3 +271,27 @@ class Failing(Stage[str]):
         if self.how == "full":
             raise OSError(28, "No space left on device", str(out))
         raise ValueError("a bug")
+
+
+@dataclass(frozen=True)
+class Elsewhere(Stage[int]):
+    """What it needs is under way elsewhere."""
+
+    number: int
+
+    name: ClassVar[str] = "elsewhere"
+    packages: ClassVar[tuple[str, ...]] = ("json",)
+
+    @property
+    def label(self) -> str:
+        return f"elsewhere {self.number}"
+
+    def run(self, out: Path, ctx: Context) -> None:
+        raise Later(f"{self.number} requests are with a server\n  the same command takes their answers later")
+
+
+@dataclass(frozen=True)
+class ElsewhereHere(Elsewhere):
+    """The same without a process of its own."""
+
+    packages: ClassVar[tuple[str, ...]] = ()

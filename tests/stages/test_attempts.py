@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from speed.data.mix import Mix
 from speed.data.prompts.rendering import PromptsConfig
 from speed.data.quality.guidelines import Guidelines
 from speed.data.records import KEYS, Kind, Sample
-from speed.ports import Ask, Generate, Sampling
+from speed.ports import Answer, Ask, Check, Generate, Sampling
 from speed.runs.report import remarks
 from speed.runs.stage_lines import stage_line
+from speed.runtime import Context
 from speed.stages.seed import SeedData
 from speed.stages.synthesis import Synthesis
 
@@ -125,6 +127,36 @@ def test_attempts_fill_every_kind_exactly(store: Store, place: int) -> None:
     assert [remark for remark in remarks([line]) if "repeat those to the prompt before" not in remark] == []
     for row, first in zip(rows, built(store, plain, ROWS)[0], strict=True):
         assert (row == first) is (first.rejected is None)
+
+
+class InBatches(Scripted):
+    """Reads everything before it answers, as a teacher does whose answers come in batches."""
+
+    @property
+    def reads_ahead(self) -> int:
+        return 1000
+
+    def ask(self, requests: Iterable[tuple[Ask, Check]], ctx: Context) -> Iterator[Answer]:
+        return super().ask(list(requests), ctx)
+
+
+def test_all_rows_are_tried_together_where_answers_come_in_batches(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SeedData, "block", 7)
+    asked: list[int] = []
+    whole = InBatches.ask
+
+    def counted(self: InBatches, requests: Iterable[tuple[Ask, Check]], ctx: Context) -> Iterator[Answer]:
+        asked.append(len(some := list(requests)))
+        return whole(self, some, ctx)
+
+    monkeypatch.setattr(InBatches, "ask", counted)
+    rows, manifests = built(store, seed_data(InBatches.saying(says), 3), ROWS)
+    assert asked == [ROWS, *(sum(row.attempt >= attempt for row in rows) for attempt in (1, 2))]
+    assert len(manifests) == 10
+    single = Store(store.home.parent / "single").open()
+    assert rows == built(single, seed_data(Scripted.saying(says), 3), ROWS)[0]
 
 
 def test_what_was_mended_is_counted_by_name(store: Store) -> None:

@@ -72,8 +72,8 @@ class Provider:
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", self._handle)
+        app = web.Application(client_max_size=1 << 30)
+        self.add_roads(app)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.0)
         self._loop.run_until_complete(runner.setup())
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -82,6 +82,9 @@ class Provider:
         self._ready.set()
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())
+
+    def add_roads(self, app: web.Application) -> None:
+        app.router.add_post("/v1/chat/completions", self._handle)
 
     async def _handle(self, request: Request) -> Response:
         body = await request.json()
