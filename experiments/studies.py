@@ -91,7 +91,7 @@ def page_of(numbers: Path) -> str:
     if today is None or today.model_dump(exclude=set(TEXTS)) != found.study.model_dump(exclude=set(TEXTS)):
         raise ValueError(f"{numbers.name} was made for another definition of its study: make it again")
     picture = numbers.with_suffix(".svg")
-    return markdown(found.model_copy(update={"study": today}), picture.name if picture.is_file() else None)
+    return markdown(found.model_copy(update={"study": today}), picture.name if picture.is_file() else None, ours=True)
 
 
 def written_again(numbers: Path) -> None:

@@ -180,15 +180,20 @@ def _corrected_for(compared: Sequence[Difference]) -> str:
     return f", corrected for {f'{max(counts.values())} comparisons' if alike else ' and '.join(several)} (Holm)"
 
 
-def markdown(answer: Answer, picture: str | None = None) -> str:
+EXPECTED = "Expected in the miniature, before the project's own runs"
+"""Over the hypothesis of a study on the page of somebody else's runs; what ours have taught is not told there."""
+
+
+def markdown(answer: Answer, picture: str | None = None, ours: bool = False) -> str:
     """The page of a study.
 
     Args:
         picture: file name of its picture.
+        ours: whether its runs are the project's own, of which its definition says what was expected and learnt.
     """
     study = answer.study
     parts = [f"# {escaped(study.title)}", escaped(study.question)]
-    parts += ["## Expected", escaped(study.hypothesis)] if study.hypothesis else []
+    parts += [f"## {'Expected' if ours else EXPECTED}", escaped(study.hypothesis)] if study.hypothesis else []
     if answer.commands and answer.commands != answer.missing:
         parts += ["## Command", in_a_shell([*answer.commands, f"python -m speed.report {study.name}"])]
     parts += ["## Found", main_table(answer).markdown()]
@@ -198,7 +203,7 @@ def markdown(answer: Answer, picture: str | None = None) -> str:
         parts += ["## Spread over seeds", spread.markdown()]
     if laws := all_laws(answer):
         parts += ["## The law", _in_turn(laws)]
-    parts += ["## Learnt", "\n".join(f"- {escaped(each)}" for each in study.learnt)] if study.learnt else []
+    parts += ["## Learnt", "\n".join(f"- {escaped(each)}" for each in study.learnt)] if ours and study.learnt else []
     parts += ["## What is missing", in_a_shell(answer.missing)] if answer.missing else []
     if any(row.runs for row in answer.rows):
         parts += ["## Runs", runs_table(answer).markdown()]

@@ -7,7 +7,7 @@ from typing import Any
 from speed.runs.page.document import page
 from speed.runs.page.drawing import inlined
 from speed.studies.answer import Answer
-from speed.studies.pages import all_laws, main_table, runs_table, spread_table, told
+from speed.studies.pages import EXPECTED, all_laws, main_table, runs_table, spread_table, told
 
 
 def html(answer: Answer, picture: str | None = None) -> str:
@@ -22,7 +22,7 @@ def html(answer: Answer, picture: str | None = None) -> str:
         "eyebrow": f"study {study.name}" + (f", {answer.preset}" if answer.preset else ""),
         "question": study.question,
         "hypothesis": study.hypothesis,
-        "learnt": study.learnt,
+        "expected": EXPECTED,
         "commands": answer.commands if answer.commands != answer.missing else (),
         "answer": main_table(answer),
         "picture": inlined(picture, study.title) if picture else None,

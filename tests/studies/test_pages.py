@@ -242,3 +242,12 @@ def test_a_run_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(SystemExit):
         main(["table2", "--root", str(tmp_path), "--like", "nowhere"])
     assert "nowhere is no finished run of this root" in capsys.readouterr().err
+
+
+def test_what_the_projects_own_runs_have_taught_is_not_said_of_others(table_2: Answer) -> None:
+    page, [first, *_] = markdown(table_2), table_2.study.learnt
+    assert first not in page
+    assert "## Expected in the miniature, before the project's own runs" in page
+    own = markdown(table_2, ours=True)
+    assert f"## Learnt\n\n- {first}" in own
+    assert "## Expected\n" in own

@@ -55,7 +55,7 @@ def test_a_study_fits_its_screen_by_light_and_by_night(name: str, width: int, tm
 def test_what_a_study_is_called_stays_text(tmp_path: Path) -> None:
     hostile = "<img src=x onerror=alert(1)><script>window.ran = 1</script>" + "w" * 400
     answer = committed("table2")
-    study = answer.study.model_copy(update={"title": hostile, "question": hostile, "learnt": (hostile,)})
+    study = answer.study.model_copy(update={"title": hostile, "question": hostile, "hypothesis": hostile})
 
     async def act(shown: Tab) -> None:
         await shown.screen(400, 800)
