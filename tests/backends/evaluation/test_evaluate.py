@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -268,3 +269,26 @@ def test_all_gpus_encode_or_none(
     monkeypatch.setattr("speed.evaluate.gpus", lambda: ("a GPU",) * found)
     with pytest.raises(UserError, match="it would be loaded now"):
         judge(model, "--device", device, "--threads", 3)
+
+
+def test_gpus_that_another_command_uses_are_waited_for(
+    model: Path, judge: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    from speed.core.devices import Devices
+    from speed.core.machine import Gpu
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for user in ("speed.evaluate", "speed.core.devices"):
+        monkeypatch.setattr(f"{user}.gpus", lambda: (Gpu("0", 80.0),))
+    other, loaded = Devices((0,)), list[str]()
+    other.grant((), lambda free: [("key", tuple(free))])
+
+    def load(self: Any, max_length: Any, at_most: Any, precision: str, ctx: Any) -> Any:
+        loaded.append(capsys.readouterr().err)
+        raise UserError("it would be loaded now")
+
+    monkeypatch.setattr(LocalModel, "load", load)
+    monkeypatch.setattr("speed.core.devices.time.sleep", lambda seconds: other.release([0]))
+    with pytest.raises(UserError, match="it would be loaded now"):
+        judge(model, "--threads", 3)
+    assert "waits for GPU 0, which another command uses" in loaded[0]
