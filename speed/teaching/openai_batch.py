@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr
 
@@ -158,4 +159,5 @@ def take_all(journal: Journal, say: Callable[[str], None]) -> None:
 
 def key_for(endpoint: str) -> str:
     """The environment variable of the key for a server."""
-    return OPENAI_KEY if endpoint.startswith("https://api.openai.com/") else KEY
+    parts = urlsplit(endpoint)
+    return OPENAI_KEY if (parts.scheme, parts.hostname) == ("https", "api.openai.com") else KEY

@@ -88,7 +88,7 @@ def test_how_answers_come_is_in_no_key() -> None:
 
 
 def test_openai_is_asked_with_its_own_key_and_nobody_else() -> None:
-    assert key_for(OPENAI) == OPENAI_KEY
+    assert key_for(OPENAI) == key_for("https://api.openai.com") == OPENAI_KEY
     for other in ("https://api.openai.com.example.org/v1", "http://api.openai.com/v1", "http://localhost:8000/v1"):
         assert key_for(other) == KEY
 
