@@ -59,6 +59,7 @@ def build_all(
                 listen(goal.label, event)
                 if event["event"] == "done":
                     built.add(goal.key)
+                    later.pop(goal.key, None)
                 elif event["event"] == "later":
                     later[goal.key] = f"{goal.label}: {event['message']}"
                 elif event["event"] == "user_error":

@@ -34,7 +34,7 @@ from speed.core.spec import Json
 from speed.core.stage import Pool
 from speed.core.store import Span, Store
 from speed.core.waiting import Listener, Reasons, why_waiting
-from speed.core.worker import Blocks, Worker, divided, free_log, run_worker
+from speed.core.worker import Blocks, Worker, divided, free_log, lock_of, run_worker
 
 _FINAL = ("done", "later", "user_error", "crash", "corrupt")
 """Events after which a worker sends no more."""
@@ -139,7 +139,7 @@ class Scheduler:
             return False
         if goal.key in self.blocks or self._workers(goal):
             return False
-        lock = self.store.try_lock(goal.node)
+        lock = lock_of(goal.node, self.store)
         if lock is None:
             self.look_again = True
             self.reasons.tell(goal, "waits for another command, which builds it", listen)

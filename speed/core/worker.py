@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -29,7 +30,7 @@ from speed.core.graph import Goal
 from speed.core.machine import VISIBLE
 from speed.core.manifest import Maker
 from speed.core.spec import Json
-from speed.core.stage import Pool
+from speed.core.stage import Node, Pool
 from speed.core.store import Span, Store
 
 
@@ -52,6 +53,10 @@ class Worker:
     """Whether it has yet to begin: another machine may have no room for it now."""
 
 
+A_LOOK = 0.05
+"""Seconds that a command which only looks whether something is built may hold its lock."""
+
+
 @dataclass
 class Blocks:
     """A pool that is built block by block."""
@@ -68,7 +73,7 @@ class Blocks:
 def divided(pool: Pool[Any], rows: int, store: Store) -> Blocks | None:
     """What is missing of a pool, in blocks; None where nothing is, or another run builds it: one worker finds that
     out, and waits for its end."""
-    lock = store.try_lock(pool)
+    lock = lock_of(pool, store)
     if lock is None:
         return None
     gaps = store.missing(pool, rows)
@@ -81,6 +86,18 @@ def divided(pool: Pool[Any], rows: int, store: Store) -> Blocks | None:
         lock.release()
         return None
     return Blocks(lock, sum(gap.stop - gap.start for gap in gaps), spans)
+
+
+def lock_of(node: Node, store: Store) -> BaseFileLock | None:
+    """The lock of what is to be built; None where another command builds it.
+
+    A command that only looks whether it is built holds it for a moment, so it is asked for twice.
+    """
+    found = store.try_lock(node)
+    if found is None:
+        time.sleep(A_LOOK)
+        found = store.try_lock(node)
+    return found
 
 
 def free_log(goal: Goal, folder: Path, taken: Collection[Path]) -> Path:

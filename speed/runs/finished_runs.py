@@ -155,16 +155,19 @@ class FinishedRun:
 
 def _asked(stage: Mapping[str, Any]) -> dict[str, float | None]:
     """What the answers of a stage took: those that it asked for, and those that another run's journal had."""
-    cost, ledger = stage["cost"], stage.get("ledger", ())
+    cost, found = stage["cost"], [line for line in stage.get("ledger", ()) if line.get("cached")]
+    tokens = [cost.get("tokens_in", 0), cost.get("tokens_out", 0), *(_found(line, "tokens") for line in found)]
+    dollars = [stage["dollars"], *(_found(line, "dollars", free="miniature/rules") for line in found)]
     return {
         "calls": cost.get("calls", 0) + cost.get("cached", 0),
-        "tokens": cost.get("tokens_in", 0) + cost.get("tokens_out", 0) + sum(_found(line, "tokens") for line in ledger),
-        "dollars": _sum([stage["dollars"], *(_found(line, "dollars") for line in ledger)]),
+        "tokens": _sum(tokens),
+        "dollars": _sum(dollars),
     }
 
 
-def _found(line: Mapping[str, Any], what: str) -> Any:
-    return line.get(f"found_{what}", 0)
+def _found(line: Mapping[str, Any], what: str, free: str | None = None) -> Any:
+    """Unknown in a run from before it was noted, but for a model that is free."""
+    return line.get(f"found_{what}", 0.0 if free is not None and line.get("model") == free else None)
 
 
 def _without_round(label: str) -> str:

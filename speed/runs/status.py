@@ -147,6 +147,9 @@ def status_of(folder: Path) -> Status:
     said = f"{last['stage']}: {_event_text(last)}" if last else "nothing yet"
     now, last_at = time.time(), events.stat().st_mtime if events.exists() else about.begun
     state = "running" if alive else "finished" if (folder / "summary.json").exists() else "dead"
+    states = {box.state for box in boxes.values()}
+    if state == "dead" and "under way elsewhere" in states and not states & {"building", "failed"}:
+        state = "waiting"
     seconds = (now if alive else last_at) - about.begun
     quiet = max(0.0, now - last_at)
     return Status(
@@ -158,10 +161,15 @@ def status_of(folder: Path) -> Status:
 def status_text(status: Status) -> str:
     """A status in words and columns, for printing."""
     about = status.about
-    process = {"running": "alive", "finished": "ended well", "dead": "dead: the same command goes on from here"}
+    process = {
+        "running": "alive",
+        "finished": "ended well",
+        "waiting": "ended: the same command takes the answers that are under way elsewhere, and goes on",
+        "dead": "dead: the same command goes on from here",
+    }
     table = Table("stage", "state", "on", "done", "of", "", "a second", "left", "calls", "dollars")
     for label, box in status.boxes.items():
-        known = box.state != "waiting" and box.total
+        known = box.state not in ("waiting", "under way elsewhere") and box.total
         table.add(
             label, box.state, box.where or "-", f"{box.done:,}" if known else "-",
             f"{box.total:,}" if known else "-", box.unit, f"{box.rate:,.1f}" if box.rate else "-", box.left or "-",
@@ -201,7 +209,7 @@ def _updated_by(box: Box, event: dict[str, Json], first: First) -> Box:
     if name == "done":
         return box.model_copy(update={"state": "done", "done": box.total})
     if name == "later":
-        return box.model_copy(update={"state": "waiting"})
+        return box.model_copy(update={"state": "under way elsewhere"})
     if name in ("user_error", "crash", "corrupt"):
         return box.model_copy(update={"state": "failed"})
     if name == "shard":

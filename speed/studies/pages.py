@@ -180,8 +180,8 @@ def _corrected_for(compared: Sequence[Difference]) -> str:
     return f", corrected for {f'{max(counts.values())} comparisons' if alike else ' and '.join(several)} (Holm)"
 
 
-EXPECTED = "Expected in the miniature, before the project's own runs"
-"""Over the hypothesis of a study on the page of somebody else's runs; what ours have taught is not told there."""
+EXPECTED, LEARNT = "Expected, by the study's definition", "Learnt from the runs of the study's definition"
+"""Over what a definition says, on a page of whatever runs. The project's own say it of runs in the miniature."""
 
 
 def markdown(answer: Answer, picture: str | None = None, ours: bool = False) -> str:
@@ -193,7 +193,7 @@ def markdown(answer: Answer, picture: str | None = None, ours: bool = False) -> 
     """
     study = answer.study
     parts = [f"# {escaped(study.title)}", escaped(study.question)]
-    parts += [f"## {'Expected' if ours else EXPECTED}", escaped(study.hypothesis)] if study.hypothesis else []
+    parts += ["## Expected" if ours else f"## {EXPECTED}", escaped(study.hypothesis)] if study.hypothesis else []
     if answer.commands and answer.commands != answer.missing:
         parts += ["## Command", in_a_shell([*answer.commands, f"python -m speed.report {study.name}"])]
     parts += ["## Found", main_table(answer).markdown()]
@@ -203,7 +203,8 @@ def markdown(answer: Answer, picture: str | None = None, ours: bool = False) -> 
         parts += ["## Spread over seeds", spread.markdown()]
     if laws := all_laws(answer):
         parts += ["## The law", _in_turn(laws)]
-    parts += ["## Learnt", "\n".join(f"- {escaped(each)}" for each in study.learnt)] if ours and study.learnt else []
+    learnt = "\n".join(f"- {escaped(each)}" for each in study.learnt)
+    parts += ["## Learnt" if ours else f"## {LEARNT}", learnt] if learnt else []
     parts += ["## What is missing", in_a_shell(answer.missing)] if answer.missing else []
     if any(row.runs for row in answer.rows):
         parts += ["## Runs", runs_table(answer).markdown()]

@@ -217,7 +217,11 @@ def of_resamples(
     tail = float(stats.norm.sf(wider * stats.t.ppf((1 + level) / 2, freedom)))
     low, high = np.quantile(means, [tail, 1 - tail])
     below = (float(np.sum(means < 0)) + float(np.sum(means == 0)) / 2) / len(means)
-    beyond = max(min(below, 1 - below), 1 / (len(means) + 1))
+    beyond = min(below, 1 - below)
+    if not beyond:  # further out than any resample: a normal tail, lest their number hide what is far from zero
+        spread_of_means = float(means.std())
+        tail_beyond = float(stats.norm.sf(abs(float(means.mean())) / spread_of_means)) if spread_of_means else 0.0
+        beyond = min(tail_beyond, 1 / (len(means) + 1))
     p = min(1.0, 2 * float(stats.t.sf(stats.norm.isf(beyond) / wider, freedom)))
     spread, count = math.sqrt(variance * counts.sum()), int(counts.sum())
     return Interval(over=over, count=count, low=float(low), high=float(high), p=p, spread=spread)

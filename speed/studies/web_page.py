@@ -7,7 +7,7 @@ from typing import Any
 from speed.runs.page.document import page
 from speed.runs.page.drawing import inlined
 from speed.studies.answer import Answer
-from speed.studies.pages import EXPECTED, all_laws, main_table, runs_table, spread_table, told
+from speed.studies.pages import EXPECTED, LEARNT, all_laws, main_table, runs_table, spread_table, told
 
 
 def html(answer: Answer, picture: str | None = None) -> str:
@@ -23,6 +23,8 @@ def html(answer: Answer, picture: str | None = None) -> str:
         "question": study.question,
         "hypothesis": study.hypothesis,
         "expected": EXPECTED,
+        "learnt": study.learnt,
+        "learnt_from": LEARNT,
         "commands": answer.commands if answer.commands != answer.missing else (),
         "answer": main_table(answer),
         "picture": inlined(picture, study.title) if picture else None,

@@ -110,5 +110,12 @@ def test_an_answer_that_another_run_had_paid_for_counts_where_it_is_read(tmp_pat
     assert run.figure("stages/preferences/asked/tokens") == 450
     assert run.figure("stages/preferences/asked/calls per stages/preferences/cost/calls") == 3
     assert run.figure("stages/dedup/asked/tokens") == 0
+    older = [{name: value for name, value in line.items() if not name.startswith("found_")} for line in lines]
+    stages[0]["ledger"] = older
+    assert run.figure("stages/preferences/asked/tokens") is None, "what a run did not note is not told"
+    assert run.dollars is None
+    older[1]["model"] = "miniature/rules"
+    assert run.dollars == 0.5
+    stages[0]["ledger"] = lines
     lines[1]["found_dollars"] = None
     assert run.dollars is None, "a price that nobody knows"

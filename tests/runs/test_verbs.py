@@ -133,6 +133,19 @@ def test_a_run_is_told_while_it_lives_and_when_it_is_over(tmp_path: Path) -> Non
     assert status_of(folder).state == "finished"
 
 
+def test_a_run_that_left_its_questions_with_a_server_is_not_dead(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    with record_events(folder, "speed", "speed", BOXES, BOXES) as events:
+        events.write(event(1.0, "topics", "done") + event(1.0, "seed data", "start", rows=400))
+        events.write(event(2.0, "seed data", "later", message="400 requests are with a server"))
+    left = status_of(folder)
+    assert (left.state, left.boxes["seed data"].state) == ("waiting", "under way elsewhere")
+    assert "the same command takes the answers that are under way elsewhere" in status_text(left)
+    with (folder / "events.jsonl").open("a") as events:
+        events.write(event(3.0, "junior", "crash", message="it broke"))
+    assert status_of(folder).state == "dead"
+
+
 def test_a_status_says_where_a_stage_runs_how_long_it_takes_and_what_is_alarming(tmp_path: Path) -> None:
     folder = run_folder(tmp_path)
     with record_events(folder, "speed", "speed", BOXES, BOXES) as events:

@@ -34,6 +34,19 @@ def test_the_interval_of_queries_that_are_won_or_not_is_the_binomials() -> None:
     assert found.mean == one, "of one task"
 
 
+def test_no_number_of_comparisons_hides_a_difference_that_is_far_from_zero() -> None:
+    """No resample lies beyond zero then, and one in all resamples would be far too large a share."""
+    base = np.random.default_rng(0)
+    tasks = [f"T{number}" for number in range(15)]
+    better, worse = (
+        {name: task(*(level + base.normal(0, 3, 20)).tolist()) for name in tasks} for level in (90.0, 30.0)
+    )
+    found = {name: over_queries([better], [worse]) for name in ("one", "two", "three")}
+    verdicts = [one.verdict() for each in corrected_over_queries(found).values() for one in each.tasks.values()]
+    assert len(verdicts) == 45
+    assert set(verdicts) == {"resolved over 20 queries"}
+
+
 def test_only_differences_of_the_same_query_count() -> None:
     """Queries differ much from one another, and each gains the same two points."""
     base = np.random.default_rng(0).uniform(0, 90, 50).tolist()

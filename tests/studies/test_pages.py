@@ -244,10 +244,10 @@ def test_a_run_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.Captu
     assert "nowhere is no finished run of this root" in capsys.readouterr().err
 
 
-def test_what_the_projects_own_runs_have_taught_is_not_said_of_others(table_2: Answer) -> None:
+def test_a_page_of_other_runs_says_whose_expectation_and_lesson_it_tells(table_2: Answer) -> None:
     page, [first, *_] = markdown(table_2), table_2.study.learnt
-    assert first not in page
-    assert "## Expected in the miniature, before the project's own runs" in page
+    assert "## Expected, by the study's definition\n" in page
+    assert f"## Learnt from the runs of the study's definition\n\n- {first}" in page
     own = markdown(table_2, ours=True)
     assert f"## Learnt\n\n- {first}" in own
     assert "## Expected\n" in own

@@ -53,14 +53,14 @@ class Server:
             what: names model and settings; see `AtOnce`.
         """
         self.start, self.most, self.less, self.ctx = start, most, most.halved(longest), ctx
-        unit = "tokens of keys and values"
-        self.at_once = AtOnce(ctx, what, most.cache_tokens, unit, lambda value: str(self.amounts))
+        # by texts, since tokens may be as few as the longest text from the first
+        self.at_once = AtOnce(ctx, what, most.step_texts, "texts a pass", lambda value: str(self.amounts))
         self._llm: Any = None
 
     @property
     def amounts(self) -> Amounts:
         """What it is started with."""
-        return self.most if self.at_once.value == self.most.cache_tokens else self.less
+        return self.most if self.at_once.value == self.most.step_texts else self.less
 
     def __enter__(self) -> Server:
         self.do(lambda llm: None)
@@ -85,7 +85,7 @@ class Server:
                         self._llm = self.start(self.amounts)
                     return work(self._llm)
             except NoRoom as error:
-                if self.at_once.value == self.less.cache_tokens:
+                if self.at_once.value == self.less.step_texts:
                     raise UserError(
                         f"the model and the keys and values of engine.cache_tokens={self.less.cache_tokens} do not fit "
                         "into memory\n  lower engine.cache_tokens, engine.step_tokens or engine.step_texts, have more "
@@ -93,7 +93,7 @@ class Server:
                     ) from error
             # not above: what failed is kept in memory by the error
             self._stop()
-            self.ctx.say(self.at_once.lower(self.less.cache_tokens))
+            self.ctx.say(self.at_once.lower(self.less.step_texts))
 
     def _stop(self) -> None:
         from vllm.distributed import cleanup_dist_env_and_memory

@@ -20,7 +20,7 @@ ENGINE = VllmEngine(precision="fp32", cache_tokens=4096, step_tokens=2048, step_
 MOST = {"num_gpu_blocks_override": 129, "max_num_batched_tokens": 2048, "max_num_seqs": 16}
 HALF = {"num_gpu_blocks_override": 65, "max_num_batched_tokens": 1024, "max_num_seqs": 8}
 BEGINS = "engine.cache_tokens=2048 engine.step_tokens=1024 engine.step_texts=8 begins with them"
-TOLD = f"2,048 tokens of keys and values were computed at once, since 4,096 did not fit into memory; {BEGINS}"
+TOLD = f"8 texts a pass were computed at once, since 16 did not fit into memory; {BEGINS}"
 TOO_LITTLE = (
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError("CUDA out of memory occurred when warming up sampler with 16 dummy requests."),
@@ -76,7 +76,7 @@ def test_what_does_not_fit_at_the_start_is_halved_and_remembered(
     assert found == wanted
     assert given(small) == [MOST, HALF]
     assert {options["max_model_len"] for options in small.starts} == {512}
-    assert said(ctx) == ["4,096 tokens of keys and values at once do not fit into memory: 2,048 from now on", TOLD]
+    assert said(ctx) == ["16 texts a pass at once do not fit into memory: 8 from now on", TOLD]
     assert ctx.tally.metrics["at_once"] == TOLD
     again = FakeVllm(room={"max_num_seqs": 8})
     found, ctx = written(again, base, tmp_path / "home", monkeypatch)
@@ -111,14 +111,17 @@ def test_half_that_does_not_fit_either_is_an_error(
     assert small.running == 0
 
 
-def test_where_one_text_needs_it_all_nothing_is_halved(
+def test_where_one_text_needs_all_tokens_fewer_texts_a_pass_are_tried(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = ENGINE.model_copy(update={"cache_tokens": 256})
+    full = ENGINE.model_copy(update={"cache_tokens": 256, "step_tokens": 256})
     small = FakeVllm(room={"max_num_seqs": 8})
+    written(small, base, tmp_path / "home", monkeypatch, full)
+    assert [start["max_num_seqs"] for start in small.starts] == [16, 8]
+    smaller = FakeVllm(room={"max_num_seqs": 4})
     with pytest.raises(UserError, match="engine.cache_tokens=256 do not fit into memory"):
-        written(small, base, tmp_path / "home", monkeypatch, full)
-    assert len(small.starts) == 1
+        written(smaller, base, tmp_path / "other", monkeypatch, full)
+    assert len(smaller.starts) == 2
 
 
 @pytest.mark.parametrize(
