@@ -14,8 +14,9 @@ from functools import cached_property
 from speed.core.errors import Later, UserError
 from speed.ports import Answer, Ask, Check
 from speed.runtime import Context
+from speed.teaching.batch_results import NO_ROOM, TOO_MUCH, Failure, Outcome
 from speed.teaching.batch_server import Told
-from speed.teaching.batches import NO_ROOM, TOO_MUCH, Batches, Failure, Outcome
+from speed.teaching.batches import Batches
 from speed.teaching.dialect import Dialect
 from speed.teaching.entry import Entry
 from speed.teaching.errors import TransportError, every_one_refused

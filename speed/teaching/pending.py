@@ -101,7 +101,7 @@ class Pending:
 
     def by_key(self) -> dict[str, Batch]:
         """The batch of each request that has no answer yet."""
-        return {key: batch for batch in self.all() for key in self._keys_of(batch)}
+        return {key: batch for batch in self.all() for key in self.keys_of(batch)}
 
     def refuse_elsewhere(self, keys: Iterable[str], endpoint: str = "") -> None:
         """Refuse to ask for what a server is answering in a batch, unless it is this one.
@@ -190,7 +190,8 @@ class Pending:
                 found[noted["id"]] = noted
         return list(found.values())
 
-    def _keys_of(self, batch: Batch) -> frozenset[str]:
+    def keys_of(self, batch: Batch) -> frozenset[str]:
+        """Keys of its requests; none where it has ended."""
         if batch.id not in self._keys:
             with suppress(FileNotFoundError):  # ended meanwhile
                 self._keys[batch.id] = frozenset(entry.key for entry in self.entries(batch))
