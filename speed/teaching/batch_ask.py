@@ -258,15 +258,15 @@ class BatchAsking:
 
     def _asked_again(self, found: Mapping[str, Outcome]) -> set[str]:
         """Keys of the requests that failed and are sent once more, perhaps in other words."""
-        setting = self._teacher.max_completion_tokens
-        params = {key: request.call.params for key, request in self._open().items()}
-        failures = [(key, each) for key, each in found.items() if isinstance(each, Failure) and key in params]
-        spoken = {key: self._dialect.spoken(params[key], setting) for key, _ in failures}
+        setting, waiting = self._teacher.max_completion_tokens, self._open()
         again = set[str]()
-        for key, (why, resent) in failures:
-            if isinstance(why, UserError):
+        for key, each in found.items():
+            if not isinstance(each, Failure) or isinstance(each.why, UserError) or key not in waiting:
                 continue
-            if why.wants and self._dialect.learns(why.wants, spoken[key], setting):
+            why, resent, words = each.why, each.resent, each.words
+            if words:  # a batch may be as old as the first refusal of its words, from which all is learnt
+                self._dialect.learns(why.wants, words, setting)
+            if words and self._outbox.rewords(waiting[key].call, words):
                 again.add(key)
             elif why.again:
                 self._resent[key] = resent + (why.cause != NO_ROOM)

@@ -28,6 +28,8 @@ class Failure(NamedTuple):
     """A failure of this request, or what every further one would meet."""
     resent: int
     """Times that it had failed before."""
+    words: dict[str, Json]
+    """The parameters as they were sent, where the server wants them worded otherwise; else empty."""
 
 
 Outcome: TypeAlias = "Entry | Failure"

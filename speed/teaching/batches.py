@@ -226,16 +226,21 @@ class Batches:
         """Write the answers of a fetched batch down, and end it."""
         entries = {entry.key: entry for entry in self.pending.entries(batch)}
         found: dict[str, Outcome] = {}
+        failed: dict[str, TransportError | UserError] = {}
         strangers = 0
         for name in (OUTPUT, ERRORS):
             for said in results_in(self.pending.folder_of(batch) / name):
                 key = said.key
                 strangers += key not in entries
-                if key in entries and not isinstance(found.get(key), Entry):
+                if key in entries and key not in found:
                     outcome = self._outcome(entries[key], said, batch)
-                    found[key] = outcome if isinstance(outcome, Entry) else Failure(outcome, entries[key].resent)
+                    if isinstance(outcome, Entry):
+                        found[key] = outcome
+                    else:
+                        failed[key] = outcome
+        words = self.pending.words(batch, {key for key, why in failed.items() if getattr(why, "wants", "")})
         for key in entries.keys() - found.keys():
-            found[key] = Failure(lost(batch), entries[key].resent)
+            found[key] = Failure(failed.get(key) or lost(batch), entries[key].resent, words.get(key, {}))
         self.journal.flush()
         answers = [each for each in found.values() if isinstance(each, Entry)]
         prices = [each.dollars for each in answers]

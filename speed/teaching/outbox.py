@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+from speed.core.spec import Json
 from speed.runtime import Context, Runtime
 from speed.teaching.batch_server import ROAD, BatchServer
 from speed.teaching.batches import Sending, total
 from speed.teaching.dialect import Dialect
 from speed.teaching.entry import Spending
-from speed.teaching.requests import Request, Sender
+from speed.teaching.requests import Call, Request, Sender
 from speed.teaching.session import Session
 from speed.teaching.spending import cap_reached, caps_of
 
@@ -94,11 +95,19 @@ class Outbox:
                 fits += 1
         return fits
 
-    def _sending(self, request: Request, resent: int) -> Sending:
-        call = request.call
+    def rewords(self, call: Call, words: Mapping[str, Json]) -> bool:
+        """Whether a call would be sent in other words now than it was."""
+        now, before = (json.dumps(each, sort_keys=True) for each in (self._words(call), words))
+        return now != before
+
+    def _words(self, call: Call) -> dict[str, Json]:
         spoken = self._dialect.spoken(call.params, self._teacher.max_completion_tokens)
         spoken.pop("retry", None)
-        body = {"model": self._served_as, "messages": call.messages, **spoken}
+        return spoken
+
+    def _sending(self, request: Request, resent: int) -> Sending:
+        call = request.call
+        body = {"model": self._served_as, "messages": call.messages, **self._words(call)}
         line = {"custom_id": call.key, "method": "POST", "url": ROAD, "body": body}
         entry = call.entry(self._model, self._endpoint, cause="pending", answered=False, resent=resent)
         tokens_in, tokens_out = call.tokens_at_most(), call.params["max_tokens"]

@@ -15,7 +15,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
@@ -129,6 +129,19 @@ class Pending:
         for found in lines_from(self.folder_of(batch) / REQUESTS):
             if found.entry is not None and (entry := entry_of(found.entry)) is not None:
                 yield entry
+
+    def words(self, batch: Batch, keys: Set[str]) -> dict[str, dict[str, Json]]:
+        """The parameters of some of its requests as the server was sent them, by key."""
+        found = dict[str, dict[str, Json]]()
+        if keys:
+            with (self.folder_of(batch) / UPLOAD).open("rb") as file:
+                for line in map(json.loads, file):
+                    if line["custom_id"] in keys:
+                        unworded = ("model", "messages")
+                        found[line["custom_id"]] = {
+                            name: value for name, value in line["body"].items() if name not in unworded
+                        }
+        return found
 
     def begin(
         self, endpoint: str, model: str, entries: Sequence[Entry], upload: Sequence[bytes], highest: Spending

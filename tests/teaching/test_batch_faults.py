@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from batch_provider import BatchProvider
 from quick_batches import batching, bought_once, pending
-from quick_teacher import answers, context
+from quick_teacher import answers, ask, context, fine
 
 from speed.core.errors import UserError
+from speed.data.answers.schemas import example_form
+from speed.data.records import Kind
 
 THREE = ["a", "b", "c"]
 LATER = [f"{row} | 500 ok" for row in "def"]
@@ -73,3 +75,29 @@ def test_an_answer_is_taken_whatever_its_status_is_written_as(
     serving.garbles = lambda body: body.replace(b'"status_code": 200', b'"status_code": ' + status)
     assert [answer.cause for answer in answers(THREE, context(tmp_path, serving), by=batching())] == ["ok"] * 3
     assert bought_once(serving, THREE)
+
+
+def no_max_tokens(body: dict[str, Any]) -> str:
+    return "'max_tokens' is not supported: use 'max_completion_tokens'" if "max_tokens" in body else ""
+
+
+def no_schema(body: dict[str, Any]) -> str:
+    form = body.get("response_format", {})
+    return "" if form.get("type") == "json_object" else f"response_format {form.get('type')} is not supported"
+
+
+@pytest.mark.parametrize("refuses", [no_max_tokens, no_schema])
+def test_words_that_one_batch_has_taught_are_no_fault_of_another_on_its_way(
+    serving: BatchProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Callable[[dict[str, Any]], str]
+) -> None:
+    """The second batch was sent in the old words and ends when the new ones are known."""
+    whole, rows = serving._finish, ["a", "b", "c", "d"]
+    monkeypatch.setattr(
+        serving, "_finish", lambda batch: None if batch["id"] == "batch-1" and not serving.paid else whole(batch)
+    )
+    serving.refuses = refuses
+    by = batching(requests=2, structured="json_schema")
+    asked = ((ask(row, form=example_form(Kind.STS)), fine) for row in rows)
+    assert [answer.cause for answer in by.ask(asked, context(tmp_path, serving))] == ["ok"] * 4
+    assert serving.sent == dict.fromkeys(rows, 2), "once in each of both words"
+    assert serving.paid == dict.fromkeys(rows, 1)
