@@ -154,6 +154,8 @@ class BatchAsking:
             Later: instead of waiting, where the teacher is told not to.
         """
         begun = time.monotonic()
+        if not self._open():  # another process has taken all answers
+            return {}
         while True:
             batches = [batch for batch in self._pending.all() if batch.id in self._ours]
             if len(batches) < len(self._ours):  # another process has taken one

@@ -125,10 +125,13 @@ class Batches:
             UserError: when the results cannot be had, or are not whole; they are fetched again by the next run.
         """
         folder = self.pending.folder_of(batch)
-        keys = set[str]()
-        for file, name in ((told.output, OUTPUT), (told.errors, ERRORS)):
-            if file:
-                keys |= self.patiently(lambda file=file, name=name: self._download(batch, file, name))  # type: ignore[misc]
+        try:
+            keys = self._download(batch, told.output, OUTPUT) | self._download(batch, told.errors, ERRORS)
+        except UserError as error:
+            raise UserError(
+                f"{self.endpoint} does not hand over the results of batch {batch.server_id}, where {batch.requests:,} "
+                f"requests are: {error}\n  if they are gone for good, delete {folder}, and the requests are asked again"
+            ) from error
         answers = len(keys & self.pending.keys_of(batch))
         if answers < told.answered:
             raise UserError(
@@ -163,7 +166,8 @@ class Batches:
                         f"time with {trouble.cause} ({trouble.detail})\n  batches that it has go on there; run the "
                         "same command again when it is back"
                     ) from None
-                time.sleep(self.patience.pause(trouble, tries))
+                left = max(0.0, begun + self.silence - time.monotonic())  # whatever Retry-After says
+                time.sleep(min(self.patience.pause(trouble, tries), left + 0.1))
         raise AssertionError("unreachable")
 
     def mine(self) -> list[Batch]:
@@ -217,13 +221,18 @@ class Batches:
     # -- results -------------------------------------------------------------------------------------------------------
 
     def _download(self, batch: Batch, file: str, name: str) -> set[str]:
-        """Fetch a file of results; keys of the requests that it answers."""
+        """Fetch a file of results, if there is one; keys of the requests that it answers."""
         path = self.pending.folder_of(batch) / name
-        self.server.download(file, path)
-        return {said.key for said in results_in(path) if said.answered}
+
+        def fetch() -> set[str]:
+            self.server.download(file, path)
+            return {said.key for said in results_in(path) if said.answered}
+
+        return self.patiently(fetch) if file else set()
 
     def _into_journal(self, batch: Batch) -> dict[str, Outcome]:
         """Write the answers of a fetched batch down, and end it."""
+        self.journal.refresh()  # with those that another process wrote down before it was killed
         entries = {entry.key: entry for entry in self.pending.entries(batch)}
         found: dict[str, Outcome] = {}
         failed: dict[str, TransportError | UserError] = {}

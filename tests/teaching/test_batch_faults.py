@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from batch_provider import BatchProvider
-from quick_batches import batching, bought_once, pending
+from quick_batches import PATIENCE, batching, bought_once, pending
 from quick_teacher import answers, ask, context, fine
 
 from speed.core.errors import UserError
 from speed.data.answers.schemas import example_form
 from speed.data.records import Kind
+from speed.teaching import batches as module
+from speed.teaching.batches import Batches
+from speed.teaching.errors import TransportError
 
 THREE = ["a", "b", "c"]
 LATER = [f"{row} | 500 ok" for row in "def"]
@@ -101,3 +105,47 @@ def test_words_that_one_batch_has_taught_are_no_fault_of_another_on_its_way(
     assert [answer.cause for answer in by.ask(asked, context(tmp_path, serving))] == ["ok"] * 4
     assert serving.sent == dict.fromkeys(rows, 2), "once in each of both words"
     assert serving.paid == dict.fromkeys(rows, 1)
+
+
+def test_a_long_retry_after_is_no_reason_to_wait_for_longer_than_the_silence_that_is_borne(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, pauses = [0.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    nothing: Any = None
+    batches = Batches(nothing, nothing, nothing, nothing, "http://x", "m", nothing, nothing, PATIENCE, silence=600.0)
+
+    def limited() -> None:
+        raise TransportError("http_4xx", "429", limited=True, retry_after=500.0 if not pauses else 86_400.0)
+
+    with pytest.raises(UserError, match="has not answered for 600 s"):
+        batches.patiently(limited)
+    assert len(pauses) == 2
+    assert pauses[0] == pytest.approx(500.0, abs=1.0)
+    assert 600.0 < sum(pauses) < 601.0
+
+
+def test_nobody_waits_for_what_another_command_has_taken_meanwhile(serving: BatchProvider, tmp_path: Path) -> None:
+    serving.busy = True
+    asked = batching(wait=False).ask(((ask(row), fine) for row in THREE), context(tmp_path, serving))
+    serving.busy = False
+    answers(THREE, context(tmp_path, serving), by=batching())
+    assert [answer.cause for answer in asked] == ["ok"] * 3
+    assert bought_once(serving, THREE)
+
+
+def test_results_that_are_gone_are_told_with_the_folder_to_delete(serving: BatchProvider, tmp_path: Path) -> None:
+    serving.fault = lambda what: "404" if what == "fetched" else ""
+    for _ in range(2):
+        with pytest.raises(
+            UserError, match="does not hand over the results of batch batch-0, where 3 requests"
+        ) as told:
+            answers(THREE, context(tmp_path, serving), by=batching())
+    (batch,) = pending(tmp_path)
+    assert f"delete {tmp_path / 'journal' / 'batches' / batch.id}, and" in str(told.value)
+    assert len(serving.batches) == 1
