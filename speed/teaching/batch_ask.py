@@ -160,6 +160,8 @@ class BatchAsking:
             batches = [batch for batch in self._pending.all() if batch.id in self._ours]
             if len(batches) < len(self._ours):  # another process has taken one
                 return {}
+            if not batches and self._room_made():
+                return {}
             told = [(batch, self._batches.look(batch)) for batch in batches]
             if ended := [each for each in told if each[1].ended]:
                 return self._taken(ended)
@@ -171,6 +173,23 @@ class BatchAsking:
             time.sleep(self._teacher.poll_seconds)
             if not batches:  # there was no room under a cap, or at the server
                 return {}
+
+    def _room_made(self) -> bool:
+        """Take ended batches whose requests nobody here asks for any more: they hold room under the caps, or a turn.
+
+        Raises:
+            UserError: when only batches at other servers or of other models hold the room, which nobody waits for.
+        """
+        others = [batch for batch in self._batches.mine() if batch.server_id]
+        if not others:
+            self._outbox.refuse_full()
+        ended = [each for batch in others if (each := (batch, self._batches.look(batch)))[1].ended]
+        with self._pending.lock():
+            left = {batch.id for batch in self._pending.all()}
+            for batch, told in ended:
+                if batch.id in left:
+                    self._batches.take(batch, told)
+        return bool(ended)
 
     def _taken(self, ended: Sequence[tuple[Batch, Told]]) -> dict[str, Outcome]:
         found: dict[str, Outcome] = {}

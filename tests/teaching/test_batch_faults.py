@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from batch_provider import BatchProvider
-from quick_batches import PATIENCE, batching, bought_once, pending
+from quick_batches import PATIENCE, Priced, batching, bought_once, ended, pending, until_later
 from quick_teacher import answers, ask, context, fine
 
 from speed.core.errors import UserError
@@ -149,3 +149,45 @@ def test_results_that_are_gone_are_told_with_the_folder_to_delete(serving: Batch
     (batch,) = pending(tmp_path)
     assert f"delete {tmp_path / 'journal' / 'batches' / batch.id}, and" in str(told.value)
     assert len(serving.batches) == 1
+
+
+def abandoned(serving: BatchProvider, home: Path, rows: list[str], by: Any) -> None:
+    """Have a batch whose requests nobody will ask for again."""
+    serving.busy = True
+    with until_later():
+        list(by.ask(((ask(row, max_tokens=100), fine) for row in rows), context(home, serving)))
+
+
+@pytest.mark.parametrize("looks", [0, 3])
+def test_a_batch_that_nobody_asks_for_any_more_is_taken_where_it_holds_the_room(
+    serving: BatchProvider, tmp_path: Path, looks: int
+) -> None:
+    """It is held at twice what it costs."""
+    abandoned(serving, tmp_path, [f"old {row}" for row in range(10)], batching(Priced, wait=False))
+    before = serving.looks.total()
+
+    def end(what: str) -> None:
+        serving.busy = serving.looks.total() - before < looks
+
+    end("")
+    serving.on = end
+    found = answers(THREE, context(tmp_path, serving, max_usd=0.205), by=batching(Priced))
+    assert [answer.cause for answer in found] == ["ok"] * 3
+    assert [each["answered"] for each in ended(tmp_path)] == [10, 3]
+    assert serving.paid.total() == 13
+
+
+def test_room_that_a_batch_at_another_server_holds_is_not_waited_for(serving: BatchProvider, tmp_path: Path) -> None:
+    abandoned(serving, tmp_path, THREE, batching(wait=False))
+    with BatchProvider() as other, pytest.raises(UserError, match=r"runtime.max_calls=3 is reached: 0 calls paid"):
+        answers(["new"], context(tmp_path, other, max_calls=3), by=batching())
+    assert len(pending(tmp_path)) == 1
+
+
+def test_a_turn_that_a_batch_has_which_nobody_asks_for_any_more_ends(serving: BatchProvider, tmp_path: Path) -> None:
+    """The server takes one request at a time."""
+    abandoned(serving, tmp_path, ["old"], batching(wait=False))
+    serving.busy, serving.most_requests = False, 1
+    assert [answer.cause for answer in answers(THREE[:2], context(tmp_path, serving), by=batching())] == ["ok"] * 2
+    assert serving.paid == dict.fromkeys(["old", *THREE[:2]], 1)
+    assert pending(tmp_path) == []
