@@ -14,8 +14,9 @@ from functools import cached_property
 from speed.core.errors import Later, UserError
 from speed.ports import Answer, Ask, Check
 from speed.runtime import Context
+from speed.teaching.batch_results import NO_ROOM, TOO_MUCH, Failure, Outcome
 from speed.teaching.batch_server import Told
-from speed.teaching.batches import NO_ROOM, TOO_MUCH, Batches, Failure, Outcome
+from speed.teaching.batches import Batches
 from speed.teaching.dialect import Dialect
 from speed.teaching.entry import Entry
 from speed.teaching.errors import TransportError, every_one_refused
@@ -153,9 +154,13 @@ class BatchAsking:
             Later: instead of waiting, where the teacher is told not to.
         """
         begun = time.monotonic()
+        if not self._open():  # another process has taken all answers
+            return {}
         while True:
             batches = [batch for batch in self._pending.all() if batch.id in self._ours]
             if len(batches) < len(self._ours):  # another process has taken one
+                return {}
+            if not batches and self._room_made():
                 return {}
             told = [(batch, self._batches.look(batch)) for batch in batches]
             if ended := [each for each in told if each[1].ended]:
@@ -168,6 +173,23 @@ class BatchAsking:
             time.sleep(self._teacher.poll_seconds)
             if not batches:  # there was no room under a cap, or at the server
                 return {}
+
+    def _room_made(self) -> bool:
+        """Take ended batches whose requests nobody here asks for any more: they hold room under the caps, or a turn.
+
+        Raises:
+            UserError: when only batches at other servers or of other models hold the room, which nobody waits for.
+        """
+        others = [batch for batch in self._batches.mine() if batch.server_id]
+        if not others:
+            self._outbox.refuse_full()
+        ended = [each for batch in others if (each := (batch, self._batches.look(batch)))[1].ended]
+        with self._pending.lock():
+            left = {batch.id for batch in self._pending.all()}
+            for batch, told in ended:
+                if batch.id in left:
+                    self._batches.take(batch, told)
+        return bool(ended)
 
     def _taken(self, ended: Sequence[tuple[Batch, Told]]) -> dict[str, Outcome]:
         found: dict[str, Outcome] = {}
@@ -257,15 +279,15 @@ class BatchAsking:
 
     def _asked_again(self, found: Mapping[str, Outcome]) -> set[str]:
         """Keys of the requests that failed and are sent once more, perhaps in other words."""
-        setting = self._teacher.max_completion_tokens
-        params = {key: request.call.params for key, request in self._open().items()}
-        failures = [(key, each) for key, each in found.items() if isinstance(each, Failure) and key in params]
-        spoken = {key: self._dialect.spoken(params[key], setting) for key, _ in failures}
+        setting, waiting = self._teacher.max_completion_tokens, self._open()
         again = set[str]()
-        for key, (why, resent) in failures:
-            if isinstance(why, UserError):
+        for key, each in found.items():
+            if not isinstance(each, Failure) or isinstance(each.why, UserError) or key not in waiting:
                 continue
-            if why.wants and self._dialect.learns(why.wants, spoken[key], setting):
+            why, resent, words = each.why, each.resent, each.words
+            if words:  # a batch may be as old as the first refusal of its words, from which all is learnt
+                self._dialect.learns(why.wants, words, setting)
+            if words and self._outbox.rewords(waiting[key].call, words):
                 again.add(key)
             elif why.again:
                 self._resent[key] = resent + (why.cause != NO_ROOM)

@@ -15,24 +15,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeVar
 
 from speed.core.errors import UserError
-from speed.core.spec import Json
+from speed.teaching.batch_results import Failure, Outcome, Said, lost, results_in
 from speed.teaching.batch_server import BatchServer, Told
 from speed.teaching.entry import Entry, Spending
-from speed.teaching.envelope import answered, json_in, reply_in, status_in
-from speed.teaching.errors import Patience, TransportError, failure_of
+from speed.teaching.envelope import answered, reply_in
+from speed.teaching.errors import Patience, TransportError
 from speed.teaching.journal import Journal
 from speed.teaching.pending import ERRORS, OUTPUT, UPLOAD, Batch, Pending
 from speed.teaching.spending import Account
 
 T = TypeVar("T")
 
-TOO_MUCH = "token_limit_exceeded"
-"""OpenAI's code for a batch that is refused since too many tokens of this model wait already."""
-NO_ROOM = "no_room"
-"""Cause of the failure of its requests, which were not even tried."""
 SETTLED = 60.0
 """Seconds after which a batch that the server was asked to begin stands in its list, if it was begun (ours)."""
 
@@ -45,18 +41,6 @@ class Sending(NamedTuple):
     line: bytes
     """As the server is sent it."""
     highest: Spending
-
-
-class Failure(NamedTuple):
-    """What came of a request that has no answer."""
-
-    why: TransportError | UserError
-    """A failure of this request, or what every further one would meet."""
-    resent: int
-    """Times that it had failed before."""
-
-
-Outcome: TypeAlias = "Entry | Failure"
 
 
 @dataclass
@@ -141,14 +125,18 @@ class Batches:
             UserError: when the results cannot be had, or are not whole; they are fetched again by the next run.
         """
         folder = self.pending.folder_of(batch)
-        lines = 0
-        for file, name in ((told.output, OUTPUT), (told.errors, ERRORS)):
-            if file:
-                lines += self.patiently(lambda file=file, name=name: self._download(batch, file, name))  # type: ignore[misc]
-        if lines < told.answered:
+        try:
+            keys = self._download(batch, told.output, OUTPUT) | self._download(batch, told.errors, ERRORS)
+        except UserError as error:
+            raise UserError(
+                f"{self.endpoint} does not hand over the results of batch {batch.server_id}, where {batch.requests:,} "
+                f"requests are: {error}\n  if they are gone for good, delete {folder}, and the requests are asked again"
+            ) from error
+        answers = len(keys & self.pending.keys_of(batch))
+        if answers < told.answered:
             raise UserError(
                 f"{self.endpoint} says that {told.answered:,} requests of batch {batch.server_id} are answered, and "
-                f"its files hold {lines:,}: nothing is asked again as long as that is so\n  run the same command "
+                f"its files hold {answers:,}: nothing is asked again as long as that is so\n  run the same command "
                 f"later; if they are lost for good, delete {folder}, and the requests are asked again"
             )
         batch = self.pending.update(batch, status=told.status, code=told.code, why=told.why)
@@ -178,7 +166,8 @@ class Batches:
                         f"time with {trouble.cause} ({trouble.detail})\n  batches that it has go on there; run the "
                         "same command again when it is back"
                     ) from None
-                time.sleep(self.patience.pause(trouble, tries))
+                left = max(0.0, begun + self.silence - time.monotonic())  # whatever Retry-After says
+                time.sleep(min(self.patience.pause(trouble, tries), left + 0.1))
         raise AssertionError("unreachable")
 
     def mine(self) -> list[Batch]:
@@ -231,45 +220,36 @@ class Batches:
 
     # -- results -------------------------------------------------------------------------------------------------------
 
-    def _download(self, batch: Batch, file: str, name: str) -> int:
-        """Fetch a file of results; its lines."""
-        self.server.download(file, self.pending.folder_of(batch) / name)
-        return sum(1 for _ in self._lines(batch, name))
-
-    def _lines(self, batch: Batch, name: str) -> Iterator[tuple[str, dict[str, Json]]]:
-        """(key, what is said of its request), in whatever order.
-
-        Raises:
-            TransportError: for a file that is not one of results; what was answered must not pass for lost.
-        """
+    def _download(self, batch: Batch, file: str, name: str) -> set[str]:
+        """Fetch a file of results, if there is one; keys of the requests that it answers."""
         path = self.pending.folder_of(batch) / name
-        if not path.is_file():
-            return
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    said = json_in(line)
-                    yield str(said["custom_id"]), said
-                except (ValueError, KeyError, TypeError, RecursionError):
-                    shown = line[:200].decode("utf-8", "replace")
-                    raise TransportError("bad_response", f"line {number} of a batch's results: {shown!r}") from None
+
+        def fetch() -> set[str]:
+            self.server.download(file, path)
+            return {said.key for said in results_in(path) if said.answered}
+
+        return self.patiently(fetch) if file else set()
 
     def _into_journal(self, batch: Batch) -> dict[str, Outcome]:
         """Write the answers of a fetched batch down, and end it."""
+        self.journal.refresh()  # with those that another process wrote down before it was killed
         entries = {entry.key: entry for entry in self.pending.entries(batch)}
         found: dict[str, Outcome] = {}
+        failed: dict[str, TransportError | UserError] = {}
         strangers = 0
         for name in (OUTPUT, ERRORS):
-            for key, said in self._lines(batch, name):
+            for said in results_in(self.pending.folder_of(batch) / name):
+                key = said.key
                 strangers += key not in entries
-                if key in entries and not isinstance(found.get(key), Entry):
+                if key in entries and key not in found:
                     outcome = self._outcome(entries[key], said, batch)
-                    resent = entries[key].resent
-                    found[key] = outcome if isinstance(outcome, Entry) else Failure(outcome, resent)
+                    if isinstance(outcome, Entry):
+                        found[key] = outcome
+                    else:
+                        failed[key] = outcome
+        words = self.pending.words(batch, {key for key, why in failed.items() if getattr(why, "wants", "")})
         for key in entries.keys() - found.keys():
-            found[key] = Failure(lost(batch), entries[key].resent)
+            found[key] = Failure(failed.get(key) or lost(batch), entries[key].resent, words.get(key, {}))
         self.journal.flush()
         answers = [each for each in found.values() if isinstance(each, Entry)]
         prices = [each.dollars for each in answers]
@@ -282,27 +262,20 @@ class Batches:
         self.say(f"batch {batch.id} is {batch.status}: {len(answers):,} answers ({cost}), {lacking:,} failed{odd}")
         return found
 
-    def _outcome(self, entry: Entry, said: dict[str, Json], batch: Batch) -> Entry | TransportError | UserError:
+    def _outcome(self, entry: Entry, said: Said, batch: Batch) -> Entry | TransportError | UserError:
         """What became of one request; an answer is in the journal then."""
         known = self.journal.get(entry.key)
         if known is not None and known.batch == batch.id:  # written by a process that was killed behind it
             return known
-        response = said.get("response")
-        response = response if isinstance(response, dict) else {}
-        status, body, error = response.get("status_code"), response.get("body"), said.get("error")
         remedy = f"check teacher.model={self.model}; batch {batch.server_id} at {self.endpoint}"
-        if status != 200:
-            if not isinstance(status, int):
-                if str((error or {}).get("code") if isinstance(error, dict) else error).startswith("batch_"):
-                    return lost(batch)
-                status, body = status_in(error) or 500, {"error": error}
-            return failure_of(status, json.dumps(body), {}, remedy, each_alone=True)
+        if not said.answered:
+            return said.failure(batch, remedy)
         try:
-            reply = reply_in(body, self.endpoint, remedy)
+            reply = reply_in(said.body, self.endpoint, remedy)
         except (TransportError, UserError) as trouble:
             return trouble
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as odd:
-            return TransportError("bad_response", f"{type(odd).__name__} in {json.dumps(body)[:200]}")
+            return TransportError("bad_response", f"{type(odd).__name__} in {json.dumps(said.body)[:200]}")
         now = time.time()
         fields = {**answered(entry.messages, reply, self.price), "answered": True, "detail": "", "batch": batch.id}
         entry = entry.model_copy(update={**fields, "seconds": round(now - batch.begun, 4), "time": round(now, 3)})
@@ -316,22 +289,3 @@ def total(amounts: Iterator[Spending]) -> Spending:
     for each in amounts:
         whole = whole.plus(each)
     return whole
-
-
-def lost(batch: Batch) -> TransportError | UserError:
-    """Why a batch that has ended says nothing of one of its requests."""
-    if batch.status == "expired":
-        return TransportError("timeout", f"batch {batch.server_id} expired before it was answered")
-    if batch.status == "cancelled":
-        return UserError(
-            f"batch {batch.server_id} was cancelled at {batch.endpoint}: what it had answered by then is kept\n"
-            "  the same command asks for the rest again"
-        )
-    if batch.status == "failed" and batch.code == TOO_MUCH:
-        return TransportError(NO_ROOM, batch.why)
-    if batch.status == "failed":
-        return UserError(
-            f"{batch.endpoint} refused batch {batch.server_id} ({batch.code or 'no code'}): {batch.why}\n"
-            "  nothing of it was answered or paid for; mend that, and run the same command again"
-        )
-    return TransportError("bad_response", f"batch {batch.server_id} tells neither an answer nor an error")

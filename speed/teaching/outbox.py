@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+from speed.core.errors import UserError
+from speed.core.spec import Json
 from speed.runtime import Context, Runtime
 from speed.teaching.batch_server import ROAD, BatchServer
 from speed.teaching.batches import Sending, total
 from speed.teaching.dialect import Dialect
-from speed.teaching.entry import Spending
-from speed.teaching.requests import Request, Sender
+from speed.teaching.entry import Entry, Spending
+from speed.teaching.requests import Call, Request, Sender
 from speed.teaching.session import Session
 from speed.teaching.spending import cap_reached, caps_of
 
@@ -46,6 +48,8 @@ class Outbox:
         self._served_as = teacher.served_as(ctx.runtime)
         self.most = teacher.requests
         """Requests of a file; fewer once the server has refused so many."""
+        self._full: tuple[Entry, UserError] | None = None
+        """The first request that had no room under the caps, where batches alone take it, and what is said then."""
 
     @property
     def capped(self) -> bool:
@@ -59,7 +63,7 @@ class Outbox:
             resent: times that each was sent before and not answered, by key.
         """
         some: list[Sending] = []
-        size = 0
+        size, self._full = 0, None
         for request in requests:
             sending = self._sending(request, resent[request.call.key])
             if some and (len(some) >= self.most or size + len(sending.line) > 1e6 * self._teacher.megabytes):
@@ -80,12 +84,14 @@ class Outbox:
         while fits and self.capped:
             short = self._account.hold(total(each.highest for each in some[:fits]), self._caps)
             if short is None:
+                self._full = None
                 break
             first = some[0]
+            self._full = first.entry, cap_reached(self._caps, short, first.highest)
             if self._caps.passed(short.paid.plus(first.highest)):
-                error = cap_reached(self._caps, short, first.highest)
-                self._journal.append(first.entry.model_copy(update={"cause": "budget", "detail": str(error)}))
-                raise error
+                self.refuse_full()
+            if short.held.calls > short.batches.calls:  # some of it is in flight, and will be free again soon
+                self._full = None
             spent, tried, fits = short.paid.plus(short.held), some[: fits - 1], 0
             for each in tried:
                 spent = spent.plus(each.highest)
@@ -94,11 +100,30 @@ class Outbox:
                 fits += 1
         return fits
 
-    def _sending(self, request: Request, resent: int) -> Sending:
-        call = request.call
+    def refuse_full(self) -> None:
+        """End the run where nothing but batches takes the room that `within_caps` lacked when it was asked last.
+
+        Raises:
+            UserError: the reader's version of the cap that is reached.
+        """
+        if self._full is not None:
+            entry, error = self._full
+            self._journal.append(entry.model_copy(update={"cause": "budget", "detail": str(error)}))
+            raise error
+
+    def rewords(self, call: Call, words: Mapping[str, Json]) -> bool:
+        """Whether a call would be sent in other words now than it was."""
+        now, before = (json.dumps(each, sort_keys=True) for each in (self._words(call), words))
+        return now != before
+
+    def _words(self, call: Call) -> dict[str, Json]:
         spoken = self._dialect.spoken(call.params, self._teacher.max_completion_tokens)
         spoken.pop("retry", None)
-        body = {"model": self._served_as, "messages": call.messages, **spoken}
+        return spoken
+
+    def _sending(self, request: Request, resent: int) -> Sending:
+        call = request.call
+        body = {"model": self._served_as, "messages": call.messages, **self._words(call)}
         line = {"custom_id": call.key, "method": "POST", "url": ROAD, "body": body}
         entry = call.entry(self._model, self._endpoint, cause="pending", answered=False, resent=resent)
         tokens_in, tokens_out = call.tokens_at_most(), call.params["max_tokens"]

@@ -15,7 +15,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
@@ -101,7 +101,7 @@ class Pending:
 
     def by_key(self) -> dict[str, Batch]:
         """The batch of each request that has no answer yet."""
-        return {key: batch for batch in self.all() for key in self._keys_of(batch)}
+        return {key: batch for batch in self.all() for key in self.keys_of(batch)}
 
     def refuse_elsewhere(self, keys: Iterable[str], endpoint: str = "") -> None:
         """Refuse to ask for what a server is answering in a batch, unless it is this one.
@@ -129,6 +129,19 @@ class Pending:
         for found in lines_from(self.folder_of(batch) / REQUESTS):
             if found.entry is not None and (entry := entry_of(found.entry)) is not None:
                 yield entry
+
+    def words(self, batch: Batch, keys: Set[str]) -> dict[str, dict[str, Json]]:
+        """The parameters of some of its requests as the server was sent them, by key."""
+        found = dict[str, dict[str, Json]]()
+        if keys:
+            with (self.folder_of(batch) / UPLOAD).open("rb") as file:
+                for line in map(json.loads, file):
+                    if line["custom_id"] in keys:
+                        unworded = ("model", "messages")
+                        found[line["custom_id"]] = {
+                            name: value for name, value in line["body"].items() if name not in unworded
+                        }
+        return found
 
     def begin(
         self, endpoint: str, model: str, entries: Sequence[Entry], upload: Sequence[bytes], highest: Spending
@@ -190,7 +203,8 @@ class Pending:
                 found[noted["id"]] = noted
         return list(found.values())
 
-    def _keys_of(self, batch: Batch) -> frozenset[str]:
+    def keys_of(self, batch: Batch) -> frozenset[str]:
+        """Keys of its requests; none where it has ended."""
         if batch.id not in self._keys:
             with suppress(FileNotFoundError):  # ended meanwhile
                 self._keys[batch.id] = frozenset(entry.key for entry in self.entries(batch))

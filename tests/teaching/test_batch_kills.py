@@ -21,8 +21,10 @@ from quick_teacher import answers, context
 
 from speed.teaching import pending as on_disk
 from speed.teaching.batch_server import BatchServer
-from speed.teaching.entry import Spending
+from speed.teaching.batches import Batches
+from speed.teaching.entry import Spending, json_of
 from speed.teaching.journal import Journal
+from speed.teaching.lines import line_of
 from speed.teaching.pending import Pending
 from speed.teaching.session import session_at
 from speed.teaching.spending import Account, Caps
@@ -187,3 +189,35 @@ def test_what_a_killed_process_wrote_down_is_finished_without_the_server(
     ]
     assert pending(tmp_path) == []
     assert len(ended(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("fetched", [False, True])
+def test_answers_that_a_killed_process_wrote_down_unindexed_are_not_written_again(
+    serving: BatchProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fetched: bool
+) -> None:
+    """It was faster with the same batch, and its last lines stand in its file alone."""
+    prompts = ["row 0", "row 1"]
+    journal = tmp_path / "journal"
+
+    def leave_lines(what: str = "fetched") -> None:
+        if what == "fetched":
+            (batch,) = pending(tmp_path)
+            taken = {"answered": True, "cause": "ok", "text": "theirs", "dollars": 0.25, "batch": batch.id}
+            entries = [entry.model_copy(update=taken) for entry in Pending(journal).entries(batch)]
+            (journal / "gone-1-1.jsonl").write_bytes(b"".join(line_of(json_of(entry)) for entry in entries))
+
+    def killed(*given: Any, **named: Any) -> None:
+        raise Killed
+
+    if fetched:
+        with monkeypatch.context() as patched:
+            patched.setattr(Batches, "_into_journal", killed)
+            with pytest.raises(Killed):
+                answers(prompts, context(tmp_path, serving), by=batching())
+        leave_lines()
+    else:
+        serving.on = leave_lines
+    assert texts(answers(prompts, context(tmp_path, serving), by=batching())) == ["theirs"] * 2
+    session_at(tmp_path).journal.flush()
+    assert [entry.dollars for entry in Journal(journal) if entry.answered] == [0.25] * 2
+    assert [each["dollars"] for each in ended(tmp_path)] == [0.5]
