@@ -112,14 +112,10 @@ class BatchServer:
         after, seen = "", set[str]()
         while after not in seen:
             seen.add(after)
-            page = self._read(dict, "GET", f"/batches?limit={PAGE}{f'&after={after}' if after else ''}")
-            listed = page.get("data") or []
-            for told in map(_told, listed):
-                if told.tag == tag or told.file == file:
-                    return told
-                after = told.id
-            if not listed or not page.get("has_more"):
-                break
+            road = f"/batches?limit={PAGE}{f'&after={after}' if after else ''}"
+            found, after = self._read(lambda page: _searched(page, tag, file), "GET", road)
+            if found is not None:
+                return found
         return None
 
     def download(self, file: str, to: Path) -> None:
@@ -199,6 +195,27 @@ def _told(answer: Json) -> Told:
         code=str(first.get("code") or ""),
         why=redacted(" ".join(str(first.get("message") or first.get("code") or "it does not say why").split()))[:300],
     )
+
+
+def _searched(page: Json, tag: str, file: str) -> tuple[Told | None, str]:
+    """What is wanted of a page of the list, and the id behind which the next one begins, empty where there is none.
+
+    What other programs have there may be listed in any words.
+
+    Raises: KeyError, TypeError, ValueError, AttributeError for what is no page, or where a wanted batch cannot be read.
+    """
+    listed, last = page["data"] or [], ""
+    if not isinstance(listed, list):
+        raise TypeError("a list of batches is none")
+    for each in listed:
+        fields = each if isinstance(each, dict) else {}
+        metadata = fields.get("metadata")
+        if fields.get("input_file_id") == file or (isinstance(metadata, dict) and metadata.get(TAG) == tag):
+            return _told(fields), ""
+        last = str(fields.get("id") or last)
+    if page.get("has_more") and not last:
+        raise ValueError("a page without ids, and more behind it")
+    return None, last if page.get("has_more") is not False else ""
 
 
 def _text(value: Json) -> str:

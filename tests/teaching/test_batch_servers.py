@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from batch_provider import BatchProvider
+from provider import Request, Response
+from quick_batches import batching, bought_once, pending
+from quick_teacher import answers, context
 from test_journal import entry
 
+from speed.core.errors import UserError
 from speed.teaching.entry import Spending
 from speed.teaching.journal import Journal
 from speed.teaching.pending import Batch, Pending
 from speed.teaching.spending import Account, Caps
+
+ROWS = [f"row {row}" for row in range(3)]
 
 
 def handed_over(journal: Journal, calls: int) -> Batch:
@@ -75,3 +84,62 @@ def test_what_is_held_for_batches_survives_the_loss_of_the_index(tmp_path: Path,
     short = account.hold(Spending(calls=1), caps)
     assert short is not None
     assert short.batches.calls == 5
+
+
+# -- what servers say --------------------------------------------------------------------------------------------------
+
+
+def telling(serving: BatchProvider, what: str, change: Callable[[Any], Any]) -> None:
+    """Change what the server says to one kind of question."""
+    tell = serving._told
+
+    async def told(request: Request, asked: str, do: Callable[[], Any]) -> Response:
+        return await tell(request, asked, (lambda: change(do())) if asked == what else do)
+
+    serving._told = told  # type: ignore[method-assign]
+
+
+def left_before_its_id_is_known(serving: BatchProvider, home: Path, others: int) -> None:
+    """A run ends behind the beginning of its batch; other programs begin some more."""
+    serving.busy = True
+    serving.fault = lambda what: "reset" if what == "created" else "500" if what == "listed" else ""
+    with pytest.raises(UserError, match="may have begun a batch"):
+        answers(ROWS, context(home, serving, watchdog_seconds=0.01), by=batching())
+    assert pending(home)[0].server_id == ""
+    serving.busy, serving.fault = False, lambda what: ""
+    for _ in range(others):
+        serving._begun({"input_file_id": serving._file(b""), "metadata": None})
+
+
+@pytest.mark.parametrize("page", [{}, {"has_more": None}])
+def test_a_batch_is_found_on_a_later_page_of_a_list_that_does_not_tell_of_more(
+    serving: BatchProvider, tmp_path: Path, page: dict[str, Any]
+) -> None:
+    left_before_its_id_is_known(serving, tmp_path, others=4)
+    telling(serving, "listed", lambda listed: {"data": listed["data"], **page})
+    assert len(answers(ROWS, context(tmp_path, serving), by=batching())) == len(ROWS)
+    assert bought_once(serving, ROWS)
+
+
+def test_what_other_programs_have_in_the_list_may_be_odd(serving: BatchProvider, tmp_path: Path) -> None:
+    left_before_its_id_is_known(serving, tmp_path, others=3)
+    ours = serving.batches["batch-0"]
+
+    def odd(listed: dict[str, Any]) -> dict[str, Any]:
+        strangers = [{"id": each["id"], "metadata": ["x"]} for each in listed["data"] if each is not ours]
+        return {**listed, "data": [None, "x", *strangers, *(each for each in listed["data"] if each is ours)]}
+
+    telling(serving, "listed", odd)
+    assert len(answers(ROWS, context(tmp_path, serving), by=batching())) == len(ROWS)
+    assert bought_once(serving, ROWS)
+
+
+@pytest.mark.parametrize("page", [{"message": "later"}, {"data": {"x": 1}}, {"data": [{}], "has_more": True}])
+def test_a_list_that_is_none_does_not_pass_for_an_empty_one(
+    serving: BatchProvider, tmp_path: Path, page: dict[str, Any]
+) -> None:
+    left_before_its_id_is_known(serving, tmp_path, others=0)
+    telling(serving, "listed", lambda listed: page)
+    with pytest.raises(UserError, match="its list of batches cannot be read"):
+        answers(ROWS, context(tmp_path, serving, watchdog_seconds=0.01), by=batching())
+    assert len(pending(tmp_path)) == 1
