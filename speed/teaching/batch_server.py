@@ -24,6 +24,10 @@ ROAD = "/v1/chat/completions"
 """What each request of a batch is for; every server calls it so, wherever it lies."""
 PAGE = 100
 """Batches on a page of the server's list."""
+WORKING = ("validating", "queued", "pending", "running", "in_progress", "finalizing", "cancelling")
+ENDS = ("completed", "failed", "expired", "cancelled")
+_ALSO = {"canceling": "cancelling", "canceled": "cancelled", "succeeded": "completed"}
+"""Other servers' words for the same."""
 _CHUNK = 1 << 20
 
 
@@ -32,7 +36,7 @@ class Told(NamedTuple):
 
     id: str
     status: str
-    """validating, in_progress, finalizing, cancelling; or how it ended: completed, failed, expired, cancelled."""
+    """One of `WORKING`, or how it ended: one of `ENDS`; or a word that only the server knows."""
     file: str
     """Of its requests."""
     tag: str
@@ -52,7 +56,7 @@ class Told(NamedTuple):
     @property
     def ended(self) -> bool:
         """Whether there is nothing more to wait for."""
-        return self.status in ("completed", "failed", "expired", "cancelled")
+        return self.status in ENDS
 
 
 class BatchServer:
@@ -101,8 +105,19 @@ class BatchServer:
         return self._read(_told, "POST", "/batches", lambda: json.dumps(body).encode("ascii"), "application/json")
 
     def batch(self, server_id: str) -> Told:
-        """How a batch stands."""
-        return self._read(_told, "GET", f"/batches/{server_id}")
+        """How a batch stands.
+
+        Raises:
+            UserError: where the server calls that a word that is not known: it may have ended, and waiting be in vain.
+        """
+        told = self._read(_told, "GET", f"/batches/{server_id}")
+        if not told.ended and told.status not in WORKING:
+            raise UserError(
+                f"its status {told.status[:100]!r} is none that is known ({', '.join((*WORKING, *ENDS))}): look there "
+                "how it stands; `python -m speed.journal batches --take` takes its answers when its status is one of "
+                f"{', '.join(ENDS)}"
+            )
+        return told
 
     def find(self, tag: str, file: str) -> Told | None:
         """The batch with our name, or with a file of requests; None where the server has none.
@@ -183,9 +198,10 @@ def _told(answer: Json) -> Told:
     metadata = answer.get("metadata") or {}
     first = listed[0] if isinstance(listed[0], dict) else {}
     answered, failed = (count_in(counts.get(name)) or 0 for name in ("completed", "failed"))
+    status = _text(answer["status"]).lower()
     return Told(
         id=_text(answer["id"]),
-        status=_text(answer["status"]).lower(),
+        status=_ALSO.get(status, status),
         file=str(answer.get("input_file_id") or ""),
         tag=str(metadata.get(TAG) or ""),
         output=str(answer.get("output_file_id") or ""),

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from batch_provider import BatchProvider
 from provider import Request, Response
-from quick_batches import batching, bought_once, pending
+from quick_batches import batching, bought_once, ended, pending
 from quick_teacher import answers, context
 from test_journal import entry
 
 from speed.core.errors import UserError
+from speed.teaching.batch_server import WORKING
 from speed.teaching.entry import Spending
 from speed.teaching.journal import Journal
 from speed.teaching.pending import Batch, Pending
@@ -143,3 +144,34 @@ def test_a_list_that_is_none_does_not_pass_for_an_empty_one(
     with pytest.raises(UserError, match="its list of batches cannot be read"):
         answers(ROWS, context(tmp_path, serving, watchdog_seconds=0.01), by=batching())
     assert len(pending(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(("word", "status"), [("canceled", "cancelled"), ("Succeeded", "completed")])
+def test_an_end_is_known_by_its_other_names(serving: BatchProvider, tmp_path: Path, word: str, status: str) -> None:
+    telling(serving, "looked", lambda batch: {**batch, "status": word})
+    assert len(answers(ROWS, context(tmp_path, serving), by=batching())) == len(ROWS)
+    assert [each["status"] for each in ended(tmp_path)] == [status]
+
+
+def test_a_status_that_nobody_knows_is_not_waited_for(serving: BatchProvider, tmp_path: Path) -> None:
+    looks: list[str] = []
+
+    def odd(batch: dict[str, Any]) -> dict[str, Any]:
+        looks.append(batch["id"])
+        return {**batch, "status": "perished" if len(looks) < 2 else "completed"}
+
+    telling(serving, "created", lambda batch: {**batch, "status": "hatching"})
+    telling(serving, "looked", odd)
+    with pytest.raises(UserError, match=r"batch-0 stands.*'perished' is none that is known.*--take"):
+        answers(ROWS, context(tmp_path, serving), by=batching())
+    assert len(pending(tmp_path)) == 1, "what it has may be answered"
+    assert len(answers(ROWS, context(tmp_path, serving), by=batching())) == len(ROWS)
+    assert bought_once(serving, ROWS)
+
+
+@pytest.mark.parametrize("status", WORKING)
+def test_a_batch_that_is_worked_at_is_waited_for(serving: BatchProvider, tmp_path: Path, status: str) -> None:
+    words = iter([status, "canceling"])
+    telling(serving, "looked", lambda batch: {**batch, "status": next(words, "completed")})
+    assert len(answers(ROWS, context(tmp_path, serving), by=batching())) == len(ROWS)
+    assert serving.looks == {"batch-0": 3}
