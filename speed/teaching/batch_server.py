@@ -28,6 +28,8 @@ WORKING = ("validating", "queued", "pending", "running", "in_progress", "finaliz
 ENDS = ("completed", "failed", "expired", "cancelled")
 _ALSO = {"canceling": "cancelling", "canceled": "cancelled", "succeeded": "completed"}
 """Other servers' words for the same."""
+SLOWEST = 50_000.0
+"""Bytes per second of an upload that is still waited for."""
 _CHUNK = 1 << 20
 
 
@@ -88,7 +90,9 @@ class BatchServer:
                 fields.add_field("file", content, filename=name, content_type="application/jsonl")
                 return fields
 
-            return self._read(lambda answer: _text(answer["id"]), "POST", "/files", form)
+            # that nothing is read is not noticed while a body is sent: the whole upload has a limit
+            most = self._seconds + requests.stat().st_size / SLOWEST
+            return self._read(lambda answer: _text(answer["id"]), "POST", "/files", form, most=most)
 
     def create(self, file: str, tag: str, window: str) -> Told:
         """Have a batch of the requests of a file answered.
@@ -139,9 +143,15 @@ class BatchServer:
             asyncio.run(self._asked("GET", f"/files/{file}/content", None, "", aside))
 
     def _read(
-        self, read: Callable[[Any], T], method: str, road: str, body: Callable[[], Any] | None = None, kind: str = ""
+        self,
+        read: Callable[[Any], T],
+        method: str,
+        road: str,
+        body: Callable[[], Any] | None = None,
+        kind: str = "",
+        most: float | None = None,
     ) -> T:
-        answer = asyncio.run(self._asked(method, road, body, kind, None))
+        answer = asyncio.run(self._asked(method, road, body, kind, None, most))
         refuse_login_page(answer, self._remedy)
         return read_as(answer, read)
 
@@ -151,14 +161,20 @@ class BatchServer:
         return f"check runtime.api_base={public_url(self._url)}, teacher.model and the key in {self._key} ({is_set})"
 
     async def _asked(
-        self, method: str, road: str, body: Callable[[], Any] | None, kind: str, into: Path | None
+        self,
+        method: str,
+        road: str,
+        body: Callable[[], Any] | None,
+        kind: str,
+        into: Path | None,
+        most: float | None = None,
     ) -> bytes:
-        """The body of a 200; nothing where it goes into a file."""
+        """The body of a 200, within `most` seconds where that is limited; nothing where it goes into a file."""
         import aiohttp
 
         secret = os.environ.get(self._key)
         headers = ({"Content-Type": kind} if kind else {}) | ({"Authorization": f"Bearer {secret}"} if secret else {})
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._seconds, sock_read=self._seconds)
+        timeout = aiohttp.ClientTimeout(total=most, sock_connect=self._seconds, sock_read=self._seconds)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
@@ -180,9 +196,8 @@ class BatchServer:
                         file.write(chunk)
                 return b""
         except TimeoutError:
-            raise TransportError(
-                "timeout", f"{method} {road.partition('?')[0]}: nothing in {self._seconds:g} s"
-            ) from None
+            limit = f"nothing in {self._seconds:g} s{f', or not all in {most:,.0f} s' if most is not None else ''}"
+            raise TransportError("timeout", f"{method} {road.partition('?')[0]}: {limit}") from None
         except aiohttp.InvalidURL:
             raise UserError(
                 f"{public_url(self._url)} is not a URL: give runtime.api_base=http://host:port/v1"

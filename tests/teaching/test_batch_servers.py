@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from quick_teacher import answers, context
 from test_journal import entry
 
 from speed.core.errors import UserError
-from speed.teaching.batch_server import WORKING
+from speed.teaching import batch_server
+from speed.teaching.batch_server import SLOWEST, WORKING, BatchServer
 from speed.teaching.entry import Spending
+from speed.teaching.errors import TransportError
 from speed.teaching.journal import Journal
 from speed.teaching.pending import Batch, Pending
 from speed.teaching.spending import Account, Caps
@@ -175,3 +178,16 @@ def test_a_batch_that_is_worked_at_is_waited_for(serving: BatchProvider, tmp_pat
     telling(serving, "looked", lambda batch: {**batch, "status": next(words, "completed")})
     assert len(answers(ROWS, context(tmp_path, serving), by=batching())) == len(ROWS)
     assert serving.looks == {"batch-0": 3}
+
+
+def test_an_upload_that_the_server_does_not_read_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = tmp_path / "upload.jsonl"
+    with requests.open("wb") as file:
+        file.truncate(64 << 20)  # more than lies in any buffer on the way
+    monkeypatch.setattr(batch_server, "SLOWEST", SLOWEST * 1e6)
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # it takes connections, and nobody reads from them
+        server = BatchServer(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", "NO_KEY", 0.5)
+        with pytest.raises(TransportError, match="POST /files: .* or not all in 1 s") as refused:
+            server.upload(requests)
+    assert refused.value.cause == "timeout"
+    assert refused.value.again
