@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,18 @@ from typing import Any
 import pytest
 from batch_provider import BatchProvider
 from provider import Request, Response
-from quick_batches import batching, bought_once, ended, pending
+from quick_batches import batching, bought_once, ended, pending, until_later
 from quick_teacher import answers, context
 from test_journal import entry
 
-from speed.core.errors import UserError
-from speed.teaching import batch_server
+from speed.core.errors import SeveralMistakes, UserError
+from speed.runtime import Runtime
+from speed.teaching import batch_server, openai_batch
 from speed.teaching.batch_server import SLOWEST, WORKING, BatchServer
 from speed.teaching.entry import Spending
 from speed.teaching.errors import TransportError
 from speed.teaching.journal import Journal
+from speed.teaching.openai_batch import take_all
 from speed.teaching.pending import Batch, Pending
 from speed.teaching.spending import Account, Caps
 
@@ -191,3 +194,72 @@ def test_an_upload_that_the_server_does_not_read_is_given_up(tmp_path: Path, mon
             server.upload(requests)
     assert refused.value.cause == "timeout"
     assert refused.value.again
+
+
+# -- several servers ---------------------------------------------------------------------------------------------------
+
+
+def at_a_server_that_is_gone(journal: Journal) -> Batch:
+    """A batch that lies with a server at which nobody answers any more."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+    on_disk = Pending(journal.folder)
+    batch = on_disk.begin(url, "rules", [entry(90)], [b"{}\n"], Spending(calls=1))
+    return on_disk.update(batch, file="file-0", server_id=f"lost-{batch.id}")
+
+
+def test_take_goes_on_behind_what_fails(
+    serving: BatchProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_batch, "Runtime", lambda: Runtime(watchdog_seconds=0.01))
+    gone = [at_a_server_that_is_gone(Journal(tmp_path / "journal")) for _ in range(2)]
+    serving.busy = True
+    for some in (ROWS[:1], ROWS[1:]):
+        with until_later():
+            answers(some, context(tmp_path, serving), by=batching(wait=False))
+    serving.busy = False
+    odd = {**serving.batches["batch-0"], "status": "perished"}
+    telling(serving, "looked", lambda batch: odd if batch["id"] == "batch-0" else batch)
+    with pytest.raises(UserError) as refused:
+        take_all(Journal(tmp_path / "journal"), lambda message: None)
+    for lost in (*(batch.server_id for batch in gone), "batch-0"):
+        assert f"does not tell how batch {lost} stands" in str(refused.value)
+    assert [each["server_id"] for each in ended(tmp_path)] == ["batch-1"]
+    assert len(pending(tmp_path)) == 3
+
+
+def test_take_asks_nothing_of_a_batch_that_the_server_may_not_have(
+    serving: BatchProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_batch, "Runtime", lambda: Runtime(watchdog_seconds=0.01))
+    serving.busy = True
+    with until_later():
+        answers(ROWS[1:], context(tmp_path, serving), by=batching(wait=False))
+    serving.fault = lambda what: "reset" if what == "created" else "500" if what == "listed" else ""
+    with pytest.raises(UserError, match="may have begun a batch"):
+        answers(ROWS[:1], context(tmp_path, serving, watchdog_seconds=0.01), by=batching())
+    serving.busy = False
+    with pytest.raises(UserError, match="may have begun a batch") as refused:
+        take_all(Journal(tmp_path / "journal"), lambda message: None)
+    assert "does not tell" not in str(refused.value)
+    assert [each["answered"] for each in ended(tmp_path)] == [2]
+
+
+def test_take_waits_once_for_a_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_disk, asked = Pending(tmp_path), Counter[str]()
+    for name in ("one", "two"):
+        batch = on_disk.begin("http://a/v1", "rules", [entry(len(name))], [b"{}\n"], Spending(calls=1))
+        on_disk.update(batch, file=f"file-{name}", server_id=name)
+
+    def silent(_: BatchServer, name: str) -> None:
+        asked[name] += 1
+        if asked.total() == 1:
+            raise UserError("the server has not answered for long")
+        raise TransportError("connection", "nobody is there")
+
+    monkeypatch.setattr(BatchServer, "batch", silent)
+    monkeypatch.setattr(openai_batch, "Runtime", lambda: Runtime(watchdog_seconds=0.5))
+    with pytest.raises(SeveralMistakes) as refused:
+        take_all(Journal(tmp_path), lambda message: None)
+    assert len(refused.value.mistakes) == 2
+    assert sorted(asked.values()) == [1, 1]
