@@ -24,6 +24,12 @@ ROAD = "/v1/chat/completions"
 """What each request of a batch is for; every server calls it so, wherever it lies."""
 PAGE = 100
 """Batches on a page of the server's list."""
+WORKING = ("validating", "queued", "pending", "running", "in_progress", "finalizing", "cancelling")
+ENDS = ("completed", "failed", "expired", "cancelled")
+_ALSO = {"canceling": "cancelling", "canceled": "cancelled", "succeeded": "completed"}
+"""Other servers' words for the same."""
+SLOWEST = 50_000.0
+"""Bytes per second of an upload that is still waited for."""
 _CHUNK = 1 << 20
 
 
@@ -32,7 +38,7 @@ class Told(NamedTuple):
 
     id: str
     status: str
-    """validating, in_progress, finalizing, cancelling; or how it ended: completed, failed, expired, cancelled."""
+    """One of `WORKING`, or how it ended: one of `ENDS`; or a word that only the server knows."""
     file: str
     """Of its requests."""
     tag: str
@@ -52,7 +58,7 @@ class Told(NamedTuple):
     @property
     def ended(self) -> bool:
         """Whether there is nothing more to wait for."""
-        return self.status in ("completed", "failed", "expired", "cancelled")
+        return self.status in ENDS
 
 
 class BatchServer:
@@ -84,7 +90,9 @@ class BatchServer:
                 fields.add_field("file", content, filename=name, content_type="application/jsonl")
                 return fields
 
-            return self._read(lambda answer: _text(answer["id"]), "POST", "/files", form)
+            # that nothing is read is not noticed while a body is sent: the whole upload has a limit
+            most = self._seconds + requests.stat().st_size / SLOWEST
+            return self._read(lambda answer: _text(answer["id"]), "POST", "/files", form, most=most)
 
     def create(self, file: str, tag: str, window: str) -> Told:
         """Have a batch of the requests of a file answered.
@@ -101,8 +109,19 @@ class BatchServer:
         return self._read(_told, "POST", "/batches", lambda: json.dumps(body).encode("ascii"), "application/json")
 
     def batch(self, server_id: str) -> Told:
-        """How a batch stands."""
-        return self._read(_told, "GET", f"/batches/{server_id}")
+        """How a batch stands.
+
+        Raises:
+            UserError: where the server calls that a word that is not known: it may have ended, and waiting be in vain.
+        """
+        told = self._read(_told, "GET", f"/batches/{server_id}")
+        if not told.ended and told.status not in WORKING:
+            raise UserError(
+                f"its status {told.status[:100]!r} is none that is known ({', '.join((*WORKING, *ENDS))}): look there "
+                "how it stands; `python -m speed.journal batches --take` takes its answers when its status is one of "
+                f"{', '.join(ENDS)}"
+            )
+        return told
 
     def find(self, tag: str, file: str) -> Told | None:
         """The batch with our name, or with a file of requests; None where the server has none.
@@ -112,14 +131,10 @@ class BatchServer:
         after, seen = "", set[str]()
         while after not in seen:
             seen.add(after)
-            page = self._read(dict, "GET", f"/batches?limit={PAGE}{f'&after={after}' if after else ''}")
-            listed = page.get("data") or []
-            for told in map(_told, listed):
-                if told.tag == tag or told.file == file:
-                    return told
-                after = told.id
-            if not listed or not page.get("has_more"):
-                break
+            road = f"/batches?limit={PAGE}{f'&after={after}' if after else ''}"
+            found, after = self._read(lambda page: _searched(page, tag, file), "GET", road)
+            if found is not None:
+                return found
         return None
 
     def download(self, file: str, to: Path) -> None:
@@ -128,9 +143,15 @@ class BatchServer:
             asyncio.run(self._asked("GET", f"/files/{file}/content", None, "", aside))
 
     def _read(
-        self, read: Callable[[Any], T], method: str, road: str, body: Callable[[], Any] | None = None, kind: str = ""
+        self,
+        read: Callable[[Any], T],
+        method: str,
+        road: str,
+        body: Callable[[], Any] | None = None,
+        kind: str = "",
+        most: float | None = None,
     ) -> T:
-        answer = asyncio.run(self._asked(method, road, body, kind, None))
+        answer = asyncio.run(self._asked(method, road, body, kind, None, most))
         refuse_login_page(answer, self._remedy)
         return read_as(answer, read)
 
@@ -140,14 +161,20 @@ class BatchServer:
         return f"check runtime.api_base={public_url(self._url)}, teacher.model and the key in {self._key} ({is_set})"
 
     async def _asked(
-        self, method: str, road: str, body: Callable[[], Any] | None, kind: str, into: Path | None
+        self,
+        method: str,
+        road: str,
+        body: Callable[[], Any] | None,
+        kind: str,
+        into: Path | None,
+        most: float | None = None,
     ) -> bytes:
-        """The body of a 200; nothing where it goes into a file."""
+        """The body of a 200, within `most` seconds where that is limited; nothing where it goes into a file."""
         import aiohttp
 
         secret = os.environ.get(self._key)
         headers = ({"Content-Type": kind} if kind else {}) | ({"Authorization": f"Bearer {secret}"} if secret else {})
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._seconds, sock_read=self._seconds)
+        timeout = aiohttp.ClientTimeout(total=most, sock_connect=self._seconds, sock_read=self._seconds)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
@@ -169,9 +196,8 @@ class BatchServer:
                         file.write(chunk)
                 return b""
         except TimeoutError:
-            raise TransportError(
-                "timeout", f"{method} {road.partition('?')[0]}: nothing in {self._seconds:g} s"
-            ) from None
+            limit = f"nothing in {self._seconds:g} s{f', or not all in {most:,.0f} s' if most is not None else ''}"
+            raise TransportError("timeout", f"{method} {road.partition('?')[0]}: {limit}") from None
         except aiohttp.InvalidURL:
             raise UserError(
                 f"{public_url(self._url)} is not a URL: give runtime.api_base=http://host:port/v1"
@@ -187,9 +213,10 @@ def _told(answer: Json) -> Told:
     metadata = answer.get("metadata") or {}
     first = listed[0] if isinstance(listed[0], dict) else {}
     answered, failed = (count_in(counts.get(name)) or 0 for name in ("completed", "failed"))
+    status = _text(answer["status"]).lower()
     return Told(
         id=_text(answer["id"]),
-        status=_text(answer["status"]).lower(),
+        status=_ALSO.get(status, status),
         file=str(answer.get("input_file_id") or ""),
         tag=str(metadata.get(TAG) or ""),
         output=str(answer.get("output_file_id") or ""),
@@ -199,6 +226,27 @@ def _told(answer: Json) -> Told:
         code=str(first.get("code") or ""),
         why=redacted(" ".join(str(first.get("message") or first.get("code") or "it does not say why").split()))[:300],
     )
+
+
+def _searched(page: Json, tag: str, file: str) -> tuple[Told | None, str]:
+    """What is wanted of a page of the list, and the id behind which the next one begins, empty where there is none.
+
+    What other programs have there may be listed in any words.
+
+    Raises: KeyError, TypeError, ValueError, AttributeError for what is no page, or where a wanted batch cannot be read.
+    """
+    listed, last = page["data"] or [], ""
+    if not isinstance(listed, list):
+        raise TypeError("a list of batches is none")
+    for each in listed:
+        fields = each if isinstance(each, dict) else {}
+        metadata = fields.get("metadata")
+        if fields.get("input_file_id") == file or (isinstance(metadata, dict) and metadata.get(TAG) == tag):
+            return _told(fields), ""
+        last = str(fields.get("id") or last)
+    if page.get("has_more") and not last:
+        raise ValueError("a page without ids, and more behind it")
+    return None, last if page.get("has_more") is not False else ""
 
 
 def _text(value: Json) -> str:

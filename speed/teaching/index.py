@@ -84,6 +84,8 @@ class Index:
         """Name of the file that this process writes."""
         self.damaged = 0
         """Damaged lines met while it was filled; they count as missing."""
+        self.opened = 0
+        """Times that tables were opened: those of the last time may be others, without what is only about now."""
         self._folder = folder
         self._path = folder / f"index-{SCHEMA}.sqlite"
         self._say = say
@@ -222,6 +224,7 @@ class Index:
         self._stale = True
 
     def _opened(self) -> sqlite3.Connection:
+        self.opened += 1
         for _ in range(3 if self._shared else 0):
             try:
                 table = sqlite3.connect(self._path, timeout=BUSY_SECONDS, **_CONNECTION)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr
 
+from speed.core.errors import UserError, mistakes_of, refuse_for
 from speed.core.spec import Json
 from speed.data.costs import prices as cost
 from speed.ports import Answer, Ask, Check
@@ -21,7 +22,7 @@ from speed.teaching.batches import SETTLED, Batches
 from speed.teaching.errors import Patience, public_url
 from speed.teaching.journal import Journal
 from speed.teaching.openai_teacher import KEY, OpenAICompatibleTeacher
-from speed.teaching.pending import Pending
+from speed.teaching.pending import Batch, Pending
 from speed.teaching.session import session_at
 from speed.teaching.spending import Account
 
@@ -139,22 +140,35 @@ def take_all(journal: Journal, say: Callable[[str], None]) -> None:
     """Take the answers of all batches of a journal that have ended, whether any run still needs them or not.
 
     Raises:
-        UserError: for a server that does not tell of its batches.
+        UserError: behind all others, for servers that do not tell of their batches, and results that cannot be had.
     """
     pending = Pending(journal.folder)
     with pending.lock():
-        for endpoint, model in dict.fromkeys((batch.endpoint, batch.model) for batch in pending.all()):
-            server = BatchServer(endpoint, key_for(endpoint), Runtime().request_seconds)
-            price = partial(cost.dollars, model, batch=True)
-            silence = Runtime().watchdog_seconds
-            batches = Batches(
-                journal, Account(journal), pending, server, endpoint, model, price, say, Patience(), silence
-            )
-            batches.finish()
-            batches.recover()
-            for batch in batches.mine():
-                if (told := batches.look(batch)).ended:
-                    batches.take(batch, told)
+        places = dict.fromkeys((batch.endpoint, batch.model) for batch in pending.all())
+        refuse_for(mistakes_of(partial(_take_from, journal, pending, *place, say) for place in places))
+
+
+def _take_from(journal: Journal, pending: Pending, endpoint: str, model: str, say: Callable[[str], None]) -> None:
+    server = BatchServer(endpoint, key_for(endpoint), Runtime().request_seconds)
+    price = partial(cost.dollars, model, batch=True)
+    silence = Runtime().watchdog_seconds
+    batches = Batches(journal, Account(journal), pending, server, endpoint, model, price, say, Patience(), silence)
+
+    def checks() -> Iterator[Callable[[], None]]:
+        yield batches.finish
+        yield batches.recover
+        yield from (partial(_take, batches, batch) for batch in batches.mine() if batch.server_id)
+
+    refuse_for(mistakes_of(checks()))
+
+
+def _take(batches: Batches, batch: Batch) -> None:
+    try:
+        if (told := batches.look(batch)).ended:
+            batches.take(batch, told)
+    except UserError:
+        batches.silence = 0.0  # it may be out of reach: its other batches are tried once each, and not waited for
+        raise
 
 
 def key_for(endpoint: str) -> str:

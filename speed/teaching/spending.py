@@ -86,6 +86,10 @@ class Short(NamedTuple):
     """The part of it that is held for batches at a server, which may take a day."""
 
 
+class _Unseen(Exception):
+    """The table was opened since this process last looked: it may be a new one, where nothing is held for batches."""
+
+
 class Account:
     """The account of a journal, as this process sees it. Safe with many threads and many processes."""
 
@@ -93,13 +97,12 @@ class Account:
         self._journal = journal
         self._lock = threading.Lock()
         self._held = Spending()
-        self._looked = False
+        self._opened = 0
+        """Which opening of the index this process has looked into, as it counts them."""
 
     def hold(self, amount: Spending, caps: Caps) -> Short | None:
         """Set an amount aside; or say why there is no room for it."""
         with self._lock:
-            if not self._looked:
-                self._look()
             short = self._held_unless_short(amount, caps)
             if short is not None:  # perhaps the room is held by somebody who is gone
                 self._look()
@@ -144,6 +147,8 @@ class Account:
         own, wanted = self._journal.own_file, self._held.plus(amount)
 
         def work(table: sqlite3.Connection) -> Short | None:
+            if self._opened != self._journal.index.opened:
+                raise _Unseen
             self._tell(table, own, self._held)
             paid, held = (Spending(*table.execute(query).fetchone()) for query in (_PAID, _HELD))
             passed = caps.passed(paid.plus(held).plus(amount))
@@ -152,7 +157,12 @@ class Account:
             self._tell(table, own, wanted)
             return None
 
-        short = self._journal.index.write(work)
+        while True:  # until nobody deletes the index between a look and what follows
+            try:
+                short = self._journal.index.write(work)
+                break
+            except _Unseen:
+                self._look()
         if short is None:
             self._held = wanted
         return short
@@ -162,11 +172,13 @@ class Account:
 
     def _look(self) -> None:
         """Clear away what processes held that are gone, and add up what everybody has paid, or has with a server."""
-        self._looked = True
+        self._opened = self._journal.index.opened
         folder = self._journal.folder
+        told = {name for (name,) in self._journal.index.select("SELECT file FROM process")}
+        # behind the table: a batch that is begun in between has its folder by then, or no row that could be deleted
         batches = {batch.name: batch.highest for batch in Pending(folder).all()}
-        others = {name for (name,) in self._journal.index.select("SELECT file FROM process")} - batches.keys()
-        gone = [(name,) for name in others if name != self._journal.name and not is_owned(folder / name)]
+        others = told - batches.keys() - {self._journal.name}
+        gone = [(name,) for name in others if not is_owned(folder / name)]
         self._journal.refresh()  # with the last answers of those who are gone
 
         def work(table: sqlite3.Connection) -> None:
