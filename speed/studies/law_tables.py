@@ -16,8 +16,8 @@ def law_tables(laws: Laws, decimals: int = 2) -> list[Table | str]:
 
 def _forms(laws: Laws, decimals: int) -> Table:
     table = Table(
-        "form", "AICc", "chi-square (freedom)", "p", "largest size, predicted", "measured", "points a doubling",
-        "over tasks", "dollars a tenth", "a doubling is below the noise from", "parameters",
+        "form", "AICc", "chi-square", "p", "largest, predicted", "measured", "points a doubling",
+        "over tasks", "dollars a tenth", "below the noise from", "parameters",
     )  # fmt: skip
     below = "beyond what can be foretold" if laws.noise else "-"
     for law in laws.laws:
@@ -69,26 +69,33 @@ def _sentences(laws: Laws, decimals: int) -> list[str]:
             "At its end: the form bends as little there, or as much, as any that was tried, and neither this exponent "
             "nor a limit beside it is a finding."
         )
+    if laws.noise:
+        out.append("Below the noise from: the size from which on each doubling brings less than the noise.")
     if any(law.extrapolation is not None for law in laws.laws):
         out.append("The largest size is predicted by the form fitted to all others.")
     return out
 
 
 def _fits(laws: Laws) -> list[str]:
-    """Which forms the means by size refute."""
-    refused = [law.form for law in laws.laws if law.fit is not None and law.fit.refused]
-    if not refused:
+    """Which forms the means by size refute, and how that is known."""
+    fits = {law.form: law.fit for law in laws.laws if law.fit is not None}
+    if not fits:
         return []
+    out = [
+        "p: chance of such a chi-square (degrees of freedom in brackets) or a larger one if the form is right and only "
+        "seeds move the means."
+    ]
+    refused = [form for form, fit in fits.items() if fit.refused]
     if len(refused) == len(laws.laws):
-        return [
+        out.append(
             f"No form fits within the noise (p below {FIT}): the bands are those of a form that is right, so here they "
             "are too narrow, and how far beyond them the truth may lie nobody can tell."
-        ]
-    several = len(refused) > 1
-    return [
-        f"{' and '.join(refused)} {'do' if several else 'does'} not fit within the noise (p below {FIT}): "
-        f"{'their' if several else 'its'} bands are too narrow."
-    ]
+        )
+    elif refused:
+        do, their = ("do", "their") if len(refused) > 1 else ("does", "its")
+        named = " and ".join(refused)
+        out.append(f"{named} {do} not fit within the noise (p below {FIT}): {their} bands are too narrow.")
+    return out
 
 
 def shown_estimate(estimate: Estimate, decimals: int = 2) -> str:
