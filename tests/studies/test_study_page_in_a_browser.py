@@ -44,7 +44,7 @@ def test_a_study_fits_its_screen_by_light_and_by_night(name: str, width: int, tm
             assert all(row.name in text for row in answer.rows)
             assert await shown.run("document.querySelector('svg').getBoundingClientRect().width") > 200, "the picture"
             tallest = "Math.max(...[...document.querySelectorAll('tr')].map(row => row.offsetHeight))"
-            assert await shown.run(tallest) < 200, "a cell of words is not squeezed to a word a line"
+            assert await shown.run(tallest) < 150, "a cell of words is not squeezed to a word a line"
             grounds.append(await shown.run("getComputedStyle(document.body).backgroundColor"))
             await shown.picture(tmp_path / f"{name}-{width}-{dark}.png", whole=True)
         assert grounds[0] != grounds[1]
