@@ -36,7 +36,7 @@ def test_a_run_that_leaves_its_batches_and_is_taken_up_gives_the_records_of_any_
     assert f"tasks for seed: {calls} requests are with {serving.url} (batches: batch-0)" in left.err
     assert "the same command takes their answers later" in left.err
     status = speed_here(home, "status=true")
-    assert re.search(r"tasks for seed +waiting", status.out)
+    assert re.search(r"tasks for seed +under way elsewhere", status.out)
     planned = speed_here(home, *command, "plan=true")
     assert f"{calls} requests are in 1 batches" in planned.err
     assert len(serving.batches) == 1, "a plan sends nothing"
