@@ -121,9 +121,9 @@ def explain_errors() -> Iterator[None]:
         raise UserError(f"vLLM is installed and cannot be imported: {error}\n  install it again") from error
     except torch.OutOfMemoryError as error:
         raise NoRoom from error
-    except (ValueError, RuntimeError, NotImplementedError) as error:
+    except (ValueError, RuntimeError) as error:
         if "memory" in str(error).lower() and "illegal memory" not in str(error):
             raise NoRoom from error
-        if isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError):
-            raise
-        raise UserError(f"vLLM cannot serve this model: {error}\n  take engine=gpu for it") from error
+        if isinstance(error, ValueError | NotImplementedError):
+            raise UserError(f"vLLM cannot serve this model: {error}\n  take engine=gpu for it") from error
+        raise  # a fault, whose traceback is needed
