@@ -61,6 +61,10 @@ class Told(NamedTuple):
         return self.status in ENDS
 
 
+class UnknownStatus(UserError):
+    """A batch that may have ended, so it is not waited for, and may have answers, so they are not asked for again."""
+
+
 class BatchServer:
     """One server, with one key."""
 
@@ -112,11 +116,11 @@ class BatchServer:
         """How a batch stands.
 
         Raises:
-            UserError: where the server calls that a word that is not known: it may have ended, and waiting be in vain.
+            UnknownStatus: where the server calls that a word that is not known.
         """
         told = self._read(_told, "GET", f"/batches/{server_id}")
         if not told.ended and told.status not in WORKING:
-            raise UserError(
+            raise UnknownStatus(
                 f"its status {told.status[:100]!r} is none that is known ({', '.join((*WORKING, *ENDS))}): look there "
                 "how it stands; `python -m speed.journal batches --take` takes its answers when its status is one of "
                 f"{', '.join(ENDS)}"

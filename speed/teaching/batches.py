@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 
 from speed.core.errors import UserError
 from speed.teaching.batch_results import Failure, Outcome, Said, lost, results_in
-from speed.teaching.batch_server import BatchServer, Told
+from speed.teaching.batch_server import BatchServer, Told, UnknownStatus
 from speed.teaching.entry import Entry, Spending
 from speed.teaching.envelope import answered, reply_in
 from speed.teaching.errors import Patience, TransportError
@@ -109,11 +109,13 @@ class Batches:
         try:
             return self.patiently(lambda: self.server.batch(batch.server_id))
         except UserError as error:
-            raise UserError(
+            told = (
                 f"{self.endpoint} does not tell how batch {batch.server_id} stands, where {batch.requests:,} requests "
-                f"are: {error}\n  if it is gone for good, delete {self.pending.folder_of(batch)}, and they are asked "
-                "again"
-            ) from error
+                f"are: {error}"
+            )
+            if not isinstance(error, UnknownStatus):  # else its answers would be paid for twice
+                told += f"\n  if it is gone for good, delete {self.pending.folder_of(batch)}, and they are asked again"
+            raise UserError(told) from error
 
     def take(self, batch: Batch, told: Told) -> tuple[Batch, dict[str, Outcome]]:
         """Fetch what came of a batch that has ended and write its answers into the journal.

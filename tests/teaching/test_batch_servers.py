@@ -168,8 +168,9 @@ def test_a_status_that_nobody_knows_is_not_waited_for(serving: BatchProvider, tm
 
     telling(serving, "created", lambda batch: {**batch, "status": "hatching"})
     telling(serving, "looked", odd)
-    with pytest.raises(UserError, match=r"batch-0 stands.*'perished' is none that is known.*--take"):
+    with pytest.raises(UserError, match=r"batch-0 stands.*'perished' is none that is known.*--take") as told:
         answers(ROWS, context(tmp_path, serving), by=batching())
+    assert "delete" not in str(told.value), "what it has would be paid for twice"
     assert len(pending(tmp_path)) == 1, "what it has may be answered"
     assert len(answers(ROWS, context(tmp_path, serving), by=batching())) == len(ROWS)
     assert bought_once(serving, ROWS)
