@@ -43,7 +43,7 @@ PAGES = ROOT / "experiments"
 COMMITTED = (
     *("table2", "table3", "table4"),
     *("figure3a", "figure3b", "figure3c", "figure3d", "figure3e", "figure4"),
-    *("objective", "judge"),
+    *("objective", "judge", "levers"),
 )
 """Studies with a page here, in the order in which they are made."""
 SEEDS = (1, 2, 3, 4, 5)
@@ -164,8 +164,9 @@ def configs(study: Study) -> list[Any]:
 
     typed = [list(point.typed) for point in study.expected("miniature")]
     where = f"hydra.searchpath=[file://{CONF}]"
-    with initialize_config_dir(str(ROOT / "sweeps"), version_base="1.3"):
-        return [validated(composed(compose(study.sweep, overrides=[where, *overrides]))) for overrides in typed]
+    folder, name = (ROOT / "sweeps", study.sweep) if study.sweep else (CONF, "config")
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        return [validated(composed(compose(name, overrides=[where, *overrides]))) for overrides in typed]
 
 
 def goals_of(config: Any, seed: int) -> list[Goal]:

@@ -31,7 +31,8 @@ def composed(composer: Callable[..., Any], *overrides: str, config: str = "confi
 
 def test_the_studies_are_those_of_the_paper_and_ours() -> None:
     tables, figures = (f"table{number}" for number in range(1, 7)), (f"figure3{panel}" for panel in "abcde")
-    ours = {"objective", "judge", "negatives", "pair_source", "candidates", "revisor_target", "seeds", "equal_steps"}
+    ours = {"objective", "judge", "levers", "negatives", "pair_source", "candidates", "revisor_target"}
+    ours |= {"seeds", "equal_steps"}
     assert set(studies()) == {*tables, *figures, "figure4", *ours}
     assert {name for name, study in studies().items() if study.paper is None} == ours
     assert set(paper_tables()) == set(studies()) - ours
