@@ -6,8 +6,8 @@
 # same on a terminal: `python -m speed.compare RUN RUN`.
 
 # %%
+import speed.compare
 import speed.runs
-from speed.studies.statistics import difference
 
 runs = speed.runs.frame().tail(2)
 if len(runs) < 2:
@@ -22,12 +22,8 @@ scores["difference"] = scores[two] - scores[one]
 print(scores.round(2).to_string())
 
 # %% [markdown]
-# ## Would other tasks say the same?
+# ## Would other tasks or queries say the same?
 
 # %%
-known = scores.dropna()
-if known.empty:
-    print("no task has a score in both")
-else:
-    found = difference({0: known[two].to_dict()}, {0: known[one].to_dict()})
-    print(f"{found.mean:+z.2f} over {len(known)} tasks; {found.verdict()}")
+found = speed.compare.frame(*reversed(list(runs.folder)))
+print("no task has a score in both" if found.empty else found.round(3).to_string(index=False))

@@ -4,7 +4,8 @@
     python -m speed.compare RUN RUN --against RUN RUN       one recipe against another, each with several seeds
 
 Runs that differ in a pin (version of mteb, revision and split of data, precision, batch) are refused with the reason.
-A published score is compared on tasks of the same name only, and every mean states its tasks.
+A published score is compared on tasks of the same name only, and every mean states its tasks. `frame` has the
+differences as a pandas table.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 
-from speed.core.errors import UserError
 from speed.data.evaluation_record import EvaluationRecord, mean, read_evaluation, refuse_other_pins, shown
 from speed.data.evaluation_splits import of_published_scores
 from speed.data.published_scores import published
@@ -22,12 +22,22 @@ from speed.runs.entry import one_message
 from speed.runs.score_tables import ceilings_told, near_ceiling
 from speed.runs.table_one import OwnRow, table_one
 from speed.runs.tables import Table, escaped
-from speed.studies.over_queries import FEWEST_QUERIES, Queries, corrected_over_queries, over_queries
-from speed.studies.statistics import Interval, corrected, difference
+from speed.studies.differences import (
+    Columns,
+    TaskScores,
+    differences_of,
+    differences_over_queries,
+    frame,
+    known_in,
+    shared_tasks,
+    sides_of,
+    titled,
+)
+from speed.studies.over_queries import FEWEST_QUERIES
+from speed.studies.statistics import Interval
 
-TaskScores = Mapping[str, float | None]
-Columns = dict[str, TaskScores]
-"""Scores by task, by the title of a column."""
+__all__ = ["comparison", "drift", "frame", "main", "markdown", "parser", "printed"]
+
 HOW = (
     "Intervals hold 95 %: over seeds by Student's t, over tasks and over queries by a paired bootstrap. "
     "Unresolved: zero is inside."
@@ -50,11 +60,7 @@ def comparison(
         UserError: for runs that differ in a pin, or have no task in common.
     """
     first, runs = len(runs), [*runs, *against]
-    refuse_other_pins(runs)
-    tasks = [task for task in runs[0].kinds if all(task in run.kinds for run in runs)]
-    if not tasks:
-        raise UserError("these runs have no task in common, so there is nothing to compare")
-    own = _titled(runs)
+    tasks, own = shared_tasks(runs), titled(runs)
     columns, sources = dict(own), dict[str, str]()
     splits = {task: next((run.pins.splits[task] for run in runs if task in run.pins.splits), "") for task in tasks}
     several = [task for task in tasks if any(run.pins.subsets.get(task, 1) > 1 for run in runs)]
@@ -66,7 +72,7 @@ def comparison(
             sources[title] = f"{row.name}; {row.source}"
     kinds = {task: runs[0].kinds[task] for task in tasks}
     out: list[Table | str] = [_by_task(columns, kinds, splits), _by_type(columns, kinds)]
-    sides = [list(own)[:first], list(own)[first:]] if against else [[title] for title in own]
+    sides = sides_of(own, first if against else 0)
     by_run = dict(zip(own, queries or [{} for _ in runs], strict=True))
     by_query, remarks = _over_queries(by_run, kinds, sides) if len(runs) > 1 else ([], [])
     out += [*_differences(own, tasks, sides, by_query), *remarks]
@@ -103,16 +109,6 @@ def drift(served: EvaluationRecord, checkpoint: EvaluationRecord) -> list[Table 
     add("mean over tasks", f"{len(served.kinds)} tasks", own.mean, found.mean)
     add("mean over types", f"{len(found.types)} types", own.mean_of_types, found.mean_of_types)
     return [table, f"Drift: {served.name} minus {checkpoint.name}."]
-
-
-def _titled(runs: Sequence[EvaluationRecord]) -> Columns:
-    out: Columns = {}
-    for run in runs:
-        title = run.name if run.name not in out else f"{run.name} {run.model[:8]}"
-        while title in out:
-            title += "'"
-        out[title] = run.scores.tasks
-    return out
 
 
 def _by_task(columns: Columns, kinds: dict[str, str], splits: dict[str, str]) -> Table:
@@ -155,16 +151,12 @@ def _differences(
     Args:
         by_query: tables of the same differences over queries.
     """
-    known = [task for task in tasks if all(own[title].get(task) is not None for title in own)]
+    known = known_in(own, tasks)
     if len(own) < 2 or not known:
         return []
-
-    def scores(side: Sequence[str]) -> dict[int, dict[str, float]]:
-        return {seed: {task: own[title][task] or 0.0 for task in known} for seed, title in enumerate(side)}
-
-    found = {f"{_group(sides[0])} - {_group(side)}": difference(scores(sides[0]), scores(side)) for side in sides[1:]}
+    found = differences_of(own, known, sides)
     table = Table("difference", "tasks", "mean", "over seeds", "over tasks", "verdict")
-    for title, one in corrected(found).items():
+    for title, one in found.items():
         table.add(title, len(known), f"{one.mean:+.2f}", _ends(one.seeds), _ends(one.tasks), one.verdict())
     out: list[Table | str] = [table, *by_query, HOW]
     if len(found) > 1:
@@ -182,16 +174,9 @@ def _over_queries(
     searches = [task for task, kind in kinds.items() if kind in SEARCHES or any(task in one for one in by_run.values())]
     if not searches:
         return [], ["Over queries nothing is known: no task is a mean over queries, as retrieval and reranking are."]
-    points = {
-        title: {task: found[task].points for task in searches if task in found} for title, found in by_run.items()
-    }
-
-    def of(side: Sequence[str]) -> list[Mapping[str, Queries]]:
-        return [points[title] for title in side]
-
-    found = {f"{_group(sides[0])} - {_group(side)}": over_queries(of(sides[0]), of(side)) for side in sides[1:]}
+    found = differences_over_queries(by_run, searches, sides)
     table = Table("difference", "on", "queries", "mean", "over queries", "verdict")
-    for title, one in corrected_over_queries(found).items():
+    for title, one in found.items():
         rows = {f"mean of {len(one.tasks)} of {len(kinds)} tasks": one.mean, **dict(sorted(one.tasks.items()))}
         for name, each in rows.items():
             if each is not None:
@@ -220,10 +205,6 @@ def _not_over_queries(
             f"{', '.join(unlike)}."
         )
     return out
-
-
-def _group(titles: Sequence[str]) -> str:
-    return titles[0] if len(titles) == 1 else f"{titles[0]} and {len(titles) - 1} more"
 
 
 def _ends(interval: Interval | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from speed.compare import comparison, main, printed
+from speed.compare import comparison, frame, main, printed
 from speed.core.errors import UserError
 from speed.data.evaluation_record import EvaluationRecord, Pins, read_evaluation, scores_of
 from speed.data.evaluation_splits import of_published_scores
@@ -334,3 +334,48 @@ def test_the_command_reads_them_from_the_folders_of_runs(tmp_path: Path, capsys:
     assert "one - experiment MyOwn 25 +0.00 +0.00 to +0.00 unresolved over 25 queries" in shown
     main([str(tmp_path / "a" / "evaluation.json"), "--against", str(tmp_path / "b")])
     assert "unresolved over 25 queries" in " ".join(capsys.readouterr().out.split())
+
+
+# -- as a table --------------------------------------------------------------------------------------------------------
+
+
+def made_folder(folder: Path, one: EvaluationRecord, queries: QueryScores | None = None) -> Path:
+    (folder / "queries").mkdir(parents=True)
+    (folder / "evaluation.json").write_text(one.model_dump_json())
+    if queries is not None:
+        (folder / "queries" / "MyOwn.json").write_text(queries.model_dump_json())
+    return folder
+
+
+def test_differences_as_a_table_are_those_of_the_command(tmp_path: Path) -> None:
+    tasks = {f"STS{number}": 50.0 + number for number in range(12, 17)}
+    ours = made_folder(tmp_path / "a", made("a", {**tasks, "MyOwn": 50.0}), with_queries(40.0, [50.0] * 5))
+    theirs = made_folder(tmp_path / "b", made("b", {**tasks, "MyOwn": 40.0}), with_queries(40.0))
+    table = frame(ours, theirs)
+    assert list(table["on"]) == ["mean of 6 tasks", "mean of 1 tasks", "MyOwn"]
+    assert list(table.over) == ["tasks", "queries", "queries"]
+    assert list(table["count"]) == [6, 25, 25]
+    assert table["mean"][0] == pytest.approx(10 / 6)
+    assert (table.low[2], table.high[2]) == (2.0, 20.0), "as the command has it"
+    assert list(table.resolved) == [bool(p < 0.05) for p in table.p]
+
+
+def test_several_seeds_of_two_recipes_as_a_table(tmp_path: Path) -> None:
+    runs = [
+        made_folder(tmp_path / f"{name}{seed}", made(f"{name}{seed}", {"STS13": 50.0 + moved + seed}))
+        for name, moved in (("a", 2.0), ("b", 0.0))
+        for seed in range(3)
+    ]
+    table = frame(*runs[:3], against=runs[3:])
+    assert len(table) == 1
+    line = table.iloc[0]
+    assert (line.difference, line.over, line["count"]) == ("a0 and 2 more - b0 and 2 more", "seeds", 3)
+    assert line["mean"] == pytest.approx(2.0)
+    assert line.resolved
+    assert frame(runs[0]).empty, "nothing to compare it with"
+
+
+def test_runs_that_were_not_measured_alike_have_no_table(tmp_path: Path) -> None:
+    one, two = made_folder(tmp_path / "a", made("a")), made_folder(tmp_path / "b", made("b", mteb="2.27"))
+    with pytest.raises(UserError, match=r"mteb 2\.26 and 2\.27"):
+        frame(one, two)

@@ -71,7 +71,9 @@ def test_a_notebook_reads_several_runs(
     monkeypatch.setenv("SPEED_HOME", str(tmp_path))
     runpy.run_path(str(ROOT / "notebooks" / f"{page}.py"))
     told = capsys.readouterr().out
-    assert {"comparing_runs": "+1.00 over 5 tasks", "fitting_the_law": "points by the next doubling"}[page] in told
+    assert {"comparing_runs": "mean of 5 tasks   1.0 tasks", "fitting_the_law": "points by the next doubling"}[
+        page
+    ] in told
 
 
 def read(page: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
@@ -88,10 +90,10 @@ def test_runs_whose_settings_are_lists_are_compared(
     made_run(tmp_path, 52, embedder__sources=["msmarco"])
     told = read("comparing_runs", tmp_path, monkeypatch, capsys)
     assert "[msmarco]" in told
-    assert "+2.00 over 5 tasks" in told
+    assert "mean of 5 tasks   2.0 tasks" in told
 
 
-@pytest.mark.parametrize(("undefined", "told"), [(("A",), "over 4 tasks"), ("ABCDE", "no task has a score in both")])
+@pytest.mark.parametrize(("undefined", "told"), [(("A",), "mean of 4 tasks"), ("ABCDE", "no task has a score in both")])
 def test_runs_with_undefined_scores_are_compared_on_the_others(
     undefined: Sequence[str],
     told: str,
