@@ -145,7 +145,9 @@ def _hours_shown(hours: Mapping[str, float], measured: Mapping[str, float]) -> l
 
 def resources(config: Config, missing: list[StageStatus]) -> Resources:
     """What the stages that are not built yet take."""
-    needed, checkpoints = Resources(), 0.0
+    needed, checkpoints, merged = Resources(), 0.0, 0.0
+    trainers = [trainer for trainer in (config.trainer, config.revisor.trainer) if trainer is not None]
+    adapted = any(footprint.lora for trainer in trainers if (footprint := trainer.footprint()) is not None)
     models = {repository.name for status in missing for repository in status.goal.node.hub_repositories()}
     needed.disk["models of the hub"] = sum(2.0 * shape.parameters for shape in map(shape_of, models) if shape)
     for status in missing:
@@ -155,6 +157,8 @@ def resources(config: Config, missing: list[StageStatus]) -> Resources:
         training: Training | None = node.training()
         if isinstance(node, GeneratingPool):
             _add_generation(needed, node, status)
+            loaded = node.engine.load(node.written_by)
+            merged = max(merged, loaded.merged if loaded is not None and adapted else 0.0)
         elif training is not None:
             divided = config.runtime.strategy == "zero3"
             checkpoints = max(checkpoints, _add_training(needed, status.goal.label, training, work.trained, divided))
@@ -163,6 +167,7 @@ def resources(config: Config, missing: list[StageStatus]) -> Resources:
         elif isinstance(node, Evaluation):
             _add_evaluation(needed, node)
     needed.disk["checkpoints"] = checkpoints
+    needed.disk["a merged generator"] = merged
     return needed
 
 

@@ -10,10 +10,8 @@ that shows in rounding alone.
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +23,7 @@ from pydantic import Field
 
 from speed.backends.engines.decoding import Prefix
 from speed.backends.engines.local_weights import LocalWeights
+from speed.backends.engines.merged_copy import merged_copy
 from speed.backends.engines.transcription import Transcription, Written, context_length, format_of
 from speed.backends.engines.vllm_server import Amounts, Server, explain_errors
 from speed.backends.engines.weights import (
@@ -32,7 +31,6 @@ from speed.backends.engines.weights import (
     load_configs,
     load_tokenizer,
     read_card,
-    save_merged,
 )
 from speed.backends.runtime.device import quietly
 from speed.backends.runtime.precision import Precision
@@ -97,7 +95,8 @@ class VllmEngine(LocalWeights):
         wide = 4 if self.precision == "fp32" else 2
         weights = float(shape.parameters * (1 if self.quantization == "fp8" else wide))
         token = float(cache_bytes(shape, wide))
-        return EngineLoad(weights, token, self.cache_tokens, "engine.cache_tokens", shape.shared_by)
+        merged = float(shape.parameters * wide)
+        return EngineLoad(weights, token, self.cache_tokens, "engine.cache_tokens", shape.shared_by, merged)
 
     @property
     def held_tokens(self) -> int:
@@ -268,14 +267,10 @@ def _whole(weights: Path) -> tuple[str, str | None]:
 
 @contextmanager
 def _whole_model(weights: Path, precision: Precision, ctx: Context) -> Iterator[tuple[str, str | None]]:
-    """What vLLM loads: the model as it is, or a merged copy that is removed when it has been loaded."""
+    """What vLLM loads: the model as it is, or a merged copy."""
     card = read_card(weights)
     if card is None or not card.adapter:
         yield _whole(weights)
         return
-    cache = ctx.store.home / "cache"
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="merged-", dir=cache) as folder:
-        save_merged(weights, Path(folder), precision)
-        gc.collect()
-        yield folder, None
+    with merged_copy(weights, precision, ctx.store.home / "cache") as folder:
+        yield str(folder), None

@@ -110,8 +110,8 @@ def explain_errors() -> Iterator[None]:
     """Raise what vLLM says of an unsuitable machine or model as one UserError with a remedy.
 
     Raises:
-        NoRoom: where memory did not suffice. Several GPUs that share a model start in processes of their own, of which
-            vLLM does not tell why they ended: that stays an error of vLLM's.
+        NoRoom: where memory did not suffice. Of several GPUs that share a model vLLM passes on what their processes
+            say, but for the loading of the weights, where less at once would not help: that stays an error of vLLM's.
     """
     import torch
 

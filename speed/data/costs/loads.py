@@ -42,6 +42,8 @@ class EngineLoad(NamedTuple):
     """The setting that says how many."""
     shared_by: tuple[int, ...] = (1,)
     """Numbers of GPUs that can share the model."""
+    merged: float = 0.0
+    """Bytes on disk of the copy with its adapter merged, while it is loaded; 0 where none is written."""
 
     def groups(self, gigabytes: float) -> tuple[int, ...]:
         """Those numbers up to the first for which GPUs of so many GB suffice; all where none does."""

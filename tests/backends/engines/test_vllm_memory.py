@@ -24,6 +24,10 @@ TOLD = f"8 texts a pass were computed at once, since 16 did not fit into memory;
 TOO_LITTLE = (
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError("CUDA out of memory occurred when warming up sampler with 16 dummy requests."),
+    RuntimeError(
+        "Worker failed with error 'CUDA out of memory. Tried to allocate 2.00 GiB.', please check the stack trace "
+        "above for the root cause"
+    ),  # one of several GPUs that share the model
     ValueError("No available memory for the cache blocks."),
     ValueError("1.0 GiB KV cache is needed, which is larger than the available KV cache memory (0.5 GiB)."),
 )
