@@ -583,7 +583,7 @@ class TrackedRun:
 
 
 class Follower(ABC):
-    """Follows one run. None of its methods raises, and only `finish` and `fail` wait."""
+    """Follows one run. None of its methods raises, and only the three that end it wait."""
 
     @abstractmethod
     def event(self, label: str, event: dict[str, Json]) -> None:
@@ -604,6 +604,10 @@ class Follower(ABC):
     @abstractmethod
     def fail(self) -> None:
         """The run ends without scores: it failed or was interrupted."""
+
+    @abstractmethod
+    def leave(self) -> None:
+        """The run ends well for now: what it needs is under way elsewhere, and the same command goes on with it."""
 
 
 class Tracker(Backend, ABC):

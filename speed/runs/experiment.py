@@ -12,7 +12,7 @@ from pathlib import Path
 from speed.config import Config
 from speed.core.cache import write_aside
 from speed.core.content import load_memory, noted_absence, save_memory
-from speed.core.errors import CorruptArtifact, UserError
+from speed.core.errors import CorruptArtifact, Later, UserError
 from speed.core.graph import Goal, StageStatus, stage_statuses
 from speed.core.manifest import commit
 from speed.core.stage import Pool, Stage
@@ -199,6 +199,9 @@ def _build_and_report(
     building = Building(config, store, order, todo, folder, begun, planned, tracked, rows, clock)
     try:
         mean = build_and_tell(building, origin, pipe)
+    except Later:
+        tracked.leave()
+        raise
     except BaseException:
         tracked.fail()
         raise

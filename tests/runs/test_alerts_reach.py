@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 from conftest import HANG
 
-from speed.core.errors import UserError
+from speed.core.errors import Later, UserError
 from speed.core.graph import goals
 from speed.core.row import Row
 from speed.core.stage import Pool
@@ -93,6 +93,9 @@ class _Listener(Follower):
     def fail(self) -> None:
         HERE.ended.append("fail")
 
+    def leave(self) -> None:
+        HERE.ended.append("leave")
+
 
 def test_alerts_reach_screen_events_status_and_tracker(
     compose: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -115,3 +118,19 @@ def test_alerts_reach_screen_events_status_and_tracker(
     screen = [line.partition("] ")[2] for line in capsys.readouterr().err.splitlines() if "ALERT" in line]
     assert screen == lines
     assert status_text(status_of(folder)).splitlines()[-3:] == lines
+
+
+def test_a_run_whose_questions_lie_with_a_batch_server_is_left_and_not_failed(
+    compose: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(*_: object) -> float:
+        raise Later("690 questions lie with the server")
+
+    pipe = SimpleNamespace(goals=lambda: goals([Troubled().take(1)]), key="k" * 64)
+    monkeypatch.setattr(experiment, "pipeline", lambda config: pipe)
+    monkeypatch.setattr(experiment, "build_and_tell", ask)
+    config = compose("preset=miniature", f"runtime.home={tmp_path / 'home'}")
+    HERE.ended.clear()
+    with pytest.raises(Later, match="690 questions"):
+        experiment.run(config.model_copy(update={"tracker": Listening()}), "name: left\n", Origin(preset="miniature"))
+    assert HERE.ended == ["leave"]

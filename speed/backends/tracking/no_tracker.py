@@ -28,3 +28,6 @@ class _Nobody(Follower):
 
     def fail(self) -> None:
         """Nothing is waiting."""
+
+    def leave(self) -> None:
+        """Nothing is waiting."""

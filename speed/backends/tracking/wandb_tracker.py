@@ -35,6 +35,8 @@ SECONDS_TO_END = 300.0
 SECONDS_BETWEEN_COSTS = 10.0
 LONGEST_TITLE = 63
 """Characters of an alert's title that W&B takes."""
+LEFT = "left"
+"""In the summary of a run: whether it waits for what is under way elsewhere, such as a batch of questions."""
 Cost: TypeAlias = tuple[int, float | None]
 """Calls and dollars; None where a price is unknown."""
 
@@ -79,6 +81,10 @@ class _WandbFollower(Follower):
     def fail(self) -> None:
         """End the W&B run as failed; the same command goes on with it."""
         self._end("fail")
+
+    def leave(self) -> None:
+        """End the W&B run as finished, with `left` in its summary until the same command goes on with it."""
+        self._end("leave")
 
     def _end(self, how: str) -> None:
         self.work.put(("", {"event": how}))
@@ -132,16 +138,16 @@ class _Sender:
                 title = f"{self.run.folder.name}: {label}"[:LONGEST_TITLE]
                 # W&B would leave out a second one of the same stage within a minute; none of ours is said twice
                 self.tracked.alert(title=title, text=event["message"], level="WARN", wait_duration=0.001)
-            case "fail":
-                self.tracked.summary.update(self._cost_figures())
+            case "fail" | "leave" as how:
+                self.tracked.summary.update({**self._cost_figures(), **({LEFT: True} if how == "leave" else {})})
                 self._remember()
-                self.tracked.finish(exit_code=1)
+                self.tracked.finish(exit_code=1 if how == "fail" else 0)
             case "finish":
                 self.tracked.summary.update(self._cost_figures())
                 self._whole_run()
                 self.tracked.finish()
                 self.memory.forget()
-        return event["event"] not in ("fail", "finish")
+        return event["event"] not in ("fail", "leave", "finish")
 
     def _begin(self) -> None:
         mode: Any = os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
@@ -176,6 +182,8 @@ class _Sender:
                     f"offline: {self.where()}",
                     file=sys.stderr,
                 )
+        if self.tracked.summary.get(LEFT):
+            self.tracked.summary[LEFT] = False
         self.sent = {
             name.removesuffix("/step"): int(step)
             for name, step in dict(self.tracked.summary).items()

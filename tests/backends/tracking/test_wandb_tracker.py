@@ -209,6 +209,26 @@ def test_a_failed_run_ends_as_failed_with_its_last_figures(tmp_path: Path, monke
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_run_that_waits_elsewhere_ends_well_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its questions lie with a batch server: that is no failure, and nothing that W&B should send an alarm for."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = run_folder(tmp_path / "run")
+    follower = WandbTracker().follow(tracked(run))
+    follower.event("seed data", {"event": "progress", "done": 0, "total": 2, "calls": 2, "dollars": 0.5})
+    follower.leave()
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    records = finished_records(file)
+    assert [record.exit.exit_code for record in records if record.WhichOneof("record_type") == "exit"] == [0]
+    assert summary_of(records)["left"] is True
+    follower = WandbTracker().follow(tracked(run))
+    follower.finish()
+    (again,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert again.stem == file.stem, "one W&B run"
+    assert not summary_of(finished_records(again)).get("left")
+    assert summary_of(finished_records(again))["cost/calls"] == 2
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_each_alert_reaches_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where two of one stage come at the same moment, and where the run has a long name."""
     monkeypatch.setenv("WANDB_MODE", "offline")
