@@ -7,9 +7,17 @@ reading gives (no_json, bad_schema ...); it tells what was asked now from what h
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 from speed.core.spec import Spec
+
+COUNTED = (
+    "calls", "cached", "retries", "resent", "tokens_in", "tokens_out", "tokens_cached", "estimated", "found_tokens",
+)  # fmt: skip
+"""What a line counts."""
+PRICED = ("dollars", "found_dollars")
+"""Its prices, each of which may be unknown."""
 
 
 class Line(Spec):
@@ -58,10 +66,34 @@ def total(lines: Iterable[Line]) -> Line:
         for name in ("purpose", "kind", "model", "cause")
         if len(values := {getattr(line, name) for line in lines}) == 1
     }
-    counts = ("calls", "cached", "retries", "resent", "tokens_in", "tokens_out", "tokens_cached", "estimated")
-    sums = {name: sum(getattr(line, name) for line in lines) for name in (*counts, "found_tokens")}
-    prices = {name: known_sum(getattr(line, name) for line in lines) for name in ("dollars", "found_dollars")}
+    sums = {name: sum(getattr(line, name) for line in lines) for name in COUNTED}
+    prices = {name: known_sum(getattr(line, name) for line in lines) for name in PRICED}
     return Line(**shared, **sums, **prices)
+
+
+def part(lines: Iterable[Line], share: float) -> tuple[Line, ...]:
+    """A share of some lines: of each count so that the sum over the lines is that share of its sum, rounded."""
+    lines = list(lines)
+    counts = {name: _part_of_each([getattr(line, name) for line in lines], share) for name in COUNTED}
+    return tuple(
+        line.model_copy(
+            update={
+                **{name: parts[place] for name, parts in counts.items()},
+                **{name: None if (price := getattr(line, name)) is None else share * price for name in PRICED},
+            }
+        )
+        for place, line in enumerate(lines)
+    )
+
+
+def _part_of_each(counts: Sequence[int], share: float) -> list[int]:
+    """By largest remainders."""
+    exact = [share * count for count in counts]
+    parts = [math.floor(each) for each in exact]
+    left = round(share * sum(counts)) - sum(parts)
+    for place in sorted(range(len(parts)), key=lambda place: parts[place] - exact[place])[:left]:
+        parts[place] += 1
+    return parts
 
 
 def known_sum(prices: Iterable[float | None]) -> float | None:

@@ -199,6 +199,10 @@ class Pool(Node, ABC, Generic[R]):
         """The first rows, for `sample_prompts` of what reads them: built ones, then stand-ins if it has any."""
         return ctx.rows(self.take(rows))
 
+    def built_for(self, rows: int) -> int:
+        """How many rows are built where so many are wanted."""
+        return -(-rows // self.block) * self.block if self.whole_blocks else rows
+
     def take(self, rows: int) -> Take[R]:
         """The first `rows` rows."""
         return Take(self, rows)

@@ -168,7 +168,7 @@ class Store:
 
     def missing(self, pool: Pool[R], rows: int) -> list[Span]:
         """The spans that a take of `rows` rows still lacks; whole blocks where the pool wants them."""
-        wanted = -(-rows // pool.block) * pool.block if pool.whole_blocks else rows
+        wanted = pool.built_for(rows)
         gaps, position = [], 0
         for span in self.shards(pool):
             if span.start > position:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from speed.core.graph import Goal
-from speed.core.ledger import Line, gathered
+from speed.core.ledger import Line, gathered, part
 from speed.core.ledger import total as sum_of
 from speed.core.manifest import Manifest
 from speed.core.spec import Json, Spec
 from speed.core.stage import Pool
-from speed.core.store import Store
+from speed.core.store import Span, Store
 
 
 class StageLine(Spec):
@@ -89,9 +90,35 @@ def stage_line(goal: Goal, store: Store, built_now: bool, corpus: bool = False) 
 
 def _manifests(goal: Goal, store: Store) -> list[Manifest]:
     node = goal.node
-    if isinstance(node, Pool):
-        spans = (span for span in store.shards(node) if span.start < goal.rows)
-        found = [store.shard_manifest(node, span) for span in spans]
-    else:
-        found = [store.manifest(node)]  # type: ignore[arg-type]
-    return [manifest for manifest in found if manifest is not None]
+    if not isinstance(node, Pool):
+        whole = store.manifest(node)  # type: ignore[arg-type]
+        return [] if whole is None else [whole]
+    rows, found = node.built_for(goal.rows), []
+    for span in store.shards(node):
+        manifest = store.shard_manifest(node, span) if span.start < rows else None
+        if manifest is not None:
+            found.append(manifest if span.stop <= rows else _part(manifest, node, span, rows, store))
+    return found
+
+
+def _part(manifest: Manifest, pool: Pool[Any], span: Span, rows: int, store: Store) -> Manifest:
+    """What of a shard a run stands on that reads only its first rows, since another run has asked for more: rows and
+    rejections as they are, of everything else the share of these rows."""
+    share = (rows - span.start) / (span.stop - span.start)
+    read = [row for row in store.shard_rows(pool, span) if row.row < rows]
+    rejected = Counter(row.rejected for row in read if row.rejected)
+    kept = {"in": len(read), "out": len(read) - rejected.total()}
+    return manifest.model_copy(
+        update={
+            "counts": {**_by_name(manifest.counts, share), **kept},
+            "rejected": dict(rejected),
+            "cost": _by_name(manifest.cost, share),
+            "dollars": None if manifest.dollars is None else share * manifest.dollars,
+            "ledger": part(manifest.ledger, share),
+            **{name: share * getattr(manifest, name) for name in ("seconds", "cpu_seconds", "gpu_seconds")},
+        }
+    )
+
+
+def _by_name(counts: Mapping[str, int], share: float) -> dict[str, int]:
+    return {name: round(share * count) for name, count in counts.items()}

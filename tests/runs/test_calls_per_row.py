@@ -1,4 +1,4 @@
-"""What a usable row took of the teacher: said of a run, however its answers came about."""
+"""What a run took of the teacher, however its answers came about, and whatever else its root holds."""
 
 from __future__ import annotations
 
@@ -38,6 +38,13 @@ class Asked(Pool[Row]):
             yield Row(row=row).reject("no_json") if row % 6 == 0 else Row(row=row)
 
 
+@dataclass(frozen=True)
+class InBlocks(Asked):
+    """The same, whose rows depend on their neighbours."""
+
+    whole_blocks: ClassVar[bool] = True
+
+
 def line(home: Path, pool: Asked, rows: int) -> StageLine:
     store = Store(home).open()
     goal = Goal(pool, rows, ())
@@ -58,3 +65,20 @@ def test_nothing_is_said_where_nobody_was_asked_or_nothing_is_usable(tmp_path: P
         found = line(home, pool, rows)
         assert found.calls_per_row is None
         assert not any("usable row" in remark for remark in remarks([found]))
+
+
+def test_a_run_that_reads_part_of_what_another_has_asked_for_counts_that_part(tmp_path: Path) -> None:
+    """Else its calls would depend on which runs the root has seen before."""
+    alone = line(tmp_path / "alone", Asked(), 30)
+    line(tmp_path / "shared", Asked(), 50)
+    found = line(tmp_path / "shared", Asked(), 30)
+    assert (alone.rows_in, alone.rows_out, alone.rejected) == (30, 25, {"no_json": 5})
+    assert (found.rows_in, found.rows_out, found.rejected) == (30, 25, {"no_json": 5})
+    requests = [sum(each.requests for each in one.ledger) for one in (alone, found)]
+    assert requests == [40, 40]
+    assert found.calls_per_row == alone.calls_per_row == 1.6
+
+
+def test_whole_blocks_are_what_a_run_has_built_itself(tmp_path: Path) -> None:
+    found = line(tmp_path, InBlocks(), 30)
+    assert (found.rows_in, sum(each.requests for each in found.ledger)) == (50, 67)
