@@ -27,6 +27,8 @@ SUMMED = (
     *("seconds", "gpu_seconds", "cpu_seconds"),
 )
 """Figures of a stage that add up over its rounds."""
+EVERY = "*"
+"""In the place of a stage's label: all stages."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class FinishedRun:
         """A number of its summary; a stage is named by its label (`stages/dedup/rows_out`). None where there is none.
 
         `asked` of a stage is what its answers took (`calls`, `tokens`, `dollars`), whichever run has paid for them.
-        `a + b` is the sum of two, `a per b` the one divided by the other. Of a stage with several rounds
+        `stages/*/cpu_seconds` is of all stages together. `a + b` is the sum of two, `a per b` the one divided by the other. Of a stage with several rounds
         (`preference.rounds`) rows and costs are those of all; its other figures have no one number.
         """
         parts, _, base = path.partition(" per ")
@@ -145,7 +147,11 @@ class FinishedRun:
         if not isinstance(found, list):
             return _number(found, names)
         label, *names = names
-        rounds = [item for item in found if isinstance(item, dict) and _without_round(str(item.get("label"))) == label]
+        rounds = [
+            item
+            for item in found
+            if isinstance(item, dict) and label in (EVERY, _without_round(str(item.get("label"))))
+        ]
         if not rounds or (len(rounds) > 1 and names[0] not in SUMMED):
             return None
         if names[0] == "asked":

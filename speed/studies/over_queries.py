@@ -100,12 +100,16 @@ def corrected_over_queries(found: Mapping[str, OverQueries]) -> dict[str, OverQu
 
 
 def _held(found: Mapping[Name, QueryDifference]) -> dict[Name, QueryDifference]:
-    corrected = holm([one.queries.p for one in found.values()])
+    told = {name: one for name, one in found.items() if not one.queries.is_of_the_same(one.mean)}
+    corrected = dict(zip(told, holm([one.queries.p for one in told.values()]), strict=True))
     return {
         name: one.model_copy(
-            update={"queries": one.queries.model_copy(update={"p": p}), "comparisons": len(found)},
+            update={
+                "queries": one.queries.model_copy(update={"p": corrected.get(name, one.queries.p)}),
+                "comparisons": max(1, len(told)),
+            },
         )
-        for (name, one), p in zip(found.items(), corrected, strict=True)
+        for name, one in found.items()
     }
 
 

@@ -46,6 +46,10 @@ class Interval(Spec):
     spread: float
     """Standard deviation of one seed, task or query; of their differences where it is an interval of one."""
 
+    def is_of_the_same(self, mean: float) -> bool:
+        """Whether a difference of this mean is of the same figures, each with itself."""
+        return mean == 0 == self.spread
+
 
 class Deviation(Spec):
     """How far single values lie apart."""
@@ -241,11 +245,16 @@ def corrected(differences: Mapping[str, Difference]) -> dict[str, Difference]:
     """The same differences with Holm's p-values for all of them at once, so that each verdict accounts for the others.
 
     The intervals stay those of single comparisons. Each kind of interval is corrected for those comparisons that have
-    it: where a recipe has a single seed, nothing was tested over seeds.
+    it: where a recipe has a single seed, nothing was tested over seeds. Nor was anything where both have the very same
+    figures, as that of a stage that two recipes share.
     """
     out = dict(differences)
     for over in ("tasks", "seeds"):  # the verdict rests on seeds where there are several
-        known = {name: found for name, one in differences.items() if (found := getattr(one, over)) is not None}
+        known = {
+            name: found
+            for name, one in differences.items()
+            if (found := getattr(one, over)) is not None and not found.is_of_the_same(one.mean)
+        }
         for (name, found), p in zip(known.items(), holm([found.p for found in known.values()]), strict=True):
             new = {over: found.model_copy(update={"p": p}), "comparisons": len(known)}
             out[name] = out[name].model_copy(update=new)

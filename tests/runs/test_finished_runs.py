@@ -91,6 +91,7 @@ def test_of_several_rounds_rows_and_costs_are_summed_and_nothing_else_is_one_num
     assert run.figure("stages/preferences/metrics/chosen_faulty") is None
     assert run.figure("stages/seed data/metrics/chosen_faulty") == 0.5
     assert run.figure("stages/none/rows_out") is None
+    assert run.figure("stages/*/rows_out") == 24, "of all of them"
 
 
 def test_an_answer_that_another_run_had_paid_for_counts_where_it_is_read(tmp_path: Path) -> None:

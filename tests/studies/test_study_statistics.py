@@ -132,6 +132,17 @@ def test_holms_correction() -> None:
     assert holm([]) == []
 
 
+def test_figures_compared_with_themselves_cost_the_others_nothing() -> None:
+    """Ten recipes that share a stage have its figure, and no question was asked of them."""
+    base = {seed: {"A": 50.0 + seed} for seed in range(5)}
+    moved = {seed: {"A": 52.0 + seed + 0.5 * (-1) ** seed} for seed in range(5)}
+    alone = corrected({"moved": difference(moved, base)})["moved"]
+    among = corrected({"moved": difference(moved, base), **{f"same {n}": difference(base, base) for n in range(10)}})
+    assert alone.seeds is not None
+    assert among["moved"] == alone
+    assert not any(one.resolved for name, one in among.items() if name != "moved")
+
+
 def test_several_comparisons_at_once_ask_for_more_of_each() -> None:
     def gained(points: float) -> Difference:
         return difference(runs(40.0 + points, 40.3 + points, 39.8 + points), runs(40.0, 40.0, 40.0))
