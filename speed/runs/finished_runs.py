@@ -131,8 +131,9 @@ class FinishedRun:
         """A number of its summary; a stage is named by its label (`stages/dedup/rows_out`). None where there is none.
 
         `asked` of a stage is what its answers took (`calls`, `tokens`, `dollars`), whichever run has paid for them.
-        `stages/*/cpu_seconds` is of all stages together. `a + b` is the sum of two, `a per b` the one divided by the other. Of a stage with several rounds
-        (`preference.rounds`) rows and costs are those of all; its other figures have no one number.
+        `stages/*/cpu_seconds` is of all stages together. `a + b` is the sum of two, `a per b` the one divided by the
+        other. Of a stage with several rounds (`preference.rounds`) rows and costs are those of all; its other figures
+        have no one number.
         """
         parts, _, base = path.partition(" per ")
         whole = _sum(self._figure(part.strip()) for part in parts.split(" + "))
