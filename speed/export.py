@@ -9,8 +9,8 @@ python -m speed.export speed_home/runs/DATE/RUN --stage dataset --licence cc-by-
 
 A merged generator is what transformers and vLLM load, an adapter what PEFT loads on its base; an embedder is copied as
 it is, and refused unless our encoder, sentence-transformers and transformers embed 64 texts with it as its training
-meant. With --url a server that has loaded the exported folder is held to the same. A data set is the corpus after
-dedup, as `datasets` and the hub read it. What a manifest says of the training is added to the card.
+meant. With --url a server that has loaded the exported folder is held to the same. A data set is the corpus that
+the embedder learned from, as `datasets` and the hub read it. What a manifest says of the training is added to the card.
 """
 
 from __future__ import annotations

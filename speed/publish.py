@@ -10,7 +10,8 @@ listed. Read the card, change what is to be changed, and type the same command w
 stands. The repository is private unless --public is given.
 
 The card names the teacher, the models and files that went in, the licence, and what a search for texts of tests in the
-corpus found (--against: folders of tasks, as eval=local reads them). What names a place of this machine is not sent.
+corpus found: that of --against (folders of tasks, as eval=local reads them), or the evaluation's own. What names a
+place of this machine is not sent, nor is a folder that was written for another run, stage or licence.
 """
 
 from __future__ import annotations
@@ -29,7 +30,16 @@ from speed.decontaminate import say_so_far, tasks_of
 from speed.export import STAGES, export, export_dataset, refuse_full
 from speed.runs.cards import RECORDS, folder_of, refuse_licence, reported
 from speed.runs.entry import one_message
-from speed.runs.provenance import HEADING, UNCHECKED, own_paths, provenance, results_of, scores
+from speed.runs.provenance import (
+    HEADING,
+    held_by,
+    own_paths,
+    provenance,
+    results_of,
+    scores,
+    searched_by_evaluation,
+    what,
+)
 from speed.runs.tables import Table
 
 _REPOSITORY = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/)[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
@@ -60,9 +70,12 @@ def run(given: argparse.Namespace) -> None:
     refuse_name(given.repo)
     refuse_licence(given.licence)
     reported(given.run)
-    if not _written_before(given.to):
+    written = _written_before(given.to)
+    if not written:
         write(given.run, given.stage, given.licence, given.to, given.against)
-    elif given.against:
+    else:
+        refuse_another(given.run, given.stage, given.licence, given.to)
+    if given.against and written:
         raise UserError(
             f"{given.to} is written already, so --against has no effect: leave it out, or give a new folder"
         )
@@ -94,6 +107,28 @@ def _written_before(to: Path) -> bool:
     return card.is_file() and HEADING in card.read_text(encoding="utf-8")
 
 
+def refuse_another(run: Path, stage: str, licence: str, to: Path) -> None:
+    """Refuse a folder that holds something else than what was typed.
+
+    Raises:
+        UserError: naming both.
+    """
+    from huggingface_hub import RepoCard
+
+    card = RepoCard((to / "README.md").read_text(encoding="utf-8"), ignore_metadata_errors=True)
+    asked, held = what(run, stage), held_by(card.text)
+    if held != asked:
+        raise UserError(
+            f"{to} holds {held or 'what its card no longer says'}, and {asked} was asked for: nothing is sent\n"
+            "  give a new folder, or type the run and the stage that it was written for"
+        )
+    if card.data.get("license") != licence:
+        raise UserError(
+            f"the card in {to} has the licence {card.data.get('license')}, and --licence {licence} was typed: nothing "
+            "is sent\n  type the one that the card has, or give a new folder"
+        )
+
+
 def write(run: Path, stage: str, licence: str, to: Path, against: Sequence[Path]) -> None:
     """The folder with its card, whole or not at all.
 
@@ -101,7 +136,8 @@ def write(run: Path, stage: str, licence: str, to: Path, against: Sequence[Path]
         UserError: for what cannot be exported.
     """
     refuse_full(to)
-    told = provenance(run, licence, searched(run, stage, against) if against else UNCHECKED)
+    found = searched(run, against) if against else searched_by_evaluation(run)
+    told = provenance(run, stage, licence, found)
     with write_aside(to) as aside:
         if stage == "dataset":
             export_dataset(run, licence, aside)
@@ -112,8 +148,8 @@ def write(run: Path, stage: str, licence: str, to: Path, against: Sequence[Path]
         add_to_card(aside / "README.md", licence, [told, scores(run) if stage == "embedder" else ""])
 
 
-def searched(run: Path, stage: str, against: Sequence[Path]) -> str:
-    """What a search for the texts of these tasks in the run's corpus found, in words.
+def searched(run: Path, against: Sequence[Path]) -> str:
+    """What a search for the texts of these tasks in the run's corpus, as its embedder read it, found, in words.
 
     Raises:
         UserError: for a folder without tasks, or a run without a corpus.
@@ -124,8 +160,7 @@ def searched(run: Path, stage: str, against: Sequence[Path]) -> str:
         raise UserError(f"the corpus of {run} is gone from the store: run the same experiment again")
     tasks = tasks_of(against)
     known = EvaluationTexts((task.texts() for task in tasks.values()), WORDS, SIMILARITY)
-    corpus = records[0 if stage == "dataset" else -1]  # as deduplication left it, or as the embedder read it
-    tally = search(record_texts(corpus), known, None, say_so_far)
+    tally = search(record_texts(records[-1]), known, None, say_so_far)
     return (
         f"searched for the texts of {len(tasks)} tasks ({', '.join(tasks)}): {tally.contaminated:,} of "
         f"{tally.records:,} records share a run of {WORDS} words with one or nearly repeat it"

@@ -14,6 +14,7 @@ from served_embedder import made
 from speed.core.ledger import Line
 from speed.core.manifest import Manifest, outputs_of, read_manifest
 from speed.core.spec import Json
+from speed.data.quality.contaminated_records import Contamination, TaskOverlap
 from speed.publish import main
 from speed.runs.provenance import own_paths
 from speed.runs.stage_lines import StageLine
@@ -63,7 +64,7 @@ def run(tmp_path: Path) -> Path:
         stage_of(folder, "embedder", {"trainer": trained.recipe["trainer"] | {"base": {"hub": "org/base"}}}),
         stage_of(folder, "evaluation", {}, metrics=judged),
     ]
-    about = {"preset": "miniature", "seeds": "data 0, sample 1, train 2"}
+    about = {"preset": "miniature", "seeds": "data 0, sample 1, train 2", "key": "k" * 64}
     summary = {"name": "one", "about": about, "stages": [line.model_dump(mode="json") for line in lines]}
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder
@@ -132,6 +133,52 @@ def test_the_same_command_with_push_sends_the_folder_as_it_stands(run: Path, tmp
     assert sent == {file.relative_to(to).as_posix(): file.read_bytes() for file in to.rglob("*") if file.is_file()}
     assert sent["README.md"].endswith(b"A line of my own.\n")
     publish(run, "embedder", to, "--push")  # a repository that is there is no mistake
+
+
+def test_a_folder_of_something_else_is_not_sent(
+    run: Path, tmp_path: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was read in a card is what is sent: another stage, licence or run under the same folder is refused."""
+    to = tmp_path / "out"
+    publish(run, "results", to)
+    told = refused(capsys, run, "dataset", to, "--push")
+    assert f"{to} holds results of the run one, key {'k' * 60}" in told
+    assert f"and dataset of the run one, key {'k' * 60}" in told
+    told = refused(capsys, run, "results", to, "--licence", "cc-by-nc-4.0", "--push")
+    assert "has the licence apache-2.0, and --licence cc-by-nc-4.0 was typed" in told
+    summary = json.loads((run / "summary.json").read_text())
+    summary["about"]["key"] = "m" * 64
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert "was asked for: nothing is sent" in refused(capsys, run, "results", to, "--push")
+    (to / "README.md").write_text((to / "README.md").read_text().replace("- published: ", "- "))
+    assert "what its card no longer says" in refused(capsys, run, "results", to, "--push")
+    assert hub.asked == []
+
+
+def test_the_card_quotes_what_the_evaluation_found(run: Path, tmp_path: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    found = Contamination(
+        words=13, similarity=0.8, records=442, every=1, contaminated=38, left_out=(),
+        tasks={"OneTask": TaskOverlap(texts=4, records=38)},
+    )  # fmt: skip
+    summary["stages"][-1]["metrics"]["contamination"] = found.model_dump(mode="json")
+    (run / "summary.json").write_text(json.dumps(summary))
+    told = "searched for the texts of 1 tasks of its evaluation (OneTask): 38 of 442 records share a run of 13 words"
+    assert told in publish(run, "dataset", tmp_path / "out").text
+
+
+def test_the_records_that_are_published_are_those_that_are_searched(run: Path, tmp_path: Path) -> None:
+    """Behind a filter the corpus is the filter's, and so is what a card says of it."""
+    (run / "stages" / "filter").mkdir()
+    row = {"kind": "sts", "task": "t", "query": "two", "positive": "nothing of the kind"}
+    (run / "stages" / "filter" / "examples.jsonl").write_text(json.dumps(row) + "\n")
+    summary = json.loads((run / "summary.json").read_text())
+    line = stage_of(run, "filter", {}).model_dump(mode="json")
+    summary["stages"].insert(1, line)
+    (run / "summary.json").write_text(json.dumps(summary))
+    card = publish(run, "dataset", tmp_path / "out", "--against", str(tasks(tmp_path)))
+    assert len((tmp_path / "out" / "examples.jsonl").read_text().splitlines()) == 1
+    assert "(OneTask): 0 of 1 records share a run of 13 words" in card.text
 
 
 @pytest.mark.parametrize(("stage", "file"), [("dataset", "examples.jsonl"), ("results", "scores.json")])

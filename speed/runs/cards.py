@@ -134,8 +134,9 @@ def dataset_card(
         f"# {escaped(summary['name'])}",
         "Training data for text embedding models, written by language models with the method of "
         "[Little Giants: Synthesizing High-Quality Embedding Data at Scale](https://arxiv.org/abs/2410.18634). Each "
-        "line of `examples.jsonl` has a `kind`, the instruction (`task`), a `query`, a `positive` and, where its kind "
-        "has one, a hard `negative`. Nobody has read them all: models err, and repeat what they were trained on.",
+        "line of `examples.jsonl` has a `kind`, the instruction (`task`), a `query`, a `positive` and, where there are "
+        "any, a hard `negative`, several (`negatives`), or documents of falling relevance (`graded`). Nobody has read "
+        "them all: models err, and repeat what they were trained on.",
         by_kind.markdown(),
         "## How it was made",
         "\n".join(

@@ -9,23 +9,53 @@ from pathlib import Path
 
 from speed.core.ledger import total
 from speed.core.manifest import read_manifest
-from speed.core.spec import Json
+from speed.core.spec import Json, digest
 from speed.data.evaluation_record import shown
+from speed.data.quality.contaminated_records import Contamination
 from speed.runs.cards import folder_of, inputs_of, manifests_of, reported
 from speed.runs.stage_lines import StageLine
 from speed.runs.tables import Table, escaped
 
 HEADING = "## Provenance"
+PUBLISHED = "published: "
 SCORES = "## Scores"
 UNCHECKED = "not searched for texts of tests (--against FOLDER ... searches it)"
 """What is said of a corpus without a search."""
 _PATH = re.compile(r"(?<![\w.:/])/(?:[\w.@+-]+/)+[\w.@+-]+")
 
 
-def provenance(run: Path, licence: str, contamination: str) -> str:
+def what(run: Path, stage: str) -> str:
+    """What is published, in words that tell it from anything else."""
+    summary, _ = reported(run)
+    return f"{stage} of the run {escaped(summary['name'])}, key {summary['about'].get('key') or digest(summary)[:60]}"
+
+
+def held_by(card: str) -> str:
+    """What a card says that it is of; empty where it does not say."""
+    found = re.search(rf"^- {PUBLISHED}(.+)$", card, re.MULTILINE)
+    return "" if found is None else found[1]
+
+
+def searched_by_evaluation(run: Path) -> str:
+    """What the evaluation found of its tasks' texts in the corpus, in words; `UNCHECKED` where it did not look."""
+    _, lines = reported(run)
+    found = next((line.metrics["contamination"] for line in lines if line.metrics.get("contamination")), None)
+    if found is None:
+        return UNCHECKED
+    held = Contamination.model_validate(found)
+    part = "" if held.every == 1 else f", one in {held.every}"
+    return (
+        f"searched for the texts of {len(held.tasks)} tasks of its evaluation ({', '.join(held.tasks)}): "
+        f"{held.contaminated:,} of {held.records:,} records{part} share a run of {held.words} words with one or nearly "
+        "repeat it"
+    )
+
+
+def provenance(run: Path, stage: str, licence: str, contamination: str) -> str:
     """The section of a card, in Markdown.
 
     Args:
+        stage: what of the run.
         contamination: what a search for texts of tests in the corpus found, or `UNCHECKED`.
 
     Raises:
@@ -37,6 +67,7 @@ def provenance(run: Path, licence: str, contamination: str) -> str:
     bases = sorted({value for path, value in inputs_of(recipes) if path.endswith(("base", "model"))})
     files = [f"{name}: {value}" for name, value in inputs_of(recipes) if not name.endswith(("base", "model"))]
     told = [
+        f"{PUBLISHED}{what(run, stage)}",
         f"licence: {escaped(licence)}, chosen by whoever publishes this",
         f"teacher: {escaped(', '.join(_teachers(lines)) or 'none was asked')}; the terms of who serves it may bind "
         "what is made of its answers",
