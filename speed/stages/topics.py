@@ -29,8 +29,11 @@ class Topics(Stage[Topic]):
 
     @cached_property
     def own_recipe(self) -> Mapping[str, Json]:
-        """Without truncation there was another list once, which told all paths apart."""
-        return {**super().own_recipe, **({} if self.truncate else {"distinct": "when shortened"})}
+        """Without truncation there was another list once, which told all paths apart; and of documents one with hidden
+        folders, and with passages on both sides of the test."""
+        distinct = {} if self.truncate else {"distinct": "when shortened"}
+        read = {} if self.config.documents is None else {"documents": "not hidden, passages on one side"}
+        return {**super().own_recipe, **distinct, **read}
 
     def check(self, runtime: Runtime) -> None:
         next(read_topics(self.config))

@@ -65,7 +65,8 @@ class Document(NamedTuple):
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """The documents of a file, or of all files below a folder, in the order of their names.
+    """The documents of a file, or of all files below a folder, in the order of their names. Hidden files and folders
+    (`.git`, `.venv`) are passed over.
 
     Raises:
         UserError: for a path that is not there, a file that cannot be read, or a record without a text.
@@ -75,7 +76,11 @@ def read_documents(path: Path) -> Iterator[Document]:
         raise UserError(f"{where} is not there\n  give a folder of documents, or a file: {', '.join(ENDINGS)}")
     root = path if path.is_dir() else path.parent
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    known = [file for file in files if file.suffix.lower() in ENDINGS and not file.name.startswith(".")]
+    known = [
+        file
+        for file in files
+        if file.suffix.lower() in ENDINGS and not any(part.startswith(".") for part in file.relative_to(root).parts)
+    ]
     if not known:
         raise UserError(f"{where} holds no document that can be read\n  known are {', '.join(ENDINGS)}")
     for file in known:
@@ -205,10 +210,12 @@ def passages_of(document: Document, words: int) -> list[tuple[str, str]]:
 
 
 def passages(path: Path, how: Documents) -> list[Passage]:
-    """All passages in order, those of held-out documents marked. Documents with the same text go the same way.
+    """All passages in order, those of held-out documents marked. Documents with the same text go the same way, and a
+    passage of a held-out document that stands in another one too, such as a licence, is left out.
 
     Raises:
-        UserError: for fewer than two documents with a passage, and as `read_documents` does.
+        UserError: for fewer than two documents with a passage, held-out documents without one of their own, and as
+            `read_documents` does.
     """
     cut = [(document, passages_of(document, how.words)) for document in read_documents(path)]
     cut = [(document, found) for document, found in cut if found]
@@ -220,13 +227,18 @@ def passages(path: Path, how: Documents) -> list[Passage]:
         )
     wanted = min(max(1, round(how.held_out * len(texts))), len(texts) - 1)
     held_out = {texts[place] for place in shuffled_order(len(texts), how.seed, "documents held out")[:wanted]}
+    learnt = {text for document, found in cut if digest(document.text) not in held_out for _, text in found}
     out: list[Passage] = []
     for document, found in cut:
         apart = digest(document.text) in held_out
-        out += [
-            Passage(row=len(out) + place, document=document.name, topic=topic, text=text, held_out=apart)
-            for place, (topic, text) in enumerate(found)
-        ]
+        for topic, text in found:
+            if not apart or text not in learnt:
+                out.append(Passage(row=len(out), document=document.name, topic=topic, text=text, held_out=apart))
+    if not any(passage.held_out for passage in out):
+        raise UserError(
+            f"topics.path={path}: all that the held-out documents say stands in others too, so nothing is left to test "
+            "with\n  hold more of them out (topics.documents.held_out), or others (topics.documents.seed)"
+        )
     return out
 
 

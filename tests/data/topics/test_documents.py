@@ -94,6 +94,31 @@ def test_documents_are_held_out_whole_by_seed_and_content_alone(tmp_path: Path) 
     assert len(set(twins.values())) == 1, "a copy of a held-out text is held out"
 
 
+def test_what_stands_on_both_sides_is_in_no_test(tmp_path: Path) -> None:
+    """A licence at the end of each document would be asked about, and was learnt."""
+    licence = "Permission is hereby granted, free of charge, to any person obtaining a copy of this software."
+    for number in range(10):
+        (tmp_path / f"{number}.md").write_text(f"# Page {number}\n\n{WORDS} {number}\n\n# Licence\n\n{licence}\n")
+    found = passages(tmp_path, Documents(held_out=0.3))
+    assert sum(passage.held_out for passage in found) == 3
+    assert [passage.row for passage in found] == list(range(17))
+    assert not any(licence in passage.text for passage in found if passage.held_out)
+    for number in range(10):
+        (tmp_path / f"{number}.md").write_text(f"# Licence\n\n{licence}\n\n" + "\n" * number)
+    with pytest.raises(UserError, match="nothing is left to test with"):
+        passages(tmp_path, Documents())
+
+
+def test_hidden_files_and_folders_are_no_documents(tmp_path: Path) -> None:
+    """Else a checkout with its environment would be read, and sent to a teacher."""
+    for name in ("guide.md", ".hidden.md", ".venv/lib/readme.md", "part/.git/notes.txt", "part/more.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(WORDS)
+    assert [document.name for document in read_documents(tmp_path)] == ["guide.md", "part/more.txt"]
+    hidden = tmp_path / ".venv" / "lib"
+    assert [document.name for document in read_documents(hidden)] == ["readme.md"], "what was named is read"
+
+
 def test_the_test_has_a_query_for_each_held_out_passage_at_most(tmp_path: Path) -> None:
     root = folder(tmp_path, 40)
     held_out = sum(passage.held_out for passage in passages(root, Documents(held_out=0.5)))
