@@ -94,6 +94,11 @@ def page_of(numbers: Path) -> str:
     return markdown(found.model_copy(update={"study": today}), picture.name if picture.is_file() else None, ours=True)
 
 
+def _said_before(numbers: Path) -> str:
+    """What was expected when the numbers were made."""
+    return Answer.model_validate_json(numbers.read_text(encoding="utf-8")).study.hypothesis
+
+
 def written_again(numbers: Path) -> None:
     """Write a committed page again, with today's laws in its JSON and its picture."""
     found = Answer.model_validate_json(numbers.read_text(encoding="utf-8"))
@@ -147,6 +152,8 @@ def stale(pages: Path = PAGES) -> list[str]:
             continue
         try:
             wanted = page_of(numbers)
+            if (said := _said_before(numbers)) != studies()[name].hypothesis:
+                found.append(f"{name}: its definition expects something else than before its runs: {said}")
         except (OSError, ValueError) as error:
             found.append(f"{page.name}: {error}")
             continue

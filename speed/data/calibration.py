@@ -29,12 +29,17 @@ class Calibration(Spec):
     seeds_for_a_point: int
     """Seeds of each recipe that resolve a difference of one point as often."""
 
+    @property
+    def single(self) -> float:
+        """Smallest difference that single runs tell, in points."""
+        return 1.96 * self.deviation
+
     def told(self) -> str:
         """For whoever compares scores of runs."""
         return (
             "Between two runs of one seed the difference of mean scores has a standard deviation of "
             f"{self.deviation:.1f} points over seeds (calibrated by known faults, {self.examples:,} examples). "
-            f"Single runs tell differences from {1.96 * self.deviation:.1f} points on, five seeds of each "
+            f"Single runs tell differences from {self.single:.1f} points on, five seeds of each "
             f"{self.five_seeds:.1f}, and one point takes {self.seeds_for_a_point} seeds."
         )
 

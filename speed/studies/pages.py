@@ -77,7 +77,8 @@ def _beside(row: Row, measure: Measure) -> list[str]:
     told = f"{found.mean:+z.{measure.decimals}f}"
     if reach is not None:
         told += f" ({reach.low:+z.{measure.decimals}f} to {reach.high:+z.{measure.decimals}f})"
-    return [told + (" *" if found.resolved else "")]
+    needed = f", {found.seeds_needed:,} seeds" if found.seeds_needed else ""
+    return [told + (" *" if found.resolved else needed)]
 
 
 def _pairs(answer: Answer) -> Table:
@@ -158,12 +159,16 @@ def _read_as(answer: Answer) -> list[str]:
         out.append("± is the 95 % interval of a mean over seeds (Student's t).")
     if compared := [row.difference for row in answer.rows if row.difference]:
         several = _corrected_for(compared)
-        star = "; * marks those of further measures that are resolved" if any(row.beside for row in answer.rows) else ""
+        beside = any(row.beside for row in answer.rows)
+        star = "; of further measures * marks those that are resolved, a number of seeds what the others need" * beside
         out.append(
             f"Differences with 95 % intervals, seed by seed where seeds are shared; verdicts at 5 %{several}{star}."
         )
     if study.layout == "points":
-        out.append("Calls and dollars are what a run stands on, whenever that was paid; points share most of it.")
+        out.append(
+            "Calls and dollars are what a run stands on, whenever that was paid, of several seeds the most; points "
+            "share most of it."
+        )
     return out
 
 

@@ -143,7 +143,7 @@ def test_what_the_truth_says_is_compared_too(tmp_path: Path) -> None:
     table = main_table(page)
     place = table.head.index("from SPEED", table.head.index("flawless, %"))
     assert [row[place] for row in table.rows[:3]] == ["-", "+3.0 (+3.0 to +3.0) *", "-"]
-    assert "marks those of further measures" in markdown(page)
+    assert "those that are resolved, a number of seeds" in markdown(page)
 
 
 def test_a_value_that_nobody_expected_is_a_point_too(tmp_path: Path) -> None:

@@ -74,13 +74,16 @@ def _curve(label: str, told: str, points: Sequence[tuple[float, float]]) -> Any:
     return drawn(draw, 3.3, 1.9, f"{label}: {told} by step")
 
 
-def scores_by_type(scores: Scores, kinds: dict[str, str], beside: dict[str, Scores], paper: dict[str, float]) -> Any:
+def scores_by_type(
+    scores: Scores, kinds: dict[str, str], beside: dict[str, Scores], paper: dict[str, float], told_from: float | None
+) -> Any:
     """Tasks and means of each type, the mean over all, and what to read them beside.
 
     Args:
         kinds: type of each task.
         beside: yardsticks by name, at most three.
         paper: scores of the paper's SPEED by type, where they compare.
+        told_from: points by which the mean of another single run must differ, where that is known.
     """
     types = [kind for kind, value in scores.types.items() if value is not None]
     tasks = [(kinds[name], value) for name, value in scores.tasks.items() if value is not None and name in kinds]
@@ -96,6 +99,8 @@ def scores_by_type(scores: Scores, kinds: dict[str, str], beside: dict[str, Scor
             axes.plot(*zip(*dots, strict=True), "|", color=BLUE, markersize=11, label="a task")
         values = [scores.types[kind] for kind in types] + [scores.mean]
         axes.plot(values, range(len(rows)), "o", color=BLUE, markersize=6, linestyle="", label="this run")
+        if told_from is not None:
+            axes.errorbar(scores.mean, len(types), xerr=told_from, color=BLUE, capsize=3, linewidth=1)
         others: list[tuple[str, dict[str, Any]]] = [
             (name, {**each.types, "mean over tasks": each.mean}) for name, each in beside.items()
         ]

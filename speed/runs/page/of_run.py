@@ -11,6 +11,7 @@ from typing import Any
 
 from speed.core.graph import Goal
 from speed.core.store import Store
+from speed.data.calibration import calibration
 from speed.data.evaluation_record import shown
 from speed.data.published_scores import published
 from speed.data.quality.retention import published_shares
@@ -147,6 +148,9 @@ def _scores(name: str, lines: Sequence[StageLine], scores: Scores) -> dict[str, 
     by_type.add("mean over types", len(scores.types), *(shown(each.mean_of_types) for each in every), "-")
     paper = {**speed.types, "mean over tasks": speed.mean} if comparable else {}
     caption = "Strokes are tasks, dots are means. " if len(scores.tasks) > len(scores.types) else ""
+    calibrated = calibration(judged.get("pins", {}).get("datasets", {}))
+    if calibrated is not None:
+        caption += "Bar: the mean of another single run must lie outside of it to be told from this one. "
     caption += "".join(f"{told} " for told in score_tables.beside_the_scores(list(lines)))
     if not comparable:
         caption += (
@@ -156,7 +160,7 @@ def _scores(name: str, lines: Sequence[StageLine], scores: Scores) -> dict[str, 
     return {
         "own": own_table,
         "own_remark": score_tables.own_domain_remark(lines) if own_table is not None else "",
-        "picture": scores_by_type(scores, kinds, beside, paper),
+        "picture": scores_by_type(scores, kinds, beside, paper, None if calibrated is None else calibrated.single),
         "caption": caption,
         "types": by_type,
         "tasks": score_tables.task_table(lines, scores),
