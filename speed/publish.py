@@ -71,6 +71,11 @@ def run(given: argparse.Namespace) -> None:
     refuse_licence(given.licence)
     reported(given.run)
     written = _written_before(given.to)
+    if given.push and not written:
+        raise UserError(
+            f"--push sends a folder whose card was read, and {given.to} is not written yet\n"
+            "  type the same command without --push first"
+        )
     if not written:
         write(given.run, given.stage, given.licence, given.to, given.against)
     else:

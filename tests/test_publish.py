@@ -185,6 +185,7 @@ def test_the_records_that_are_published_are_those_that_are_searched(run: Path, t
 def test_corpus_and_results_are_data_sets_of_the_hub(
     run: Path, tmp_path: Path, hub: FakeHub, stage: str, file: str
 ) -> None:
+    publish(run, stage, tmp_path / "out")
     card = publish(run, stage, tmp_path / "out", "--public", "--push")
     assert not hub.private("datasets/me/mine")
     sent = hub.files["datasets/me/mine"]
@@ -212,6 +213,7 @@ def test_a_hub_that_does_not_take_it_is_one_message(
     run: Path, tmp_path: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     to = tmp_path / "out"
+    publish(run, "results", to)
     hub.full = True
     assert "the hub does not take me/mine: " in (told := refused(capsys, run, "results", to, "--push"))
     assert "507" in told
@@ -232,6 +234,7 @@ def test_mistakes_are_told_before_anything_is_written(
     assert "--repo 'mine' is no repository" in refused(capsys, run, "results", to, "--repo", "mine")
     assert "is no licence" in refused(capsys, run, "results", to, "--licence", "My Own!")
     assert "is no finished run" in refused(capsys, tmp_path, "results", to)
+    assert "is not written yet" in refused(capsys, run, "results", to, "--push")
     assert not to.exists()
     to.mkdir()
     (to / "mine.txt").touch()
