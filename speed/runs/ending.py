@@ -71,11 +71,20 @@ def build_and_tell(building: Building, origin: Origin, pipe: Pipeline) -> float 
         told = [*score_tables.beside_the_scores(lines), *score_tables.about_the_tasks(lines, scores)]
         print("\n".join([*map(paragraph, told), ""]))
         if (own := score_tables.own_domain_table(lines, scores)) is not None:
-            print("\n".join([own.text(), paragraph(score_tables.own_domain_remark(lines)), ""]))
+            print("\n".join([own.text(), paragraph(score_tables.own_domain_remark(lines)), "", *_to_serve(folder), ""]))
         print(done)
     else:  # the multirun ends with a table of its points
         print(f"{' '.join(origin.overrides) or config.name}: {shown(scores.mean)}; {done}")
     return scores.mean
+
+
+def _to_serve(folder: Path) -> tuple[str, ...]:
+    """The commands that take the embedder of a run along, and serve it."""
+    return (
+        "Take the embedder along for sentence-transformers, and serve it:",
+        f"  python -m speed.export {near(folder)} --stage embedder --to my_embedder",
+        "  vllm serve my_embedder --runner pooling",
+    )
 
 
 def _about(config: Config, origin: Origin, pipe: Pipeline, begun: float) -> dict[str, Any]:
