@@ -159,8 +159,8 @@ def _differences(
     for title, one in found.items():
         table.add(title, len(known), f"{one.mean:+.2f}", _ends(one.seeds), _ends(one.tasks), one.verdict())
     out: list[Table | str] = [table, *by_query, HOW]
-    if len(found) > 1:
-        out.append(f"The verdicts are corrected for {len(found)} comparisons at once (Holm), the intervals are not.")
+    if (count := max(one.comparisons for one in found.values())) > 1:
+        out.append(f"The verdicts are corrected for {count} comparisons at once (Holm), the intervals are not.")
     if len(known) < len(tasks):
         out.append(f"Undefined in a run, so in no difference: {', '.join(sorted(set(tasks) - set(known)))}.")
     return out
@@ -182,7 +182,7 @@ def _over_queries(
             if each is not None:
                 ends, count = _ends(each.queries), each.queries.count
                 table.add(title, name, f"{count:,}", f"{each.mean:+.2f}", ends, each.verdict())
-    count = sum(len(one.tasks) for one in found.values())
+    count = max((each.comparisons for one in found.values() for each in one.tasks.values()), default=0)
     told = [f"Verdicts on single tasks are corrected for all {count} at once (Holm)."] if count > 1 else []
     told += _not_over_queries(by_run, searches, set.intersection(*(set(one.tasks) for one in found.values())))
     return [table] if table.rows else [], told

@@ -216,9 +216,12 @@ def test_two_runs_have_their_difference_with_its_interval() -> None:
 
 
 def test_three_runs_are_compared_with_the_first_and_corrected() -> None:
-    parts = comparison([made("a"), made("b"), made("c")], with_published=False)
+    tasks = [{f"STS{number}": 50.0 + moved * number for number in range(12, 17)} for moved in (0.0, 0.1, 0.2)]
+    parts = comparison([made(name, each) for name, each in zip("abc", tasks, strict=True)], with_published=False)
     assert set(differences(parts)) == {"a - b", "a - c"}
     assert "corrected for 2 comparisons at once (Holm)" in printed(parts)
+    same = comparison([made("a"), made("b"), made("c")], with_published=False)
+    assert "Holm" not in printed(same), "of three times the same figures nothing was asked"
 
 
 def test_several_seeds_of_two_recipes() -> None:

@@ -68,7 +68,7 @@ def write_aside(path: Path) -> Iterator[Path]:
 
 def aside_name(path: Path) -> Path:
     """A name beside `path` that no other writer has: not this process again, and no process of another machine."""
-    return path.with_name(f"{path.name}.{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
+    return path.with_name(f"{path.name}.{this_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
 
 
 def remove_left(folder: Path) -> None:
@@ -78,7 +78,7 @@ def remove_left(folder: Path) -> None:
 
 
 @lru_cache(maxsize=1)
-def _machine() -> str:
+def this_machine() -> str:
     """Digest of what process ids belong to: a machine, and in it a container."""
     container = ""
     with suppress(OSError):
@@ -98,7 +98,7 @@ def _tidy(folder: Path, process: int) -> None:
 def _is_written(path: Path, machine: str, process: int) -> bool:
     """Whether its writer may be alive."""
     try:
-        if machine != _machine():
+        if machine != this_machine():
             newest = max(each.stat().st_mtime for each in (path, *path.rglob("*")))
             return time.time() - newest < STALE
         os.kill(process, 0)

@@ -162,7 +162,14 @@ class FinishedRun:
 
 def _asked(stage: Mapping[str, Any]) -> dict[str, float | None]:
     """What the answers of a stage took: those that it asked for, and those that another run's journal had."""
-    cost, found = stage["cost"], [line for line in stage.get("ledger", ()) if line.get("cached")]
+    cost, found = (
+        stage["cost"],
+        [
+            line
+            for line in stage.get("ledger", ())
+            if any(line.get(name) for name in ("cached", "found_tokens", "found_dollars"))
+        ],
+    )
     tokens = [cost.get("tokens_in", 0), cost.get("tokens_out", 0), *(_found(line, "tokens") for line in found)]
     dollars = [stage["dollars"], *(_found(line, "dollars", free="miniature/rules") for line in found)]
     return {

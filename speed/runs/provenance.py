@@ -40,14 +40,16 @@ def searched_by_evaluation(run: Path) -> str:
     """What the evaluation found of its tasks' texts in the corpus, in words; `UNCHECKED` where it did not look."""
     _, lines = reported(run)
     found = next((line.metrics["contamination"] for line in lines if line.metrics.get("contamination")), None)
-    if found is None:
+    held = Contamination.model_validate(found) if found else None
+    if held is None or not held.tasks:
         return UNCHECKED
-    held = Contamination.model_validate(found)
-    part = "" if held.every == 1 else f", one in {held.every}"
+    searched = "searched" if held.every == 1 else f"searched, one record in {held.every},"
+    beside = f", labelled records beside it included ({held.labelled} files)" if held.labelled else ""
+    without = f"; not for those of {', '.join(held.left_out)}" if held.left_out else ""
     return (
-        f"searched for the texts of {len(held.tasks)} tasks of its evaluation ({', '.join(held.tasks)}): "
-        f"{held.contaminated:,} of {held.records:,} records{part} share a run of {held.words} words with one or nearly "
-        "repeat it"
+        f"{searched} for the texts of {len(held.tasks)} tasks of its evaluation ({', '.join(held.tasks)}){beside}: "
+        f"{held.contaminated:,} of {held.records:,} records share a run of {held.words} words with one or nearly "
+        f"repeat it{without}"
     )
 
 

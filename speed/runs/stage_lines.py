@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
+from speed.core.errors import CorruptArtifact
 from speed.core.graph import Goal
 from speed.core.ledger import Line, gathered, part
 from speed.core.ledger import total as sum_of
@@ -105,13 +107,15 @@ def _part(manifest: Manifest, pool: Pool[Any], span: Span, rows: int, store: Sto
     """What of a shard a run stands on that reads only its first rows, since another run has asked for more: rows and
     rejections as they are, of everything else the share of these rows."""
     share = (rows - span.start) / (span.stop - span.start)
-    read = [row for row in store.shard_rows(pool, span) if row.row < rows]
-    rejected = Counter(row.rejected for row in read if row.rejected)
-    kept = {"in": len(read), "out": len(read) - rejected.total()}
+    rejected = _by_name(manifest.rejected, share)
+    with suppress(CorruptArtifact, OSError):  # whoever reads the rows tells the damage
+        read = [row for row in store.shard_rows(pool, span) if row.row < rows]
+        rejected = dict(Counter(row.rejected for row in read if row.rejected))
+    kept = {"in": rows - span.start, "out": rows - span.start - sum(rejected.values())}
     return manifest.model_copy(
         update={
             "counts": {**_by_name(manifest.counts, share), **kept},
-            "rejected": dict(rejected),
+            "rejected": rejected,
             "cost": _by_name(manifest.cost, share),
             "dollars": None if manifest.dollars is None else share * manifest.dollars,
             "ledger": part(manifest.ledger, share),

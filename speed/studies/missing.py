@@ -29,6 +29,8 @@ def commands(
         home: the root as it must be named; None where it is the default.
         preset: the one to name where no run is repeated; empty for the default.
     """
+    if study.sweep is None and any(point.overrides for point in points):
+        runs = [run for run in runs if run.line.get("sweep") in (None, "config")]
     chosen = [f"preset={preset}"] if preset not in ("", DEFAULT_PRESET) and not runs else []
     start = _start(study, runs) + chosen + ([f"runtime.home={home}"] if home else [])
     lacking: dict[tuple[Seeds, ...], list[Point]] = {}
@@ -46,7 +48,10 @@ def commands(
 
 
 def _start(study: Study, runs: Sequence[FinishedRun]) -> list[str]:
-    """The command of a run that is there, without its point and its seed."""
+    """The command of a run that is there, without its point and its seed.
+
+    A sweep has points of its own, so none is named for a study whose points are typed one by one.
+    """
     if not runs:
         return ["--config-dir", "sweeps", "--config-name", study.sweep] if study.sweep else []
     # the run that has most settings: one whose senior is off has not said how a senior is trained

@@ -77,7 +77,7 @@ def _beside(row: Row, measure: Measure) -> list[str]:
     told = f"{found.mean:+z.{measure.decimals}f}"
     if reach is not None:
         told += f" ({reach.low:+z.{measure.decimals}f} to {reach.high:+z.{measure.decimals}f})"
-    needed = f", {found.seeds_needed:,} seeds" if found.seeds_needed else ""
+    needed = f", {found.seeds_told} seeds" if found.seeds_needed else ""
     return [told + (" *" if found.resolved else needed)]
 
 
@@ -175,8 +175,8 @@ def _read_as(answer: Answer) -> list[str]:
 def _corrected_for(compared: Sequence[Difference]) -> str:
     """For how many comparisons the verdicts over seeds and over tasks are corrected; nothing where none is."""
     counts = {
-        "seeds": sum(one.seeds is not None for one in compared),
-        "tasks": sum(one.tasks is not None for one in compared),
+        over: sum((found := getattr(one, over)) is not None and not found.is_of_the_same(one.mean) for one in compared)
+        for over in ("seeds", "tasks")
     }
     several = [f"{count} comparisons over {over}" for over, count in counts.items() if count > 1]
     if not several:

@@ -105,13 +105,19 @@ class Difference(Spec):
         if self.seeds:
             parts.append(f"{self._word(self.seeds)} over {self.seeds.count} seeds")
             if self.seeds_needed:
-                several = f"about {self.seeds_needed:,}" if self.seeds_needed < MOST_SEEDS else f"over {MOST_SEEDS:,}"
-                parts.append(f"{several} seeds would resolve it")
+                parts.append(f"{self.seeds_told} seeds would resolve it")
         else:
             parts.append("spread over seeds unknown (one seed)")
         if self.tasks:
             parts.append(f"{self._word(self.tasks)} over {self.tasks.count} tasks")
         return "; ".join(parts)
+
+    @property
+    def seeds_told(self) -> str:
+        """The number of seeds that would resolve it, in words; empty where nothing tells."""
+        if not self.seeds_needed:
+            return ""
+        return f"about {self.seeds_needed:,}" if self.seeds_needed < MOST_SEEDS else f"over {MOST_SEEDS:,}"
 
     def _word(self, interval: Interval) -> str:
         return "resolved" if self._resolves(interval) else "unresolved"

@@ -82,3 +82,13 @@ def test_a_run_that_reads_part_of_what_another_has_asked_for_counts_that_part(tm
 def test_whole_blocks_are_what_a_run_has_built_itself(tmp_path: Path) -> None:
     found = line(tmp_path, InBlocks(), 30)
     assert (found.rows_in, sum(each.requests for each in found.ledger)) == (50, 67)
+
+
+def test_damage_in_a_row_that_is_read_in_part_costs_no_report(tmp_path: Path) -> None:
+    """Whoever reads the rows tells it; a line of the report is counted by the shard's share."""
+    line(tmp_path, Asked(), 50)
+    (rows,) = tmp_path.glob("store/asked/*/rows-*.jsonl*")
+    rows.write_bytes(b"damaged")
+    goal = Goal(Asked(), 30, ())
+    found = stage_line(goal, Store(tmp_path).open(), False)
+    assert (found.rows_in, found.rows_out, found.rejected) == (30, 25, {"no_json": 5})

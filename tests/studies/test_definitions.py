@@ -58,6 +58,15 @@ def test_points_are_typed_as_the_sweep_types_them(study: Study) -> None:
         assert {override.split("=")[0] for override in point.typed} == axes
 
 
+@pytest.mark.parametrize("name", [name for name, study in studies().items() if not study.sweep])
+def test_what_is_typed_for_a_point_makes_it(composer: Callable[..., Any], name: str) -> None:
+    """Of studies without a sweep."""
+    for point in studies()[name].expected("miniature"):
+        made = studies()[name].point_of(settings_of(composed(composer, *point.typed))) if point.overrides else point
+        assert made is not None
+        assert made.name == point.name
+
+
 @pytest.mark.parametrize("study", studies().values(), ids=lambda study: study.name)
 def test_keys_of_a_definition_are_keys_of_the_config(composer: Callable[..., Any], study: Study) -> None:
     settings = settings_of(composed(composer))
@@ -148,6 +157,8 @@ def test_the_papers_numbers_agree_with_one_another() -> None:
         ("table1", "config", ("preset=paper", "+experiment=speed_920k"), 4),
         ("judge", "judge", ("judge=margin", "seed=3"), 5),
         ("objective", "objective", ("preference=dpo_sft",), 9),
+        ("levers", "config", ("revisor=none", "negatives=mined", "counts.sft=46"), 14),
+        ("levers", "judge", ("judge=retriever",), 14),  # whose sweep has other points
     ],
 )
 def test_the_commands_for_what_is_missing_make_just_that(

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from speed.backends.engines.weights import read_card, save_merged
 from speed.backends.runtime.precision import Precision
-from speed.core.cache import write_aside
+from speed.core.cache import aside_name, this_machine, write_aside
 from speed.core.content import sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import Json, digest
@@ -34,7 +34,8 @@ def merged_copy(weights: Path, precision: Precision, cache: Path) -> Iterator[Pa
         UserError: see `weights.load`.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / f"merged-{digest([*_content(weights), precision])[:16]}"
+    # of each machine its own: a share may know the locks of one machine alone
+    folder = cache / f"merged-{digest([*_content(weights), precision])[:16]}-{this_machine()}"
     lock = FileLock(folder.with_name(folder.name + ".lock"))
     with lock:
         used_by = folder.with_name(folder.name + ".users")
@@ -52,9 +53,11 @@ def merged_copy(weights: Path, precision: Precision, cache: Path) -> Iterator[Pa
         yield folder
     finally:
         with lock:
-            with suppress(BlockingIOError):
+            with suppress(BlockingIOError, FileNotFoundError):
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+                aside = aside_name(folder)  # a name that nobody loads, whatever interrupts the removal
+                folder.replace(aside)
+                shutil.rmtree(aside, ignore_errors=True)
                 used_by.unlink(missing_ok=True)
             fcntl.flock(users, fcntl.LOCK_UN)  # also where a process that vLLM started has inherited it
             os.close(users)

@@ -74,17 +74,27 @@ def read_documents(path: Path) -> Iterator[Document]:
     where = f"topics.path={path}"
     if not path.exists():
         raise UserError(f"{where} is not there\n  give a folder of documents, or a file: {', '.join(ENDINGS)}")
-    root = path if path.is_dir() else path.parent
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    known = [
-        file
-        for file in files
-        if file.suffix.lower() in ENDINGS and not any(part.startswith(".") for part in file.relative_to(root).parts)
-    ]
+    known = _files_of(path)
     if not known:
         raise UserError(f"{where} holds no document that can be read\n  known are {', '.join(ENDINGS)}")
-    for file in known:
-        yield from _documents_in(file, file.relative_to(root).as_posix())
+    for name, file in known.items():
+        yield from _documents_in(file, name)
+
+
+def _files_of(path: Path) -> dict[str, Path]:
+    """The files that are read, by their names below the path, in order."""
+    root = path if path.is_dir() else path.parent
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return {
+        file.relative_to(root).as_posix(): file
+        for file in files
+        if file.suffix.lower() in ENDINGS and not any(part.startswith(".") for part in file.relative_to(root).parts)
+    }
+
+
+def content_of(path: Path) -> str:
+    """sha256 of the names and contents of what is read: nothing else beside it changes a key."""
+    return digest({name: sha256_of(file) for name, file in _files_of(path.expanduser()).items()})
 
 
 def _documents_in(file: Path, name: str) -> Iterator[Document]:
@@ -247,7 +257,7 @@ def test_size(path: Path, how: Documents) -> int:
     which `passages` tells."""
     path = path.expanduser()
     try:
-        return min(how.queries, _held_out(path, how, sha256_of(path)))
+        return min(how.queries, _held_out(path, how, content_of(path)))
     except UserError:
         return how.queries
 

@@ -21,7 +21,7 @@ from speed.core.errors import UserError
 from speed.core.spec import Json, Spec, fields_of
 from speed.data.draws import shuffled_order
 from speed.data.records import Kind
-from speed.data.topics.documents import Documents, passages
+from speed.data.topics.documents import Documents, content_of, passages
 from speed.data.topics.file_formats import paths_in
 
 LEVELS = 4
@@ -54,6 +54,8 @@ class TopicsConfig(Spec):
         del fields["recur"]
         if self.documents is None:
             del fields["documents"]
+        elif self.path is not None:
+            fields["path"] = {"documents": content_of(self.path.path)}
         return fields
 
 

@@ -97,6 +97,18 @@ def test_a_killed_worker_keeps_nobody_from_removing_it(payload: Path, tmp_path: 
     assert names(tmp_path / "cache") == [".lock"]
 
 
+def test_a_removal_that_is_interrupted_leaves_no_half_model(
+    payload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", lambda *_, **__: None)  # as after a kill, or with files that a share keeps
+        with merged_copy(payload, "fp32", tmp_path / "cache") as folder:
+            pass
+    assert not folder.exists()
+    with merged_copy(payload, "fp32", tmp_path / "cache") as again:
+        assert (again / "model.safetensors").is_file()
+
+
 def test_a_merge_that_fails_leaves_nothing_and_may_be_tried_again(
     payload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
