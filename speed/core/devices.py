@@ -36,9 +36,10 @@ class Devices:
     def __init__(self, numbers: object) -> None:
         """
         Args:
-            numbers: `runtime.devices`; anything but a tuple is none.
+            numbers: `runtime.devices`; anything but a tuple is none. `auto` leaves what can be seen as it is, and
+                with `cpu` no worker sees a GPU, whatever a library would choose by itself.
         """
-        self.declared = isinstance(numbers, tuple)
+        self.declared = numbers != "auto"
         self.working: list[int] = list(numbers) if isinstance(numbers, tuple) else []
         """Those that have not been lost."""
         self.taken: tuple[int, ...] = ()

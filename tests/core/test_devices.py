@@ -273,3 +273,10 @@ def test_names_of_visible_gpus_are_found_among_those_of_the_driver(
     assert machine.gpus.__wrapped__() == (first, second)
     monkeypatch.setenv(machine.VISIBLE, "GPU-bb, 0,MIG-c")
     assert machine.gpus.__wrapped__() == (second._replace(name="GPU-bb"), first, Gpu("MIG-c", 80.0))
+
+
+def test_with_cpu_no_worker_sees_a_gpu_and_with_auto_all_do(two_gpus: None) -> None:
+    """A library that looks for GPUs by itself, as DeepSpeed does, must not find what was not granted."""
+    assert Devices("cpu").visible(()) == ""
+    assert Devices("auto").visible(()) is None
+    assert Devices((1,)).visible((1,)) == "1"

@@ -227,6 +227,8 @@ class _Sender:
         import wandb
 
         stage = named(label)
+        if f"{stage}/records" in dict(self.tracked.summary):  # sent before a kill
+            return
         columns = list(dict.fromkeys(name for row in rows for name in row))
         data = [[row.get(name) for name in columns] for row in rows]
         self.tracked.log({f"{stage}/records": wandb.Table(columns=columns, data=data)})

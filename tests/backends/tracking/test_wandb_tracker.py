@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from speed.backends.tracking import wandb_tracker
-from speed.backends.tracking.wandb_tracker import WandbTracker
+from speed.backends.tracking.wandb_tracker import WandbTracker, _Sender
 from speed.ports import TrackedRun
 
 SENIOR = {"kl_reference": 0.25, "rewards_accuracies": 0.75, "logps_chosen": -12.5, "logps_rejected": -20.5}
@@ -226,6 +228,15 @@ def test_a_run_that_waits_elsewhere_ends_well_and_goes_on(tmp_path: Path, monkey
     assert again.stem == file.stem, "one W&B run"
     assert not summary_of(finished_records(again)).get("left")
     assert summary_of(finished_records(again))["cost/calls"] == 2
+
+
+def test_a_run_that_goes_on_online_sends_no_table_twice(tmp_path: Path) -> None:
+    """Each start tells the records of what was built before; the server's summary says which it has."""
+    sender, logged = _Sender("speed", tracked(run_folder(tmp_path / "run")), SimpleQueue()), []
+    sender.tracked = SimpleNamespace(summary={"seed-data/records": "a table"}, log=logged.append)
+    for label in ("seed data", "synthesis"):
+        sender._table(label, [{"row": 1, "text": "one"}])
+    assert [list(each) for each in logged] == [["synthesis/records"]]
 
 
 @pytest.mark.filterwarnings("ignore")
