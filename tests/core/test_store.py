@@ -252,7 +252,7 @@ def test_stages_that_need_a_device_for_themselves_take_turns(devices: Any, store
     assert events.index(("numbers", "start")) < first_done  # what needs no device does not wait for it
     assert ("on card 1 waits for 1 GPU: on card 0 has GPU 0" in said) == (devices == (0,))
     seen = [(store.payload(goal.node) / "seen.txt").read_text() for goal in order if goal.label.startswith("on card")]
-    assert seen == {"cpu": ["all", "all"], (0,): ["0", "0"], (0, 1): ["0", "1"]}[devices]
+    assert seen == {"cpu": ["", ""], (0,): ["0", "0"], (0, 1): ["0", "1"]}[devices]
 
 
 def test_blocks_of_a_pool_are_built_side_by_side_where_there_is_room(store: Store, tmp_path: Path) -> None:

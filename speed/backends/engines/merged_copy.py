@@ -16,7 +16,6 @@ from speed.backends.engines.weights import read_card, save_merged
 from speed.backends.runtime.precision import Precision
 from speed.core.cache import aside_name, this_machine, write_aside
 from speed.core.content import sha256_of
-from speed.core.errors import UserError
 from speed.core.spec import Json, digest
 
 
@@ -66,8 +65,7 @@ def merged_copy(weights: Path, precision: Precision, cache: Path) -> Iterator[Pa
 def _content(weights: Path) -> list[Json]:
     """All that the merged model depends on but the arithmetic."""
     card = read_card(weights)
-    if card is None:
-        raise UserError(f"{weights} has no card of a training, so no adapter to merge")
+    assert card is not None, weights
     found: list[Json] = [card.base, card.base_sha256, sha256_of(weights / "model") if card.trained else ""]
     if card.base.startswith("relative:"):
         found += _content((weights / card.base.removeprefix("relative:")).resolve())
