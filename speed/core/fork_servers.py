@@ -6,6 +6,7 @@ that is only asking imports none. A server starts with the first goal that it is
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections import Counter
@@ -50,6 +51,10 @@ class ForkServers:
 
     def start(self, process: ForkServerProcess, packages: Collection[str]) -> None:
         """Start a process that needs some of the packages. While its server imports, Ctrl-C is not for it to answer."""
+        method = multiprocessing.get_start_method(allow_none=True)
+        if method not in (None, *multiprocessing.get_all_start_methods()):
+            # under joblib's launcher it is loky's, which the process that starts knows nothing of
+            multiprocessing.set_start_method("spawn", force=True)
         server = next(server for group, server in self._servers if not group or not group.isdisjoint(packages))
         resource_tracker.ensure_running()  # it lets Ctrl-C through again when it has started
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
