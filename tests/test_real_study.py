@@ -22,12 +22,16 @@ def test_each_point_is_an_experiment_of_its_own_and_those_of_a_corpus_share_it(t
     task.mkdir(parents=True)
     (task / "test.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "score": 1.0}\n')
     (tmp_path / "odp" / "odp_topics.txt").write_text("Arts/Music\nScience/Physics\n")
-    given = Namespace(
-        home=tmp_path / "home", data=tmp_path, examples=1000, seeds=[0], only=[], tasks=["STSBenchmark"], worked=3
-    )
+    study = {"examples": 1000, "spare": 1.2, "seeds": [0], "only": [], "tasks": ["STSBenchmark"], "worked": 3}
+    given = Namespace(home=tmp_path / "home", data=tmp_path, **study, precision="bf16", concurrency=16)
     shared = common(given, LLAMA, "http://127.0.0.1:1/v1")
     made = {name: pipeline(config_of(*shared, *its)) for name, its in points(given, LLAMA, MINILM)}
-    assert len({point.key for point in made.values()}) == len(made) == len(CORPORA) * len(embedders(LLAMA, MINILM)) == 8
+    assert (
+        len({point.key for point in made.values()})
+        == len(made)
+        == len(CORPORA) * len(embedders(LLAMA, MINILM, "bf16"))
+        == 8
+    )
     assert len({point.corpus.key for point in made.values()}) == len(CORPORA)
     asked = config_of(*shared, "teach_check=true")
     assert (asked.teacher.examples, asked.scale.keep, asked.eval.only) == (3, 1000, ("STSBenchmark",))  # type: ignore[attr-defined]
