@@ -51,7 +51,7 @@ class Found:
     causes: Counter[str] = field(default_factory=Counter)
     on_topic: list[bool] = field(default_factory=list)
     copied: int = 0
-    """Examples that repeat a worked example."""
+    """Examples that repeat a text of a worked example, and so are not valid."""
     places: list[int] = field(default_factory=list)
     """Place of the answer that each judgement calls the best."""
     right: list[bool] = field(default_factory=list)
@@ -68,7 +68,14 @@ class Found:
 
     def share(self, *purposes: str) -> float:
         """Share of valid answers to some purposes."""
-        return mean([each for (purpose, _), valid in self.valid.items() if purpose in purposes for each in valid])
+        return mean(self._validity(purposes))
+
+    def invalid(self, *purposes: str) -> int:
+        """How many answers to some purposes are not valid."""
+        return self._validity(purposes).count(False)
+
+    def _validity(self, purposes: tuple[str, ...]) -> list[bool]:
+        return [each for (purpose, _), valid in self.valid.items() if purpose in purposes for each in valid]
 
 
 def mean(values: Sequence[bool]) -> float:
@@ -174,8 +181,7 @@ class TeacherCheck:
             example = _read(prompt, answer.text)
             if answer.cause == "ok" and not isinstance(example, Rejected):
                 written.append((prompt, example))
-                assert prompt.kind is not None
-                self._found.copied += example_json(example) in example_texts(prompt.kind)
+            self._found.copied += answer.cause == "worked_example"
         return written
 
     def _measure_topics(self, written: list[tuple[Prompt, Example]], encode: Encode) -> None:

@@ -64,10 +64,10 @@ def verdicts(found: Found) -> Iterator[str]:
     else:
         yield f"brainstorm: not good enough. {100 - 100 * share:.0f}% of its lists of tasks {unread}"
     share, near = found.share("seed", "revise"), mean(found.on_topic)
-    if share < VALID:
-        yield f"writer: not good enough. {100 - 100 * share:.0f}% of its examples and repairs {unread}"
-    elif found.copied > 1:
+    if found.copied > 1 and 2 * found.copied > found.invalid("seed", "revise"):
         yield "writer: not good enough. It repeats worked examples: try teacher.examples=0 or a larger teacher.model."
+    elif share < VALID:
+        yield f"writer: not good enough. {100 - 100 * share:.0f}% of its examples and repairs {unread}"
     elif near < ON_TOPIC:
         yield (
             f"writer: not good enough. {100 - 100 * near:.0f}% of its examples are nearer to another topic than to "

@@ -66,7 +66,7 @@ def test_a_bad_local_server_is_told_role_by_role(
     assert asked == CALLS
     assert "calls to OpenAICompatibleTeacher (small)" in err
     assert "brainstorm: not good enough. 100% of its lists of tasks cannot be read" in out
-    assert "writer: not good enough. 82% of its examples and repairs cannot be read" in out
+    assert "writer: not good enough. 100% of its examples and repairs cannot be read" in out
     assert "the judge chose place 1 in 6 of 6 lists of three; 0 of 3 lists have the same best answer" in out
     assert "judge: not good enough. It names one place whatever stands there: take preference=verified_pairs" in out
     assert "copied: 2 examples" in out
@@ -84,13 +84,19 @@ def found(**changed: Callable[[Found], None]) -> Found:
     return good
 
 
+def copies(found: Found, count: int) -> None:
+    """Three of six examples are not valid, and so many of them are copies."""
+    found.valid["seed", Kind.RETRIEVAL], found.copied = [True, False] * 3, count
+
+
 @pytest.mark.parametrize(
     ("change", "verdict"),
     [
         (lambda found: None, ""),
         (lambda found: found.valid.update({("brainstorm", Kind.STS): [False] * 2}), "brainstorm: not good enough. 25%"),
         (lambda found: found.on_topic.__setitem__(slice(0, 4), [False] * 4), "writer: not good enough. 67%"),
-        (lambda found: setattr(found, "copied", 2), "writer: not good enough. It repeats"),
+        (lambda found: copies(found, 3), "writer: not good enough. It repeats"),
+        (lambda found: copies(found, 1), "writer: not good enough. 50%"),
         (lambda found: found.valid.update({("judge", Kind.STS): [False] * 6}), "judge: not good enough. 50%"),
         (lambda found: setattr(found, "places", [2] * 6), "judge: not good enough. It names one place"),
         (lambda found: setattr(found, "right", [True, False] * 3), "judge: not good enough. It found"),

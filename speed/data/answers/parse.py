@@ -18,6 +18,7 @@ from speed.data.answers.json_in_text import json_objects, lists, plain, unwrappe
 from speed.data.answers.lenient_json import Members, Value
 from speed.data.answers.reasoning import without_reasoning
 from speed.data.answers.schemas import ANSWERING
+from speed.data.prompts.worked_examples import is_of_worked_example
 from speed.data.records import KEYS, LEVELS, Example, Ground, Kind, Rejected, written_keys
 
 CAUSES = {
@@ -32,6 +33,7 @@ CAUSES = {
     "bad_index": "a judgement that names no candidate, or the same one twice",
     "several": "several different lists side by side in one object",
     "same_texts": "documents of several levels of relevance that are one text",
+    "worked_example": "a text of a worked example (teacher.examples) in place of one of its own",
     "bad_text": "a text that is no Unicode (lone surrogates)",
 }
 """Causes of rejection, each with its meaning."""
@@ -243,6 +245,9 @@ def _example(kind: Kind, task: str, value: Members, ground: Ground | None) -> Ex
     texts = _texts(members, names)
     if isinstance(texts, Rejected):
         return texts
+    for name, text in texts.items():
+        if is_of_worked_example(text):
+            return _rejected("worked_example", f"{name}: {text[:80]}")
     if ground is not None:
         query = texts[keys.query]
         return Example(

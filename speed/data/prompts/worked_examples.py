@@ -7,6 +7,7 @@ of this project's own making, and of topics that no test data is about.
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 from importlib.resources import files
 
@@ -15,6 +16,8 @@ from speed.data.records import Kind
 
 MOST = 3
 """Worked examples that there are of each kind."""
+LEAST_WORDS = 5
+"""Of a text that is a copy: shorter ones can be the same by chance."""
 _BEHIND = "\n\nNow the request. Write about what it says, and repeat none of these texts.\n\n"
 
 
@@ -46,14 +49,30 @@ def without_worked_examples(prompt: str) -> str:
 
 
 def example_texts(kind: Kind) -> list[str]:
-    """The examples of a kind as answers, by which a copy is known."""
+    """The examples of a kind as answers."""
     return [json.dumps(answer, ensure_ascii=False) for _, answer in _pairs("seed", kind)]
+
+
+def is_of_worked_example(text: str) -> bool:
+    """Whether a text is one of a worked example, but for case and punctuation. Labels and the like are no copies."""
+    words = _words(text)
+    return len(words) >= LEAST_WORDS and words in _texts()
 
 
 def worked_task(kind: Kind, number: int) -> str:
     """What a worked example of a kind is about: a task, or a topic for STS."""
     pairs = _pairs("seed", kind)
     return pairs[number % len(pairs)][0]
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\w+", text.casefold()))
+
+
+@lru_cache(maxsize=1)
+def _texts() -> frozenset[tuple[str, ...]]:
+    written = _written()["example"].values()
+    return frozenset(_words(text) for pairs in written for pair in pairs for text in pair["answer"].values())
 
 
 def _pairs(purpose: str, kind: Kind | None) -> list[tuple[str, Json]]:

@@ -27,6 +27,7 @@ from speed.data.answers.parse import (
     parse_revision,
     parse_tasks,
 )
+from speed.data.prompts.worked_examples import LEAST_WORDS, example_texts
 from speed.data.records import KEYS, Example, Kind, Prompt, Rejected
 
 GOOD = '{"input": "a b", "positive_document": "c d"}'
@@ -218,7 +219,7 @@ def test_what_was_mended_is_named() -> None:
 def test_table_is_large_and_names_every_cause() -> None:
     assert len(DEFECTS) >= 100
     named = {row[2] for row in DEFECTS if isinstance(row[2], str)}
-    assert named == set(CAUSES) - {"bad_index", "content_filter", "several", "same_texts"}
+    assert named == set(CAUSES) - {"bad_index", "content_filter", "several", "same_texts", "worked_example"}
 
 
 @pytest.mark.parametrize(
@@ -553,3 +554,18 @@ def test_what_is_no_verdict_on_two_documents(answer: str, cause: str) -> None:
     found = parse_relevance(answer, "stop")
     assert isinstance(found, Rejected)
     assert found.cause == cause
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_a_text_of_a_worked_example_is_no_answer_and_a_label_of_one_is(kind: Kind) -> None:
+    """A real teacher of 135M weights answered every STS prompt with the texts that stood in front of it."""
+    fields = {key: f"A text of its own for {key}, as long as it needs to be." for key in KEYS[kind].all}
+    assert isinstance(parse_example(kind, "t", json.dumps(fields)), Example)
+    worked = json.loads(example_texts(kind)[0])
+    name, text = max(worked.items(), key=lambda item: len(item[1]))
+    found = parse_example(kind, "t", json.dumps({**fields, name: f"  {text.upper().rstrip('.')}!"}))
+    assert isinstance(found, Rejected)
+    assert found.cause == "worked_example"
+    assert found.detail.startswith(f"{name}: ")
+    label = {name: text for name, text in worked.items() if len(text.split()) < LEAST_WORDS}
+    assert isinstance(parse_example(kind, "t", json.dumps({**fields, **label})), Example)
