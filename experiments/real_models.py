@@ -5,10 +5,11 @@
 
 SmolLM2-135M-Instruct is the generators' base. A model of its size writes, judges and repairs behind a local server
 (answers by schema, three worked examples): one that runs already (--url: llama.cpp's, real_models.md says how it is
-built; --teacher names its model) or, slower, experiments/local_server.py with SmolLM2 itself. Four corpora of equal counts train two embedders
-each: all-MiniLM-L6-v2, and SmolLM2 itself (last token, LoRA). DIR holds `odp/odp_topics.txt` and, in `mteb/`, a folder
-for each task. Each point is a run of `speed.run`, which resumes; the script can be stopped at any time. It downloads
-nothing. What was expected stands in real_models.md, written before the first run; results go to real_models.json.
+built; --teacher names its model) or, slower, experiments/local_server.py with SmolLM2 itself. Four corpora of equal
+counts train two embedders each: all-MiniLM-L6-v2, and SmolLM2 itself (last token, LoRA). DIR holds `odp/odp_topics.txt`
+and, in `mteb/`, a folder for each task. Each point is a run of `speed.run`, which resumes; the script can be stopped at
+any time. It downloads nothing. What was expected stands in real_models.md, written before the first run; results go to
+real_models.json.
 """
 
 from __future__ import annotations

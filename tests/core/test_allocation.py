@@ -38,9 +38,17 @@ class Simulation:
         while any(ended[key] < task.blocks for key, task in self.tasks.items()):
             self.start(left, ended)
             assert self.running, "something can always run"
-            self.now, _, key, _ = heapq.heappop(self.running)
+            self.now, _, key, devices = heapq.heappop(self.running)
             ended[key] += 1
+            if left[key]:  # a pool's worker keeps its devices while there are blocks
+                self.begin(key, devices, left)
         return self.now
+
+    def begin(self, key: str, devices: tuple[int, ...], left: dict[str, int]) -> None:
+        hours = self.tasks[key].work / self.tasks[key].blocks / max(1, len(devices))
+        heapq.heappush(self.running, (self.now + hours, len(self.begun), key, devices))
+        self.begun.append((key, devices))
+        left[key] -= 1
 
     def start(self, left: dict[str, int], ended: Mapping[str, int]) -> None:
         ready = [
@@ -53,10 +61,7 @@ class Simulation:
         free = [device for device in self.machine.devices if device not in held]
         for key, devices in next_starts(ready, free, places):
             assert len(devices) == self.given[key].devices
-            hours = self.tasks[key].work / self.tasks[key].blocks / max(1, len(devices))
-            heapq.heappush(self.running, (self.now + hours, len(self.begun), key, devices))
-            self.begun.append((key, devices))
-            left[key] -= 1
+            self.begin(key, devices, left)
         held = [device for *_, devices in self.running for device in devices]
         assert len(held) == len(set(held)), "no device is used twice"
         assert set(held) <= set(self.machine.devices)
