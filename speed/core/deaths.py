@@ -37,9 +37,10 @@ class Deaths:
                 event["message"] += f", the third time at rows {worker.block.start:,} to {worker.block.stop - 1:,}"
                 return ""
         lost = self._lost(worker)
-        rest = f"; {', '.join(lost)} is not used any more in this run" if lost else ""
-        if worker.grant.devices and not worker.machine and not self.devices.working:
-            event["message"] += f"{rest}, and no other is left"
+        rest = f"; {', '.join(lost)} {'is' if len(lost) == 1 else 'are'} not used any more in this run" if lost else ""
+        left = len(self.devices.working)
+        if not worker.machine and left < len(worker.grant.devices):
+            event["message"] += f"{rest}, and {f'{left} more are too few' if left else 'no other is left'}"
             return ""
         again = "; its block is done again" if worker.block is not None else ""
         return f"a worker died ({event['message']}; log: {worker.log}){again}{rest}"

@@ -36,6 +36,7 @@ from speed.core.store import Span, Store
 from speed.core.waiting import Listener, Reasons, why_waiting
 from speed.core.worker import Blocks, Worker, divided, free_log, lock_of, run_worker
 
+WHOLE_AGAIN = "look at the others (nvidia-smi), then run the same command again, which begins with all of them"
 _FINAL = ("done", "later", "user_error", "crash", "corrupt")
 """Events after which a worker sends no more."""
 
@@ -117,8 +118,12 @@ class Scheduler:
     def _wish(self, goal: Goal) -> Ready:
         """How many workers a goal could use beside those that it has."""
         demand, devices = goal.node.demand(self.runtime), self.shares[goal.key].devices
-        if devices > len(self.devices.working):  # some have been lost
-            devices = most_of(demand.devices, len(self.devices.working))
+        if devices > (left := len(self.devices.working)):  # some have been lost
+            fewest, devices = min(demand.devices), most_of(demand.devices, left)
+            if fewest > left:
+                why = f"needs {fewest} GPUs, and {left} of {len(self.runtime.devices)} are left in this run"
+                self.soon.append((goal, {"event": "user_error", "message": f"{why}\n  {WHOLE_AGAIN}"}))
+                return Ready(goal.key, devices, workers=0)
         if isinstance(goal.node, Pool) and demand.workers:
             if goal.key not in self.blocks and not self._workers(goal):
                 blocks = divided(goal.node, goal.rows, self.store)

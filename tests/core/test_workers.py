@@ -9,7 +9,9 @@ import pytest
 from toys import Large, SharedNumbers
 
 from speed.core.build_all import StageFailed, build_all
+from speed.core.fork_servers import ForkServers
 from speed.core.graph import goals
+from speed.core.scheduler import Scheduler
 from speed.core.store import Span, Store
 from speed.runtime import Runtime
 
@@ -32,7 +34,7 @@ def built(pool: SharedNumbers, rows: int, tmp_path: Path, **runtime: Any) -> lis
     manifest = store.shard_manifest(pool, Span(0, 4))
     assert manifest is not None
     assert manifest.share is not None
-    assert manifest.share.devices == (1 if "devices" in runtime else 0)
+    assert manifest.share.devices == (pool.group if "devices" in runtime else 0)
     return said
 
 
@@ -82,6 +84,27 @@ def test_the_last_device_that_is_lost_ends_the_run(tmp_path: Path) -> None:
     pool = SharedNumbers(3, log=str(tmp_path / "log"), bad_device="0")
     with pytest.raises(StageFailed, match="GPU 0 is not used any more in this run, and no other is left"):
         built(pool, 8, tmp_path, devices=(0,))
+
+
+def test_a_bad_device_takes_its_group_along_and_no_worker_begins_on_less_than_a_group(tmp_path: Path) -> None:
+    pool = SharedNumbers(3, log=str(tmp_path / "log"), bad_device="1", group=2)
+    said = built(pool, 24, tmp_path, devices=(0, 1, 2, 3, 4))
+    assert sum("GPU 0, GPU 1 are not used any more in this run" in line for line in said) == 1
+    assert all(line in ("runs on GPU 0, 1", "runs on GPU 2, 3") for line in said if line.startswith("runs on"))
+    shorter = SharedNumbers(5, log=str(tmp_path / "other"), bad_device="1", group=2)
+    with pytest.raises(StageFailed, match="GPU 0, GPU 1 are not used any more in this run, and 1 more are too few"):
+        built(shorter, 8, tmp_path, devices=(0, 1, 2))
+
+
+def test_what_needs_more_devices_than_are_left_does_not_begin(tmp_path: Path) -> None:
+    order, store = goals([SharedNumbers(3, group=2).take(8)]), Store(tmp_path / "home").open()
+    scheduler = Scheduler(order, store, Runtime(devices=(0, 1)), tmp_path / "logs", ForkServers([], ()), None)
+    scheduler.devices.working = [1]
+    scheduler.start(order, lambda *_: None)
+    assert not scheduler.running
+    [(_, event)] = list(scheduler.events())
+    assert event["event"] == "user_error"
+    assert event["message"].startswith("needs 2 GPUs, and 1 of 2 are left in this run\n")
 
 
 @pytest.mark.parametrize(("gigabytes", "waits"), [(16.0, True), (20.0, False)])

@@ -79,9 +79,11 @@ class SharedNumbers(WholeNumbers):
     """Blocks that are written before it dies."""
     bad_device: str = ""
     """A device on which every worker dies."""
+    group: int = 1
+    """Devices of each worker."""
 
     def demand(self, runtime: Runtime) -> Demand:
-        return Demand((1,), workers=True)
+        return Demand((self.group,), workers=True)
 
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Number]:
         with open(self.log, "a") as file:
@@ -89,7 +91,7 @@ class SharedNumbers(WholeNumbers):
         while len({line.split()[0] for line in Path(self.log).read_text().splitlines()}) < self.together:
             time.sleep(0.01)
         tries = sum(line.split()[1] == str(start) for line in Path(self.log).read_text().splitlines())
-        lost = self.bad_device and os.environ.get("CUDA_VISIBLE_DEVICES") == self.bad_device
+        lost = self.bad_device and self.bad_device in os.environ["CUDA_VISIBLE_DEVICES"].split(",")
         if lost or (start == self.dies[0] and tries <= self.dies[1]):
             os.kill(os.getpid(), signal.SIGKILL)
         try:
