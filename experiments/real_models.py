@@ -41,6 +41,13 @@ TASKS = (
 """Six tasks of five types, judged by people."""
 WHOLE_MIX = 23
 """Every kind has its exact share of so many rows."""
+LIMITS = (
+    "limits.example={retrieval:384,classification:192,sts:192,short_short:128,long_long:384}",
+    "limits.tasks=192",
+    "limits.judgement=192",
+    "limits.revision=768",
+)
+"""Tokens of an answer: what loops is cut off soon, and what does not is shorter."""
 CORPORA = {
     "teacher": ("+experiment=teacher_data",),
     "junior": ("preference=none", "revisor=none"),
@@ -100,6 +107,7 @@ def common(given: argparse.Namespace, writer: Path, url: str) -> tuple[str, ...]
         f"eval.tasks={given.data / 'mteb'}",
         f"eval.only=[{','.join(given.tasks)}]",
         "tracker=none",
+        *LIMITS,
         *counts(given.examples, given.spare),
     )
 

@@ -83,7 +83,7 @@ def test_a_hundredth_of_the_papers_orchestration_resumes_anywhere(tmp_path: Path
     calm.parent.mkdir()
     done = speed(calm, *DRY)
     assert done.code == 0, done.err
-    points = ["tasks for seed", "root data", "preferences", "synthesis", "revision"]
+    points = ["tasks for seed", "junior", "root data", "preferences", "synthesis", "revision", "dedup", "embedder"]
     kill_and_compare(calm, tmp_path / "killed" / "home", DRY, points)
 
 
