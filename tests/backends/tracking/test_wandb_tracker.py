@@ -106,6 +106,8 @@ def test_figures_of_a_training_and_its_curve_reach_wandb(tmp_path: Path, monkeyp
     assert {each.metric.step_metric for each in records if each.metric.glob_name == "senior/*"} == {"senior/step"}
     assert [each.artifact.type for each in records if each.artifact.type] == ["report"]
     assert {each.run.run_group for each in records if each.run.run_id} == {"beta"}, "points of a sweep stand together"
+    measured = {item.key for each in records for item in each.stats.item}
+    assert any(name.startswith("proc.") for name in measured), "W&B's own figures of the machine, and so of its GPUs"
 
 
 @pytest.mark.filterwarnings("ignore")
