@@ -94,15 +94,17 @@ def refuse_without_access(found: Sequence[Access]) -> None:
 
 def fetch_descriptions(found: Sequence[Access]) -> bool:
     """Fetch config and tokenizer, some megabytes, of each model that lies at the hub alone; whether there is one."""
-    from huggingface_hub import snapshot_download
-
     away = [each.wanted for each in found if each.wanted.kind == "model" and each.detail == AT_HUB]
+    if not away:
+        return False
+    from huggingface_hub import snapshot_download  # slow to import, and most runs have all they need
+
     for wanted in away:
         try:
             snapshot_download(wanted.name, revision=wanted.revision, allow_patterns=list(DESCRIPTION))
         except Exception as error:
             print(f"note: {wanted.title} is not checked before its stage: {type(error).__name__}", file=sys.stderr)
-    return bool(away)
+    return True
 
 
 def _state_of(wanted: HubRepository, home: Path, silent: threading.Event) -> tuple[State, str]:

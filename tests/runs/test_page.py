@@ -339,18 +339,29 @@ def test_a_page_that_cannot_be_made_is_a_warning(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pictures_have_no_styles_and_keep_texts_apart_from_markup() -> None:
-    def draw(figure: Any) -> None:
-        figure.add_axes((0.1, 0.1, 0.8, 0.8)).plot([1, 2], [1, 2], color=BLUE, label="<b>&")
+def test_pictures_have_no_styles_and_keep_texts_apart_from_markup(tmp_path: Path) -> None:
+    def draw(figure: Any, points: list[int]) -> None:
+        figure.add_axes((0.1, 0.1, 0.8, 0.8)).plot(points, points, color=BLUE, label="<b>&")
         figure.legend()
 
-    picture = drawn(draw, 3, 2, 'a "name"')
+    picture = drawn(draw, [1, 2], 3, 2, 'a "name"', tmp_path)
     assert picture is not None
     read = Reader(str(picture))
     assert all("style" not in about and "xmlns" not in about for _, about in read.elements)
     assert "<b>&" in read.words
     assert dict(read.elements[0][1])["aria-label"] == 'a "name"'
     assert "script" not in inlined('<svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>', "x")
+
+
+def test_a_picture_is_drawn_once_for_the_same_data_and_again_for_others(tmp_path: Path) -> None:
+    seen = list[int]()
+
+    def draw(_: Any, value: int) -> None:
+        seen.append(value)
+
+    first = drawn(draw, 1, 3, 2, "name", tmp_path)
+    assert [drawn(draw, value, 3, 2, "name", tmp_path) for value in (1, 2, 1)] == [first, first, first], "all are empty"
+    assert seen == [1, 2]
 
 
 def test_one_example_is_told_from_its_topic_to_the_verdict(run: MadeUpRun) -> None:

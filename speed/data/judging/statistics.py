@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from math import erfc, exp, pi, sqrt
 
 from speed.core.spec import Json
 from speed.data.records import Pair, Vote
@@ -105,7 +106,17 @@ def _evenness(seen: Sequence[int], shown: Mapping[int, int]) -> float | None:
     expected = [sum(count / size for size, count in shown.items() if size > place) for place in range(len(seen))]
     if len(seen) < 2:
         return None
-    from scipy.special import chdtrc  # slow to import, and a plan does not need it
-
     statistic = sum((count - even) ** 2 / even for count, even in zip(seen, expected, strict=True))
-    return round(float(chdtrc(len(seen) - 1, statistic)), 6)
+    return round(chi_square_tail(len(seen) - 1, statistic), 6)
+
+
+def chi_square_tail(freedom: int, value: float) -> float:
+    """Probability that chi-square of so many degrees of freedom exceeds a value. Every run reports it, so that it is
+    not worth the half second that `scipy.special` takes to import."""
+    half, odd = value / 2, freedom % 2
+    term = sqrt(2 * value / pi) * exp(-half) if odd else exp(-half)
+    tail = erfc(sqrt(half)) if odd else 0.0
+    for step in range(freedom // 2):
+        tail += term
+        term *= half / (step + 1 + odd / 2)
+    return tail

@@ -27,6 +27,7 @@ MARKS: tuple[dict[str, Any], ...] = (
     {"marker": "D", "color": ORANGE},
 )  # fmt: skip
 """Marks of three yardsticks and the paper, told apart by their shape too."""
+MEAN = "mean over tasks"
 
 
 class Curve(NamedTuple):
@@ -46,7 +47,9 @@ def curves(order: Sequence[Goal], store: Store) -> list[Curve]:
                 points = [
                     (step["step"], step[measure]) for step in steps if isinstance(step.get(measure), (int, float))
                 ]
-                if len(points) > 1 and (picture := _curve(goal.label, told, points)) is not None:
+                name = f"{goal.label}: {told} by step"
+                data = {"points": points, "color": BLUE if measure == "loss" else GREEN}
+                if len(points) > 1 and (picture := drawn(_curve, data, 3.3, 1.9, name, store.home)) is not None:
                     first, last = points[0][1], points[-1][1]
                     caption = f"{goal.label}, {told}: {first:.3g} to {last:.3g} in {points[-1][0]:,} steps"
                     found.append(Curve(picture, caption))
@@ -63,19 +66,21 @@ def _steps(file: Path) -> list[dict[str, Any]]:
     return steps[:: max(1, len(steps) // POINTS)]
 
 
-def _curve(label: str, told: str, points: Sequence[tuple[float, float]]) -> Any:
-    def draw(figure: Any) -> None:
-        axes = figure.add_axes((0.14, 0.15, 0.83, 0.8))
-        axes.plot(*zip(*points, strict=True), color=BLUE if told == "loss" else GREEN, linewidth=1.5)
-        axes.locator_params(axis="x", nbins=4, integer=True)
-        axes.locator_params(axis="y", nbins=4)
-        axes.tick_params(length=0)
-
-    return drawn(draw, 3.3, 1.9, f"{label}: {told} by step")
+def _curve(figure: Any, data: Any) -> None:
+    axes = figure.add_axes((0.14, 0.15, 0.83, 0.8))
+    axes.plot(*zip(*data["points"], strict=True), color=data["color"], linewidth=1.5)
+    axes.locator_params(axis="x", nbins=4, integer=True)
+    axes.locator_params(axis="y", nbins=4)
+    axes.tick_params(length=0)
 
 
 def scores_by_type(
-    scores: Scores, kinds: dict[str, str], beside: dict[str, Scores], paper: dict[str, float], told_from: float | None
+    scores: Scores,
+    kinds: dict[str, str],
+    beside: dict[str, Scores],
+    paper: dict[str, float],
+    told_from: float | None,
+    home: Path,
 ) -> Any:
     """Tasks and means of each type, the mean over all, and what to read them beside.
 
@@ -85,33 +90,36 @@ def scores_by_type(
         paper: scores of the paper's SPEED by type, where they compare.
         told_from: points by which the mean of another single run must differ, where that is known.
     """
-    types = [kind for kind, value in scores.types.items() if value is not None]
-    tasks = [(kinds[name], value) for name, value in scores.tasks.items() if value is not None and name in kinds]
-    if not types or scores.mean is None:
+    means = {kind: value for kind, value in scores.types.items() if value is not None}
+    if not means or scores.mean is None:
         return None
+    data = {
+        "means": {**means, MEAN: scores.mean},
+        "tasks": [(value, kinds[name]) for name, value in scores.tasks.items() if value is not None and name in kinds],
+        "beside": [
+            *((name, {**each.types, MEAN: each.mean}) for name, each in beside.items()), ("the paper's SPEED", paper)
+        ],
+        "told_from": told_from,
+    }  # fmt: skip
+    return drawn(_scores, data, 5.2, 0.8 + 0.27 * (len(means) + 1), "scores by task type", home)
 
-    def draw(figure: Any) -> None:
-        axes = figure.add_axes((0.29, 0.11, 0.67, 0.74))
-        rows = [*types, "mean over tasks"]
-        places = {name: place for place, name in enumerate(rows)}
-        dots = [(value, places[kind]) for kind, value in tasks if kind in places]
-        if len(dots) > len(types):
-            axes.plot(*zip(*dots, strict=True), "|", color=BLUE, markersize=11, label="a task")
-        values = [scores.types[kind] for kind in types] + [scores.mean]
-        axes.plot(values, range(len(rows)), "o", color=BLUE, markersize=6, linestyle="", label="this run")
-        if told_from is not None:
-            axes.errorbar(scores.mean, len(types), xerr=told_from, color=BLUE, capsize=3, linewidth=1)
-        others: list[tuple[str, dict[str, Any]]] = [
-            (name, {**each.types, "mean over tasks": each.mean}) for name, each in beside.items()
-        ]
-        for (name, means), style in zip([*others, ("the paper's SPEED", paper)], MARKS, strict=False):
-            there = [(means[row], places[row]) for row in rows if means.get(row) is not None]
-            if there:
-                axes.plot(*zip(*there, strict=True), linestyle="", markersize=6, fillstyle="none", label=name, **style)
-        axes.set_yticks(range(len(rows)), rows)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.axhline(len(types) - 0.5, color=INK, linewidth=0.6)
-        axes.tick_params(length=0)
-        figure.legend(loc="upper center", ncols=5, fontsize=8, handletextpad=0.2, columnspacing=0.9)
 
-    return drawn(draw, 5.2, 0.8 + 0.27 * (len(types) + 1), "scores by task type")
+def _scores(figure: Any, data: Any) -> None:
+    axes = figure.add_axes((0.29, 0.11, 0.67, 0.74))
+    rows = list(data["means"])
+    places = {name: place for place, name in enumerate(rows)}
+    dots = [(value, places[kind]) for value, kind in data["tasks"] if kind in places]
+    if len(dots) >= len(rows):
+        axes.plot(*zip(*dots, strict=True), "|", color=BLUE, markersize=11, label="a task")
+    axes.plot(data["means"].values(), places.values(), "o", color=BLUE, markersize=6, linestyle="", label="this run")
+    if data["told_from"] is not None:
+        axes.errorbar(data["means"][MEAN], places[MEAN], xerr=data["told_from"], color=BLUE, capsize=3, linewidth=1)
+    for (name, means), style in zip(data["beside"], MARKS, strict=False):
+        there = [(means[row], places[row]) for row in rows if means.get(row) is not None]
+        if there:
+            axes.plot(*zip(*there, strict=True), linestyle="", markersize=6, fillstyle="none", label=name, **style)
+    axes.set_yticks(list(places.values()), rows)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.axhline(len(rows) - 1.5, color=INK, linewidth=0.6)
+    axes.tick_params(length=0)
+    figure.legend(loc="upper center", ncols=5, fontsize=8, handletextpad=0.2, columnspacing=0.9)

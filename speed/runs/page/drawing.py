@@ -6,14 +6,21 @@ by night. Readers who are colour-blind tell the palette apart (Okabe and Ito).
 
 from __future__ import annotations
 
+import inspect
 import io
 import re
 import warnings
 from collections.abc import Callable
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from markupsafe import Markup
+
+from speed.core.cache import write_aside
+from speed.core.spec import Json, digest
 
 INK, FAINT, BLUE, ORANGE, GREEN, PINK = "#111111", "#999999", "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 OTHERS = {"#ffffff": "none", "#000000": INK, "#666666": FAINT, "#b0b0b0": FAINT, "#cccccc": FAINT}
@@ -23,19 +30,37 @@ _STYLE = re.compile(r"\s*([\w-]+)\s*:\s*([^;]+)")
 _DROPPED = {"metadata", "style", "title", "script"}
 
 
-def drawn(draw: Callable[[Any], None], width: float, height: float, name: str) -> Markup | None:
+def drawn(
+    draw: Callable[[Any, Any], None], data: Json, width: float, height: float, name: str, home: Path
+) -> Markup | None:
     """What `draw` puts on a figure, as an SVG element; None where matplotlib is not installed.
 
+    It is kept below `<home>/cache` by all that it depends on, so that a run whose stages are all there, and whose page
+    is the same, need not import matplotlib.
+
     Args:
-        draw: takes matplotlib's figure.
+        draw: a function of a module, of matplotlib's figure and the data.
         width: in inches, at 72 units each.
         name: what it shows, for readers who do not see it.
     """
     try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError:
+        by = version("matplotlib")
+    except PackageNotFoundError:
         return None
+    code = [sha256(Path(file).read_bytes()).hexdigest() for file in (__file__, inspect.getfile(draw))]
+    kept = home / "cache" / "pictures" / f"{digest([by, *code, draw.__name__, data, width, height, name])}.svg"
+    if kept.is_file():
+        return Markup(kept.read_text(encoding="utf-8"))
+    picture = _drawn(draw, data, width, height, name)
+    with write_aside(kept) as aside:
+        aside.write_text(picture, encoding="utf-8")
+    return picture
+
+
+def _drawn(draw: Callable[[Any, Any], None], data: Json, width: float, height: float, name: str) -> Markup:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     settings: Any = {
         "svg.hashsalt": name, "svg.fonttype": "none", "text.parse_math": False, "font.size": 9, "axes.edgecolor": FAINT,
         "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False,
@@ -45,7 +70,7 @@ def drawn(draw: Callable[[Any], None], width: float, height: float, name: str) -
     with mpl.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(width, height))
-        draw(figure)
+        draw(figure, data)
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return inlined(file.getvalue().decode("utf-8"), name)

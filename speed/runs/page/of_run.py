@@ -88,7 +88,7 @@ def html(
         "faults": faults,
         "remarks": [remark for remark in report.remarks(list(lines)) if remark not in faults],
         "flow": flow(order, lines),
-        "scores": _scores(name, lines, scores) if scores else None,
+        "scores": _scores(name, lines, scores, store.home) if scores else None,
         "curves": curves(order, store),
         "judge": _judge(lines),
         "kept": _kept(lines),
@@ -133,7 +133,7 @@ def _tiles(lines: Sequence[StageLine], scores: Scores | None, about: dict[str, A
     return [{"name": name, "value": value, "note": note} for name, value, note in tiles]
 
 
-def _scores(name: str, lines: Sequence[StageLine], scores: Scores) -> dict[str, Any]:
+def _scores(name: str, lines: Sequence[StageLine], scores: Scores, home: Path) -> dict[str, Any]:
     judged: dict[str, Any] = next((line.metrics["judged"] for line in lines if "judged" in line.metrics), {})
     comparable = is_comparable(scores.tasks, judged.get("pins", {}).get("splits", {}))
     speed = next(row for row in published().table_1.rows if row.name == "SPEED" and row.group == "synthetic data only")
@@ -160,7 +160,9 @@ def _scores(name: str, lines: Sequence[StageLine], scores: Scores) -> dict[str, 
     return {
         "own": own_table,
         "own_remark": score_tables.own_domain_remark(lines) if own_table is not None else "",
-        "picture": scores_by_type(scores, kinds, beside, paper, None if calibrated is None else calibrated.single),
+        "picture": scores_by_type(
+            scores, kinds, beside, paper, None if calibrated is None else calibrated.single, home
+        ),
         "caption": caption,
         "types": by_type,
         "tasks": score_tables.task_table(lines, scores),

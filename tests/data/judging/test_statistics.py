@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from scipy.special import chdtrc
 from scipy.stats import chisquare
 
-from speed.data.judging.statistics import PREFIX, list_counts, list_figures
+from speed.data.judging.statistics import PREFIX, chi_square_tail, list_counts, list_figures
 from speed.data.records import Pair, Prompt, Vote
 
 PROMPT = Prompt(text="", template="")
+
+
+@pytest.mark.parametrize("freedom", range(1, 10))
+def test_the_tail_of_chi_square_is_scipys(freedom: int) -> None:
+    for value in (0.0, 1e-9, 0.3, 2.0, 7.5, 40.0, 900.0):
+        assert chi_square_tail(freedom, value) == pytest.approx(chdtrc(freedom, value), rel=1e-9, abs=1e-300)
 
 
 def vote(order: tuple[int, ...], best: int, worst: int, **fields: str) -> Vote:
