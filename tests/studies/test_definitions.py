@@ -32,7 +32,7 @@ def composed(composer: Callable[..., Any], *overrides: str, config: str = "confi
 def test_the_studies_are_those_of_the_paper_and_ours() -> None:
     tables, figures = (f"table{number}" for number in range(1, 7)), (f"figure3{panel}" for panel in "abcde")
     ours = {"objective", "judge", "levers", "negatives", "pair_source", "candidates", "revisor_target"}
-    ours |= {"seeds", "equal_steps"}
+    ours |= {"seeds", "equal_steps", "preferences"}
     assert set(studies()) == {*tables, *figures, "figure4", *ours}
     assert {name for name, study in studies().items() if study.paper is None} == ours
     assert set(paper_tables()) == set(studies()) - ours
@@ -158,6 +158,7 @@ def test_the_papers_numbers_agree_with_one_another() -> None:
         ("judge", "judge", ("judge=margin", "seed=3"), 5),
         ("objective", "objective", ("preference=dpo_sft",), 9),
         ("levers", "config", ("revisor=none", "negatives=mined", "counts.sft=46"), 12),
+        ("preferences", "config", ("revisor=none", "preference=simpo"), 17),
         ("levers", "judge", ("judge=retriever",), 12),  # whose sweep has other points
     ],
 )
