@@ -181,24 +181,40 @@ class ExamplePool(AssignedPool[Sample]):
         for done, row in enumerate(rows, 1):
             ctx.tally.counts.update(counts_by_kind(row, self.assignment.mix.kind_of(row.row)))
             yield row
-            ctx.progress(done, count, self.unit)
+            if self.attempts == 1:
+                ctx.progress(done, count, self.unit)
 
     def try_until_accepted(
-        self, drafts: Iterator[Draft], attempt: Callable[[list[Draft], int], Iterable[Sample]], together: int = 0
+        self,
+        drafts: Iterator[Draft],
+        attempt: Callable[[list[Draft], int], Iterable[Sample]],
+        count: int,
+        ctx: Context,
+        together: int = 0,
     ) -> Iterator[Sample]:
         """The rows of one block after another, each tried until a candidate is accepted or the attempts are spent.
 
+        Progress is that of the rows that are settled: a slow teacher may take an hour for the first attempts of all,
+        behind which the first row is yielded.
+
         Args:
             attempt: writes one candidate for each of some rows, given the number of the attempt.
+            count: rows that are to come.
             together: rows that are tried together where these are more than a block.
         """
+        settled = 0
         while block := list(islice(drafts, max(self.block, together))):
             found: dict[int, Sample] = {}
             left = block
             for number in range(self.attempts):
-                if left:
-                    found.update((row.row, row) for row in attempt(left, number))
-                    left = [draft for draft in left if found[draft.row].rejected is not None]
+                if not left:
+                    break
+                for row in attempt(left, number):
+                    found[row.row] = row
+                    settled += row.rejected is None or number == self.attempts - 1
+                    if self.attempts > 1:
+                        ctx.progress(settled, count, self.unit)
+                left = [draft for draft in left if found[draft.row].rejected is not None]
             yield from (found[draft.row] for draft in block)
 
 

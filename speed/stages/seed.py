@@ -55,8 +55,9 @@ class SeedData(ExamplePool):
         def attempt(some: Iterable[Draft], number: int) -> Iterator[Sample]:
             return self._tried(some, number, ctx)
 
-        together = self.teacher.reads_ahead
-        rows = attempt(drafts, 0) if self.attempts == 1 else self.try_until_accepted(drafts, attempt, together)
+        if self.attempts == 1:
+            return self.counted(attempt(drafts, 0), stop - start, ctx)
+        rows = self.try_until_accepted(drafts, attempt, stop - start, ctx, self.teacher.reads_ahead)
         return self.counted(rows, stop - start, ctx)
 
     def _tried(self, drafts: Iterable[Draft], attempt: int, ctx: Context) -> Iterator[Sample]:

@@ -35,8 +35,9 @@ class Synthesis(ExamplePool, GeneratingPool[Sample]):
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Sample]:
         drafts = self.drafts(start, stop, ctx)
         with writing(self.engine, ctx.folder(self.writer), self.sampling, ctx) as write:
-            rows = self.try_until_accepted(drafts, lambda some, attempt: self._tried(some, attempt, write))
-            yield from self.counted(rows, stop - start, ctx)
+            count = stop - start
+            rows = self.try_until_accepted(drafts, lambda some, attempt: self._tried(some, attempt, write), count, ctx)
+            yield from self.counted(rows, count, ctx)
 
     def _tried(self, drafts: list[Draft], attempt: int, write: Write) -> list[Sample]:
         """One candidate for each row."""

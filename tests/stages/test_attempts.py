@@ -25,7 +25,7 @@ from speed.data.records import KEYS, Kind, Sample
 from speed.ports import Answer, Ask, Check, Generate, Sampling
 from speed.runs.report import remarks
 from speed.runs.stage_lines import stage_line
-from speed.runtime import Context
+from speed.runtime import Context, Runtime
 from speed.stages.seed import SeedData
 from speed.stages.synthesis import Synthesis
 
@@ -127,6 +127,20 @@ def test_attempts_fill_every_kind_exactly(store: Store, place: int) -> None:
     assert [remark for remark in remarks([line]) if "repeat those to the prompt before" not in remark] == []
     for row, first in zip(rows, built(store, plain, ROWS)[0], strict=True):
         assert (row == first) is (first.rejected is None)
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_progress_comes_with_the_answers_and_not_with_the_rows(store: Store, attempts: int) -> None:
+    """Behind a slow teacher the first attempts of all rows take an hour, and the first row comes after the last."""
+    pool, told = seed_data(Scripted.saying(says), attempts), list[int]()
+    built(store, pool, ROWS)  # with what it reads
+    ctx = Context(store, Runtime(home=store.home), send=lambda event: told.append(event["done"]))
+    ctx._last = -1.0
+    for number, _ in enumerate(pool.build(0, ROWS, ctx)):
+        if not number:
+            assert bool(told) is (attempts > 1)
+    assert told[-1] == ROWS
+    assert told == sorted(told)
 
 
 class InBatches(Scripted):
