@@ -96,7 +96,7 @@ def copies(found: Found, count: int) -> None:
         (lambda found: found.valid.update({("brainstorm", Kind.STS): [False] * 2}), "brainstorm: not good enough. 25%"),
         (lambda found: found.on_topic.__setitem__(slice(0, 4), [False] * 4), "writer: not good enough. 67%"),
         (lambda found: copies(found, 3), "writer: not good enough. It repeats"),
-        (lambda found: copies(found, 1), "writer: not good enough. 50%"),
+        (lambda found: copies(found, 1), "writer: not good enough. 25%"),
         (lambda found: found.valid.update({("judge", Kind.STS): [False] * 6}), "judge: not good enough. 50%"),
         (lambda found: setattr(found, "places", [2] * 6), "judge: not good enough. It names one place"),
         (lambda found: setattr(found, "right", [True, False] * 3), "judge: not good enough. It found"),
