@@ -46,8 +46,12 @@ class NegativeRules(Spec):
             positive: similarity of query and positive.
             negative: similarity of query and negative.
         """
-        if self.positive_share is not None and negative >= self.positive_share * positive:
-            return "near_positive"
+        if self.positive_share is not None:
+            most = positive - (1 - self.positive_share) * abs(
+                positive
+            )  # the share of one above 0; below 0 as much less
+            if negative >= most:
+                return "near_positive"
         if self.margin is not None and positive - negative < self.margin[0]:
             return "below_margin"
         if self.margin is not None and positive - negative > self.margin[1]:

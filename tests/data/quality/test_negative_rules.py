@@ -10,6 +10,8 @@ from speed.data.quality.negative_rules import CAUSES, NegativeRules
 def test_a_share_of_the_positive_is_the_limit() -> None:
     rules = NegativeRules(positive_share=0.95)
     assert [rules.cause(0.8, negative) for negative in (0.9, 0.76, 0.7599)] == ["near_positive", "near_positive", ""]
+    below = [rules.cause(-0.2, negative) for negative in (-0.1, -0.195, -0.205, -0.215)]
+    assert below == ["near_positive"] * 3 + [""], "nearer than a positive that is below 0, or nearly so"
 
 
 def test_a_margin_has_two_ends_which_stay() -> None:
