@@ -50,6 +50,8 @@ class Documents(Spec):
 
 PASSAGES = "passages.jsonl"
 """File of all passages, beside that of the topics."""
+NAMING = 8
+"""First words of a record without a title, by which it is called."""
 FEWEST = 8
 """Words of the shortest passage."""
 
@@ -204,13 +206,19 @@ def _bounded(paragraph: str, words: int) -> Iterator[str]:
         yield " ".join(held)
 
 
+def _beginning(text: str) -> str:
+    """What a record without a title is called, so that not all of a file are one topic."""
+    return " ".join(text.replace("/", " ").split()[:NAMING])
+
+
 def passages_of(document: Document, words: int) -> list[tuple[str, str]]:
     """(topic, text) of each passage of a document; the title or last heading stands in front of its text."""
     folder = [level for level in Path(document.name.partition(":")[0]).with_suffix("").as_posix().split("/") if level]
     out = []
     for headings, paragraphs in sections(document):
         title = headings[-1] if headings else document.title if ":" in document.name else ""
-        above = [*folder, *([document.title] if document.title and ":" in document.name else []), *headings]
+        named = [document.title or _beginning(document.text)] if ":" in document.name else []
+        above = [*folder, *named, *headings]
         topic = "/".join(dict.fromkeys(_SPACE.sub(" ", level).strip() for level in above if level.strip()))
         found = [text for text in pieces(paragraphs, words) if len(text.split()) >= FEWEST]
         for place, text in enumerate(found):

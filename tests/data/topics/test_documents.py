@@ -77,6 +77,14 @@ def test_every_kind_of_file_is_read_in_order_with_its_source(tmp_path: Path) -> 
     assert {passage.topic for passage in cut if passage.document == "faq.jsonl:2"} == {"faq/Question 1"}
 
 
+def test_records_without_a_title_are_called_by_their_first_words() -> None:
+    records = [Document(f"faq.jsonl:{number}", "", f"{number} of 9/10, {WORDS}", False) for number in (1, 2)]
+    found = [topic for record in records for topic, _ in passages_of(record, 200)]
+    first = " ".join(WORDS.split()[:4])
+    assert found == [f"faq/1 of 9 10, {first}", f"faq/2 of 9 10, {first}"]
+    assert [text for record in records for _, text in passages_of(record, 200)] == [record.text for record in records]
+
+
 def test_documents_are_held_out_whole_by_seed_and_content_alone(tmp_path: Path) -> None:
     here, there = folder(tmp_path / "here", 20), folder(tmp_path / "there", 20)
     how = Documents(held_out=0.25)
