@@ -23,6 +23,7 @@ from scipy.stats import t
 
 import speed.evaluate
 import speed.merge
+from speed.core.spec import digest
 from speed.runs.tables import Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +44,8 @@ def trained(home: Path, seed: int) -> Path:
 
 def merged(home: Path, parts: list[Path], how: str, name: str) -> Path:
     """Folder of a merge, made now or found again."""
-    out = home / "merges" / name
+    keys = [json.loads((part / "summary.json").read_text(encoding="utf-8"))["key"] for part in parts]
+    out = home / "merges" / f"{name}-{digest(keys)[:8]}"
     if not out.is_dir():
         typed = [*map(str, parts), "--to", str(out), "--how", how]
         print(speed.merge.run(speed.merge.parser().parse_args(typed)), flush=True)
@@ -72,7 +74,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="at least three")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
-    home, seeds = given.home.resolve(), given.seeds
+    home, seeds = given.home.resolve(), list(dict.fromkeys(given.seeds))
+    if len(seeds) < 3:
+        parser.error("an interval takes three different seeds at least")
     runs = {seed: trained(home, seed) for seed in seeds}
     alone = {seed: score(home, run) for seed, run in runs.items()}
     of_all = score(home, merged(home, list(runs.values()), "mean", "all"))

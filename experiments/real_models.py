@@ -28,6 +28,8 @@ from typing import Any
 from convert_gguf import convert
 from local_server import LONGEST, served
 
+from speed.core.spec import digest
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "real_models.json"
 TASKS = (
@@ -117,7 +119,8 @@ def points(given: argparse.Namespace, writer: Path, minilm: Path) -> Iterator[tu
     for seed in given.seeds:
         for embedder, its in embedders(writer, minilm, given.precision).items():
             for corpus, overrides in CORPORA.items():
-                name = f"real-{corpus.replace(' ', '_')}-{embedder}-{given.examples}-{seed}"
+                settled = digest([*common(given, writer, ""), *overrides, *its])[:6]  # whatever the server's address
+                name = f"real-{corpus.replace(' ', '_')}-{embedder}-{given.examples}-{seed}-{settled}"
                 if not given.only or corpus in given.only:
                     yield name, (*overrides, *its, f"seed={seed}", f"name={name}")
 

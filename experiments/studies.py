@@ -43,7 +43,7 @@ PAGES = ROOT / "experiments"
 COMMITTED = (
     *("table2", "table3", "table4"),
     *("figure3a", "figure3b", "figure3c", "figure3d", "figure3e", "figure4"),
-    *("objective", "judge", "levers"),
+    *("objective", "judge", "levers", "preferences"),
 )
 """Studies with a page here, in the order in which they are made."""
 SEEDS = (1, 2, 3, 4, 5)

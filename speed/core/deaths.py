@@ -16,6 +16,15 @@ IN_A_ROW = 2
 """Deaths without a block done between them, after which a place is lost."""
 
 
+def too_few_left(wanted: int, left: int) -> str:
+    """What is said where a stage cannot begin, or go on, since GPUs have been lost."""
+    needed = "1 GPU is needed" if wanted == 1 else f"{wanted} GPUs are needed"
+    return (
+        f"{needed}, and {left or 'none'} {'is' if left < 2 else 'are'} left\n"
+        "  look at those that failed (nvidia-smi), then run the same command again, which begins with all of them"
+    )
+
+
 class Deaths:
     """By the place that they happened on: a GPU of this machine by number, another machine by its id."""
 
@@ -37,17 +46,17 @@ class Deaths:
                 event["message"] += f", the third time at rows {worker.block.start:,} to {worker.block.stop - 1:,}"
                 return ""
         lost = self._lost(worker)
-        rest = f"; {', '.join(lost)} {'is' if len(lost) == 1 else 'are'} not used any more in this run" if lost else ""
+        rest = f"; {lost} {'are' if ',' in lost else 'is'} not used any more in this run" if lost else ""
         left = len(self.devices.working)
         if not worker.machine and left < len(worker.grant.devices):
-            event["message"] += f"{rest}, and {f'{left} more are too few' if left else 'no other is left'}"
+            event["message"] += f"{rest}: {too_few_left(len(worker.grant.devices), left)}"
             return ""
         again = "; its block is done again" if worker.block is not None else ""
         return f"a worker died ({event['message']}; log: {worker.log}){again}{rest}"
 
-    def _lost(self, worker: Worker) -> list[str]:
+    def _lost(self, worker: Worker) -> str:
         """What is lost by the death of a worker, in words."""
-        lost = []
+        lost: list[int] = []
         for place in _places(worker):
             self.in_a_row[place] += 1
             if self.in_a_row[place] < IN_A_ROW:
@@ -55,11 +64,11 @@ class Deaths:
             if isinstance(place, str):
                 assert self.elsewhere is not None
                 self.elsewhere.left_out.add(place)
-                lost.append("its machine")
-            elif place in self.devices.working:
+                return "its machine"
+            if place in self.devices.working:
                 self.devices.working.remove(place)
-                lost.append(named((place,)))
-        return lost
+                lost.append(place)
+        return named(lost) if lost else ""
 
 
 def _places(worker: Worker) -> tuple[int | str, ...]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from speed.core.allocation import Grant, Ready, most_of, next_starts
 from speed.core.build import attempt_build, plan_shares
 from speed.core.build_settings import BuildSettings
-from speed.core.deaths import Deaths
+from speed.core.deaths import Deaths, too_few_left
 from speed.core.devices import AGAIN, Devices, named
 from speed.core.elsewhere import LOOK, Elsewhere, Machine, Need
 from speed.core.errand import Carrier, PoolErrand
@@ -36,7 +36,6 @@ from speed.core.store import Span, Store
 from speed.core.waiting import Listener, Reasons, why_waiting
 from speed.core.worker import Blocks, Worker, divided, free_log, lock_of, run_worker
 
-WHOLE_AGAIN = "look at the others (nvidia-smi), then run the same command again, which begins with all of them"
 _FINAL = ("done", "later", "user_error", "crash", "corrupt")
 """Events after which a worker sends no more."""
 
@@ -119,11 +118,11 @@ class Scheduler:
         """How many workers a goal could use beside those that it has."""
         demand, devices = goal.node.demand(self.runtime), self.shares[goal.key].devices
         if devices > (left := len(self.devices.working)):  # some have been lost
-            fewest, devices = min(demand.devices), most_of(demand.devices, left)
+            fewest = devices if demand.workers else min(demand.devices)  # a group is the least that holds the model
             if fewest > left:
-                why = f"needs {fewest} GPUs, and {left} of {len(self.runtime.devices)} are left in this run"
-                self.soon.append((goal, {"event": "user_error", "message": f"{why}\n  {WHOLE_AGAIN}"}))
+                self.soon.append((goal, {"event": "user_error", "message": too_few_left(fewest, left)}))
                 return Ready(goal.key, devices, workers=0)
+            devices = most_of(demand.devices, left)
         if isinstance(goal.node, Pool) and demand.workers:
             if goal.key not in self.blocks and not self._workers(goal):
                 blocks = divided(goal.node, goal.rows, self.store)

@@ -8,6 +8,8 @@ run does not pay again for the prompts that are its own.
 from __future__ import annotations
 
 import math
+import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +40,8 @@ from speed.stages.topics import Topics
 
 EACH = 2
 """Examples asked for of each kind."""
+QUIET = 10.0
+"""Seconds after which it is said how many answers there are."""
 LISTS = 3
 """Lists that are judged, each in two orders."""
 CALLS = len(BRAINSTORMED) + EACH * len(Kind) + 2 * LISTS + 1
@@ -90,6 +94,7 @@ class TeacherCheck:
         self._config, self._teacher = config, config.teacher
         self._ctx = Context(store, config.runtime, label="teacher check")
         self._found = Found(untried=untried(config.teacher))
+        self._done, self._told = 0, time.monotonic()
         with TemporaryDirectory() as scratch:
             glance = Glance(store, config.runtime, scratch=Path(scratch))
             topics = next(goal.node for goal in order if isinstance(goal.node, Topics))
@@ -126,6 +131,11 @@ class TeacherCheck:
             self._found.valid[ask.purpose, ask.kind].append(not cause)
             if cause:
                 self._found.causes[cause] += 1
+            self._found.copied += cause == "worked_example" and ask.purpose in ("seed", "revise")
+            self._done += 1
+            if time.monotonic() - self._told > QUIET:
+                self._told = time.monotonic()
+                print(f"teacher check: {self._done} of about {CALLS} answers", file=sys.stderr, flush=True)
             yield answer if not cause else answer.model_copy(update={"cause": cause})
 
     def _tasks(self) -> dict[Kind, list[Prompt]]:
@@ -181,7 +191,6 @@ class TeacherCheck:
             example = _read(prompt, answer.text)
             if answer.cause == "ok" and not isinstance(example, Rejected):
                 written.append((prompt, example))
-            self._found.copied += answer.cause == "worked_example"
         return written
 
     def _measure_topics(self, written: list[tuple[Prompt, Example]], encode: Encode) -> None:
@@ -245,11 +254,11 @@ class TeacherCheck:
         self._found.agreed = [one == other for one, other in pairs if one is not None and other is not None]
 
     def _repaired(self, written: list[tuple[Prompt, Example]]) -> None:
-        prompt, texts = self._lists(written)[0]
+        prompt, texts = self._lists(written)[0]  # the answer that is cut off
         kind = prompt.kind
         assert kind is not None
         ask = Ask(
-            prompt=revise_prompt(prompt.text, texts[1], self._config.prompts).text,
+            prompt=revise_prompt(prompt.text, texts[2], self._config.prompts).text,
             temperature=self._config.revisor.temperature,
             max_tokens=self._config.limits.revision,
             purpose="revise",

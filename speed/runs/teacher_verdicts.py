@@ -58,6 +58,7 @@ def follows_places(found: Found) -> bool:
 def verdicts(found: Found) -> Iterator[str]:
     """One sentence or two for each role."""
     unread = f"cannot be read: {found.mend}."
+    useless = "are of no use: try a larger teacher.model." if found.copied else unread
     share = found.share("brainstorm")
     if share >= VALID:
         yield "brainstorm: good enough. Its lists of tasks can be read."
@@ -67,7 +68,7 @@ def verdicts(found: Found) -> Iterator[str]:
     if found.copied > 1 and 2 * found.copied > found.invalid("seed", "revise"):
         yield "writer: not good enough. It repeats worked examples: try teacher.examples=0 or a larger teacher.model."
     elif share < VALID:
-        yield f"writer: not good enough. {100 - 100 * share:.0f}% of its examples and repairs {unread}"
+        yield f"writer: not good enough. {100 - 100 * share:.0f}% of its examples and repairs {useless}"
     elif near < ON_TOPIC:
         yield (
             f"writer: not good enough. {100 - 100 * near:.0f}% of its examples are nearer to another topic than to "

@@ -15,6 +15,7 @@ from speed.core.content import HubRepository
 from speed.core.spec import Json
 from speed.core.stage import Stage
 from speed.data.hard_negatives import Record, TextNumbers, read_records, text_code
+from speed.data.quality.negative_rules import nearly
 from speed.data.records import Example
 from speed.ports import Group, Retriever
 from speed.runtime import Context, Runtime
@@ -80,7 +81,7 @@ class MinedNegatives(Stage[Example]):
                 scores.write(json.dumps({"positive": round(positive[query], 6), "negatives": told}) + "\n")
                 similarities = [each["similarity"] for each in told if each["rank"] is not None]
                 mined += len(similarities)
-                above += sum(similarity >= NEAR * positive[query] for similarity in similarities)
+                above += sum(similarity >= nearly(positive[query], NEAR) for similarity in similarities)
                 ctx.tally.counts.update({"in": 1, "out": 1, "mined_negatives": len(similarities)})
                 ctx.tally.counts["generated_negatives"] += len(kept) - len(similarities)
                 ctx.tally.counts["records_without_negative"] += not kept

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from toys import Large, SharedNumbers
 
+from speed.core.allocation import Demand
 from speed.core.build_all import StageFailed, build_all
 from speed.core.fork_servers import ForkServers
 from speed.core.graph import goals
@@ -68,7 +69,7 @@ def test_a_block_that_a_killed_worker_had_written_is_not_done_again(last: int, t
 
 
 def test_one_device_that_is_lost_for_good_leaves_seven(tmp_path: Path) -> None:
-    pool = SharedNumbers(3, log=str(tmp_path / "log"), bad_device="5", together=8)
+    pool = SharedNumbers(3, log=str(tmp_path / "log"), bad_device="5", together=9)  # seven, and two that die
     said = built(pool, 64, tmp_path, devices=EIGHT)
     assert sum("GPU 5 is not used any more in this run" in line for line in said) == 1
     assert sum("is done again" in line for line in said) == 2
@@ -82,29 +83,33 @@ def test_a_block_on_which_every_worker_dies_ends_the_run(tmp_path: Path) -> None
 
 def test_the_last_device_that_is_lost_ends_the_run(tmp_path: Path) -> None:
     pool = SharedNumbers(3, log=str(tmp_path / "log"), bad_device="0")
-    with pytest.raises(StageFailed, match="GPU 0 is not used any more in this run, and no other is left"):
+    with pytest.raises(StageFailed, match="GPU 0 is not used any more in this run: 1 GPU is needed, and none is left"):
         built(pool, 8, tmp_path, devices=(0,))
 
 
 def test_a_bad_device_takes_its_group_along_and_no_worker_begins_on_less_than_a_group(tmp_path: Path) -> None:
-    pool = SharedNumbers(3, log=str(tmp_path / "log"), bad_device="1", group=2)
-    said = built(pool, 24, tmp_path, devices=(0, 1, 2, 3, 4))
-    assert sum("GPU 0, GPU 1 are not used any more in this run" in line for line in said) == 1
+    pool = SharedNumbers(3, log=str(tmp_path / "log"), bad_device="1", group=2, together=3)  # two that die
+    said = built(pool, 48, tmp_path, devices=(0, 1, 2, 3, 4))
+    assert sum("GPU 0, 1 are not used any more in this run" in line for line in said) == 1
     assert all(line in ("runs on GPU 0, 1", "runs on GPU 2, 3") for line in said if line.startswith("runs on"))
     shorter = SharedNumbers(5, log=str(tmp_path / "other"), bad_device="1", group=2)
-    with pytest.raises(StageFailed, match="GPU 0, GPU 1 are not used any more in this run, and 1 more are too few"):
+    with pytest.raises(StageFailed, match="0, 1 are not used any more in this run: 2 GPUs are needed, and 1 is left"):
         built(shorter, 8, tmp_path, devices=(0, 1, 2))
 
 
-def test_what_needs_more_devices_than_are_left_does_not_begin(tmp_path: Path) -> None:
-    order, store = goals([SharedNumbers(3, group=2).take(8)]), Store(tmp_path / "home").open()
+@pytest.mark.parametrize("numbers", [(2,), (1, 2)])  # a model that two hold is planned for no less
+def test_what_needs_more_devices_than_are_left_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(SharedNumbers, "demand", lambda *_: Demand(numbers, workers=True))
+    order, store = goals([SharedNumbers(3).take(8)]), Store(tmp_path / "home").open()
     scheduler = Scheduler(order, store, Runtime(devices=(0, 1)), tmp_path / "logs", ForkServers([], ()), None)
     scheduler.devices.working = [1]
     scheduler.start(order, lambda *_: None)
     assert not scheduler.running
     [(_, event)] = list(scheduler.events())
     assert event["event"] == "user_error"
-    assert event["message"].startswith("needs 2 GPUs, and 1 of 2 are left in this run\n")
+    assert event["message"].startswith("2 GPUs are needed, and 1 is left\n")
 
 
 @pytest.mark.parametrize(("gigabytes", "waits"), [(16.0, True), (20.0, False)])

@@ -88,11 +88,12 @@ class SharedNumbers(WholeNumbers):
     def build(self, start: int, stop: int, ctx: Context) -> Iterator[Number]:
         with open(self.log, "a") as file:
             file.write(f"{os.getpid()} {start} {stop}\n")
+        if self.bad_device and self.bad_device in os.environ["CUDA_VISIBLE_DEVICES"].split(","):
+            os.kill(os.getpid(), signal.SIGKILL)  # before the others go on, which count it
         while len({line.split()[0] for line in Path(self.log).read_text().splitlines()}) < self.together:
             time.sleep(0.01)
         tries = sum(line.split()[1] == str(start) for line in Path(self.log).read_text().splitlines())
-        lost = self.bad_device and self.bad_device in os.environ["CUDA_VISIBLE_DEVICES"].split(",")
-        if lost or (start == self.dies[0] and tries <= self.dies[1]):
+        if start == self.dies[0] and tries <= self.dies[1]:
             os.kill(os.getpid(), signal.SIGKILL)
         try:
             for made in super_build(self, start, stop, ctx):

@@ -66,7 +66,7 @@ def test_a_bad_local_server_is_told_role_by_role(
     assert asked == CALLS
     assert "calls to OpenAICompatibleTeacher (small)" in err
     assert "brainstorm: not good enough. 100% of its lists of tasks cannot be read" in out
-    assert "writer: not good enough. 100% of its examples and repairs cannot be read" in out
+    assert "writer: not good enough. 100% of its examples and repairs are of no use" in out
     assert "the judge chose place 1 in 6 of 6 lists of three; 0 of 3 lists have the same best answer" in out
     assert "judge: not good enough. It names one place whatever stands there: take preference=verified_pairs" in out
     assert "copied: 2 examples" in out

@@ -120,6 +120,6 @@ def test_worked_examples_are_answers_of_their_kind(kind: Kind) -> None:
                 "judge": lambda text: parse_judgement(text, 3, "stop"),
                 "revise": lambda text: parse_revision(kind, "task", text, "stop"),
             }[purpose](answer)
-            copied = purpose in ("seed", "revise")
+            copied = purpose != "judge"
             assert (isinstance(found, Rejected) and found.cause == "worked_example") is copied, (purpose, found)
             assert isinstance(found, Rejected) is copied, (purpose, found)

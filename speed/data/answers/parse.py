@@ -229,6 +229,8 @@ def _texts(members: Mapping[str, Value], names: Sequence[str]) -> dict[str, str]
         text = _text(members[name])
         if isinstance(text, Rejected):
             return _rejected(text.cause, f"{name}: {text.detail}")
+        if is_of_worked_example(text):
+            return _rejected("worked_example", f"{name}: {text[:80]}")
         texts[name] = text
     return texts
 
@@ -245,9 +247,6 @@ def _example(kind: Kind, task: str, value: Members, ground: Ground | None) -> Ex
     texts = _texts(members, names)
     if isinstance(texts, Rejected):
         return texts
-    for name, text in texts.items():
-        if is_of_worked_example(text):
-            return _rejected("worked_example", f"{name}: {text[:80]}")
     if ground is not None:
         query = texts[keys.query]
         return Example(
@@ -265,7 +264,10 @@ def _tasks(value: list[Value]) -> tuple[str, ...] | Rejected:
         if isinstance(text, Rejected):
             return text
         tasks.append(text)
-    return tuple(dict.fromkeys(tasks)) if tasks else _rejected("bad_schema", "an empty list")
+    if not tasks:
+        return _rejected("bad_schema", "an empty list")
+    own = [task for task in tasks if not is_of_worked_example(task)]
+    return tuple(dict.fromkeys(own)) if own else _rejected("worked_example", tasks[0][:80])
 
 
 def _judgement(value: Members, candidates: int) -> Judgement | Rejected:

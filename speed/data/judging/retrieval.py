@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from speed.data.quality.negative_rules import nearly
+
 NEAR = 0.95
 """Share of the positive's similarity from which another document may answer as well (NV-Retriever)."""
 DIGITS = 4
@@ -44,4 +46,4 @@ def worth(positive: float, own: float | None, others: Sequence[float]) -> Worth:
     seen = [round(value, DIGITS) for value in others]
     compared = max(seen, default=0.0) if own is None else round(own, DIGITS)
     rank = 1 + sum(value > positive for value in ([] if own is None else [compared]) + seen)
-    return Worth(rank, compared >= NEAR * positive, round(positive - compared, DIGITS))
+    return Worth(rank, compared >= nearly(positive, NEAR), round(positive - compared, DIGITS))

@@ -27,8 +27,9 @@ def _written() -> Json:
 
 
 def identity(count: int) -> Json:
-    """What stands for the examples in a key: how many, and the content that they are taken from."""
-    return {"count": count, "sha256": digest(_written())}
+    """What stands for the examples in a key: how many, the content that they are taken from, and that answers with
+    their texts are rejected, which they once were not."""
+    return {"count": count, "sha256": digest(_written()), "copies": "rejected"}
 
 
 @lru_cache(maxsize=64)
@@ -71,14 +72,17 @@ def _words(text: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _texts() -> frozenset[tuple[str, ...]]:
-    written = _written()["example"].values()
-    return frozenset(_words(text) for pairs in written for pair in pairs for text in pair["answer"].values())
+    examples = [pair["answer"].values() for pairs in _written()["example"].values() for pair in pairs]
+    tasks = [pair["answer"] for pairs in _written()["brainstorm"].values() for pair in pairs]
+    return frozenset(_words(text) for texts in (*examples, *tasks) for text in texts)
 
 
 def _pairs(purpose: str, kind: Kind | None) -> list[tuple[str, Json]]:
     written = _written()
     if purpose == "judge":
         return [("", verdict) for verdict in written["reason"]["judge"]]
+    if purpose not in ("brainstorm", "seed", "revise"):
+        return []
     examples = written["brainstorm" if purpose == "brainstorm" else "example"].get(kind, [])
     pairs = [(each["about"], each["answer"]) for each in examples]
     if purpose != "revise":

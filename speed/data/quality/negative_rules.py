@@ -16,6 +16,11 @@ CAUSES = {
 """Why a negative is left out."""
 
 
+def nearly(similarity: float, share: float) -> float:
+    """The share of a similarity; of one below 0 what lies as much below it."""
+    return similarity * (share if similarity > 0 else 2 - share)
+
+
 class NegativeRules(Spec):
     """Which negatives, and which records, the embedder is not trained on."""
 
@@ -46,12 +51,8 @@ class NegativeRules(Spec):
             positive: similarity of query and positive.
             negative: similarity of query and negative.
         """
-        if self.positive_share is not None:
-            most = positive - (1 - self.positive_share) * abs(
-                positive
-            )  # the share of one above 0; below 0 as much less
-            if negative >= most:
-                return "near_positive"
+        if self.positive_share is not None and negative >= nearly(positive, self.positive_share):
+            return "near_positive"
         if self.margin is not None and positive - negative < self.margin[0]:
             return "below_margin"
         if self.margin is not None and positive - negative > self.margin[1]:

@@ -25,7 +25,8 @@ from speed.data.records import Ground, Passage
 from speed.data.text_files import text_lines
 
 MARKDOWN = (".md", ".markdown")
-ENDINGS = (*MARKDOWN, ".txt", ".jsonl", ".parquet")
+RECORDS = (".jsonl", ".parquet")
+ENDINGS = (*MARKDOWN, ".txt", *RECORDS)
 """Files that are read; others in a folder are passed over."""
 PASSAGES_A_TOPIC = 8
 """A longer section becomes several topics, so that topics are drawn about as often as there is text on them."""
@@ -52,6 +53,8 @@ PASSAGES = "passages.jsonl"
 """File of all passages, beside that of the topics."""
 NAMING = 8
 """First words of a record without a title, by which it is called."""
+NAMED = 80
+"""Characters of that name at most: not all scripts have words."""
 FEWEST = 8
 """Words of the shortest passage."""
 
@@ -96,7 +99,10 @@ def _files_of(path: Path) -> dict[str, Path]:
 
 def content_of(path: Path) -> str:
     """sha256 of the names and contents of what is read: nothing else beside it changes a key."""
-    return digest({name: sha256_of(file) for name, file in _files_of(path.expanduser()).items()})
+    files = {name: sha256_of(file) for name, file in _files_of(path.expanduser()).items()}
+    if any(name.lower().endswith(RECORDS) for name in files):  # all without a title were one topic once
+        files["records"] = "by their beginning"
+    return digest(files)
 
 
 def _documents_in(file: Path, name: str) -> Iterator[Document]:
@@ -208,7 +214,7 @@ def _bounded(paragraph: str, words: int) -> Iterator[str]:
 
 def _beginning(text: str) -> str:
     """What a record without a title is called, so that not all of a file are one topic."""
-    return " ".join(text.replace("/", " ").split()[:NAMING])
+    return " ".join(text.replace("/", " ").split()[:NAMING])[:NAMED]
 
 
 def passages_of(document: Document, words: int) -> list[tuple[str, str]]:
@@ -217,7 +223,7 @@ def passages_of(document: Document, words: int) -> list[tuple[str, str]]:
     out = []
     for headings, paragraphs in sections(document):
         title = headings[-1] if headings else document.title if ":" in document.name else ""
-        named = [document.title or _beginning(document.text)] if ":" in document.name else []
+        named = [document.title.strip() or _beginning(document.text)] if ":" in document.name else []
         above = [*folder, *named, *headings]
         topic = "/".join(dict.fromkeys(_SPACE.sub(" ", level).strip() for level in above if level.strip()))
         found = [text for text in pieces(paragraphs, words) if len(text.split()) >= FEWEST]

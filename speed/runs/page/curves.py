@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,9 @@ def curves(order: Sequence[Goal], store: Store) -> list[Curve]:
             steps = _steps(store.folder(goal.node) / "curves.jsonl")
             for measure, told in MEASURES.items():
                 points = [
-                    (step["step"], step[measure]) for step in steps if isinstance(step.get(measure), (int, float))
+                    (step["step"], step[measure])
+                    for step in steps
+                    if isinstance(step.get(measure), (int, float)) and isfinite(step[measure])
                 ]
                 name = f"{goal.label}: {told} by step"
                 data = {"points": points, "color": BLUE if measure == "loss" else GREEN}
@@ -94,7 +97,7 @@ def scores_by_type(
     if not means or scores.mean is None:
         return None
     data = {
-        "means": {**means, MEAN: scores.mean},
+        "means": [*means.items(), (MEAN, scores.mean)],
         "tasks": [(value, kinds[name]) for name, value in scores.tasks.items() if value is not None and name in kinds],
         "beside": [
             *((name, {**each.types, MEAN: each.mean}) for name, each in beside.items()), ("the paper's SPEED", paper)
@@ -106,14 +109,15 @@ def scores_by_type(
 
 def _scores(figure: Any, data: Any) -> None:
     axes = figure.add_axes((0.29, 0.11, 0.67, 0.74))
-    rows = list(data["means"])
+    means_here = dict(data["means"])
+    rows = list(means_here)
     places = {name: place for place, name in enumerate(rows)}
     dots = [(value, places[kind]) for value, kind in data["tasks"] if kind in places]
     if len(dots) >= len(rows):
         axes.plot(*zip(*dots, strict=True), "|", color=BLUE, markersize=11, label="a task")
-    axes.plot(data["means"].values(), places.values(), "o", color=BLUE, markersize=6, linestyle="", label="this run")
+    axes.plot(means_here.values(), places.values(), "o", color=BLUE, markersize=6, linestyle="", label="this run")
     if data["told_from"] is not None:
-        axes.errorbar(data["means"][MEAN], places[MEAN], xerr=data["told_from"], color=BLUE, capsize=3, linewidth=1)
+        axes.errorbar(means_here[MEAN], places[MEAN], xerr=data["told_from"], color=BLUE, capsize=3, linewidth=1)
     for (name, means), style in zip(data["beside"], MARKS, strict=False):
         there = [(means[row], places[row]) for row in rows if means.get(row) is not None]
         if there:

@@ -11,6 +11,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -52,7 +53,7 @@ def drawn(
     if kept.is_file():
         return Markup(kept.read_text(encoding="utf-8"))
     picture = _drawn(draw, data, width, height, name)
-    with write_aside(kept) as aside:
+    with suppress(OSError), write_aside(kept) as aside:  # a full disk costs the next run half a second
         aside.write_text(picture, encoding="utf-8")
     return picture
 
