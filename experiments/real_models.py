@@ -97,6 +97,7 @@ def common(given: argparse.Namespace, writer: Path, url: str) -> tuple[str, ...]
         f"teacher.examples={given.worked}",
         f"runtime.api_base={url}",
         f"runtime.concurrency={given.concurrency}",
+        "runtime.threads=auto",
         "runtime.request_seconds=1800",
         "runtime.watchdog_seconds=7200",
         f"runtime.home={given.home}",
