@@ -13,6 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -96,9 +97,8 @@ def test_figures_of_a_training_and_its_curve_reach_wandb(tmp_path: Path, monkeyp
     import wandb
 
     monkeypatch.setenv("WANDB_MODE", "offline")
-    asked, begin = list[Any](), wandb.init
-    monkeypatch.setattr(wandb, "init", lambda **named: asked.append(named["settings"]) or begin(**named))
-    WandbTracker().follow(tracked(run_folder(tmp_path / "run"))).finish()
+    with mock.patch.object(wandb, "init", wraps=wandb.init) as begun:
+        WandbTracker().follow(tracked(run_folder(tmp_path / "run"))).finish()
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     records = finished_records(file)
     found, curve = summary_of(records), [point for point in points_of(records) if "senior/loss" in point]
@@ -110,7 +110,9 @@ def test_figures_of_a_training_and_its_curve_reach_wandb(tmp_path: Path, monkeyp
     assert {each.metric.step_metric for each in records if each.metric.glob_name == "senior/*"} == {"senior/step"}
     assert [each.artifact.type for each in records if each.artifact.type] == ["report"]
     assert {each.run.run_group for each in records if each.run.run_id} == {"beta"}, "points of a sweep stand together"
-    assert not asked[0].x_disable_stats, "W&B measures the machine, and so its GPUs, every some seconds"
+    assert not begun.call_args.kwargs["settings"].x_disable_stats, (
+        "W&B measures the machine, and so its GPUs, every some seconds"
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
