@@ -50,8 +50,10 @@ LIMITS = (
     "limits.revision=768",
 )
 """Tokens of an answer: what loops is cut off soon, and what does not is shorter."""
+TEACHERS_SPARE = 1.1
+"""What a teacher with a schema writes for each example that is kept: nearly all can be read."""
 CORPORA = {
-    "teacher": ("+experiment=teacher_data",),
+    "teacher": ("+experiment=teacher_data",),  # its first rows are the seed data
     "junior": ("preference=none", "revisor=none"),
     "senior": ("revisor=none",),
     "senior and revisor": (),
@@ -61,22 +63,20 @@ CORPORA = {
 
 def embedders(writer: Path, minilm: Path, precision: str) -> dict[str, tuple[str, ...]]:
     """Name of an embedder -> overrides."""
-    decoder = ("embedder=qwen2_5_500m", f"embedder.base={writer}", "embedder.batch_size=64", "embedder.max_length=256")
+    decoder = ("embedder=qwen2_5_500m", f"embedder.base={writer}", "embedder.batch_size=32", "embedder.max_length=256")
     return {
-        "MiniLM": ("embedder=minilm", f"embedder.base={minilm}", "embedder.batch_size=64"),
+        "MiniLM": ("embedder=minilm", f"embedder.base={minilm}", "embedder.batch_size=32"),
         "SmolLM2": (*decoder, f"embedder.precision={precision}", "eval.protocol=e5"),
     }
 
 
-def counts(examples: int, spare: float) -> tuple[str, ...]:
-    """Overrides for so many examples in every corpus; `spare` times as many are written, since some cannot be read."""
-    rows = whole(spare * examples)
+def counts(examples: int, seed_data: int) -> tuple[str, ...]:
+    """Overrides for so many examples in every corpus, and so many rows of seed data."""
     few = max(8, whole(examples / 5)) if examples >= WHOLE_MIX else examples
     return (
-        f"scale.examples={rows}",
         f"scale.keep={examples}",
         "scale.attempts=3",
-        f"counts.sft={whole(examples / 2) if examples >= WHOLE_MIX else examples}",
+        f"counts.sft={whole(seed_data) if seed_data >= WHOLE_MIX else seed_data}",
         "counts.sft_attempts=2",
         f"counts.pairs={few}",
         f"counts.revisions={few}",
@@ -111,7 +111,7 @@ def common(given: argparse.Namespace, writer: Path, url: str) -> tuple[str, ...]
         f"eval.only=[{','.join(given.tasks)}]",
         "tracker=none",
         *LIMITS,
-        *counts(given.examples, given.spare),
+        *counts(given.examples, given.seed_data or given.examples),
     )
 
 
@@ -119,7 +119,9 @@ def points(given: argparse.Namespace, writer: Path, minilm: Path) -> Iterator[tu
     """Name and overrides of each point; those of one corpus share it, and the first four build all."""
     for seed in given.seeds:
         for embedder, its in embedders(writer, minilm, given.precision).items():
-            for corpus, overrides in CORPORA.items():
+            for corpus, its_own in CORPORA.items():
+                spare = TEACHERS_SPARE if corpus == "teacher" else given.spare
+                overrides = (*its_own, f"scale.examples={whole(spare * given.examples)}")
                 settled = digest([*common(given, writer, ""), *overrides, *its])[:6]  # whatever the server's address
                 name = f"real-{corpus.replace(' ', '_')}-{embedder}-{given.examples}-{seed}-{settled}"
                 if not given.only or corpus in given.only:
@@ -170,7 +172,8 @@ def main() -> None:
     parser.add_argument(
         "--longest", type=int, default=LONGEST, help="tokens of a string of the teacher's, without --url"
     )
-    parser.add_argument("--spare", type=float, default=1.2, help="written for each that is wanted")
+    parser.add_argument("--seed-data", type=int, help="rows of seed data (default: as many as --examples)")
+    parser.add_argument("--spare", type=float, default=1.75, help="rows that a small model tries for each that is kept")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16", help="of all but MiniLM")
     parser.add_argument("--url", help="an OpenAI-compatible server that runs already")
     parser.add_argument("--teacher", default="smollm2-135m-instruct", help="name of the model that the server has")

@@ -8,7 +8,8 @@ each step. The forward pass is transformers' own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -153,20 +154,36 @@ def _prefill(model: Any, prefixes: Sequence[Prefix], longest: int) -> tuple[Tens
     mask = (columns >= (width - lengths)[:, None]).long().to(model.device)
     positions = (mask[:, :width].cumsum(1) - 1).clamp_(min=0)
     cache = growing_cache(model.config)
-    logits = model(
-        input_ids=ids.to(model.device),
-        attention_mask=mask[:, :width],
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]
+    with _contiguous_states(model):
+        logits = model(
+            input_ids=ids.to(model.device),
+            attention_mask=mask[:, :width],
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
     repeats = torch.tensor([len(prefix.indices) for prefix in prefixes])
     if int(repeats.max()) > 1:
         source = torch.arange(len(prefixes)).repeat_interleave(repeats).to(model.device)
         cache.batch_select_indices(source)
         logits, mask, lengths = logits[source], mask[source], lengths.to(model.device)[source]
     return logits, cache, mask, lengths.to(model.device)
+
+
+@contextmanager
+def _contiguous_states(model: Any) -> Iterator[None]:
+    """The last positions' states reach the output layer as a tensor of their own.
+
+    As a slice of all states they make PyTorch copy the layer's weights once a row: 2.7 s of 23 where SmolLM2-135M reads
+    46 prompts of 350 tokens on two cores.
+    """
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, states: (states[0].contiguous(),))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def growing_cache(config: Any) -> Any:
