@@ -21,6 +21,17 @@ from speed.core.spec import Json
 HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?$")
 
 
+MERGED_FROM = "merged_from.json"
+"""File of a merged model: the sha256 of every file of weights that went into it."""
+
+
+def digests_of_weights(folder: Path) -> list[str]:
+    """sha256 of a model's files of weights, and of those that it was merged from."""
+    origins = folder / MERGED_FROM
+    named = json.loads(origins.read_text(encoding="utf-8"))["sha256"] if origins.is_file() else []
+    return sorted({*map(str, named), *(sha256_of(file) for file in folder.glob("*.safetensors"))})
+
+
 class Content(BaseModel):
     """A file or folder of the config: read at `path`, identified by its sha256.
 

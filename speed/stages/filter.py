@@ -18,7 +18,7 @@ from speed.data.quality.negative_rules import CAUSES, NegativeRules
 from speed.data.records import Example
 from speed.ports import Group, Retriever
 from speed.runtime import Context, Runtime
-from speed.stages.own_judges import refuse_own_judge
+from speed.stages.own_judges import refuse_own_judge, refuse_same_records
 
 ENOUGH = "enough"
 """Why a negative goes that nothing speaks against: a record has as many as are wanted."""
@@ -51,6 +51,7 @@ class NegativeFilter(Stage[Example]):
 
     def run(self, out: Path, ctx: Context) -> None:
         file = ctx.folder(self.corpus) / "examples.jsonl"
+        refuse_same_records(self.judge, file, ctx.runtime.home.expanduser())
         numbers = TextNumbers(file)
         groups = [Group(*span) for span in numbers.groups]
         ranks = array("q")

@@ -1,6 +1,7 @@
 """Refuse an embedder as the judge of what it was trained on: it finds near what it was taught.
 
-Weights are recognised by their content, so a copy or an export of an embedder counts as itself.
+Weights are recognised by their content, so a copy or an export of an embedder counts as itself, and a merge as each of
+its parts. Records are recognised by the stages that they came from, by files, and once they are there by their texts.
 """
 
 from __future__ import annotations
@@ -9,14 +10,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from speed.core.content import sha256_of
+from speed.core.content import digests_of_weights
 from speed.core.errors import CorruptArtifact, UserError
 from speed.core.manifest import Manifest, read_manifest
+from speed.core.spec import Json
 from speed.core.stage import Node, Take
+from speed.data.hard_negatives import read_records, text_code
 from speed.ports import Retriever
 
 RECORDS = ("corpus", "samples")
 """Fields by which a stage that writes records names those that they were made from."""
+FILES = ("file", "parts")
+"""Fields by which a given corpus names its files."""
+SAME = 0.01
+"""Share of a corpus that a judge must have learnt to be refused: some short records are written twice by chance."""
 
 
 def refuse_own_judge(judge: Retriever, corpus: Node, home: Path) -> None:
@@ -25,14 +32,40 @@ def refuse_own_judge(judge: Retriever, corpus: Node, home: Path) -> None:
     Raises:
         UserError: with the remedy.
     """
-    own = set(_keys_of_records(corpus))
-    trained = _own_weights(judge, home, lambda recipe: own & set(_built_from(recipe, home / "store")))
+    own, files = set(_keys_of_records(corpus)), set(_files_of(_given(corpus)))
+
+    def is_own(recipe: dict[str, Any]) -> bool:
+        sources = recipe.get("trainer", {}).get("sources", [])
+        return bool(own & set(_built_from(recipe, home / "store")) or files & set(_files_of(sources)))
+
+    trained = next(_own_weights(judge, home, is_own), None)
     if trained is not None:
-        raise UserError(
-            f"filter.judge.model={trained} was trained on the records of this run, or on some of them, and would judge "
-            "its own training\n  name an embedder that was not, or leave filter.judge.model=null for the embedder's "
-            "base before its training"
-        )
+        raise _own_judge(trained[0])
+
+
+def refuse_same_records(judge: Retriever, corpus: Path, home: Path) -> None:
+    """Refuse a judge that was trained on records with the texts of this corpus, whatever way they took.
+
+    Raises:
+        UserError: with the remedy, where they are at least `SAME` of the corpus.
+    """
+    for folder, recipe in _own_weights(judge, home, lambda _: True):
+        read = recipe["corpus"]
+        learnt = home / "store" / read["stage"] / read["key"][:20] / "examples.jsonl"
+        if not learnt.is_file():
+            continue
+        known = frozenset(_texts_of(learnt))
+        texts = [text in known for text in _texts_of(corpus)]
+        if texts and sum(texts) >= SAME * len(texts):
+            raise _own_judge(folder)
+
+
+def _own_judge(folder: Path) -> UserError:
+    return UserError(
+        f"filter.judge.model={folder} was trained on the records of this run, or on some of them, and would judge its "
+        "own training\n  name an embedder that was not, or leave filter.judge.model=null for the embedder's base "
+        "before its training"
+    )
 
 
 def refuse_own_probe(probe: Retriever, root: Node, home: Path) -> None:
@@ -43,23 +76,50 @@ def refuse_own_probe(probe: Retriever, root: Node, home: Path) -> None:
     """
     junior = root.upstream.get("junior")
     own = {root.key, *([junior.key] if isinstance(junior, Node) else [])}
-    trained = _own_weights(probe, home, lambda recipe: own & set(_stands_on(recipe, home / "store", set())))
+    trained = next(_own_weights(probe, home, lambda recipe: own & set(_stands_on(recipe, home / "store", set()))), None)
     if trained is not None:
         raise UserError(
-            f"judge.retriever.model={trained} was trained on what the junior of this run wrote, or what came of it, "
+            f"judge.retriever.model={trained[0]} was trained on what the junior of this run wrote, or what came of it, "
             "and would judge its own training\n  name an embedder that was not, or leave judge.retriever.model=null "
             "for the embedder's base before its training"
         )
 
 
-def _own_weights(judge: Retriever, home: Path, is_own: Callable[[dict[str, Any]], object]) -> Path | None:
-    """Folder of a judge whose weights are those of an embedder in the store with such a recipe; None for any other."""
-    weights = {sha256_of(file): file for file in judge.weights()}
+def _own_weights(
+    judge: Retriever, home: Path, is_own: Callable[[dict[str, Any]], object]
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Folder of a judge and the recipe of each embedder in the store that has such a recipe and is the judge, or went
+    into it."""
+    weights = {
+        digest: folder for folder in {file.parent for file in judge.weights()} for digest in digests_of_weights(folder)
+    }
     for manifest in _manifests(home / "store" / "embedder") if weights else ():
         files = {output.sha256 for output in manifest.outputs if output.path.endswith(".safetensors")}
         if (same := files & set(weights)) and is_own(manifest.recipe):
-            return weights[min(same)].parent
-    return None
+            yield weights[min(same)], manifest.recipe
+
+
+def _given(corpus: Node) -> list[Json]:
+    """What names the files of a given corpus, in the recipes of the stages from which a corpus comes."""
+    read = corpus.upstream.get("corpus")
+    upstream = _given(read) if isinstance(read, Node) else []
+    return [*upstream, *(corpus.own_recipe[name] for name in FILES if name in corpus.own_recipe)]
+
+
+def _files_of(named: Json) -> Iterator[str]:
+    """Every sha256 of a file in a part of a recipe."""
+    if isinstance(named, dict):
+        if isinstance(digest := named.get("sha256"), str):
+            yield digest
+        named = list(named.values())
+    for inner in named if isinstance(named, list) else ():
+        yield from _files_of(inner)
+
+
+def _texts_of(corpus: Path) -> Iterator[int]:
+    """A number for the query and positive of each record."""
+    for record in read_records(corpus):
+        yield text_code(f"{record.query}\n{record.positive}")
 
 
 def _stands_on(recipe: dict[str, Any], store: Path, seen: set[str]) -> Iterator[str]:

@@ -12,20 +12,22 @@ from typing import Any, ClassVar
 import pytest
 
 from speed.core.build import build
-from speed.core.content import sha256_of
+from speed.core.content import MERGED_FROM, Content, sha256_of
 from speed.core.errors import UserError
 from speed.core.graph import goals
 from speed.core.manifest import Manifest, Output
 from speed.core.stage import Pool, Stage, silence
 from speed.core.store import Store
+from speed.data.given_records import Part
 from speed.data.quality.negative_rules import NegativeRules
 from speed.data.records import Example, Kind, Sample
 from speed.ports import Comparison, Group, Retriever
 from speed.runtime import Context, Runtime
 from speed.stages.dedup import Dedup
 from speed.stages.filter import NegativeFilter
+from speed.stages.given import FirstOfCorpus, GivenCorpus
 from speed.stages.negatives import MinedNegatives
-from speed.stages.own_judges import refuse_own_judge
+from speed.stages.own_judges import refuse_own_judge, refuse_same_records
 
 ROWS = [
     ("a b c d", "a b c d", "far"),
@@ -222,14 +224,14 @@ class Samples(Pool[Sample]):
         return iter(())
 
 
-def embedder_of(corpus: Stage[Example], home: Path, file: Path) -> None:
+def embedder_of(corpus: Stage[Example], home: Path, file: Path, sources: Sequence[Any] = ()) -> None:
     """As if an embedder had been trained on a corpus, and its weights were in a file."""
     for stage, key, recipe, outputs in (
         ("dedup", corpus.key, dict(corpus.own_recipe), ()),
         (
             "embedder",
             "e" * 64,
-            {"corpus": corpus.recipe()},
+            {"corpus": corpus.recipe(), "trainer": {"sources": list(sources)}},
             (Output(path="model/model.safetensors", sha256=sha256_of(file), bytes=1),),
         ),
     ):
@@ -251,6 +253,51 @@ def test_an_embedder_is_no_judge_of_the_records_that_it_was_trained_on(tmp_path:
     refuse_own_judge(judge, Dedup(None, Samples(2).take(10)), tmp_path)
     file.write_bytes(b"other weights")
     refuse_own_judge(judge, Dedup(None, Samples(1).take(10)), tmp_path)
+
+
+def example(query: str, positive: str) -> Example:
+    return Example(kind=Kind.RETRIEVAL, task="t", query=query, positive=positive, negative="n")
+
+
+def test_a_merge_of_own_embedders_is_no_judge_either(tmp_path: Path) -> None:
+    part, merged = tmp_path / "part" / "model.safetensors", tmp_path / "merged" / "model.safetensors"
+    for file, content in ((part, b"weights"), (merged, b"their mean")):
+        file.parent.mkdir()
+        file.write_bytes(content)
+    corpus = Dedup(None, Samples(1).take(10))
+    embedder_of(corpus, tmp_path, part)
+    refuse_own_judge(WordRetriever(file=str(merged)), corpus, tmp_path)
+    (merged.parent / MERGED_FROM).write_text(json.dumps({"sha256": [sha256_of(part)]}))
+    with pytest.raises(UserError, match="was trained on the records of this run"):
+        refuse_own_judge(WordRetriever(file=str(merged)), corpus, tmp_path)
+
+
+def test_records_that_come_back_as_a_file_are_recognised(tmp_path: Path) -> None:
+    """By the file where it was a labelled set of the judge's training, and by their texts once they are there."""
+    weights = tmp_path / "copy" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    judge = WordRetriever(file=str(weights))
+    learnt = Dedup(None, Samples(1).take(10))
+    given = tmp_path / "given.jsonl"
+    given.write_text(example("q", "p").line() + "\n")
+    embedder_of(learnt, tmp_path, weights, sources=[{"path": {"sha256": sha256_of(given)}, "weight": 1.0}])
+    with pytest.raises(UserError, match="was trained on the records of this run"):
+        refuse_own_judge(judge, mined_from(GivenCorpus(Content(path=given))), tmp_path)
+    with pytest.raises(UserError, match="was trained on the records of this run"):
+        refuse_own_judge(judge, FirstOfCorpus((Part(name="a", path=given),), 1), tmp_path)
+    other = tmp_path / "other.jsonl"
+    other.write_text(example("q2", "p2").line() + "\n")
+    refuse_own_judge(judge, GivenCorpus(Content(path=other)), tmp_path)
+
+    records = tmp_path / "store" / "dedup" / learnt.key[:20] / "examples.jsonl"
+    records.write_text("".join(example(f"q{n}", f"p{n}").line() + "\n" for n in range(200)))
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(example(f"q{n}", f"p{n}").line() + "\n" for n in range(199, 400)))
+    refuse_same_records(judge, few, tmp_path)
+    few.write_text("".join(example(f"q{n}", f"p{n}").line() + "\n" for n in range(197, 400)))
+    with pytest.raises(UserError, match="was trained on the records of this run"):
+        refuse_same_records(judge, few, tmp_path)
 
 
 def mined_from(corpus: Stage[Example]) -> MinedNegatives:

@@ -26,7 +26,7 @@ from speed.backends.embedder.merge_parts import Part, read_json, refuse_unlike
 from speed.backends.encoding.embedding_model import ADAPTER, BASE, transformer
 from speed.backends.runtime.device import quietly
 from speed.core.cache import aside_name
-from speed.core.content import sha256_of
+from speed.core.content import MERGED_FROM, digests_of_weights, sha256_of
 from speed.core.errors import UserError
 
 How: TypeAlias = Literal["mean", "slerp"]
@@ -94,6 +94,8 @@ def merge(parts: Sequence[Part], how: How, out: Path) -> Merged:
         merged = _merge_weights(whole, how, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    digests = {digest for part in parts for digest in digests_of_weights(part.folder)}
+    (out / MERGED_FROM).write_text(json.dumps({"sha256": sorted(digests)}, indent=1) + "\n", encoding="utf-8")
     _card(parts, how, merged).save(out / "README.md")
     return merged
 

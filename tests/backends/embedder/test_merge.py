@@ -25,7 +25,7 @@ from speed.backends.embedder.merge import PARALLEL, mixed
 from speed.backends.encoding.encoder import Encoder
 from speed.backends.evaluation.evaluated_model import asks_for_instructions
 from speed.core.cache import _tidy
-from speed.core.content import sha256_of
+from speed.core.content import MERGED_FROM, digests_of_weights, sha256_of
 from speed.merge import main
 
 WEIGHTS = "model.safetensors"
@@ -85,7 +85,8 @@ def test_what_comes_out_is_an_embedder_like_its_parts(embedders: Path, tmp_path:
 
     merge(tmp_path / "merged", embedders / "0", embedders / "1")
     files = {file.relative_to(embedders / "0").as_posix() for file in (embedders / "0").rglob("*")}
-    assert {file.relative_to(tmp_path / "merged").as_posix() for file in (tmp_path / "merged").rglob("*")} == files
+    made = {file.relative_to(tmp_path / "merged").as_posix() for file in (tmp_path / "merged").rglob("*")}
+    assert made == {*files, MERGED_FROM}
     found = Encoder.load(tmp_path / "merged").encode(TEXTS)
     ends = [Encoder.load(embedders / each).encode(TEXTS) for each in "01"]
     assert all(abs(found - end).max() > 1e-3 for end in ends)
@@ -101,6 +102,15 @@ def test_what_comes_out_is_an_embedder_like_its_parts(embedders: Path, tmp_path:
         assert sha256_of(embedders / each) in card
     assert str(tmp_path.parent) not in card
     assert "arXiv 2203.05482" in card
+
+
+def test_a_merge_knows_the_weights_that_went_into_it(embedders: Path, tmp_path: Path) -> None:
+    """Also those of a merge that is merged again."""
+    merge(tmp_path / "merged", embedders / "0", embedders / "1")
+    merge(tmp_path / "again", tmp_path / "merged", embedders / "2")
+    parts = {digest for each in "012" for digest in digests_of_weights(embedders / each)}
+    assert len(parts) == 3
+    assert parts < set(digests_of_weights(tmp_path / "again"))
 
 
 def test_sentence_transformers_loads_it(embedders: Path, tmp_path: Path) -> None:
