@@ -142,7 +142,14 @@ _FILTERED = (
     *("content_filter", "content_policy_violation", "responsibleaipolicyviolation", "content management policy"),
     *("invalid_prompt", "flagged", "moderation", "safety system", "prohibited_content"),
 )
-_TOO_LONG = ("context_length_exceeded", "contextwindowexceeded", "maximum context length")
+_TOO_LONG = (
+    *("context_length_exceeded", "contextwindowexceeded", "maximum context length"),  # OpenAI, LiteLLM, vLLM
+    *("exceed_context_size", "larger than the max context size", "too large to process"),  # llama.cpp
+    "exceeds the context length",  # Ollama
+    "prompt is too long",  # Anthropic
+    "exceeds the maximum number of tokens",  # Gemini
+)
+"""How servers say that a text is longer than the model reads; llama.cpp says it of embeddings with a 500."""
 _BROKE = ("insufficient_quota", "billing_hard_limit_reached", "credit balance is too low")
 AGAIN = frozenset({408, 409, 425, 429})
 LEARNT = {
@@ -185,7 +192,7 @@ def failure_of(
     small = body.lower()
     if 400 <= status < 500 and status not in (401, 402, 429) and any(mark in small for mark in _FILTERED):
         return TransportError("content_filter", f"{status} {said}", again=False, remedy=remedy)
-    if 400 <= status < 500 and any(mark in small for mark in _TOO_LONG):
+    if (400 <= status < 500 or status == 500) and any(mark in small for mark in _TOO_LONG):
         return TransportError(
             "too_long",
             said,

@@ -13,6 +13,7 @@ from quick_teacher import Priced, answers, ask, context, fine, teacher
 
 from speed.core.errors import UserError
 from speed.runs.ledger_table import ledger_table
+from speed.teaching.errors import TransportError, failure_of
 from speed.teaching.journal import Journal
 from speed.teaching.lines import line_of
 from speed.teaching.litellm_teacher import LitellmTeacher
@@ -295,3 +296,22 @@ def test_what_is_asked_is_the_same_for_both_senders(provider: Provider, tmp_path
     for kind in SENDERS:
         list(teacher(kind).ask([(ask("row 1 | say:plain"), fine)], context(tmp_path / kind.__name__, provider)))
     assert len(provider.bodies) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (400, "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens."),
+        (400, "request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it"),
+        (500, "input (929 tokens) is too large to process. increase the physical batch size (current batch size: 512)"),
+        (400, "the input length exceeds the context length"),
+        (400, "prompt is too long: 210000 tokens > 200000 maximum"),
+        (400, "The input token count (1200293) exceeds the maximum number of tokens allowed (1048576)."),
+        (413, "`inputs` must have less than 512 tokens. Given: 929"),
+    ],
+)  # fmt: skip
+def test_a_text_that_the_model_cannot_read_is_too_long_in_every_servers_words(status: int, said: str) -> None:
+    kind = "exceed_context_size_error" if "available context" in said else "invalid_request_error"
+    found = failure_of(status, json.dumps({"error": {"message": said, "type": kind}}), {}, "")
+    assert isinstance(found, TransportError)
+    assert (found.cause, found.again) == ("too_long", False)
