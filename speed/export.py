@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speed.backends.runtime.older_readers import for_older_readers
 from speed.core.cache import write_aside
 from speed.core.errors import CorruptArtifact, UserError, explained
 from speed.runs.entry import one_message
@@ -154,12 +155,14 @@ def export(
     with write_aside(to) as aside:
         if embedder:
             copy_embedder(payload, aside, adapter)
+            for_older_readers(aside)
             told = parity(payload, aside, manifest, url, served or str(to))
             (aside / "README.md").write_text(_with_parity(_card_of(aside), told), encoding="utf-8")
         else:
             from speed.backends.alignment.export import write_generator
 
             write_generator(payload, aside, adapter, precision, "generator" if manifest is None else manifest.label)
+            for_older_readers(aside)
         tell_origin(aside / "README.md", manifest)
     return to
 

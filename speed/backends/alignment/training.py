@@ -32,6 +32,7 @@ from speed.backends.alignment.trl_patches import project_completions_only
 from speed.backends.engines.weights import CARD, WeightsCard, write_card
 from speed.backends.runtime.at_once import AtOnce, DoesNotFit
 from speed.backends.runtime.disk import disk_errors
+from speed.backends.runtime.older_readers import for_older_readers
 from speed.backends.runtime.processes import FOLDER, STOP, several
 from speed.backends.runtime.stopping import Stop
 from speed.core.errors import UserError
@@ -256,6 +257,7 @@ def save_model(model: Any, tokenizer: Any, base: str, folder: Path, weights: dic
         model.config.use_cache = True
         model.save_pretrained(str(folder), state_dict=weights)
     tokenizer.save_pretrained(str(folder))
+    for_older_readers(folder)
 
 
 def summary_of(curve: Sequence[dict[str, float]]) -> dict[str, float]:

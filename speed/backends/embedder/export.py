@@ -25,6 +25,7 @@ from speed.backends.encoding.embedding_model import BASE, ignores_later_tokens, 
 from speed.backends.encoding.encoder import Encoder
 from speed.backends.encoding.instructions import instruction_table
 from speed.backends.encoding.token_rows import Frame, token_rows, training_frame
+from speed.backends.runtime.older_readers import for_older_readers
 from speed.core.cache import write_aside
 from speed.core.content import locate_model, sha256_of
 from speed.core.spec import Json, recipe
@@ -79,6 +80,7 @@ def export(
     with write_aside(out / "model") as aside:
         model.to(dtype).save_pretrained(str(aside))
         framed(tokenizer, frame, config.max_length).save_pretrained(str(aside))
+        for_older_readers(aside)
         write_layout(config, aside, int(model.config.hidden_size), facts)
         encoder = Encoder.load(aside, device=model.device)
         worst = float((torch.from_numpy(encoder.encode(PROBES)) - expected).abs().max())
@@ -109,6 +111,7 @@ def write_adapter(
     shape.target_modules = sorted(shape.target_modules)  # a set, whose order would differ from run to run
     model.save_pretrained(str(folder))
     framed(tokenizer, frame, config.max_length).save_pretrained(str(folder))
+    for_older_readers(folder)
     write_layout(config, folder, int(model.config.hidden_size), facts)
     if Path(source).is_dir():
         _write_json(folder / BASE, {"sha256": sha256_of(Path(source))})

@@ -220,6 +220,12 @@ UNLIKE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: rewrite(folder / "config.json", num_attention_heads=8),
         r"differ in architecture \(num_attention_heads\): 4 and 8",
     ),
+    "rope": (
+        lambda folder: rewrite(
+            folder / "config.json", rope_parameters={"rope_type": "default", "rope_theta": 5e5}, rope_theta=1e4
+        ),
+        r"differ in architecture \(rope_theta\): 10000\.0 and 500000\.0",
+    ),
     "layers": (
         lambda folder: save_file({FROZEN: load_file(folder / WEIGHTS)[FROZEN]}, folder / WEIGHTS),
         r"only one of them has the tensor layers\.0\..* and \d+ others",
@@ -261,6 +267,7 @@ def test_what_changes_no_vector_may_differ(embedders: Path, tmp_path: Path) -> N
     """Also a key that one version of a library writes as null and another leaves out."""
     other = shutil.copytree(embedders / "1", tmp_path / "other")
     rewrite(other / "config.json", use_cache=False, architectures=["LlamaForCausalLM"], top_p=0.5, rope_scaling=None)
+    rewrite(other / "config.json", rope_theta=None)  # as transformers 5 alone writes it
     rewrite(other / "config_sentence_transformers.json", __version__={}, default_prompt_name=None)
     written = json.loads((other / "config_sentence_transformers.json").read_text())
     rewrite(other / "config_sentence_transformers.json", prompts=written["prompts"] | {"document": ""})
