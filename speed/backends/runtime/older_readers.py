@@ -33,7 +33,7 @@ def _known_class(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_rope(config: dict[str, Any]) -> dict[str, Any]:
-    """A model's config with its rotary embedding named as version 4 does, too; where both are there, `rope_parameters` count."""
+    """A model's config with its rotary embedding named as version 4 does, too; `rope_parameters` decide."""
     parameters = config.get("rope_parameters")
     if not isinstance(parameters, dict):
         return config
