@@ -18,7 +18,7 @@ MINILM = ROOT / "speed" / "miniature" / "bases" / "embedder"
 
 def test_each_point_is_an_experiment_of_its_own_and_those_of_a_corpus_share_it(tmp_path: Path) -> None:
     (tmp_path / "odp").mkdir()
-    task = tmp_path / "mteb" / "STSBenchmark"
+    task = tmp_path / "home" / "tasks" / "STSBenchmark"
     task.mkdir(parents=True)
     (task / "test.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "score": 1.0}\n')
     (tmp_path / "odp" / "odp_topics.txt").write_text("Arts/Music\nScience/Physics\n")
