@@ -153,13 +153,15 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def tasks_taken(data: Path, tasks: Sequence[str], to: Path) -> None:
-    """Copies of the tasks in a folder of their own."""
-    for name in tasks:
-        shutil.rmtree(to / name, ignore_errors=True)
-        shutil.copytree(data / name, to / name)
-        if name in SETS:
-            file = to / name / "test.jsonl"
-            file.write_text("".join(file.read_text(encoding="utf-8").splitlines(True)[: SETS[name]]), encoding="utf-8")
+    """Copies of the tasks, and of nothing else, in a folder of their own."""
+    shutil.rmtree(to, ignore_errors=True)
+    for source in (file for name in tasks for file in sorted((data / name).rglob("*")) if file.is_file()):
+        copy = to / source.relative_to(data)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        text = source.read_text(encoding="utf-8")
+        if source.name == "test.jsonl" and (sets := SETS.get(source.parent.name)):
+            text = "".join(line + "\n" for line in text.split("\n")[:sets])
+        copy.write_text(text, encoding="utf-8")
 
 
 def hashed(tasks: Path) -> dict[str, float]:

@@ -7,13 +7,29 @@ from pathlib import Path
 
 from conftest import ROOT
 from plans import config_of
-from real_models import CORPORA, common, embedders, points
+from real_models import CORPORA, common, embedders, points, tasks_taken
 
 from speed.pipeline import pipeline
 
 LLAMA = ROOT / "speed" / "miniature" / "bases" / "llama"
 MINILM = ROOT / "speed" / "miniature" / "bases" / "embedder"
 """Stand for the packages' models, which are not installed everywhere."""
+
+
+def test_of_titles_only_the_first_sets_are_taken(tmp_path: Path) -> None:
+    """Once more over what is there, and whatever the modes of the data."""
+    titles, other = tmp_path / "mteb" / "StackOverflowTitlesClustering", tmp_path / "mteb" / "Sub" / "qrels"
+    for folder in (titles, other):
+        folder.mkdir(parents=True)
+        (folder / "test.jsonl").write_text('{"a": "\u2028"}\n' * 9, encoding="utf-8")
+    titles.joinpath("test.jsonl").chmod(0o444)
+    for _ in range(2):
+        tasks_taken(tmp_path / "mteb", ["StackOverflowTitlesClustering", "Sub"], tmp_path / "taken")
+    taken = {file.relative_to(tmp_path / "taken").as_posix(): file for file in (tmp_path / "taken").rglob("*.jsonl")}
+    assert {name: file.read_text(encoding="utf-8").count("\n") for name, file in taken.items()} == {
+        "StackOverflowTitlesClustering/test.jsonl": 2,
+        "Sub/qrels/test.jsonl": 9,
+    }
 
 
 def test_each_point_is_an_experiment_of_its_own_and_those_of_a_corpus_share_it(tmp_path: Path) -> None:

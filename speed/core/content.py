@@ -26,10 +26,18 @@ MERGED_FROM = "merged_from.json"
 
 
 def digests_of_weights(folder: Path) -> list[str]:
-    """sha256 of a model's files of weights, and of those that it was merged from."""
+    """sha256 of a model's files of weights, and of those that it was merged from.
+
+    Raises:
+        UserError: for a damaged list of the latter.
+    """
     origins = folder / MERGED_FROM
-    named = json.loads(origins.read_text(encoding="utf-8"))["sha256"] if origins.is_file() else []
-    return sorted({*map(str, named), *(sha256_of(file) for file in folder.glob("*.safetensors"))})
+    try:
+        named = json.loads(origins.read_text(encoding="utf-8"))["sha256"] if origins.is_file() else []
+        digests = {str(digest) for digest in named}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{origins} is damaged ({error!r:.80}): merge or fetch the model again") from error
+    return sorted({*digests, *(sha256_of(file) for file in folder.glob("*.safetensors"))})
 
 
 class Content(BaseModel):

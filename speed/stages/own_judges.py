@@ -32,11 +32,11 @@ def refuse_own_judge(judge: Retriever, corpus: Node, home: Path) -> None:
     Raises:
         UserError: with the remedy.
     """
-    own, files = set(_keys_of_records(corpus)), set(_files_of(_given(corpus)))
+    own = {*_keys_of_records(corpus), *_files_of(_given(corpus))}
 
     def is_own(recipe: dict[str, Any]) -> bool:
-        sources = recipe.get("trainer", {}).get("sources", [])
-        return bool(own & set(_built_from(recipe, home / "store")) or files & set(_files_of(sources)))
+        sources = _files_of(recipe.get("trainer", {}).get("sources", []))
+        return bool(own & {*_built_from(recipe, home / "store"), *sources})
 
     trained = next(_own_weights(judge, home, is_own), None)
     if trained is not None:
@@ -143,7 +143,8 @@ def _keys_of_records(node: Node) -> Iterator[str]:
 
 
 def _built_from(recipe: dict[str, Any], store: Path) -> Iterator[str]:
-    """The same of something built, by the manifests in the store."""
+    """The same of something built, by the manifests in the store; and the sha256 of the files that it was given."""
+    yield from _files_of([recipe[name] for name in FILES if name in recipe])
     for read in (recipe[name] for name in RECORDS if name in recipe):
         yield read["key"]
         folder = store / (read.get("stage") or read["pool"]) / read["key"][:20]

@@ -25,6 +25,7 @@ from torch import Tensor
 from speed.backends.embedder.merge_parts import Part, read_json, refuse_unlike
 from speed.backends.encoding.embedding_model import ADAPTER, BASE, transformer
 from speed.backends.runtime.device import quietly
+from speed.backends.runtime.older_readers import for_older_readers
 from speed.core.cache import aside_name
 from speed.core.content import MERGED_FROM, digests_of_weights, sha256_of
 from speed.core.errors import UserError
@@ -92,6 +93,7 @@ def merge(parts: Sequence[Part], how: How, out: Path) -> Merged:
         refuse_unlike(whole)
         shutil.copytree(whole[0].folder, out, ignore=shutil.ignore_patterns(*LEFT_OUT))
         merged = _merge_weights(whole, how, out)
+        for_older_readers(out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     digests = {digest for part in parts for digest in digests_of_weights(part.folder)}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speed.backends.encoding.encoder import pooling_and_norm
-from speed.backends.runtime.older_readers import with_rope
+from speed.backends.runtime.older_readers import OLDER, with_rope
 from speed.core.content import sha256_of
 from speed.core.errors import UserError
 from speed.core.spec import Json
@@ -16,15 +16,16 @@ from speed.core.spec import Json
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json")
 """Files that say how a text becomes tokens, the first that is there counts."""
 UNLIKE = (
-    *("transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures", "use_cache", "rope_parameters"),
+    *("transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures", "use_cache"),
     *("do_sample", "early_stopping", "num_beams", "num_beam_groups", "num_return_sequences", "diversity_penalty"),
     *("temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "task_specific_params"),
     *("max_length", "min_length", "max_new_tokens", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"),
     *("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"),
     *("remove_invalid_values", "exponential_decay_length_penalty", "output_scores", "return_dict_in_generate"),
 )
-"""Keys of config.json that may differ, since they change no vector: who wrote it and in which type, how the model would
-generate, and what transformers 5 says in words of its own (`with_rope`)."""
+"""Keys of config.json that may differ, since they change no vector: who wrote it and in which type, and how the model
+would generate."""
+ROPE = "rope_parameters"
 PROMPTS, READING = "config_sentence_transformers.json", "sentence_bert_config.json"
 DEFAULTS: dict[str, dict[str, Json]] = {
     PROMPTS: {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"},
@@ -49,9 +50,10 @@ def refuse_unlike(parts: Sequence[Part]) -> None:
     Raises:
         UserError: naming the first difference.
     """
-    first, known = parts[0], _beside_weights(parts[0].folder)
+    by_layers = all(isinstance(read_json(part.folder / "config.json").get(ROPE), dict) for part in parts)
+    first, known = parts[0], _beside_weights(parts[0].folder, by_layers)
     for part in parts[1:]:
-        for what, value in _beside_weights(part.folder).items():
+        for what, value in _beside_weights(part.folder, by_layers).items():
             if value != known[what]:
                 raise UserError(
                     f"{part.name} cannot be merged with {first.name}: they differ in {what}"
@@ -60,9 +62,16 @@ def refuse_unlike(parts: Sequence[Part]) -> None:
                 )
 
 
-def _beside_weights(folder: Path) -> dict[str, Json]:
-    """All that decides over vectors beside weights, by its name for people."""
-    config = {name: value for name, value in with_rope(read_json(folder / "config.json")).items() if name not in UNLIKE}
+def _beside_weights(folder: Path, by_layers: bool) -> dict[str, Json]:
+    """All that decides over vectors beside weights, by its name for people.
+
+    Args:
+        by_layers: whether all parts name their rotary embedding as transformers 5 does, which says more; else it is
+            compared in the words of 4.
+    """
+    left_out = {*UNLIKE, *(OLDER if by_layers else (ROPE,))}
+    config = with_rope(read_json(folder / "config.json"))
+    config = {name: value for name, value in config.items() if name not in left_out}
     written, read = (DEFAULTS[name] | _stated(read_json(folder / name)) for name in (PROMPTS, READING))
     prompts = written.get("prompts")
     texts = {name: text for name, text in prompts.items() if text} if isinstance(prompts, dict) else {}

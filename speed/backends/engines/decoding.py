@@ -179,6 +179,9 @@ def _contiguous_states(model: Any) -> Iterator[None]:
     46 prompts of 350 tokens on two cores.
     """
     head = model.get_output_embeddings()
+    if head is None:
+        yield
+        return
     hook = head.register_forward_pre_hook(lambda _, states: (states[0].contiguous(),))
     try:
         yield

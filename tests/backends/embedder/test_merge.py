@@ -26,6 +26,7 @@ from speed.backends.encoding.encoder import Encoder
 from speed.backends.evaluation.evaluated_model import asks_for_instructions
 from speed.core.cache import _tidy
 from speed.core.content import MERGED_FROM, digests_of_weights, sha256_of
+from speed.core.errors import UserError
 from speed.merge import main
 
 WEIGHTS = "model.safetensors"
@@ -111,6 +112,13 @@ def test_a_merge_knows_the_weights_that_went_into_it(embedders: Path, tmp_path: 
     parts = {digest for each in "012" for digest in digests_of_weights(embedders / each)}
     assert len(parts) == 3
     assert parts < set(digests_of_weights(tmp_path / "again"))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", "null", '{"sha256": null}'])
+def test_a_damaged_list_of_what_was_merged_is_told(text: str, tmp_path: Path) -> None:
+    (tmp_path / MERGED_FROM).write_text(text)
+    with pytest.raises(UserError, match=r"merged_from\.json is damaged .*: merge or fetch the model again"):
+        digests_of_weights(tmp_path)
 
 
 def test_sentence_transformers_loads_it(embedders: Path, tmp_path: Path) -> None:
@@ -224,7 +232,7 @@ UNLIKE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: rewrite(
             folder / "config.json", rope_parameters={"rope_type": "default", "rope_theta": 5e5}, rope_theta=1e4
         ),
-        r"differ in architecture \(rope_theta\): 10000\.0 and 500000\.0",
+        r"differ in architecture \(rope_parameters\) \(rope_theta\): 10000\.0 and 500000\.0",
     ),
     "layers": (
         lambda folder: save_file({FROZEN: load_file(folder / WEIGHTS)[FROZEN]}, folder / WEIGHTS),
@@ -267,7 +275,8 @@ def test_what_changes_no_vector_may_differ(embedders: Path, tmp_path: Path) -> N
     """Also a key that one version of a library writes as null and another leaves out."""
     other = shutil.copytree(embedders / "1", tmp_path / "other")
     rewrite(other / "config.json", use_cache=False, architectures=["LlamaForCausalLM"], top_p=0.5, rope_scaling=None)
-    rewrite(other / "config.json", rope_theta=None)  # as transformers 5 alone writes it
+    config = json.loads((other / "config.json").read_text())
+    rewrite(other / "config.json", rope_parameters=None, rope_theta=config["rope_theta"])  # as transformers 4 wrote it
     rewrite(other / "config_sentence_transformers.json", __version__={}, default_prompt_name=None)
     written = json.loads((other / "config_sentence_transformers.json").read_text())
     rewrite(other / "config_sentence_transformers.json", prompts=written["prompts"] | {"document": ""})

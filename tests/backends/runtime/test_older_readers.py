@@ -13,6 +13,7 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     Gemma3TextConfig,
+    Gemma4TextConfig,
     LlamaConfig,
     ModernBertConfig,
     PreTrainedConfig,
@@ -44,10 +45,12 @@ LAYERS = {
             Gemma3TextConfig(rope_parameters=LAYERS),
             {"rope_theta": 1e6, "rope_local_base_freq": 2e4, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
         ),
+        (Gemma4TextConfig(), {"rope_scaling": None}),
+        (ModernBertConfig(rope_parameters=LAYERS), {"global_rope_theta": 1e6, "rope_scaling": None}),
         (ModernBertConfig(), {"global_rope_theta": 160000.0, "local_rope_theta": 10000.0}),
         (BertConfig(), {}),
     ],
-    ids=["one base", "scaled", "by layers", "an encoder", "no rope"],
+    ids=["one base", "scaled", "by layers", "another family", "a scaled encoder", "an encoder", "no rope"],
 )
 def test_the_rope_is_named_for_both(config: PreTrainedConfig, added: dict[str, Any], tmp_path: Path) -> None:
     config.save_pretrained(str(tmp_path))
