@@ -32,8 +32,9 @@ from speed.core.spec import Json, recipe
 
 PROBES = ("", "a", "Instruct: Retrieve semantically similar text.\nQuery: the quick brown fox", "long text " * 2000)
 """Texts on which the exported model must agree with the trained one."""
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
-"""Largest difference of an entry; merging rounds half-precision weights once."""
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.2}
+"""Largest distance of a vector from the trained model's, as a share of its length. In half precision every layer rounds,
+and adapters that are merged round otherwise; another pooling, a lost EOS or lost adapters are further away."""
 
 CARD = """# Embedder trained by speed
 
@@ -83,10 +84,12 @@ def export(
         for_older_readers(aside)
         write_layout(config, aside, int(model.config.hidden_size), facts)
         encoder = Encoder.load(aside, device=model.device)
-        worst = float((torch.from_numpy(encoder.encode(PROBES)) - expected).abs().max())
+        found = torch.from_numpy(encoder.encode(PROBES))
+        worst = float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
         if not worst <= TOLERANCE[dtype]:
             raise RuntimeError(
-                f"the embedder as it was saved gives vectors that differ by {worst} from the trained one's"
+                f"the embedder as it was saved gives vectors that differ from the trained one's by {worst:.2g} of their "
+                "length"
             )
 
 
