@@ -33,8 +33,9 @@ from speed.core.spec import Json, recipe
 PROBES = ("", "a", "Instruct: Retrieve semantically similar text.\nQuery: the quick brown fox", "long text " * 2000)
 """Texts on which the exported model must agree with the trained one."""
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.2}
-"""Largest distance of a vector from the trained model's, as a share of its length. In half precision every layer rounds,
-and adapters that are merged round otherwise; another pooling, a lost EOS or lost adapters are further away."""
+"""Largest distance of a vector from the trained model's, as a share of its length. In half precision every layer
+rounds, and adapters that are merged round otherwise (SmolLM2-135M after 18 steps: 0.10, a cosine of 0.995); another
+pooling or a lost EOS are further away."""
 
 CARD = """# Embedder trained by speed
 
@@ -88,8 +89,7 @@ def export(
         worst = float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
         if not worst <= TOLERANCE[dtype]:
             raise RuntimeError(
-                f"the embedder as it was saved gives vectors that differ from the trained one's by {worst:.2g} of their "
-                "length"
+                f"the saved embedder's vectors are {worst:.2g} of their length away from the trained one's"
             )
 
 

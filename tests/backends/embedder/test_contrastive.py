@@ -15,6 +15,7 @@ from tiny_generator import context, make_base
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModel, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
+from speed.backends.embedder.export import export, framed
 from speed.backends.embedder.forward import Forward
 from speed.backends.embedder.loop import table_of
 from speed.backends.embedder.plan import Plan, batch_of
@@ -24,8 +25,9 @@ from speed.backends.embedder.settings import Lora, Masks
 from speed.backends.embedder.step import Steps, schedule
 from speed.backends.embedder.token_table import query_text
 from speed.backends.embedder.trainer import ContrastiveTrainer
+from speed.backends.encoding.embedding_model import transformer
 from speed.backends.encoding.encoder import Encoder
-from speed.backends.encoding.token_rows import token_rows, training_frame
+from speed.backends.encoding.token_rows import Frame, token_rows, training_frame
 from speed.core.content import ModelReference
 from speed.core.errors import UserError
 from speed.core.spec import digest
@@ -359,6 +361,26 @@ def test_weights_below_two_dimensions_are_not_decayed(base: Path, tmp_path: Path
     assert decayed["weight_decay"] == 0.1
     assert plain["weight_decay"] == 0.0
     assert all(weight.ndim == 1 for weight in plain["params"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_export_that_embeds_otherwise_is_refused(
+    dtype: torch.dtype, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the EOS is lost on the way. In half precision vectors differ a little, and that is no reason."""
+    config = small(base, lora=None)
+    model, tokenizer = transformer(str(base), None, dtype)
+    frame = training_frame(tokenizer, config.pooling, config.bos)
+    export(config, model, tokenizer, frame, 0, tmp_path / "right", dtype, {"steps": 0})
+    assert (tmp_path / "right" / "model").is_dir()
+
+    def without_end(tokenizer: Any, frame: Frame, max_length: int) -> Any:
+        return framed(tokenizer, Frame(frame.before, ()), max_length)
+
+    monkeypatch.setattr("speed.backends.embedder.export.framed", without_end)
+    with pytest.raises(RuntimeError, match="of their length away from the trained one's"):
+        export(config, model, tokenizer, frame, 0, tmp_path / "wrong", dtype, {"steps": 0})
+    assert not (tmp_path / "wrong" / "model").exists()
 
 
 def test_the_base_without_training_is_exported_as_it_is(trainer: Any, tmp_path: Path) -> None:
