@@ -73,7 +73,10 @@ class BatchProvider(Provider):
         fields = await request.post()
         assert fields["purpose"] == "batch"
         content = fields["file"].file.read()  # type: ignore[union-attr]
-        return await self._told(request, "uploaded", lambda: {"id": self._file(content), "object": "file"})
+        about = {"object": "file", "bytes": len(content), "created_at": 1, "filename": "f.jsonl", "purpose": "batch"}
+        return await self._told(
+            request, "uploaded", lambda: {"id": self._file(content), **about, "status": "processed"}
+        )
 
     def _file(self, content: bytes) -> str:
         name = f"file-{len(self.files)}"
