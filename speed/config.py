@@ -72,6 +72,8 @@ class Diversity(Spec):
     """Examples that are written for a task."""
     truncate: bool
     """Cut topics deeper than four levels to their first two and last two (paper, Appendix D.1)."""
+    brainstormer: str | None = Field(None, min_length=1)
+    """Model that brainstorms in the teacher's place, at the same endpoint; null: the teacher (the paper)."""
 
     @model_validator(mode="after")
     def _enough(self) -> Diversity:
@@ -427,8 +429,15 @@ class Config(Spec):
 
     @property
     def asked(self) -> list[Teacher]:
-        """Every teacher that may be asked: the one that writes, and the models of `judge.models`."""
-        return [self.teacher, *map(self.teacher.named, self.judge.models)]
+        """Every teacher that may be asked: the one that writes, the one that brainstorms, and those that judge."""
+        others = [name for name in (self.diversity.brainstormer, *self.judge.models) if name is not None]
+        return [self.teacher, *map(self.teacher.named, others)]
+
+    @property
+    def brainstormer(self) -> Teacher:
+        """Who thinks of tasks."""
+        name = self.diversity.brainstormer
+        return self.teacher if name is None else self.teacher.named(name)
 
 
 def validated(values: dict[str, Any]) -> Config:

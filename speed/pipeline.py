@@ -86,7 +86,7 @@ def pipeline(config: Config) -> Pipeline:
         return Tasks(
             plan=BrainstormPlan(role=role, seed=seed.data, mix=config.scale.mix),
             topics=topics,
-            teacher=teacher,
+            teacher=config.brainstormer,
             prompts=prompts.of("brainstorm"),
             request=diversity.tasks_requested,
             tasks_per_topic=1,  # the whole list is recorded too, so that all points of Table 3 share its calls
