@@ -124,8 +124,9 @@ class TeacherCheck:
         topic = self._topics[int(rng.random() * len(self._topics))]
         return brainstorm_prompt(kind, topic, self._config.diversity.tasks_requested, self._config.prompts, rng)
 
-    def _asked(self, requests: Sequence[tuple[Ask, Check]]) -> Iterator[Answer]:
-        for (ask, check), answer in zip(requests, self._teacher.ask(requests, self._ctx), strict=True):
+    def _asked(self, requests: Sequence[tuple[Ask, Check]], teacher: Teacher | None = None) -> Iterator[Answer]:
+        answers = (teacher or self._teacher).ask(requests, self._ctx)
+        for (ask, check), answer in zip(requests, answers, strict=True):
             cause = answer.cause if answer.cause != "ok" else check(answer.text)
             assert ask.kind is not None
             self._found.valid[ask.purpose, ask.kind].append(not cause)
@@ -155,7 +156,8 @@ class TeacherCheck:
         ]
         check = readable(lambda text: parse_tasks(text, "stop"))
         made: dict[Kind, list[Prompt]] = defaultdict(list)
-        for prompt, answer in zip(prompts, self._asked([(ask, check) for ask in asks]), strict=True):
+        answers = self._asked([(ask, check) for ask in asks], self._config.brainstormer)
+        for prompt, answer in zip(prompts, answers, strict=True):
             assert prompt.kind is not None
             tasks = parse_tasks(answer.text, "stop")
             known = () if answer.cause != "ok" or isinstance(tasks, Rejected) else tasks

@@ -72,6 +72,20 @@ def test_a_bad_local_server_is_told_role_by_role(
     assert "copied: 2 examples" in out
 
 
+def test_a_brainstormer_of_its_own_is_checked_in_its_role(
+    compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Provider() as serving:
+        serving.answer = bad
+        choice = ("teacher=openai_compatible", "teacher.model=small", "diversity.brainstormer=thinker")
+        said(compose(*choice, f"runtime.api_base={serving.url}"), tmp_path, capsys)
+        brainstorms = [
+            (without_worked_examples(body["messages"][-1]["content"]).startswith("Brainstorm"), body["model"])
+            for body in serving.bodies
+        ]
+    assert set(brainstorms) == {(True, "thinker"), (False, "small")}
+
+
 def found(**changed: Callable[[Found], None]) -> Found:
     """What a good teacher leaves, with changes."""
     good = Found()
