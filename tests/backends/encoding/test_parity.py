@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 from served_embedder import EmbeddingServer, around_every, made
 
 from speed.backends.encoding.encoder import Encoder
@@ -47,6 +49,19 @@ def test_every_program_agrees_and_the_card_says_how_nearly(
     copied = importlib.import_module("copied_from_a_card")
     texts = [probe.text for probe in PROBES if len(probe.text) > 1][:20]
     assert abs(copied.embed(texts).numpy() - Encoder.load(tmp_path / "out").encode(texts)).max() < 1e-5
+
+
+def test_on_cores_16_bits_round_nothing_but_the_weights(tmp_path: Path) -> None:
+    """A model's arithmetic in 16 bits would differ from batch to batch by as much as some faults do."""
+    payload = made(tmp_path / "payload")
+    weights = payload / "model" / "model.safetensors"
+    save_file({name: tensor.bfloat16() for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+    changed(payload / "model" / "config.json", dtype="bfloat16")
+    assert Encoder.load(payload / "model").model.dtype is torch.bfloat16
+    card = (sent_to(payload, tmp_path / "out") / "README.md").read_text()
+    lowest = re.findall(r"\| (?:speed|sentence-transformers|transformers)\b.* \| (\d\.\d+) \| \d\.\d+ \| 64 \|", card)
+    assert len(lowest) == 3
+    assert all(float(low) > 0.999998 for low in lowest), lowest
 
 
 def wrong_pooling(model: Path) -> None:
