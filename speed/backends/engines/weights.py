@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 from speed.backends.engines.prompt_format import PromptFormat
 from speed.backends.runtime.device import quietly
-from speed.backends.runtime.older_readers import for_older_readers
 from speed.backends.runtime.precision import Precision, dtype_of
 from speed.core.cache import write_aside
 from speed.core.content import locate_model, package_folder, sha256_of
@@ -92,7 +91,6 @@ def save_merged(payload: Path, to: Path, precision: Precision) -> None:
     loaded.model.generation_config.eos_token_id = end_tokens(loaded.tokenizer, loaded.model.generation_config)
     loaded.model.save_pretrained(str(to))
     loaded.tokenizer.save_pretrained(str(to))
-    for_older_readers(to)
 
 
 def load_tokenizer(source: Path | str) -> Any:
