@@ -46,13 +46,18 @@ SETS = {"StackOverflowTitlesClustering": 2}
 """Of a clustering task the first sets alone: all nine have half of all the tokens that an embedder reads."""
 WHOLE_MIX = 23
 """Every kind has its exact share of so many rows."""
-LIMITS = (
-    "limits.example={retrieval:384,classification:192,sts:192,short_short:128,long_long:384}",
+READ = 96
+"""Tokens that SmolLM2 reads of a text of a task: Cranfield's abstracts alone are longer, and half of the work."""
+SHORT = (
+    "prompts.lengths.retrieval_words=[20,30,50]",
+    "prompts.lengths.classification_words={values:[less than 10,at least 10,at least 20],weights:[0.2,0.5,0.3]}",
+    "prompts.lengths.long_words=40",
+    "limits.example={retrieval:320,classification:160,sts:160,short_short:128,long_long:256}",
     "limits.tasks=192",
     "limits.judgement=192",
-    "limits.revision=768",
+    "limits.revision=512",
 )
-"""Tokens of an answer: what loops is cut off soon, and what does not is shorter."""
+"""A model this small is asked for short texts, and what turns in circles is cut off soon."""
 TEACHERS_SPARE = 1.5
 """What a teacher with a schema writes for each example that is kept: nearly all can be read, and few repeat."""
 CORPORA = {
@@ -76,20 +81,20 @@ def embedders(writer: Path, minilm: Path, precision: str, batch: int) -> dict[st
     bits = (f"embedder.precision={precision}", f"eval.precision={precision}")
     return {
         "MiniLM": ("embedder=minilm", f"embedder.base={minilm}", f"embedder.batch_size={batch}"),
-        "SmolLM2": (*decoder, *small, *bits, "eval.protocol=e5"),
+        "SmolLM2": (*decoder, *small, *bits, "eval.protocol=e5", f"eval.max_length={READ}"),
     }
 
 
-def counts(examples: int, seed_data: int, pairs: int) -> tuple[str, ...]:
+def counts(given: argparse.Namespace) -> tuple[str, ...]:
     """Overrides for so many examples in every corpus, rows of seed data, and pairs and revisions to learn from."""
     return (
-        f"scale.keep={examples}",
+        f"scale.keep={given.examples}",
         "scale.attempts=3",
-        f"counts.sft={seed_data}",
+        f"counts.sft={given.seed_data}",
         "counts.sft_attempts=2",
-        f"counts.pairs={pairs}",
-        f"counts.revisions={pairs}",
-        f"engine.block={46 if examples >= 46 else WHOLE_MIX}",
+        f"counts.pairs={given.pairs}",
+        f"counts.revisions={given.revisions}",
+        f"engine.block={46 if given.examples >= 46 else WHOLE_MIX}",
     )
 
 
@@ -119,8 +124,9 @@ def common(given: argparse.Namespace, writer: Path, url: str) -> tuple[str, ...]
         f"eval.tasks={given.home / 'tasks'}",
         f"eval.only=[{','.join(given.tasks)}]",
         "tracker=none",
-        *LIMITS,
-        *counts(given.examples, given.seed_data, given.pairs),
+        "sampling.teacher=0.85",
+        *SHORT,
+        *counts(given),
     )
 
 
@@ -196,7 +202,8 @@ def main() -> None:
         "--longest", type=int, default=LONGEST, help="tokens of a string of the teacher's, without --url"
     )
     parser.add_argument("--seed-data", type=int, default=506, help="rows of seed data")
-    parser.add_argument("--pairs", type=int, default=207, help="pairs of preference, and revisions, to learn from")
+    parser.add_argument("--pairs", type=int, default=207, help="pairs of preference to learn from")
+    parser.add_argument("--revisions", type=int, default=207, help="revisions to learn from")
     parser.add_argument("--batch", type=int, default=64, help="examples in a step of an embedder's")
     parser.add_argument("--spare", type=float, default=3.0, help="rows that a small model tries for each that is kept")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16", help="of all but MiniLM")

@@ -267,7 +267,12 @@ class Context(Generic[S]):
     """Dollars of the tallies that are closed."""
     calls: int = 0
     """Calls of the tallies that are closed."""
+    asks_a_row: int = 1
+    """Answers that a row needs: how many rows those make that came before their turn."""
     _last: float = 0.0
+    _told: tuple[int, int, str, dict[str, float]] | None = None
+    _shown: int = 0
+    """Rows that were said to be done, those that came before their turn among them."""
     _kept: tuple[ExitStack, dict[str, Any]] | None = None
 
     @property
@@ -318,12 +323,28 @@ class Context(Generic[S]):
 
     def progress(self, done: int, total: int, unit: str, **figures: float) -> None:
         """Say how far the build is; at most ten times a second, the end always."""
+        goes_on = self._told is not None and self._told[0] <= done and self._told[1:3] == (total, unit)
+        self._told = done, total, unit, figures
+        self._shown = max(done, self._shown if goes_on else 0)
+        self._send_progress(at_once=done >= total)
+
+    def answered_ahead(self, answers: int) -> None:
+        """Say that so many answers are there behind one that is waited for: rows are done in order, and one slow answer
+        is no standstill."""
+        if self._told is None:
+            return
+        done, total, *_ = self._told
+        self._shown = max(self._shown, min(done + answers // self.asks_a_row, total - 1))
+        self._send_progress()
+
+    def _send_progress(self, *, at_once: bool = False) -> None:
         now = time.monotonic()
-        if done < total and now - self._last < 0.1:
+        if self._told is None or (now - self._last < 0.1 and not at_once):
             return
         self._last = now
+        _, total, unit, figures = self._told
         spent = None if self.tally.dollars is None or self.spent is None else self.spent + self.tally.dollars
-        event = {"event": "progress", "done": done, "total": total, "unit": unit, "figures": figures}
+        event = {"event": "progress", "done": self._shown, "total": total, "unit": unit, "figures": figures}
         self.send({**event, "calls": self.calls + self.tally.cost["calls"], "dollars": spent})
 
     def metric(self, step: int, **figures: float) -> None:

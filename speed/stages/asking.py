@@ -49,6 +49,7 @@ def _in_order(
     before = ("", "")
     with closing(asked) as answers:
         for item, requests in to_give:
+            ctx.asks_a_row = max(1, len(requests))
             found = [next(answers) for _ in requests]
             if lost := next((answer for answer in found if answer.unreachable), None):
                 raise UserError(

@@ -137,6 +137,7 @@ class Asking:
             self._news.clear()
             if request.answer is None and request.error is None and self._stop is None:
                 self._news.wait(1.0)
+                self._ctx.answered_ahead(sum(each.answer is not None for each in self._ahead))
             self._watch(begun)
         self._awaited = None
         request.count(self._ctx.tally)

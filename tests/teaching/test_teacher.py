@@ -19,6 +19,7 @@ from quick_teacher import answers, ask, context, fine, good, teacher
 from speed.core.errors import UserError
 from speed.ports import Ask
 from speed.runtime import Runtime
+from speed.stages.asking import ask_in_order
 from speed.teaching.errors import Reply
 from speed.teaching.journal import Journal
 from speed.teaching.litellm_teacher import LitellmTeacher
@@ -216,3 +217,24 @@ def test_requests_are_read_lazily_and_answers_come_in_order(provider: Provider, 
     assert ctx.tally.cost["calls"] == 40
     kept = {entry.messages[-1]["content"] for entry in Journal(tmp_path / "journal")}
     assert kept == set(provider.paid), "answers that were in flight when the caller left are kept"
+
+
+def test_answers_behind_a_slow_one_are_progress(tmp_path: Path, provider: Provider) -> None:
+    told: list[int] = []
+
+    class Waits(OpenAICompatibleTeacher):
+        async def send(self, call: Call, runtime: Runtime, seconds: float) -> Reply:
+            while call.ask.prompt == "row 1" and told[-1:] != [29]:
+                await asyncio.sleep(0.01)
+            return await super().send(call, runtime, seconds)
+
+    ctx = context(tmp_path, provider, concurrency=32)
+    ctx.send = lambda event: told.append(event["done"]) if event["event"] == "progress" else None
+    rows = ((row, (ask(f"row {row}"), fine)) for row in range(30))
+    for done, (row, answer) in enumerate(ask_in_order(teacher(Waits), rows, ctx), 1):
+        assert row == done - 1
+        assert answer is not None
+        ctx.progress(done, 30, "calls")
+    assert told[0] == 1
+    assert told[-2:] == [29, 30], "29 are there while the second is waited for, and none is taken back"
+    assert told == sorted(told)

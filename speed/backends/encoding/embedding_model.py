@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from speed.backends.runtime.device import quietly
@@ -119,11 +121,37 @@ def ignores_later_tokens(model: Any) -> bool:
     return config.model_type in causal and not getattr(config, "use_bidirectional_attention", False)
 
 
-def vectors(model: Any, rows: Sequence[Ids], pad: int, causal: bool, how: Pooling, normalize: bool) -> Tensor:
-    """`[rows dim]` fp32 embeddings of token rows, padded on the right to the longest of them."""
+def vectors(
+    model: Any, rows: Sequence[Ids], pad: int, causal: bool, how: Pooling, normalize: bool, read: Any = None
+) -> Tensor:
+    """`[rows dim]` fp32 embeddings of token rows, padded on the right to the longest of them.
+
+    Args:
+        read: keys and values of what stands before each row (`keys_and_values`); causal, with pooling `last`, alone.
+    """
     ids, mask = padded(rows, pad, model.device)
     needs_mask = not causal and bool((mask == 0).any())
-    states = model(
-        input_ids=ids, attention_mask=mask if needs_mask else None, **({"use_cache": False} if causal else {})
-    )
+    how_cached: dict[str, Any] = {"use_cache": False} if causal else {}
+    if read is not None:
+        before = deepcopy(read)
+        before.batch_repeat_interleave(len(rows))
+        how_cached = {"past_key_values": before, "use_cache": True}
+    states = model(input_ids=ids, attention_mask=mask if needs_mask else None, **how_cached)
     return pooled(states.last_hidden_state, mask, how, normalize)
+
+
+def shared_start(rows: Sequence[Ids]) -> int:
+    """Tokens that all rows begin with, an instruction mostly; at least one of every row is not counted."""
+    first, last = min(rows, key=tuple), max(rows, key=tuple)
+    length = min(map(len, rows)) - 1
+    differ = np.flatnonzero(first[:length] != last[:length])
+    return int(differ[0]) if len(differ) else length
+
+
+def keys_and_values(model: Any, start: Ids) -> Any:
+    """What causal attention keeps of the tokens that several rows begin with, for `vectors`."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config)
+    model(input_ids=padded([start], 0, model.device)[0], past_key_values=cache, use_cache=True)
+    return cache

@@ -13,7 +13,14 @@ from typing import Any, get_args
 
 import torch
 
-from speed.backends.encoding.embedding_model import ADAPTER, ignores_later_tokens, transformer, vectors
+from speed.backends.encoding.embedding_model import (
+    ADAPTER,
+    ignores_later_tokens,
+    keys_and_values,
+    shared_start,
+    transformer,
+    vectors,
+)
 from speed.backends.encoding.text_encoder import Vectors, encoded
 from speed.backends.encoding.token_rows import Frame, finished_frame, token_rows
 from speed.backends.runtime.at_once import AtOnce, free_memory
@@ -23,6 +30,8 @@ from speed.data.costs.memory import CHUNK_TOKENS
 from speed.model.batching import Ids, chunks
 from speed.model.pooling import Pooling
 
+LEAST_SHARED = 8
+"""So many tokens that all texts of a chunk begin with are worth a pass of their own."""
 PADDING_SHARE = 80
 """At most one in so many of a chunk's tokens may be padding."""
 
@@ -53,6 +62,8 @@ class Encoder:
         """Where smaller chunks are remembered, once some did not fit into memory."""
         self.causal = ignores_later_tokens(model)
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        self._read: tuple[tuple[int, ...], Any] = (), None
+        """The last start that texts shared, and the model's keys and values of it."""
 
     @classmethod
     def load(cls, folder: Path | str, device: Any = "cpu", max_length: int | None = None) -> Encoder:
@@ -131,8 +142,7 @@ class Encoder:
         """
         try:
             with torch.inference_mode():
-                found = vectors(self.model, rows, self.pad, self.causal, self.how, False)
-            return found.float().cpu().numpy()
+                return self._vectors(rows).float().cpu().numpy()
         except torch.OutOfMemoryError as error:
             if len(rows) < 2:
                 raise UserError(
@@ -142,6 +152,17 @@ class Encoder:
         self.lower(min(self.chunk_tokens, len(rows) * max(map(len, rows))) // 2)
         free_memory()
         return None
+
+    def _vectors(self, rows: Sequence[Ids]) -> torch.Tensor:
+        """Vectors of a chunk. An instruction in front of all its texts is read once: a decoder's state of it is the
+        same before each of them."""
+        start = shared_start(rows) if self.causal and self.how == "last" and len(rows) > 1 else 0
+        if start < LEAST_SHARED:
+            return vectors(self.model, rows, self.pad, self.causal, self.how, False)
+        before = tuple(rows[0][:start].tolist())
+        if before != self._read[0]:
+            self._read = before, keys_and_values(self.model, rows[0][:start])
+        return vectors(self.model, [row[start:] for row in rows], self.pad, True, self.how, False, self._read[1])
 
     def lower(self, chunk_tokens: int) -> None:
         """Encode so many tokens at once from now on, and remember it."""
