@@ -150,6 +150,23 @@ def summary(home: Path, name: str) -> dict[str, Any] | None:
     return read
 
 
+def kept(found: dict[str, Any]) -> dict[str, Any]:
+    """Of a run's summary what this study is about, without the folders of a machine."""
+    stages = {
+        stage["label"]: {
+            "in": stage["rows_in"],
+            "out": stage["rows_out"],
+            "rejected": stage["rejected"],
+            "seconds": stage["seconds"],
+            "calls": stage["cost"].get("calls", 0) + stage["cost"].get("cached", 0),
+            "figures": {name: each for name, each in stage["metrics"].items() if name in FIGURES},
+        }
+        for stage in found["stages"]
+    }
+    beside = next(stage["metrics"] for stage in found["stages"] if stage["label"] == "evaluation").get("untrained")
+    return {"scores": found["scores"], "untrained": beside, "stages": stages}
+
+
 def run(arguments: Sequence[str]) -> None:
     """One run of the command, with its progress on this screen."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
@@ -231,9 +248,11 @@ def main() -> None:
     for name, overrides in points(given, writer, minilm):
         if summary(given.home, name) is None:
             run([*shared, *overrides])
-        rows[name] = summary(given.home, name)
+        if (found := summary(given.home, name)) is None:
+            raise SystemExit(f"{name} left no summary in {given.home / 'runs'}")
+        rows[name] = kept(found)
         given.results.write_text(json.dumps(rows, indent=1) + "\n")
-        print(f"{name}: {json.dumps((rows[name] or {}).get('scores'))}", flush=True)
+        print(f"{name}: {json.dumps(found['scores'])}", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny_generator import completions, context, make_base
 
 from speed.backends.alignment.trainer import TrlTrainer
-from speed.backends.engines.decoding import Prefix, _nucleus, chosen_tokens, uniforms
+from speed.backends.engines.decoding import Prefix, _nucleus, _register_grouped, chosen_tokens, continuations, uniforms
 from speed.backends.engines.prompt_format import prompt_ids
 from speed.backends.engines.transformers_engine import TransformersEngine, batches, rows_of, tokens_of
 from speed.backends.engines.weights import end_tokens, load
@@ -29,6 +29,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "Qwen2Config": {},
     "GemmaConfig": {"head_dim": 8},
     "MistralConfig": {"sliding_window": 16},
+    "Qwen3Config": {"num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 8},
 }
 
 
@@ -62,6 +63,27 @@ def test_greedy_text_is_that_of_transformers(architecture: str, tmp_path: Path) 
         assert text.text == loaded.tokenizer.decode(expected, skip_special_tokens=True)
         assert text.tokens == len(expected)
         assert text.finish_reason == ("stop" if ended else "length")
+
+
+def test_heads_that_share_keys_are_one_product_of_a_new_token_and_only_while_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.nn import functional
+
+    _register_grouped.cache_clear()
+    queries: list[torch.Size] = []
+    plain = functional.scaled_dot_product_attention
+
+    def noted(query: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+        queries.append(query.shape)
+        return plain(query, *rest, **more)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", noted)
+    loaded = load(make_base(tmp_path, num_attention_heads=4, num_key_value_heads=2), "fp32", "cpu")
+    continuations(loaded.model, [Prefix([5, 6, 7], 0, [0, 1], 4), Prefix([8], 1, [0], 4)], WARM, [])
+    assert {tuple(shape[1:3]) for shape in queries if shape[2] != 3} == {(2, 2)}
+    assert loaded.model.config._attn_implementation == "sdpa"
+    _register_grouped.cache_clear()
 
 
 def test_tokens_come_as_often_as_the_model_says() -> None:
