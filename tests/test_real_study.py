@@ -27,7 +27,7 @@ def test_of_titles_only_the_first_sets_are_taken(tmp_path: Path) -> None:
         tasks_taken(tmp_path / "mteb", ["StackOverflowTitlesClustering", "Sub"], tmp_path / "taken")
     taken = {file.relative_to(tmp_path / "taken").as_posix(): file for file in (tmp_path / "taken").rglob("*.jsonl")}
     assert {name: file.read_text(encoding="utf-8").count("\n") for name, file in taken.items()} == {
-        "StackOverflowTitlesClustering/test.jsonl": 2,
+        "StackOverflowTitlesClustering/test.jsonl": 1,
         "Sub/qrels/test.jsonl": 9,
     }
 
@@ -38,7 +38,16 @@ def test_each_point_is_an_experiment_of_its_own_and_those_of_a_corpus_share_it(t
     task.mkdir(parents=True)
     (task / "test.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "score": 1.0}\n')
     (tmp_path / "odp" / "odp_topics.txt").write_text("Arts/Music\nScience/Physics\n")
-    study = {"examples": 1000, "seed_data": 506, "pairs": 207, "spare": 3.0, "batch": 64, "seeds": [0], "only": []}
+    study = {
+        "examples": 1000,
+        "seed_data": 506,
+        "pairs": 207,
+        "revisions": 207,
+        "spare": 3.0,
+        "batch": 64,
+        "seeds": [0],
+        "only": [],
+    }
     served = {"precision": "bf16", "concurrency": 16, "teacher": "m", "worked": 3}
     given = Namespace(home=tmp_path / "home", data=tmp_path, tasks=["STSBenchmark"], **study, **served)
     shared = common(given, LLAMA, "http://127.0.0.1:1/v1")
