@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conftest import ROOT
 from plans import config_of
-from real_models import CORPORA, common, embedders, points, tasks_taken
+from real_models import CORPORA, EMBEDDERS, common, embedders, points, tasks_taken
 
 from speed.pipeline import pipeline
 
@@ -46,7 +46,8 @@ def test_each_point_is_an_experiment_of_its_own_and_those_of_a_corpus_share_it(t
         "spare": 3.0,
         "batch": 64,
         "seeds": [0],
-        "only": [],
+        "only": list(CORPORA),
+        "embedders": EMBEDDERS,
     }
     served = {"precision": "bf16", "concurrency": 16, "teacher": "m", "worked": 3}
     given = Namespace(home=tmp_path / "home", data=tmp_path, tasks=["STSBenchmark"], **study, **served)
