@@ -92,8 +92,8 @@ def _invalid(line: Line) -> Iterator[str]:
     valid = line.metrics.get("written_valid_json")
     if valid is not None and valid < VALID:
         yield (
-            f"{line.label}: {valid:.0%} of a few answers after the training, each of the likeliest tokens, are one JSON "
-            "object. Small models turn in circles so, and less where tokens are drawn: what counts is what is "
+            f"{line.label}: {valid:.0%} of its answers after the training, each of the likeliest tokens, are one "
+            "JSON object. Small models turn in circles so, and less where tokens are drawn: what counts is what is "
             "rejected later. If that is much: more data, more epochs, a larger learning rate or generator.base."
         )
 
