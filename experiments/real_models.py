@@ -86,6 +86,7 @@ def embedders(writer: Path, minilm: Path, precision: str, batch: int) -> dict[st
         "embedder=qwen2_5_500m",
         f"embedder.base={writer}",
         f"embedder.batch_size={batch}",
+        "embedder.learning_rate=1e-3",  # ten times the paper's too
         "embedder.max_length=256",
     )
     small = ("embedder.chunk_tokens=1024", "embedder.kept_tokens=4096")  # no gradient is another; a third of the time
