@@ -143,7 +143,7 @@ def vectors(
 def shared_start(rows: Sequence[Ids]) -> int:
     """Tokens that all rows begin with, an instruction mostly; at least one of every row is not counted."""
     first, last = min(rows, key=tuple), max(rows, key=tuple)
-    length = min(map(len, rows)) - 1
+    length = max(0, min(map(len, rows)) - 1)  # a model without special tokens has rows without any token
     differ = np.flatnonzero(first[:length] != last[:length])
     return int(differ[0]) if len(differ) else length
 

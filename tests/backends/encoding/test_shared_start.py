@@ -88,3 +88,4 @@ def test_one_token_of_every_row_is_left() -> None:
     assert shared_start(rows) == 2
     assert shared_start([np.array(row, np.int32) for row in ([1, 2, 3], [1, 4, 3], [1, 2, 2])]) == 1
     assert shared_start([np.array(row, np.int32) for row in ([5], [5, 6])]) == 0
+    assert shared_start([np.array(row, np.int32) for row in ([5, 6, 7], [5], [])]) == 0
