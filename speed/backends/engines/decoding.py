@@ -205,8 +205,8 @@ GROUPED = "speed_grouped"
 def _one_pass_a_group(model: Any) -> Iterator[None]:
     """On cores, attention of one new token reads keys and values once for all heads that share them.
 
-    As positions of one head, those heads are one product. PyTorch repeats the work for each head: with SmolLM2-135M in
-    bf16, 46 rows of 400 tokens, 19 ms a layer where this takes 3.
+    As positions of one head, those heads are one product. PyTorch repeats the work for each head: in the widths of
+    SmolLM2-135M, in bf16, all of writing takes 2.4 times as long so (`tests/bench/engine.py`).
     """
     config = model.config
     if model.device.type != "cpu" or config._attn_implementation != "sdpa":
