@@ -110,7 +110,7 @@ def grouped(folder: Path, count: int, rounds: int) -> dict[str, float]:
         continuations(model, rows, WARM, [-1])
 
     def single(tokens: int) -> None:
-        with patch.object(decoding, "_one_pass_a_group", lambda model: nullcontext()):
+        with patch.object(decoding, "fast_on_cores", lambda model: nullcontext()):
             written(tokens)
 
     works = [partial(each, tokens) for each in (written, single) for tokens in (1, 31)]

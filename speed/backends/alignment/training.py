@@ -31,6 +31,7 @@ from speed.backends.alignment.options import TrlOptions, micro_batch_of
 from speed.backends.alignment.trl_patches import project_completions_only
 from speed.backends.engines.weights import CARD, WeightsCard, write_card
 from speed.backends.runtime.at_once import AtOnce, DoesNotFit
+from speed.backends.runtime.attention import fast_on_cores
 from speed.backends.runtime.disk import disk_errors
 from speed.backends.runtime.older_readers import for_older_readers
 from speed.backends.runtime.processes import FOLDER, STOP, several
@@ -153,7 +154,7 @@ def carry_out(training: Training, out: Path, ctx: Context) -> None:
     resume = last_whole(out / CHECKPOINTS)
     if resume is not None:
         ctx.say(f"the training goes on from {resume.name}")
-    with disk_errors(out), stop.listening(), project_completions_only():
+    with disk_errors(out), stop.listening(), project_completions_only(), fast_on_cores(trainer.model):
         try:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         except torch.OutOfMemoryError as error:

@@ -11,11 +11,12 @@ import torch
 
 from speed.backends.embedder.checkpoint import last_checkpoint, restore, save
 from speed.backends.embedder.development import development_figures
+from speed.backends.embedder.dropout import cheap_dropout
 from speed.backends.embedder.export import export
 from speed.backends.embedder.forward import Forward
 from speed.backends.embedder.guide import Guide
 from speed.backends.embedder.plan import Plan
-from speed.backends.embedder.ranks import Sharded, join_ranks
+from speed.backends.embedder.ranks import Ranks, Sharded, join_ranks
 from speed.backends.embedder.records import Labelled, labelled
 from speed.backends.embedder.settings import ContrastiveSettings
 from speed.backends.embedder.step import Steps
@@ -56,10 +57,8 @@ def run(config: ContrastiveSettings, examples: Path, out: Path, seed: int, ctx: 
     if config.listwise and not rows.table.graded.any():
         ctx.say(f"embedder.listwise={config.listwise:g} has no effect: no record has graded documents")
     ranks = join_ranks(ctx, device)
-    model = trainable(config, seed, rows, ranks.reads)
+    model = distributed(config, seed, rows, ranks, device)
     pad = rows.tokenizer.pad_token_id if rows.tokenizer.pad_token_id is not None else (rows.tokenizer.eos_token_id or 0)
-    model = ranks.distribute(model, device).train()
-    ranks.check(model)
     forward = Forward(config, model, rows.table, pad, device, ranks)
     guide = None
     if config.masks.guide is not None:
@@ -165,6 +164,15 @@ def content(config: ContrastiveSettings, examples: Path) -> Json:
     """Identity of the records: the content of the files, and what their sources add."""
     sources = [[sha256_of(source.path.path), list(source.tasks), source.kind] for source in config.sources]
     return [sha256_of(examples), *sources]
+
+
+def distributed(config: ContrastiveSettings, seed: int, rows: Rows, ranks: Ranks, device: torch.device) -> Any:
+    """The model that is trained, on its device, divided among the ranks as these do it."""
+    model = ranks.distribute(trainable(config, seed, rows, ranks.reads), device).train()
+    ranks.check(model)
+    if device.type == "cpu":
+        cheap_dropout(model)
+    return model
 
 
 def trainable(config: ContrastiveSettings, seed: int, rows: Rows, reads: bool = True) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from speed.backends.embedder.forward import Forward
-from speed.backends.embedder.loop import Rows, trainable
+from speed.backends.embedder.loop import Rows, distributed
 from speed.backends.embedder.plan import Plan
 from speed.backends.embedder.ranks import join_ranks
 from speed.backends.embedder.records import CORPUS
@@ -44,8 +44,7 @@ def measure_steps(config: ContrastiveSettings, out: Path, ctx: Context) -> None:
         rows = random_records(config, Path(folder))
         ranks = join_ranks(ctx, device)
         forget_peak(device.type)
-        model = ranks.distribute(trainable(config, 0, rows, ranks.reads), device).train()
-        ranks.check(model)
+        model = distributed(config, 0, rows, ranks, device)
         forward = Forward(config, model, rows.table, rows.tokenizer.pad_token_id or 0, device, ranks)
         what = ["embedder", str(out.resolve()), ctx.grant.processes]
         at_once = AtOnce(ctx, what, config.chunk_tokens, "tokens", "embedder.chunk_tokens")

@@ -16,6 +16,7 @@ from speed.backends.embedder.plan import Batch, Plan, batch_of
 from speed.backends.embedder.records import CORPUS
 from speed.backends.embedder.settings import ContrastiveSettings
 from speed.backends.runtime.at_once import AtOnce, DoesNotFit, free_memory
+from speed.backends.runtime.attention import fast_on_cores
 from speed.core.errors import UserError
 from speed.model.batching import backward
 from speed.model.loss import Nce, above_positive, blocked, info_nce, list_wise, text_hash
@@ -67,7 +68,8 @@ class Steps:
         """
         began = time.perf_counter()
         batch = batch_of(self.plan, self.plan.batch(step), step, self.device)
-        loss, sizes, seen = self._fitting(batch, step)
+        with fast_on_cores(self.forward.model):
+            loss, sizes, seen = self._fitting(batch, step)
         self.scaler.unscale_(self.optimizer)
         limit = self.config.max_gradient_norm or math.inf
         norm = self.ranks.whole(torch.nn.utils.clip_grad_norm_(list(self.trained().values()), limit))

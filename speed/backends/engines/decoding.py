@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from speed.backends.runtime.attention import fast_on_cores
 from speed.ports import Sampling
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def continuations(
 
     `sharded` weights (ZeRO-3) are gathered in each pass, and must be tensors that can be trained afterwards.
     """
-    with _one_pass_a_group(model):
+    with fast_on_cores(model):
         return _continuations(model, prefixes, sampling, eos, sharded)
 
 
@@ -195,53 +195,6 @@ def _contiguous_states(model: Any) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-GROUPED = "speed_grouped"
-"""Our name among transformers' ways to compute attention."""
-
-
-@contextmanager
-def _one_pass_a_group(model: Any) -> Iterator[None]:
-    """On cores, attention of one new token reads keys and values once for all heads that share them.
-
-    As positions of one head, those heads are one product. PyTorch repeats the work for each head: in the widths of
-    SmolLM2-135M, in bf16, all of writing takes 2.4 times as long so (`tests/bench/engine.py`).
-    """
-    config = model.config
-    if model.device.type != "cpu" or config._attn_implementation != "sdpa":
-        yield
-        return
-    _register_grouped()
-    config._attn_implementation = GROUPED
-    try:
-        yield
-    finally:
-        config._attn_implementation = "sdpa"
-
-
-@lru_cache(maxsize=1)
-def _register_grouped() -> None:
-    from torch.nn.functional import scaled_dot_product_attention
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    from transformers.masking_utils import sdpa_mask
-
-    def attention(
-        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **more: Any
-    ) -> tuple[Tensor, None]:
-        """Attention of `query` (rows, heads, positions, size) over `key` and `value` (rows, groups, all, size)."""
-        rows, heads, positions, size = query.shape
-        groups = key.shape[1]
-        if positions > 1 or groups == heads or any(more.get(each) is not None for each in ("position_bias", "softcap")):
-            found: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **more)
-            return found
-        together = query.reshape(rows, groups, heads // groups, size)
-        weighed = scaled_dot_product_attention(together, key, value, attn_mask=mask, scale=more.get("scaling"))
-        return weighed.reshape(rows, 1, heads, size), None
-
-    AttentionInterface.register(GROUPED, attention)
-    AttentionMaskInterface.register(GROUPED, sdpa_mask)
 
 
 def growing_cache(config: Any) -> Any:

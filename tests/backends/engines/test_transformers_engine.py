@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from tiny_generator import completions, context, make_base
 
 from speed.backends.alignment.trainer import TrlTrainer
-from speed.backends.engines.decoding import Prefix, _nucleus, _register_grouped, chosen_tokens, continuations, uniforms
+from speed.backends.engines.decoding import Prefix, _nucleus, chosen_tokens, continuations, uniforms
 from speed.backends.engines.prompt_format import prompt_ids
 from speed.backends.engines.transformers_engine import TransformersEngine, batches, rows_of, tokens_of
 from speed.backends.engines.weights import end_tokens, load
+from speed.backends.runtime import attention
 from speed.core.errors import UserError
 from speed.data.trainings import Sft
 from speed.ports import Generate, Sampling
@@ -70,7 +71,7 @@ def test_heads_that_share_keys_are_one_product_of_a_new_token_and_only_while_it_
 ) -> None:
     from torch.nn import functional
 
-    _register_grouped.cache_clear()
+    attention._register.cache_clear()
     queries: list[torch.Size] = []
     plain = functional.scaled_dot_product_attention
 
@@ -83,7 +84,7 @@ def test_heads_that_share_keys_are_one_product_of_a_new_token_and_only_while_it_
     continuations(loaded.model, [Prefix([5, 6, 7], 0, [0, 1], 4), Prefix([8], 1, [0], 4)], WARM, [])
     assert {tuple(shape[1:3]) for shape in queries if shape[2] != 3} == {(2, 2)}
     assert loaded.model.config._attn_implementation == "sdpa"
-    _register_grouped.cache_clear()
+    attention._register.cache_clear()
 
 
 def test_tokens_come_as_often_as_the_model_says() -> None:
