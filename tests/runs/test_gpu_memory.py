@@ -127,7 +127,7 @@ def test_the_nearest_remedy_is_named(compose: Any, tmp_path: Path) -> None:
     ddp = told("8 x 80", "runtime.strategy=ddp")
     assert ddp["revisor"] == "runtime.strategy=zero3 revisor.trainer.micro_batch=3 takes 28 GB"
     ddp = told("8 x 16", "runtime.strategy=ddp")
-    assert ddp["embedder"] == "runtime.strategy=zero3 embedder.chunk_tokens=1024 takes 11 GB"
+    assert ddp["embedder"] == "runtime.strategy=zero3 embedder.chunk_tokens=1024 takes 14 GB"
     assert ddp["junior"].startswith("runtime.strategy=zero3 trainer.micro_batch=")
     one = told("1 x 16")
     assert one["synthesis"] == one["root data"] == one["revision"] == "4 such GPUs would do"
@@ -177,7 +177,7 @@ def test_a_plan_says_so_where_memory_is_known(compose: Any, tmp_path: Path) -> N
     declared = compose("preset=paper", "runtime.devices=[0,1,2,3,4,5,6,7]", "runtime.device_gb=80")
     found = stage_statuses(pipeline(declared).goals(), Store(tmp_path))
     lines = memory_lines(declared, found)
-    assert "embedder: 35 of 80 GB on each of 8" in lines
+    assert "embedder: 45 of 80 GB on each of 8" in lines
     assert "senior: 46 of 80 GB on each of 8 with micro_batch=1 gradient_checkpointing=false" in lines
     assert "evaluation: 17 of 80 GB on each of 8" in lines
     assert "synthesis: 49 of 80 GB on one GPU by each of 8 workers" in lines
@@ -203,12 +203,12 @@ def test_what_cannot_fit_is_refused_with_what_would_unless_it_is_to_be_tried(com
         return mistakes_of([lambda: refuse_beyond_memory(config, found)])
 
     assert refused() == [
-        "embedder takes about 35 GB of each of 8 GPUs, and each has 24\n"
-        "  embedder.chunk_tokens=2048 takes 19 GB; or runtime.beyond_memory=try, since this is an estimate"
+        "embedder takes about 45 GB of each of 8 GPUs, and each has 24\n"
+        "  embedder.chunk_tokens=1024 takes 14 GB; or runtime.beyond_memory=try, since this is an estimate"
     ]
-    assert refused("embedder.chunk_tokens=2048") == []
+    assert refused("embedder.chunk_tokens=1024") == []
     assert refused("runtime.beyond_memory=try") == []
-    (senior,) = refused("embedder.chunk_tokens=2048", "trainer.micro_batch=2", "trainer.gradient_checkpointing=false")[
+    (senior,) = refused("embedder.chunk_tokens=1024", "trainer.micro_batch=2", "trainer.gradient_checkpointing=false")[
         1:
     ]
     assert senior.startswith("senior takes about 86 GB of each of 8 GPUs")

@@ -146,10 +146,10 @@ def embedder_bytes(shape: Shape, footprint: Footprint, chunk: int, kept: int, ch
         checkpointing: whether layers keep their inputs only.
     """
     state = state_bytes(shape, footprint) - (0 if shape.tied else shape.embedding * footprint.weight_bytes)
-    masks = 0  # of the dropout in front of the seven adapters of a block
+    dropped = 0  # in front of the seven adapters of a block: a mask of bytes, and what it leaves
     if footprint.lora is not None:
-        masks = shape.layers * (6 * shape.hidden + shape.feed_forward)
-    whole = activation_bytes(shape, footprint, False) + masks
+        dropped = shape.layers * (6 * shape.hidden + shape.feed_forward) * (1 + footprint.weight_bytes)
+    whole = activation_bytes(shape, footprint, False) + dropped
     if not checkpointing:
         return state + max(chunk, kept) * whole
     inputs = footprint.weight_bytes * shape.hidden * shape.layers

@@ -36,7 +36,7 @@ def types(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
 
 def gradients(model: Any, autocast: bool, fast: bool, mask: torch.Tensor | None = MASK) -> torch.Tensor:
     """Of all weights, in a row."""
-    model.zero_grad()
+    model.requires_grad_(True).zero_grad()
     with attention.fast_on_cores(model) if fast else nullcontext():
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             logits = model(input_ids=IDS, attention_mask=mask).logits
@@ -52,13 +52,13 @@ def test_a_training_in_half_precision_attends_in_fp32(
     folder = make_base(tmp_path, **GROUPED)
     exact = gradients(load(folder, "fp32", "cpu").model.train(), False, fast=False, mask=mask)
     model = load(folder, weights, "cpu").model.train()  # type: ignore[arg-type]
-    model.requires_grad_(True)
     types.clear()
     found = gradients(model, autocast, fast=True, mask=mask)
     assert set(types) == {torch.float32}
     plain = gradients(model, autocast, fast=False, mask=mask)
     assert torch.bfloat16 in types
-    assert (found - exact).norm() < 1.1 * (plain - exact).norm() < 0.1 * exact.norm()
+    assert (found - exact).norm() < 0.05 * exact.norm()  # what rounding does, either way
+    assert (found - plain).norm() < 0.03 * exact.norm()
     assert model.config._attn_implementation == "sdpa"
 
 
