@@ -213,7 +213,7 @@ def test_what_cannot_fit_is_refused_with_what_would_unless_it_is_to_be_tried(com
     ]
     assert senior.startswith("senior takes about 86 GB of each of 8 GPUs")
     batch = ["engine=gpu", "engine.batch_tokens=1048576"]
-    told = refused("embedder.chunk_tokens=2048", *batch)
+    told = refused("embedder.chunk_tokens=1024", *batch)
     assert told
     assert all("engine.batch_tokens=32768 takes 21 GB" in each for each in told), told
 
