@@ -106,4 +106,15 @@ def _resent(line: Line) -> Iterator[str]:
         )
 
 
-LOOKS = (_unrepaired, _by_place, _unmoved, _loss, _invalid, _resent)
+def _untaught(line: Line) -> Iterator[str]:
+    trained, untrained = (line.metrics.get(name) or {} for name in ("scores", "untrained"))
+    before, after = untrained.get("mean"), trained.get("mean")
+    if before is not None and after is not None and after <= before:
+        yield (
+            f"{line.label}: a mean of {after:.2f} after the embedder's training, and {before:.2f} without any: it has "
+            "learnt nothing that these tasks show. A decoder wants some sixty steps, whoever wrote the corpus (more "
+            "epochs, embedder.max_steps, a smaller embedder.batch_size); a finished one gains from good texts alone."
+        )
+
+
+LOOKS = (_unrepaired, _by_place, _unmoved, _loss, _invalid, _resent, _untaught)

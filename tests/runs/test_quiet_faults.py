@@ -39,6 +39,10 @@ def judged(places: list[int], chance: float, flips: float | None = None) -> dict
         ),
         (line("senior", {"first_loss": 0.7, "last_loss": 0.6, "late_loss": 0.8}), ["0.8 in the last"]),
         (line("junior", {"written_valid_json": 0.125}), ["12% of its answers", "generator.base"]),
+        (
+            line("evaluation", {"scores": {"mean": 27.49}, "untrained": {"mean": 27.75}}),
+            ["27.49 after the embedder's training", "27.75 without any", "embedder.max_steps"],
+        ),
         (line("seed data", cost={"resent": 7}), ["7 requests to the teacher were sent again", "request_seconds"]),
     ],
 )
@@ -64,6 +68,7 @@ def test_a_sound_run_has_none() -> None:
         line("senior", {"first_loss": 0.6931, "last_loss": 0.8395, "late_loss": 0.6713}),
         line("revision", noted={"changed": 92}),
         line("evaluation", {"scores": {}}),
+        line("evaluation", {"scores": {"mean": 54.99}, "untrained": {"mean": 27.75}}),
     ]
     assert quiet_faults(sound) == []
 
