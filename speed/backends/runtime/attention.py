@@ -19,7 +19,7 @@ def fast_on_cores(model: Any) -> Iterator[None]:
     """Inside the block a model on the CPU computes the same attention in other ways, where these are faster.
 
     - In training in half precision, in fp32: PyTorch's backward pass in bf16 takes several times as long on short
-      texts, and a LoRA step of SmolLM2-135M 1.2 to 1.3 times on texts of 64 tokens or less (`tests/bench/lora_step.py`).
+      texts, and a LoRA step of SmolLM2-135M 1.2 to 1.3 times up to 64 tokens (`tests/bench/lora_step.py`).
     - Of one new token, keys and values are read once for all heads that share them: as positions of one head, those
       heads are one product. PyTorch repeats the work for each head; all of writing takes SmolLM2-135M 2.4 times as
       long so, in bf16 (`tests/bench/engine.py`).
