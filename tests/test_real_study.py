@@ -99,4 +99,7 @@ def test_rows_that_are_there_and_records_of_people_train_by_equal_counts_and_ste
         name: pipeline(config_of(*scored(given, LLAMA), *its)) for name, its in written_points(given, LLAMA, MINILM)
     }
     assert len({point.key for point in made.values()}) == len(made) == 2 * 2 * 2
+    given.batch = 64
+    others = {name for name, _ in written_points(given, LLAMA, MINILM)}
+    assert not others & made.keys(), "a summary of another batch is not taken for one of these"
     assert len({point.corpus.key for point in made.values()}) == 2

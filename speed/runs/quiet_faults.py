@@ -113,7 +113,7 @@ def _untaught(line: Line) -> Iterator[str]:
         yield (
             f"{line.label}: a mean of {after:.2f} after the embedder's training, and {before:.2f} without any: it has "
             "learnt nothing that these tasks show. A decoder wants some sixty steps, whoever wrote the corpus (more "
-            "epochs, embedder.max_steps, a smaller embedder.batch_size); a finished one gains from good texts alone."
+            "epochs, embedder.max_steps, a smaller embedder.batch_size); one that was an embedder before gains little."
         )
 
 
