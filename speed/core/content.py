@@ -114,6 +114,12 @@ class HubRepository(NamedTuple):
         """Name, and revision where a model's is not the newest."""
         return f"{self.name}@{self.revision}" if self.revision and self.kind == "model" else self.name
 
+    @property
+    def download(self) -> str:
+        """The command that fetches it into the local cache."""
+        kind = "--repo-type dataset " if self.kind == "dataset" else ""
+        return f"hf download {kind}{self.name}" + (f" --revision {self.revision}" if self.revision else "")
+
 
 def hub_model(reference: str) -> tuple[HubRepository, ...]:
     """The model that a base's reference names on the hub; none for a folder or a model of this package."""

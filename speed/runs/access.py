@@ -66,8 +66,11 @@ def access_lines(found: Sequence[Access]) -> list[str]:
     """A paragraph for each model, and one for the data sets that stand alike."""
     alike: dict[tuple[State, str, str], list[Access]] = defaultdict(list)
     for each in found:
-        own = each.wanted.title if each.wanted.kind == "model" else ""
-        alike[each.state, each.detail.replace(each.wanted.name, "NAME") if not own else each.detail, own].append(each)
+        own, detail = each.wanted.title, each.detail
+        if each.wanted.kind == "dataset":
+            own, detail = "", detail.replace(each.wanted.name, "NAME")
+            detail = detail.replace(each.wanted.revision or "REVISION", "REVISION")
+        alike[each.state, detail, own].append(each)
     lines = []
     for (state, detail, model), group in alike.items():
         names = ", ".join(each.wanted.title for each in group[:NAMED])
@@ -117,10 +120,8 @@ def _state_of(wanted: HubRepository, home: Path, silent: threading.Event) -> tup
     if local:
         return "there", "in the local cache"
     if constants.is_offline_mode():
-        how, instead = f"hf download {wanted.name}", "give the folder of a copy"
-        if wanted.kind == "dataset":
-            how, instead = f"hf download --repo-type dataset {wanted.name}", "give a folder of copies (eval.mirror=DIR)"
-        return "missing", f"{lacks}, and HF_HUB_OFFLINE is set: unset it, or {how}, or {instead}"
+        instead = "give the folder of a copy" if wanted.kind == "model" else "give a folder of copies (eval.mirror=DIR)"
+        return "missing", f"{lacks}, and HF_HUB_OFFLINE is set: unset it, or {wanted.download}, or {instead}"
     return _asked(wanted, silent)
 
 

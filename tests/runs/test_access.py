@@ -186,6 +186,20 @@ def test_offline_only_the_caches_are_looked_at(
     assert not hub[1].asked
 
 
+def test_offline_the_download_that_is_named_is_of_the_revision_that_is_looked_for(
+    hub: tuple[str, type[Hub]], compose: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    config = compose("preset=paper", "topics=miniature", "generator.base=org/model@0123abc")
+    found = access(config, tmp_path / "home")
+    first = evaluation_datasets("mteb_v1")[0]
+    assert "hf download org/model --revision 0123abc, or" in found["org/model@0123abc"].detail
+    wanted = f"hf download --repo-type dataset {first.path} --revision {first.revision}, or"
+    assert wanted in found[first.path].detail
+    cached(tmp_path, "org/model", {"config.json": "{}", "tokenizer.json": "{}", "model.safetensors": ""})
+    assert access(config, tmp_path / "home")["org/model@0123abc"].state == "missing", "another revision lies there"
+
+
 def test_a_run_without_access_is_refused_before_the_teacher_is_asked(
     hub: tuple[str, type[Hub]], compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

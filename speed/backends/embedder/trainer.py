@@ -209,7 +209,9 @@ def _check_guide(name: str) -> None:
     """Look whether a folder holds an embedder, without loading it."""
     folder, where = Path(locate_model(name)[0]), f"embedder.masks.guide={name}"
     if not folder.is_dir():
-        raise UserError(f"{where} is a model of the hub: download it (hf download {name}), and give its folder")
+        raise UserError(
+            f"{where} is a model of the hub: download it ({hub_model(name)[0].download}), and give its folder"
+        )
     wanted = {
         "config.json": ("config.json", "adapter_config.json"),
         "tokenizer.json": ("tokenizer.json", "tokenizer.model", "vocab.*"),
