@@ -23,7 +23,7 @@ from speed.data.records import Kind, Prompt
 from speed.runs import report
 from speed.runs.page import of_run
 from speed.runs.page.drawing import BLUE, drawn, inlined
-from speed.runs.page.flow import flow
+from speed.runs.page.flow import HEIGHT, WIDTH, flow
 from speed.runs.page.lives import lives
 from speed.runs.page.packing import LONGEST, packed, packed_records, unpacked
 from speed.runs.page.spread import Spread
@@ -253,10 +253,24 @@ def test_the_picture_of_the_pipeline_is_figure_2(run: MadeUpRun) -> None:
     corners = [(box.x, box.y) for box in drawn_flow.boxes]
     assert len(set(corners)) == len(corners)
     for box in drawn_flow.boxes:
-        assert box.x + 172 <= drawn_flow.width
-        assert box.y + 84 <= drawn_flow.height
+        assert box.x + WIDTH <= drawn_flow.width
+        assert box.y + HEIGHT <= drawn_flow.height
     to_dedup = next(arrow for arrow in drawn_flow.arrows if arrow.of == ("revision", "dedup"))
     assert to_dedup.lost.startswith("-")
+
+
+def test_the_words_of_a_box_of_a_large_run_stay_in_it(run: MadeUpRun) -> None:
+    much = {
+        "rows_in": 1_150_000,
+        "rows_out": 920_000,
+        "cost": {"calls": 1_150_000},
+        "seconds": 1e6,
+        "dollars": 12_345.6,
+    }
+    lines = [line.model_copy(update=much) for line in run.lines]
+    unpriced = [line.model_copy(update=much | {"dollars": None, "seconds": 5_900.0}) for line in run.lines]
+    for box in (*flow(run.order, lines).boxes, *flow(run.order, unpriced).boxes):
+        assert max(len(box.rows), len(box.took), len(box.calls)) <= 23, box
 
 
 @pytest.mark.parametrize(

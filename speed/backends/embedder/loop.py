@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -101,6 +103,7 @@ def train(steps: Steps, done: int, examples: Path, checkpoints: Path, identity: 
     stop = Stop(checkpoints.parent / FOLDER / STOP if several(ctx) else None)
     trained = sum(weight.numel() for weight in steps.trained().values())
     pace = CheckpointPace(ctx.runtime.checkpoint_seconds, checkpoint_bytes(trained))
+    losses: deque[float] = deque(maxlen=max(3, len(plan) // 4))  # a batch alone is too few records to tell by
     with stop.listening():
         for step in range(done, len(plan)):
             figures = steps.take(step, examples, checkpoints)
@@ -112,12 +115,13 @@ def train(steps: Steps, done: int, examples: Path, checkpoints: Path, identity: 
                 scores = {name: value for name, value in figures.items() if name.startswith("development")}
                 ctx.tally.metrics["development"] = scores
             ctx.metric(step, **figures)
-            if step == 0:
+            losses.append(figures["loss"])
+            if step == 0 and not last:
                 ctx.tally.metrics["first_loss"] = figures["loss"]
             speed = figures["tokens_per_second"]
             ctx.progress(step + 1, len(plan), "steps", loss=figures["loss"], tokens_per_second=speed)
             if last:
-                ctx.tally.metrics |= {"last": figures, "last_loss": figures["loss"]}
+                ctx.tally.metrics |= {"last": figures, "last_loss": figures["loss"], "late_loss": median(losses)}
                 return None
             due, ends = ranks.broadcast(pace.due, stop.wanted)
             if due or ends:

@@ -29,6 +29,8 @@ MARKS: tuple[dict[str, Any], ...] = (
 )  # fmt: skip
 """Marks of three yardsticks and the paper, told apart by their shape too."""
 MEAN = "mean over tasks"
+NARROWEST = 2.0
+"""Points of a score that the picture of scores spans at least."""
 
 
 class Curve(NamedTuple):
@@ -122,6 +124,11 @@ def _scores(figure: Any, data: Any) -> None:
         there = [(means[row], places[row]) for row in rows if means.get(row) is not None]
         if there:
             axes.plot(*zip(*there, strict=True), linestyle="", markersize=6, fillstyle="none", label=name, **style)
+    low, high = axes.get_xlim()
+    if high - low < NARROWEST:  # equal scores are no spread, and ticks of thousandths run into one another
+        middle = (low + high) / 2
+        axes.set_xlim(middle - NARROWEST / 2, middle + NARROWEST / 2)
+    axes.locator_params(axis="x", nbins=6)
     axes.set_yticks(list(places.values()), rows)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.axhline(len(rows) - 1.5, color=INK, linewidth=0.6)

@@ -26,7 +26,7 @@ PLACES = {
 """Column and row of each box; others stand in a row below."""
 BEFORE_EMBEDDER = ("negatives", "filter", "relabelling", "graded documents")
 """Boxes between dedup and embedder, which stand in a row below and end below the embedder."""
-WIDTH, HEIGHT, GAP_X, GAP_Y = 172, 84, 74, 58
+WIDTH, HEIGHT, GAP_X, GAP_Y = 172, 103, 74, 52
 LEFT, RIGHT, TOP, BOTTOM = 34, 78, 46, 34
 """Margins: an arrow above the first row and one on the right have their numbers there."""
 
@@ -42,6 +42,9 @@ class Box(NamedTuple):
     y: int
     rows: str
     took: str
+    """Time and dollars."""
+    calls: str
+    """Calls to teachers."""
     kept: float | None
     """Share of the rows that were accepted."""
     why: str
@@ -119,7 +122,7 @@ def _box(name: str, group: Sequence[StageLine], place: tuple[int, int]) -> Box:
     elif not kept:
         rows = f"{seen:,} rows learned" if seen else ""
     else:
-        rows = f"{sum(kept):,} of {seen:,} rows" if seen and sum(kept) != seen else f"{sum(kept):,} rows"
+        rows = f"{sum(kept):,} of {seen:,}" if seen and sum(kept) != seen else f"{sum(kept):,} rows"
     return Box(
         name=name,
         state=states.pop() if len(states) == 1 else "built in part",
@@ -128,20 +131,21 @@ def _box(name: str, group: Sequence[StageLine], place: tuple[int, int]) -> Box:
         y=y,
         rows=rows,
         took=_took(group),
+        calls=f"{calls:,} calls" if (calls := sum(line.cost.get("calls", 0) for line in group)) else "",
         kept=min(1.0, sum(kept) / seen) if kept and seen else None,
         why=_causes(group),
     )
 
 
 def _took(group: Sequence[StageLine]) -> str:
-    """Seconds, calls and dollars of some stages."""
-    calls = sum(line.cost.get("calls", 0) for line in group)
-    prices = [line.dollars for line in group]
-    spent = None if None in prices else sum(price or 0.0 for price in prices)
-    told = [duration(sum(line.seconds for line in group))]
-    told += [f"{calls:,} calls"] if calls else []
-    told += [money(spent)] if calls and spent != 0 else []
-    return " · ".join(told)
+    """Seconds of some stages and, where a teacher was asked, dollars."""
+    told = duration(sum(line.seconds for line in group))
+    if not any(line.cost.get("calls") for line in group):
+        return told
+    if None in (prices := [line.dollars for line in group]):
+        return f"{told} · price unknown"
+    spent = sum(price or 0.0 for price in prices)
+    return f"{told} · {money(spent)}" if spent else told
 
 
 def duration(seconds: float) -> str:

@@ -121,7 +121,9 @@ def _tiles(lines: Sequence[StageLine], scores: Scores | None, about: dict[str, A
     built = sum(line.state == "built" for line in lines)
     tiles = []
     if scores is not None:
-        tiles.append(("mean score", shown(scores.mean), f"over {len(scores.tasks)} tasks"))
+        tiles.append(
+            ("mean score", shown(scores.mean), f"over {len(scores.tasks)} task{'s' if len(scores.tasks) > 1 else ''}")
+        )
     if corpus is not None:
         tiles.append(("examples", f"{corpus.rows_out:,}", f"of {corpus.rows_in:,} that {corpus.label} read"))
     tiles += [

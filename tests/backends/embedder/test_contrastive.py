@@ -141,6 +141,14 @@ def test_training_lowers_the_loss_and_leaves_only_the_model(trainer: Any, tmp_pa
     assert all(0 <= share < 0.9 for share in figures(ctx, "masked"))
     assert sorted(path.name for path in out.iterdir()) == ["adapter", "model"]
     assert ctx.tally.metrics["steps"] == 24
+    assert ctx.tally.metrics["first_loss"] == losses[0]
+    assert ctx.tally.metrics["late_loss"] == np.median(losses[-6:]) < losses[0], "one batch alone tells little"
+
+
+def test_one_step_is_no_fall_and_none_that_failed(trainer: Any, tmp_path: Path) -> None:
+    ctx = context(tmp_path / "home")
+    trainer(max_steps=1).train(examples(tmp_path / "examples.jsonl", 24), tmp_path / "out", 0, ctx)
+    assert "first_loss" not in ctx.tally.metrics
 
 
 def test_a_checkpoint_of_another_training_is_not_continued(trainer: Any, tmp_path: Path) -> None:
