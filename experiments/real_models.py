@@ -203,11 +203,13 @@ def written_points(given: argparse.Namespace, writer: Path, minilm: Path) -> Ite
     """Name and overrides of each training on rows that are there already, all of equally many and equal steps."""
     people = peoples_records(given.data, given.home / "people.jsonl")
     settled = digest([given.batch, given.precision, list(given.tasks)])[:6]  # what a summary of this name was made with
-    files = {who: given.written.resolve() / f"{who}.jsonl" for who in ("teacher", "junior", "senior")}
+    files = {who: given.written.resolve() / f"{who.replace(' ', '_')}.jsonl" for who in CORPORA}
+    files = {who: file for who, file in files.items() if file.is_file()}
     for seed in given.seeds:
         for embedder, its in embedders(writer, minilm, given.precision, given.batch).items():
             for who, file in ({"people": people} | files).items():
-                name = f"written-{who}-{embedder}-{given.records}x{given.steps}-{seed}-{settled}"
+                whose = who.replace(" ", "_")
+                name = f"written-{whose}-{embedder}-{given.records}x{given.steps}-{seed}-{settled}"
                 corpus = (f"given.corpus={file}", f"given.records={given.records}")
                 if who in given.only and embedder in given.embedders:
                     yield name, (*corpus, f"embedder.max_steps={given.steps}", *its, f"seed={seed}", f"name={name}")
@@ -308,7 +310,7 @@ def main() -> None:
     parser.add_argument("--writer", type=Path, help="folder of another teacher and base than SmolLM2's package")
     parser.add_argument("--minilm", type=Path, help="folder of another finished embedder than MiniLM's package")
     parser.add_argument(
-        "--written", type=Path, help="folder with teacher.jsonl, junior.jsonl, senior.jsonl: train on these"
+        "--written", type=Path, help="folder with teacher.jsonl, junior.jsonl and so on: train on these"
     )
     parser.add_argument("--records", type=int, default=240, help="records of each file, with --written")
     parser.add_argument("--steps", type=int, default=63, help="steps of an embedder, with --written")
