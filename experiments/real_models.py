@@ -249,7 +249,13 @@ def kept(found: dict[str, Any]) -> dict[str, Any]:
 def run(arguments: Sequence[str]) -> None:
     """One run of the command, with its progress on this screen."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    status = subprocess.run([sys.executable, "-m", "speed.run", *arguments], env=environment, cwd=ROOT).returncode
+    process = subprocess.Popen([sys.executable, "-m", "speed.run", *arguments], env=environment, cwd=ROOT)
+    try:
+        status = process.wait()
+    except BaseException:
+        process.terminate()  # it saves what it has
+        process.wait()
+        raise
     if status:
         sys.exit(status)  # it has said why
 
