@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from speed.core.spec import Json
+from speed.runs.tables import p_value
 
 FAILED = "revision failed: "
 """Beginning of the counts of a revision pass, one for each cause."""
@@ -69,7 +70,7 @@ def _by_place(line: Line) -> Iterator[str]:
             )
         yield (
             f"{line.label}: the judge named place {places.index(most) + 1} {name} in {most:,} of {whole:,} lists "
-            f"(p = {chance:.2g}): it follows places and not answers, and the senior learns that. {remedy}"
+            f"({p_value(chance)}): it follows places and not answers, and the senior learns that. {remedy}"
         )
 
 

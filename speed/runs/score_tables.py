@@ -14,7 +14,7 @@ from speed.data.records import Scores
 from speed.data.yardsticks import known_yardsticks, yardsticks
 from speed.runs.stage_lines import StageLine, corpus_of
 from speed.runs.table_one import OwnRow, is_comparable, table_one
-from speed.runs.tables import Table, escaped
+from speed.runs.tables import Table, counted, escaped
 
 UNTRAINED = "untrained"
 """Heading of the column of the embedder's base."""
@@ -45,8 +45,8 @@ def scores_table(lines: list[StageLine], scores: Scores) -> Table:
     every = [scores, *beside.values()]
     for kind in scores.types:
         table.add(kind, *(shown(each.types[kind]) for each in every))
-    table.add(f"mean over {len(scores.tasks)} tasks", *(shown(each.mean) for each in every))
-    table.add(f"mean over {len(scores.types)} types", *(shown(each.mean_of_types) for each in every))
+    table.add(f"mean over {counted(len(scores.tasks), 'task')}", *(shown(each.mean) for each in every))
+    table.add(f"mean over {counted(len(scores.types), 'type')}", *(shown(each.mean_of_types) for each in every))
     return table
 
 

@@ -150,6 +150,16 @@ def in_latex(cell: str) -> str:
     return "".join(_IN_LATEX.get(mark, mark) for mark in escape(cell).replace("\n", " "))
 
 
+def counted(count: int, what: str) -> str:
+    """`1 task`, `6 tasks`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def p_value(chance: float) -> str:
+    """A probability by chance; one that is too small for a float is no 0."""
+    return f"p = {chance:.2g}" if chance >= 1e-4 else "p < 0.0001"
+
+
 def money(dollars: float | None) -> str:
     """`$12.30`; `unknown` is never shown as nothing."""
     return "unknown" if dollars is None else f"${dollars:,.2f}"

@@ -29,7 +29,7 @@ def judged(places: list[int], chance: float, flips: float | None = None) -> dict
         ),
         (
             line("preferences", judged([23, 0, 0, 0, 0], 0.0)),
-            ["named place 1 best in 23 of 23 lists (p = 0)", "judge=swap"],
+            ["named place 1 best in 23 of 23 lists (p < 0.0001)", "judge=swap"],
         ),
         (line("preferences", judged([0, 23, 0], 1e-9, 0.9)), ["place 2 best in 23 of 23", "Take another judge"]),
         (line("senior", {"kl_reference": 0.001}), ["hardly moved it (KL 0.001 nats a token", "counts.pairs"]),

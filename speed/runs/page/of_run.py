@@ -27,7 +27,7 @@ from speed.runs.page.telling import meaning, told
 from speed.runs.quiet_faults import quiet_faults
 from speed.runs.stage_lines import StageLine, corpus_of
 from speed.runs.table_one import is_comparable, table_one
-from speed.runs.tables import Table, money
+from speed.runs.tables import Table, counted, money, p_value
 
 LIVES = {"corpus": "examples of the corpus", "lists": "judged lists", "seed": "the teacher's examples"}
 HABITS = {
@@ -121,9 +121,7 @@ def _tiles(lines: Sequence[StageLine], scores: Scores | None, about: dict[str, A
     built = sum(line.state == "built" for line in lines)
     tiles = []
     if scores is not None:
-        tiles.append(
-            ("mean score", shown(scores.mean), f"over {len(scores.tasks)} task{'s' if len(scores.tasks) > 1 else ''}")
-        )
+        tiles.append(("mean score", shown(scores.mean), f"over {counted(len(scores.tasks), 'task')}"))
     if corpus is not None:
         tiles.append(("examples", f"{corpus.rows_out:,}", f"of {corpus.rows_in:,} that {corpus.label} read"))
     tiles += [
@@ -200,7 +198,7 @@ def _judge(lines: Sequence[StageLine]) -> dict[str, Any] | None:
         verdict = ""
         if p is not None:
             favours = "The judge favours places." if p < 0.05 else "No place is favoured that one could tell."
-            verdict = f"Against an even spread: p = {p:.2g}. {favours}"
+            verdict = f"Against an even spread: {p_value(p)}. {favours}"
         places.append(
             {"name": f"named {name}, by place shown", "rows": rows, "even": 1 / len(seen), "verdict": verdict}
         )
