@@ -18,6 +18,7 @@ from real_models import (
     points,
     scored,
     tasks_taken,
+    writers,
     written_points,
 )
 
@@ -72,6 +73,9 @@ def test_each_point_is_an_experiment_of_its_own_and_those_of_a_corpus_share_it(t
         == 8
     )
     assert len({point.corpus.key for point in made.values()}) == len(CORPORA)
+    written = [config_of(*shared, *its) for _, its in writers(given, LLAMA, MINILM)]
+    assert len({pipeline(each).corpus.key for each in written}) == len(CORPORA), "one run writes each corpus"
+    assert {(each.scale.keep, each.embedder.max_steps) for each in written} == {(None, 1)}  # type: ignore[attr-defined]
     asked = config_of(*shared, "teach_check=true")
     assert (asked.teacher.examples, asked.scale.keep, asked.eval.only) == (3, 1000, ("STSBenchmark",))  # type: ignore[attr-defined]
 
