@@ -13,7 +13,7 @@ from typing import NamedTuple
 from speed.core.graph import Goal
 from speed.core.stage import Pool, Take
 from speed.runs.stage_lines import StageLine
-from speed.runs.tables import money
+from speed.runs.tables import counted, money
 
 PLACES = {
     "topics": (0, 0), "tasks": (1, 0), "seed data": (2, 0), "junior": (3, 0), "root data": (4, 0),
@@ -118,7 +118,7 @@ def _box(name: str, group: Sequence[StageLine], place: tuple[int, int]) -> Box:
     kept = [line.rows_out for line in group if line.rows_out is not None]
     states = {line.state for line in group}
     if name == "evaluation":
-        rows = f"{sum(kept):,} tasks"
+        rows = counted(sum(kept), "task")
     elif not kept:
         rows = f"{seen:,} rows learned" if seen else ""
     else:
