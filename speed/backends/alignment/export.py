@@ -28,17 +28,18 @@ def write_generator(payload: Path, to: Path, adapter: bool, precision: Precision
     if card is None:
         raise UserError(f"{payload} has no weights.json: it is no trained generator, or its training has not ended")
     if adapter:
-        base = base_of_adapter(payload, card)
+        base, revision = base_of_adapter(payload, card)
         shutil.copytree(payload / "model", to)
         config = json.loads((to / "adapter_config.json").read_text())
-        (to / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": base}, indent=2) + "\n")
+        config |= {"base_model_name_or_path": base, "revision": revision}
+        (to / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
     else:
         save_merged(payload, to, precision)
     (to / "README.md").write_text(str(model_card(card, adapter, name)), encoding="utf-8")
 
 
-def base_of_adapter(payload: Path, card: WeightsCard) -> str:
-    """What PEFT loads under the adapter: a folder, or a name on the hub.
+def base_of_adapter(payload: Path, card: WeightsCard) -> tuple[str, str | None]:
+    """What PEFT loads under the adapter: a folder, or a name on the hub and its revision.
 
     Raises:
         UserError: when there is no adapter, or nothing that PEFT could load under it.
@@ -46,12 +47,12 @@ def base_of_adapter(payload: Path, card: WeightsCard) -> str:
     if not card.adapter:
         raise UserError(f"{payload} holds all weights and no adapter: leave --adapter out")
     if not card.base.startswith("relative:"):
-        return locate_model(card.base)[0]
+        return locate_model(card.base)
     base = (payload / card.base.removeprefix("relative:")).resolve()
     inner = read_card(base)
     if inner is None or inner.adapter:
         raise UserError(f"{payload} is an adapter on an adapter, which PEFT does not load: leave --adapter out")
-    return str(base / "model")
+    return str(base / "model"), None
 
 
 def model_card(card: WeightsCard, adapter: bool, name: str) -> ModelCard:

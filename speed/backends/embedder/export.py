@@ -180,7 +180,7 @@ def _card(config: ContrastiveSettings, facts: dict[str, Json]) -> ModelCard:
     """A model card: how the model was trained, and how to use it."""
     base = Path(config.base.name).name if Path(config.base.name).is_dir() else config.base.name
     tags = ["sentence-transformers", "feature-extraction", "sentence-similarity"]
-    head = ModelCardData(library_name="sentence-transformers", base_model=base, tags=tags)
+    head = ModelCardData(library_name="sentence-transformers", base_model=base.partition("@")[0], tags=tags)
     trained = config.model_dump(mode="json", exclude={"base"})
     trained |= {name: recipe(getattr(config, name)) for name in ("sources", "masks")}  # files by content, not by place
     packages = {name: version(name) for name in ("torch", "transformers", "peft")}

@@ -79,10 +79,12 @@ def _adapted(folder: Path, dtype: Any, empty: bool, pickled: bool) -> Any:
     """A PEFT adapter merged into the base that it was trained on."""
     from peft import PeftModel
 
-    named = str(json.loads((folder / ADAPTER).read_text()).get("base_model_name_or_path") or "")
+    described = json.loads((folder / ADAPTER).read_text())
+    named = str(described.get("base_model_name_or_path") or "")
     if not named:
         raise UserError(f"{folder / ADAPTER} names no base model (base_model_name_or_path); take the merged model")
     source, revision = locate_model(named)
+    revision = revision or described.get("revision")  # where PEFT keeps it
     expected = json.loads((folder / BASE).read_text())["sha256"] if (folder / BASE).is_file() else None
     if expected and Path(source).is_dir() and sha256_of(Path(source)) != expected:
         raise UserError(
