@@ -7,6 +7,7 @@ second (`cache/rates.json` of the root); a later plan of the same base counts wi
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,8 +59,13 @@ def computed(node: Node) -> Computed | None:
         base = node.written_by
         shape = shape_of(base) if base else None
         tokens = sum(tokens_about(node, node.writes_like))
-        return None if shape is None else Computed("writing", base, 2.0 * shape.parameters * tokens)
+        return None if shape is None else Computed("writing", _any_commit(base), 2.0 * shape.parameters * tokens)
     return None
+
+
+def _any_commit(base: str) -> str:
+    """A model is as fast at every commit of the hub."""
+    return re.sub("@[0-9a-f]{40}$", "", base)
 
 
 def _training(base: str, footprint: Footprint | None, tokens: int) -> Computed | None:
@@ -67,7 +73,7 @@ def _training(base: str, footprint: Footprint | None, tokens: int) -> Computed |
     if shape is None or footprint is None:
         return None
     passes = (6 if footprint.lora is None else 4) + (2 if footprint.checkpointing else 0)
-    return Computed("training", base, float(passes) * shape.parameters * tokens)
+    return Computed("training", _any_commit(base), float(passes) * shape.parameters * tokens)
 
 
 @dataclass
